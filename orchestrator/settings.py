@@ -1,0 +1,105 @@
+"""Configuration: `AUTORESEARCH_*` variables, and the one owner of file paths below the home.
+
+Flags of the same names override the variables (cli.py). Units are in the names.
+"""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import platformdirs
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+DEFAULT_PORT = 3111
+DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
+
+Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
+
+
+def default_home() -> Path:
+    """The platform's user-data directory for this program."""
+    return Path(platformdirs.user_data_dir("autoresearch", appauthor=False))
+
+
+class HomeSettings(BaseSettings):
+    """What every process of the system shares."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTORESEARCH_", extra="ignore", env_ignore_empty=True, populate_by_name=True
+    )
+
+    home: Path = Field(default_factory=default_home)
+    token: SecretStr | None = None
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @cached_property
+    def paths(self) -> "HomePaths":
+        return HomePaths(self.home)
+
+
+class Settings(HomeSettings):
+    """The orchestrator's settings."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = DEFAULT_PORT
+    no_token: bool = False
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    redis_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("REDIS_URL", "redis_url")
+    )
+    repo: Path | None = None
+    prepare_py: Path | None = None
+
+    lease_seconds: Seconds = 30
+    heartbeat_seconds: Seconds = 5
+    offline_seconds: Seconds = 60
+    grace_seconds: Seconds = 300
+    redis_timeout_seconds: Seconds = 5
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+
+class HomePaths:
+    """Every file the system keeps, by name. No other module joins paths below the home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    # The embedded Redis-protocol server.
+    @property
+    def redis_dir(self) -> Path:
+        return self.home / "redis"
+
+    # Content-addressed sources: every train.py that ran, every prepare.py a tag pinned.
+    def source(self, sha256: str) -> Path:
+        return self.home / "sources" / sha256[:2] / f"{sha256}.py.gz"
+
+    # What a run leaves: its log by attempt, its curve.
+    def run_dir(self, tag: str, experiment_id: str) -> Path:
+        return self.home / "runs" / tag / experiment_id
+
+    def live_log(self, tag: str, experiment_id: str, epoch: int) -> Path:
+        return self.run_dir(tag, experiment_id) / f"{epoch}.log"
+
+    def closed_log(self, tag: str, experiment_id: str, epoch: int) -> Path:
+        return self.run_dir(tag, experiment_id) / f"{epoch}.log.gz"
+
+    def curve(self, tag: str, experiment_id: str) -> Path:
+        return self.run_dir(tag, experiment_id) / "curve.json"
+
+    # The worker's side, one folder a GPU.
+    def worker_dir(self, gpu_id: str) -> Path:
+        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in gpu_id)
+        suffix = "" if safe == gpu_id else "-" + hashlib.sha256(gpu_id.encode()).hexdigest()[:8]
+        return self.home / "workers" / (safe + suffix)
