@@ -33,9 +33,7 @@ ValBpb = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
-PublicStatus = Literal[
-    "queued", "running", "keep", "discard", "crash", "timeout", "cancelled"
-]
+PublicStatus = Literal["queued", "running", "keep", "discard", "crash", "timeout", "cancelled"]
 Action = Literal["keep_commit", "git_reset"]
 
 

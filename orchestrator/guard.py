@@ -1,0 +1,218 @@
+"""What stands before the routes, as plain ASGI: who may call, how much, and how a body is read.
+
+- `Guard` refuses foreign host names and origins (403), missing tokens (401), bodies over the limit
+  (413), and lets every POST body be read as JSON whatever its Content-Type says.
+- `Idempotency` answers a POST that carries a known Idempotency-Key with the stored answer.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator import schemas
+from orchestrator.errors import (
+    AutoresearchError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    TooLarge,
+    Unauthorized,
+)
+from orchestrator.settings import Settings
+from orchestrator.store.idempotency import IdempotencyStore, StoredAnswer
+from orchestrator.store.scripts import nonces_from
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+SUBMIT_PATH = "/api/experiment/submit"
+# A source of 1 MiB, each byte of it escaped as \u0000 at worst, and the other fields.
+SUBMIT_LIMIT_BYTES = 6 * schemas.SOURCE_LIMIT_BYTES + schemas.BODY_LIMIT_BYTES
+# How long a duplicate waits for the answer of the request that came first.
+DUPLICATE_WAIT_SECONDS = 10.0
+
+ErrorResponse = Callable[[AutoresearchError, str], Response]
+
+
+class Guard:
+    def __init__(self, app: ASGIApp, settings: Settings, error_response: ErrorResponse) -> None:
+        self._app = app
+        self._token = settings.token.get_secret_value() if settings.token else None
+        self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts)
+        if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - every address has no name
+            self._hosts |= {settings.host}
+        self._error_response = error_response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = Headers(scope=scope)
+            self._check_host(headers)
+            self._check_origin(scope, headers)
+            self._check_token(scope, headers)
+            if scope["method"] == "POST":
+                receive = await _limited(scope, headers, receive)
+        except AutoresearchError as error:
+            await self._error_response(error, scope["path"])(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check_host(self, headers: Headers) -> None:
+        host = headers.get("host", "")
+        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+        if name.lower() not in self._hosts:
+            raise Forbidden(
+                f"Host {host!r} is not served here; name it in AUTORESEARCH_ALLOWED_HOSTS."
+            )
+
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
+        """A browser says where a request comes from; curl, agents and workers say nothing."""
+        site = headers.get("sec-fetch-site", "none")
+        link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if site not in ("same-origin", "none") and not link:
+            raise Forbidden("Requests from other sites' pages are refused.")
+        origin = headers.get("origin")
+        if origin is not None and origin.split("://")[-1] != headers.get("host"):
+            raise Forbidden(f"Origin {origin!r} may not call this service.")
+
+    def _check_token(self, scope: Scope, headers: Headers) -> None:
+        if self._token is None or scope["path"] in OPEN_PATHS:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secrets.compare_digest(
+            given.strip().encode(), self._token.encode()
+        ):
+            raise Unauthorized("Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN.")
+
+
+async def _limited(scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    """Read the whole body up to the limit, and let it pass as JSON."""
+    limit = SUBMIT_LIMIT_BYTES if scope["path"] == SUBMIT_PATH else schemas.BODY_LIMIT_BYTES
+    length = headers.get("content-length", "")
+    body = bytearray()
+    if length.isdigit() and int(length) > limit:
+        raise TooLarge(f"The body has {length} bytes; the limit here is {limit}.")
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLarge(f"The body is over the limit of {limit} bytes.")
+        if not message.get("more_body"):
+            break
+    MutableHeaders(scope=scope)["content-type"] = "application/json"
+    return replayed(bytes(body), receive)
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` once and then what `receive` gives (the disconnect)."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+@dataclass
+class _Captured:
+    """An answer on its way out."""
+
+    status: int = 500
+    content_type: str = ""
+    body: bytes = b""
+
+
+class Idempotency:
+    """Stores answers below 500 under the request's key, and replays them byte for byte.
+
+    The scripts' nonces derive from the key, so a request that died half-way and comes again finds
+    its own traces instead of acting twice.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        store: Callable[[], IdempotencyStore],
+        error_response: ErrorResponse,
+    ) -> None:
+        self._app = app
+        self._store = store
+        self._error_response = error_response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
+        if key is None or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._once(key, scope, receive, send)
+        except AutoresearchError as error:
+            await self._error_response(error, scope["path"])(scope, receive, send)
+
+    async def _once(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if not 1 <= len(key) <= 255:
+            raise Invalid("Idempotency-Key holds 1 to 255 characters.")
+        body = (await receive()).get("body", b"")
+        name = hashlib.sha256(f"{scope['path']}\n{key}".encode()).hexdigest()
+        query = scope["query_string"]
+        fingerprint = hashlib.sha256(query + b"\n" + body).hexdigest()
+        stored = await self._begin(name, fingerprint)
+        if stored is not None:
+            await _response(stored)(scope, receive, send)
+            return
+        answer = await self._run(name, scope, replayed(body, receive), send)
+        if answer.status < 500:
+            kept = StoredAnswer(answer.status, answer.content_type, answer.body.decode())
+            await self._store().finish(name, fingerprint, kept)
+        else:
+            await self._store().forget(name)
+
+    async def _begin(self, name: str, fingerprint: str) -> StoredAnswer | None:
+        """None: this request is the first. A duplicate in flight is waited for."""
+        with anyio.move_on_after(DUPLICATE_WAIT_SECONDS):
+            while True:
+                found = await self._store().begin(name, fingerprint)
+                if found == "new":
+                    return None
+                if found == "mismatch":
+                    raise Invalid("This Idempotency-Key was used with another body.")
+                if isinstance(found, StoredAnswer):
+                    return found
+                await anyio.sleep(0.05)
+        raise Conflict("The same request is still being served; ask again for its answer.")
+
+    async def _run(self, name: str, scope: Scope, receive: Receive, send: Send) -> _Captured:
+        captured = _Captured()
+
+        async def capture(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                captured.status = message["status"]
+                captured.content_type = Headers(raw=message["headers"]).get("content-type", "")
+            elif message["type"] == "http.response.body":
+                captured.body += message.get("body", b"")
+            await send(message)
+
+        with nonces_from(name):
+            await self._app(scope, receive, capture)
+        return captured
+
+
+def _response(stored: StoredAnswer) -> Response:
+    return Response(
+        stored.body,
+        stored.status,
+        headers={"content-type": stored.content_type, "idempotency-replayed": "true"},
+    )

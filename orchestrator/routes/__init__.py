@@ -1,0 +1,1 @@
+"""HTTP to services and back: one short function an endpoint, no logic."""

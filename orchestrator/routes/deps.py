@@ -1,0 +1,68 @@
+"""The services as FastAPI dependencies."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from orchestrator import schemas
+from orchestrator.services.experiments import Experiments
+from orchestrator.services.jobs import Jobs
+from orchestrator.services.notices import Notices
+from orchestrator.services.pool import Pool
+from orchestrator.services.reports import Reports
+from orchestrator.services.search import Search
+from orchestrator.store.connection import Store
+
+MAX_WAIT_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Services:
+    """All services of one application."""
+
+    store: Store
+    experiments: Experiments
+    jobs: Jobs
+    pool: Pool
+    reports: Reports
+    search: Search
+    notices: Notices
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def _experiments(request: Request) -> Experiments:
+    return _services(request).experiments
+
+
+def _jobs(request: Request) -> Jobs:
+    return _services(request).jobs
+
+
+def _pool(request: Request) -> Pool:
+    return _services(request).pool
+
+
+def _reports(request: Request) -> Reports:
+    return _services(request).reports
+
+
+def _search(request: Request) -> Search:
+    return _services(request).search
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
+JobsDep = Annotated[Jobs, Depends(_jobs)]
+PoolDep = Annotated[Pool, Depends(_pool)]
+ReportsDep = Annotated[Reports, Depends(_reports)]
+SearchDep = Annotated[Search, Depends(_search)]
+
+WaitSeconds = Annotated[
+    float, Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False, description="long poll, seconds")
+]
+TagQuery = Annotated[schemas.TagRequest, Query()]

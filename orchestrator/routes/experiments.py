@@ -1,0 +1,137 @@
+"""`/api/experiment`: tags and experiments, by hand and through the queue."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from orchestrator import schemas
+from orchestrator.domain import State
+from orchestrator.routes.deps import ExperimentsDep, TagQuery, WaitSeconds
+from orchestrator.routes.ranges import log_response
+from orchestrator.services import views
+
+router = APIRouter(prefix="/api/experiment", tags=["experiments"])
+
+
+@router.post("/setup")
+async def setup(body: schemas.SetupRequest, service: ExperimentsDep) -> schemas.SetupAnswer:
+    return await service.setup(body)
+
+
+@router.post("/register")
+async def register(
+    body: schemas.RegisterRequest, service: ExperimentsDep
+) -> schemas.RegisterAnswer:
+    return await service.register(body)
+
+
+@router.post("/complete")
+async def complete(body: schemas.CompleteRequest, service: ExperimentsDep) -> schemas.AnyVerdict:
+    return await service.complete(body)
+
+
+@router.post("/crash")
+async def crash(body: schemas.CrashRequest, service: ExperimentsDep) -> schemas.AnyVerdict:
+    return await service.crash(body)
+
+
+@router.post("/history")
+async def history(body: schemas.HistoryRequest, service: ExperimentsDep) -> schemas.HistoryAnswer:
+    return await service.history(body)
+
+
+@router.get("/history")
+async def history_by_query(
+    query: Annotated[schemas.HistoryRequest, Query()], service: ExperimentsDep
+) -> schemas.HistoryAnswer:
+    return await service.history(query)
+
+
+@router.post("/best")
+async def best(body: schemas.TagRequest, service: ExperimentsDep) -> schemas.BestAnswer:
+    return await service.best(body.tag)
+
+
+@router.get("/best")
+async def best_by_query(query: TagQuery, service: ExperimentsDep) -> schemas.BestAnswer:
+    return await service.best(query.tag)
+
+
+@router.post("/near-misses")
+async def near_misses(
+    body: schemas.NearMissRequest, service: ExperimentsDep
+) -> schemas.NearMissAnswer:
+    return await service.near_misses(body)
+
+
+@router.get("/near-misses")
+async def near_misses_by_query(
+    query: Annotated[schemas.NearMissRequest, Query()], service: ExperimentsDep
+) -> schemas.NearMissAnswer:
+    return await service.near_misses(query)
+
+
+@router.post("/submit", status_code=202)
+async def submit(
+    body: schemas.SubmitRequest,
+    service: ExperimentsDep,
+    response: Response,
+    wait: WaitSeconds = 0,
+) -> schemas.SubmitAnswer:
+    answer = await service.submit(body)
+    if wait:
+        run = await service.wait(answer.experiment_id, wait)
+        answer = schemas.SubmitAnswer(
+            experiment_id=answer.experiment_id,
+            status=run.status.value,
+            position=answer.position if run.state is State.QUEUED else None,
+            verdict=views.stored_verdict(run),
+        )
+        response.status_code = 200 if run.state is State.DECIDED else 202
+    return answer
+
+
+@router.get("/{experiment_id}")
+async def detail(experiment_id: str, service: ExperimentsDep) -> schemas.ExperimentDetail:
+    return await service.detail(experiment_id)
+
+
+@router.get("/{experiment_id}/wait")
+async def wait_for(
+    experiment_id: str, service: ExperimentsDep, response: Response, timeout: WaitSeconds = 30
+) -> schemas.ExperimentDetail:
+    run = await service.wait(experiment_id, timeout)
+    response.status_code = 200 if run.state is State.DECIDED else 202
+    return await service.detail(experiment_id)
+
+
+@router.get("/{experiment_id}/log", response_class=PlainTextResponse)
+async def log(
+    experiment_id: str,
+    service: ExperimentsDep,
+    request: Request,
+    attempt: Annotated[int | None, Query(ge=1)] = None,
+) -> Response:
+    async def read(start: int, length: int | None) -> tuple[bytes, int, int]:
+        piece = await service.log(experiment_id, attempt, start, length)
+        return piece.data, piece.start, piece.total
+
+    return await log_response(request.headers.get("range"), read)
+
+
+@router.get("/{experiment_id}/train.py", response_class=PlainTextResponse)
+async def train_py(experiment_id: str, service: ExperimentsDep) -> PlainTextResponse:
+    return PlainTextResponse(await service.source(experiment_id))
+
+
+@router.get("/{experiment_id}/diff", response_class=PlainTextResponse)
+async def diff(
+    experiment_id: str, service: ExperimentsDep, against: str | None = None
+) -> PlainTextResponse:
+    return PlainTextResponse(await service.diff(experiment_id, against))
+
+
+@router.post("/{experiment_id}/cancel")
+async def cancel(experiment_id: str, service: ExperimentsDep) -> schemas.CancelAnswer:
+    return await service.cancel(experiment_id)

@@ -1,0 +1,62 @@
+"""`/api/report`: summary, results table, difference, tags."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from orchestrator import schemas
+from orchestrator.routes.deps import ExperimentsDep, ReportsDep, TagQuery
+from orchestrator.services.reports import Reports
+
+router = APIRouter(prefix="/api/report", tags=["reports"])
+
+TSV_TYPE = "text/tab-separated-values"
+
+
+@router.post("/summary")
+async def summary(body: schemas.TagRequest, service: ReportsDep) -> schemas.SummaryAnswer:
+    return await service.summary(body.tag)
+
+
+@router.get("/summary")
+async def summary_by_query(query: TagQuery, service: ReportsDep) -> schemas.SummaryAnswer:
+    return await service.summary(query.tag)
+
+
+@router.post("/tsv", response_model=schemas.TsvAnswer)
+async def tsv(
+    body: schemas.TagRequest, service: ReportsDep, request: Request
+) -> schemas.TsvAnswer | Response:
+    return await _tsv(body.tag, service, request)
+
+
+@router.get("/tsv", response_model=schemas.TsvAnswer)
+async def tsv_by_query(
+    query: TagQuery, service: ReportsDep, request: Request
+) -> schemas.TsvAnswer | Response:
+    return await _tsv(query.tag, service, request)
+
+
+async def _tsv(tag: str, service: Reports, request: Request) -> schemas.TsvAnswer | Response:
+    answer = await service.tsv(tag)
+    if TSV_TYPE in request.headers.get("accept", ""):
+        return PlainTextResponse(answer.tsv, media_type=TSV_TYPE)
+    return answer
+
+
+@router.post("/diff")
+async def diff(body: schemas.DiffRequest, service: ReportsDep) -> schemas.DiffAnswer:
+    return await service.diff(body)
+
+
+@router.get("/diff")
+async def diff_by_query(
+    query: Annotated[schemas.DiffRequest, Query()], service: ReportsDep
+) -> schemas.DiffAnswer:
+    return await service.diff(query)
+
+
+@router.get("/tags")
+async def tags(service: ExperimentsDep) -> schemas.TagsAnswer:
+    return await service.tags()

@@ -1,0 +1,38 @@
+"""`/api/search`: strategy and suggestions."""
+
+from fastapi import APIRouter
+
+from orchestrator import schemas
+from orchestrator.routes.deps import SearchDep, TagQuery
+
+router = APIRouter(prefix="/api/search", tags=["search"])
+
+
+@router.post("/strategy")
+async def strategy(body: schemas.TagRequest, service: SearchDep) -> schemas.Strategy:
+    return await service.strategy(body.tag)
+
+
+@router.get("/strategy")
+async def strategy_by_query(query: TagQuery, service: SearchDep) -> schemas.Strategy:
+    return await service.strategy(query.tag)
+
+
+@router.post("/set-strategy")
+async def set_strategy(body: schemas.SetStrategyRequest, service: SearchDep) -> schemas.Strategy:
+    return await service.set_strategy(body)
+
+
+@router.post("/adapt")
+async def adapt(body: schemas.TagRequest, service: SearchDep) -> schemas.Strategy:
+    return await service.adapt(body.tag)
+
+
+@router.post("/suggest")
+async def suggest(body: schemas.TagRequest, service: SearchDep) -> schemas.Suggestion:
+    return await service.suggest(body.tag)
+
+
+@router.get("/suggest")
+async def suggest_by_query(query: TagQuery, service: SearchDep) -> schemas.Suggestion:
+    return await service.suggest(query.tag)

@@ -1,0 +1,1 @@
+"""Pure rules on values: what is kept, how the search adapts, what is suggested and reported."""

@@ -1,0 +1,248 @@
+"""Tags and experiments: set up, register, submit, report by hand, look up, wait, cancel."""
+
+import difflib
+from pathlib import Path
+
+import anyio
+
+from orchestrator import schemas
+from orchestrator.domain import Metrics, Outcome, Run, State, Status, Tag, branch_of, rfc3339
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.files import Files, Slice
+from orchestrator.rules.strategy import INITIAL
+from orchestrator.services import views
+from orchestrator.services.judge import Judge, tag_of
+from orchestrator.services.notices import LOOK_SECONDS, Notices
+from orchestrator.services.sources import Sources
+from orchestrator.store.connection import Store
+from orchestrator.store.experiments import BY_HAND, UNLEASED, unknown_experiment
+from orchestrator.store.reads import Entry
+from orchestrator.store.records import text_fields
+
+
+class Experiments:
+    def __init__(
+        self,
+        store: Store,
+        files: Files,
+        judge: Judge,
+        notices: Notices,
+        sources: Sources,
+        prepare_py: Path | None,
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._judge = judge
+        self._notices = notices
+        self._sources = sources
+        self._prepare_py = prepare_py
+
+    # -- writes
+
+    async def setup(self, request: schemas.SetupRequest) -> schemas.SetupAnswer:
+        tag = Tag(
+            name=request.tag,
+            created_us=0,
+            time_budget_seconds=request.time_budget_seconds,
+            near_miss_threshold=request.near_miss_threshold,
+            max_consecutive_crashes=request.max_consecutive_crashes,
+            prepare_sha256=await anyio.to_thread.run_sync(self._pin_prepare),
+        )
+        try:
+            stored = await self._store.experiments.setup(tag, INITIAL)
+        except Conflict as conflict:
+            existing = await self._tag_infos([conflict.extra["existing"]])
+            raise Conflict(conflict.message, existing=existing[0]) from conflict
+        return schemas.SetupAnswer(tag=views.tag_info(stored), branch=branch_of(stored.name))
+
+    def _pin_prepare(self) -> str | None:
+        """Keep the orchestrator's prepare.py, so that all workers of the tag measure alike."""
+        if self._prepare_py is None:
+            return None
+        try:
+            return self._files.put_source(self._prepare_py.read_text("utf-8"))
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"AUTORESEARCH_PREPARE_PY names {self._prepare_py}, which is not there."
+            ) from error
+
+    async def register(self, request: schemas.RegisterRequest) -> schemas.RegisterAnswer:
+        experiment_id = await self._store.experiments.register(
+            request.tag,
+            text_fields(
+                request.model_dump(
+                    include={
+                        "hypothesis", "description", "category", "commit_sha", "diff_summary",
+                        "parent_id",
+                    }
+                )
+            ),
+            text_fields({"gpu_id": request.gpu_id}),
+        )  # fmt: skip
+        return schemas.RegisterAnswer(experiment_id=experiment_id)
+
+    async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
+        source = await self._sources.keep(request.train_py, request.commit_sha)
+        description = request.description if request.description is not None else request.hypothesis
+        experiment_id, position = await self._store.experiments.submit(
+            request.tag,
+            text_fields(
+                {
+                    "hypothesis": request.hypothesis,
+                    "description": description,
+                    "category": request.category,
+                    "commit_sha": source.commit_sha,
+                    "diff_summary": request.diff_summary,
+                    "parent_id": request.parent_id,
+                    "source": source.sha256,
+                }
+            ),
+            text_fields({"seed": request.seed, "priority": request.priority}),
+            repeat=request.repeat,
+        )
+        return schemas.SubmitAnswer(experiment_id=experiment_id, status="queued", position=position)
+
+    async def complete(self, request: schemas.CompleteRequest) -> schemas.AnyVerdict:
+        metrics = Metrics(**request.model_dump(exclude={"experiment_id"}))
+        outcome = Outcome("completed", metrics=metrics)
+        return await self._judge.settle(request.experiment_id, outcome, BY_HAND)
+
+    async def crash(self, request: schemas.CrashRequest) -> schemas.AnyVerdict:
+        outcome = Outcome("crash", error=request.error)
+        return await self._judge.settle(request.experiment_id, outcome, BY_HAND)
+
+    async def cancel(self, experiment_id: str) -> schemas.CancelAnswer:
+        """End a run that is not leased at once; ask the worker of a leased one to stop it."""
+        while True:
+            reply = await self._store.jobs.cancel(tag_of(experiment_id), experiment_id)
+            if reply.outcome == "UNKNOWN_ID":
+                raise unknown_experiment(experiment_id)
+            if reply.outcome == "OK":
+                return schemas.CancelAnswer(
+                    experiment_id=experiment_id, status="running", cancelling=True
+                )
+            try:
+                verdict = await self._judge.settle(experiment_id, Outcome("cancelled"), UNLEASED)
+            except Conflict:
+                continue  # it was claimed in between
+            return schemas.CancelAnswer(
+                experiment_id=experiment_id, status=verdict.status, cancelling=False
+            )
+
+    # -- reads
+
+    async def _tag_infos(self, tags: list[Tag]) -> list[schemas.TagInfo]:
+        totals = await self._store.reads.totals([tag.name for tag in tags])
+        return [views.tag_info(t, n, kept) for t, (n, kept) in zip(tags, totals, strict=True)]
+
+    async def tags(self) -> schemas.TagsAnswer:
+        return schemas.TagsAnswer(tags=await self._tag_infos(await self._store.reads.tags()))
+
+    async def history(self, request: schemas.HistoryRequest) -> schemas.HistoryAnswer:
+        status = Status(request.status) if request.status else None
+        page = await self._store.reads.history(request.tag, status, request.limit, request.cursor)
+        return schemas.HistoryAnswer(
+            experiments=[views.record(entry) for entry in page.entries],
+            total=page.total,
+            next_cursor=page.next_cursor,
+        )
+
+    async def best(self, tag_name: str) -> schemas.BestAnswer:
+        tag = await self._store.reads.tag(tag_name)
+        if tag.best_experiment_id is None or tag.best_us is None or tag.best_val_bpb is None:
+            raise NotFound(f"Tag {tag_name!r} has no result yet.")
+        entry = await self._store.reads.entry(tag.best_experiment_id)
+        best = schemas.Best(
+            experiment_id=tag.best_experiment_id,
+            val_bpb=tag.best_val_bpb,
+            commit_sha=tag.best_commit_sha or "",
+            updated_at=rfc3339(tag.best_us),
+        )
+        return schemas.BestAnswer(best=best, experiment=views.record(entry))
+
+    async def near_misses(self, request: schemas.NearMissRequest) -> schemas.NearMissAnswer:
+        found, total = await self._store.reads.near_misses(request.tag, request.limit)
+        return schemas.NearMissAnswer(
+            near_misses=[_near_miss(entry, distance) for entry, distance in found], total=total
+        )
+
+    async def detail(self, experiment_id: str) -> schemas.ExperimentDetail:
+        found = await self._store.reads.detail(experiment_id)
+        tag = found.entry.experiment.tag
+        curve = await anyio.to_thread.run_sync(self._files.curve, tag, experiment_id)
+        return views.detail(found, [schemas.CurvePoint(**point) for point in curve])
+
+    async def run(self, experiment_id: str) -> Run:
+        return (await self._store.reads.entry(experiment_id)).run
+
+    async def wait(self, experiment_id: str, seconds: float) -> Run:
+        """The run once it is decided, or as it stands after `seconds`."""
+        deadline = anyio.current_time() + seconds
+        with self._notices.deciding(experiment_id) as decided:
+            while True:
+                run = await self.run(experiment_id)
+                remaining = deadline - anyio.current_time()
+                if run.state is State.DECIDED or remaining <= 0:
+                    return run
+                with anyio.move_on_after(min(remaining, LOOK_SECONDS)):
+                    await decided.wait()
+
+    async def source(self, experiment_id: str) -> str:
+        """The exact train.py of an experiment."""
+        entry = await self._store.reads.entry(experiment_id)
+        sha256 = entry.experiment.source_sha256
+        if sha256 is None:
+            raise NotFound(f"{experiment_id} is a hand-run: its train.py was not sent here.")
+        return await anyio.to_thread.run_sync(self._files.source, sha256)
+
+    async def prepare(self, sha256: str) -> str:
+        return await anyio.to_thread.run_sync(self._files.source, sha256)
+
+    async def diff(self, experiment_id: str, against: str | None) -> str:
+        """Unified diff from `against` (an id, `parent` or `best`) to this experiment's source."""
+        entry = await self._store.reads.entry(experiment_id)
+        if against is None or against == "parent":
+            other = entry.experiment.parent_id
+        elif against == "best":
+            other = (await self._store.reads.tag(entry.experiment.tag)).best_experiment_id
+        else:
+            other = against
+        if other is None:
+            raise NotFound(f"{experiment_id} has nothing to compare with: give ?against=ID.")
+        before, after = await self.source(other), await self.source(experiment_id)
+        return await anyio.to_thread.run_sync(_unified, before, after, other, experiment_id)
+
+    async def log(
+        self, experiment_id: str, attempt: int | None, start: int, length: int | None
+    ) -> Slice:
+        """Bytes of the log of an attempt, by default the last one."""
+        entry = await self._store.reads.entry(experiment_id)
+        epoch = attempt or entry.run.epoch
+        if epoch == 0:
+            raise NotFound(f"{experiment_id} has no log: no worker has run it.")
+        return await anyio.to_thread.run_sync(
+            self._files.read_log, entry.experiment.tag, experiment_id, epoch, start, length
+        )
+
+
+def _near_miss(entry: Entry, distance: float) -> schemas.NearMiss:
+    experiment, run = entry.experiment, entry.run
+    return schemas.NearMiss(
+        experiment_id=experiment.id,
+        tag=experiment.tag,
+        val_bpb=run.metrics.val_bpb if run.metrics else 0.0,
+        delta=distance,
+        hypothesis=experiment.hypothesis,
+        category=experiment.category,
+        diff_summary=experiment.diff_summary,
+    )
+
+
+def _unified(before: str, after: str, before_name: str, after_name: str) -> str:
+    lines = difflib.unified_diff(
+        before.splitlines(keepends=True),
+        after.splitlines(keepends=True),
+        f"{before_name}/train.py",
+        f"{after_name}/train.py",
+    )
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)

@@ -1,0 +1,161 @@
+"""The lease protocol of the workers: claim, renew, progress, finish."""
+
+import base64
+import binascii
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import anyio
+
+from orchestrator import schemas
+from orchestrator.domain import Environment, Metrics, Outcome
+from orchestrator.errors import AutoresearchError, Invalid, TooLarge
+from orchestrator.files import Files
+from orchestrator.services.judge import Judge, tag_of
+from orchestrator.services.notices import LOOK_SECONDS, Notices
+from orchestrator.settings import Settings
+from orchestrator.store.connection import Store
+from orchestrator.store.experiments import by_lease
+from orchestrator.store.jobs import Claimed
+
+logger = logging.getLogger(__name__)
+
+# A log is capped by its worker at 64 MiB; this only keeps a wrong offset from filling the disk.
+LOG_LIMIT_BYTES = 128 * 1024 * 1024
+
+Disconnected = Callable[[], Awaitable[bool]]
+
+
+class Jobs:
+    def __init__(
+        self, store: Store, files: Files, judge: Judge, notices: Notices, settings: Settings
+    ) -> None:
+        self._store = store
+        self._files = files
+        self._judge = judge
+        self._notices = notices
+        self._settings = settings
+
+    async def claim(
+        self, request: schemas.ClaimRequest, wait_seconds: float, disconnected: Disconnected
+    ) -> schemas.ClaimAnswer:
+        """Lease the next job, waiting for one; nothing is claimed for a caller who has gone."""
+        deadline = anyio.current_time() + wait_seconds
+        with self._notices.waiting_for_jobs(request.gpu_id) as waiter:
+            while not await disconnected():
+                found = await self._store.jobs.claim(request.gpu_id, request.claim_id)
+                if isinstance(found, Claimed):
+                    return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
+                remaining = deadline - anyio.current_time()
+                if remaining <= 0:
+                    break
+                # Which jobs to be woken for, as the store told with its answer.
+                waiter.profile = found.profile
+                waiter.woken.clear()
+                with anyio.move_on_after(min(remaining, LOOK_SECONDS)):
+                    await waiter.woken.wait()
+        return schemas.ClaimAnswer(job=None)
+
+    async def _job(self, gpu_id: str, claimed: Claimed) -> schemas.Job:
+        try:
+            train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
+        except AutoresearchError:
+            # Not the run's fault, nor the worker's: the lease ends and the loss is counted.
+            await self._judge.lose(claimed.experiment_id, claimed.epoch, "lost")
+            raise
+        return schemas.Job(
+            experiment_id=claimed.experiment_id,
+            tag=claimed.tag,
+            gpu_id=gpu_id,
+            epoch=claimed.epoch,
+            seed=claimed.seed,
+            time_budget_seconds=claimed.time_budget_seconds,
+            grace_seconds=self._settings.grace_seconds,
+            lease_seconds=self._settings.lease_seconds,
+            train_py=train_py,
+            source_sha256=claimed.source_sha256,
+            prepare_sha256=claimed.prepare_sha256,
+        )
+
+    async def renew(self, request: schemas.RenewRequest) -> schemas.LeaseAnswer:
+        cancel = await self._store.jobs.renew(
+            tag_of(request.experiment_id),
+            request.experiment_id,
+            request.epoch,
+            started=request.started,
+        )
+        return schemas.LeaseAnswer(cancel=cancel)
+
+    async def progress(self, request: schemas.ProgressRequest) -> schemas.LeaseAnswer:
+        """Keep a log chunk and the curve; it renews the lease, and so is fenced by its epoch."""
+        tag, experiment_id = tag_of(request.experiment_id), request.experiment_id
+        cancel = await self._store.jobs.renew(tag, experiment_id, request.epoch, started=True)
+        if request.log is not None:
+            offset, data = request.log.offset, _decoded(request.log.data)
+            if offset + len(data) > LOG_LIMIT_BYTES:
+                raise TooLarge(f"A log holds at most {LOG_LIMIT_BYTES} bytes.")
+            await anyio.to_thread.run_sync(
+                self._files.append_log, tag, experiment_id, request.epoch, offset, data
+            )
+        await self._keep_curve(tag, experiment_id, request.curve)
+        return schemas.LeaseAnswer(cancel=cancel)
+
+    async def finish(self, request: schemas.FinishRequest) -> schemas.FinishAnswer:
+        """End an attempt: with a verdict, or back in the queue."""
+        tag, experiment_id = tag_of(request.experiment_id), request.experiment_id
+        verdict: schemas.AnyVerdict | None
+        if request.outcome == "handed_back" or request.outcome == "lost":
+            verdict = await self._judge.lose(
+                experiment_id, request.epoch, request.outcome, loss=request.outcome == "lost"
+            )
+        else:
+            verdict = await self._judge.settle(
+                experiment_id, _outcome(request, request.outcome), by_lease(request.epoch)
+            )
+            # After the epoch was checked; a report sent again comes here too.
+            await self._keep_curve(tag, experiment_id, request.curve)
+        return schemas.FinishAnswer(
+            experiment_id=experiment_id,
+            status=verdict.status if verdict else "queued",
+            verdict=verdict,
+        )
+
+    async def close_log(self, experiment_id: str, epoch: int) -> None:
+        """Compress the log of a finished attempt; runs after the answer has gone out."""
+        try:
+            await anyio.to_thread.run_sync(
+                self._files.close_log, tag_of(experiment_id), experiment_id, epoch
+            )
+        except OSError as error:
+            # The log stays as it is, readable and larger.
+            logger.warning("Cannot compress the log of %s: %s", experiment_id, error)
+
+    async def _keep_curve(
+        self, tag: str, experiment_id: str, curve: list[schemas.CurvePoint] | None
+    ) -> None:
+        if curve:
+            points = [point.model_dump() for point in curve]
+            await anyio.to_thread.run_sync(self._files.put_curve, tag, experiment_id, points)
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise Invalid(f"log.data is not base64: {error}.") from error
+
+
+def _outcome(
+    request: schemas.FinishRequest,
+    status: Literal["completed", "crash", "timeout", "cancelled"],
+) -> Outcome:
+    completed = status == "completed"
+    return Outcome(
+        status=status,
+        metrics=Metrics(**request.metrics.model_dump()) if completed and request.metrics else None,
+        error="" if completed else request.error or f"exit code {request.exit_code}",
+        exit_code=request.exit_code,
+        warnings=tuple(request.warnings),
+        environment=Environment(**request.environment.model_dump()),
+    )

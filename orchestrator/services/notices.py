@@ -1,0 +1,111 @@
+"""Wakes whoever waits: one reader of the event stream a process, many waiters.
+
+Nothing depends on a wake-up: waiters look for themselves from time to time, so a lost notice costs
+seconds and never a job.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import anyio
+
+from orchestrator.errors import Unavailable
+from orchestrator.store.events import Event, EventStore
+
+logger = logging.getLogger(__name__)
+
+# How long a waiter trusts in being woken before it looks for itself.
+LOOK_SECONDS = 5.0
+SUBSCRIBER_BACKLOG = 2000
+
+
+@dataclass(eq=False)
+class JobWaiter:
+    gpu_id: str
+    profile: str | None = None
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def may_take(self, event: Event) -> bool:
+        gpu_id, profile = event.data.get("gpu_id"), event.data.get("profile")
+        if gpu_id:
+            return bool(gpu_id == self.gpu_id)
+        return profile is None or profile == self.profile
+
+
+class Notices:
+    def __init__(self, events: EventStore, poll_seconds: float) -> None:
+        self._events = events
+        self._poll_seconds = poll_seconds
+        self._deciding: dict[str, list[asyncio.Event]] = {}
+        self._jobs: list[JobWaiter] = []
+        self._subscribers: set[asyncio.Queue[Event | None]] = set()
+
+    async def run(self) -> None:
+        """Follow the stream for ever; a Redis that is away is waited for."""
+        last: str | None = None
+        while True:
+            try:
+                if last is None:
+                    last = await self._events.last_id()
+                for event in await self._events.after(last, self._poll_seconds):
+                    last = event.id
+                    self._dispatch(event)
+            except Unavailable as error:
+                logger.warning("Event stream: %s", error)
+                await anyio.sleep(0.5)
+
+    def _dispatch(self, event: Event) -> None:
+        if event.kind == "decided":
+            for waiter in self._deciding.get(event.subject, ()):
+                waiter.set()
+        if event.kind == "queued":
+            self._wake_one(event)
+        for queue in list(self._subscribers):
+            if queue.qsize() < SUBSCRIBER_BACKLOG:
+                queue.put_nowait(event)
+            else:  # too slow: it is cut off, and resumes from its last event id
+                self._subscribers.discard(queue)
+                queue.put_nowait(None)
+
+    def _wake_one(self, event: Event) -> None:
+        """One job wakes one waiter, the one that has waited longest."""
+        for waiter in self._jobs:
+            if not waiter.woken.is_set() and waiter.may_take(event):
+                waiter.woken.set()
+                return
+
+    @contextmanager
+    def deciding(self, experiment_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set when the run is decided; enter before looking at the run."""
+        waiter = asyncio.Event()
+        waiters = self._deciding.setdefault(experiment_id, [])
+        waiters.append(waiter)
+        try:
+            yield waiter
+        finally:
+            waiters.remove(waiter)
+            if not waiters:
+                self._deciding.pop(experiment_id, None)
+
+    @contextmanager
+    def waiting_for_jobs(self, gpu_id: str) -> Iterator[JobWaiter]:
+        """Stand in the line of those whom a new job wakes."""
+        waiter = JobWaiter(gpu_id)
+        self._jobs.append(waiter)
+        try:
+            yield waiter
+        finally:
+            self._jobs.remove(waiter)
+
+    @contextmanager
+    def subscription(self) -> Iterator["asyncio.Queue[Event | None]"]:
+        """All events from now on; None ends a subscriber that fell too far behind."""
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._subscribers.add(queue)
+        try:
+            yield queue
+        finally:
+            self._subscribers.discard(queue)

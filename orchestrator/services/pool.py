@@ -1,0 +1,124 @@
+"""The GPU pool: register, heartbeat, list, acquire by hand, train on one GPU."""
+
+from typing import Literal
+
+from orchestrator import schemas
+from orchestrator.domain import Metrics, Run, State, Status
+from orchestrator.errors import Conflict
+from orchestrator.files import Files
+from orchestrator.services import views
+from orchestrator.services.judge import tag_of
+from orchestrator.services.sources import Sources
+from orchestrator.settings import HomePaths, Settings
+from orchestrator.store.connection import Store
+
+DEFAULT_SEED = 42
+
+
+class Pool:
+    def __init__(self, store: Store, files: Files, sources: Sources, settings: Settings) -> None:
+        self._store = store
+        self._files = files
+        self._sources = sources
+        self._settings = settings
+
+    async def register(self, request: schemas.RegisterGpuRequest) -> schemas.RegisterGpuAnswer:
+        facts = request.model_dump(exclude={"gpu_id"}, exclude_none=True)
+        if not facts.get("problem"):
+            facts.pop("problem", None)
+        view = await self._store.pool.register(request.gpu_id, facts)
+        timing = schemas.Timing(
+            lease_seconds=self._settings.lease_seconds,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+        )
+        worker = views.worker(view.gpus[0], view.now_us, self._settings.offline_seconds)
+        return schemas.RegisterGpuAnswer(worker=worker, timing=timing)
+
+    async def heartbeat(self, request: schemas.HeartbeatRequest) -> schemas.Ok:
+        health = request.health.model_dump_json(exclude_none=True) if request.health else ""
+        await self._store.pool.heartbeat(
+            request.gpu_id,
+            health,
+            request.problem or "",
+            quarantined=request.quarantined,
+            draining=request.draining,
+        )
+        return schemas.Ok()
+
+    async def list(self) -> schemas.PoolAnswer:
+        view = await self._store.pool.list()
+        offline = self._settings.offline_seconds
+        workers = [views.worker(gpu, view.now_us, offline) for gpu in view.gpus]
+        return schemas.PoolAnswer(
+            workers=workers,
+            total=len(workers),
+            idle=sum(w.status == "idle" for w in workers),
+            training=sum(w.status == "training" for w in workers),
+            offline=sum(w.status == "offline" for w in workers),
+        )
+
+    async def acquire(self, request: schemas.AcquireRequest) -> schemas.AcquireAnswer:
+        taken = await self._store.pool.acquire(
+            tag_of(request.experiment_id),
+            request.experiment_id,
+            self._settings.offline_seconds,
+            self._settings.grace_seconds,
+        )
+        if taken is None:
+            return schemas.AcquireAnswer(acquired=False, gpu_id=None, reason="no idle GPU")
+        return schemas.AcquireAnswer(acquired=True, gpu_id=taken[0], gpu_index=taken[1])
+
+    async def release(self, request: schemas.ReleaseRequest) -> schemas.ReleaseAnswer:
+        await self._store.pool.release(request.gpu_id, request.experiment_id)
+        return schemas.ReleaseAnswer()
+
+    async def deregister(self, gpu_id: str) -> schemas.DeregisterAnswer:
+        await self._store.pool.deregister(gpu_id)
+        return schemas.DeregisterAnswer()
+
+    async def health(self, gpu_id: str) -> schemas.HealthAnswer:
+        view = await self._store.pool.get(gpu_id)
+        gpu = view.gpus[0]
+        age = None if gpu.health_us is None else (view.now_us - gpu.health_us) / 1e6
+        return schemas.HealthAnswer(gpu_id=gpu_id, age_seconds=age, **gpu.health)
+
+    async def train(self, gpu_id: str, experiment_id: str) -> None:
+        """Send a registered or queued experiment to this GPU; one that is over stays so."""
+        entry = await self._store.reads.entry(experiment_id)
+        experiment = entry.experiment
+        source = ""
+        if experiment.source_sha256 is None and entry.run.state is State.HAND:
+            await self._store.pool.get(gpu_id)
+            source = (await self._sources.keep(None, experiment.commit_sha)).sha256
+        await self._store.jobs.direct(experiment.tag, experiment_id, gpu_id, source, DEFAULT_SEED)
+
+    def training(self, gpu_id: str, experiment_id: str, run: Run) -> schemas.TrainOnGpuAnswer:
+        """Where a run stands, in the words of upstream's worker function."""
+        if run.state is State.DECIDED and run.gpu_id not in (None, gpu_id):
+            raise Conflict(f"{experiment_id} ran on {run.gpu_id} already.")
+        metrics = run.metrics or Metrics(val_bpb=0.0)
+        known = run.metrics is not None
+        return schemas.TrainOnGpuAnswer(
+            status=_train_status(run),
+            experiment_id=experiment_id,
+            gpu_id=gpu_id,
+            val_bpb=metrics.val_bpb if known else None,
+            peak_vram_mb=metrics.peak_vram_mb,
+            training_seconds=metrics.training_seconds,
+            total_tokens_m=metrics.total_tokens_m,
+            mfu_percent=metrics.mfu_percent,
+            num_steps=metrics.num_steps,
+            num_params_m=metrics.num_params_m,
+            depth=metrics.depth,
+            log_path=self._log_path(experiment_id, run),
+        )
+
+    def _log_path(self, experiment_id: str, run: Run) -> str | None:
+        if run.epoch == 0:
+            return None
+        paths: HomePaths = self._settings.paths
+        return str(paths.run_dir(tag_of(experiment_id), experiment_id))
+
+
+def _train_status(run: Run) -> Literal["success"] | schemas.PublicStatus:
+    return "success" if run.status in (Status.KEEP, Status.DISCARD) else run.status.value

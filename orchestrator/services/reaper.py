@@ -1,0 +1,82 @@
+"""Finds leases whose worker has gone, holds that have lapsed, GPUs that fell silent.
+
+It judges a lease by its own monotonic clock: dead is what it has watched unrenewed for one full
+lease. So no clock of any host can kill a run or keep a dead one, and after its start, after Redis'
+return and after a pause of its own it waits one full lease before it judges, by construction.
+Any number of reapers may work at once: the script checks the renewal each of them saw.
+"""
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+
+from orchestrator.errors import AutoresearchError, Unavailable
+from orchestrator.services.judge import Judge, LeaseRenewed
+from orchestrator.settings import Settings
+from orchestrator.store.connection import Store
+from orchestrator.store.jobs import LeaseSeen
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    renewal: str
+    since: float
+
+
+class Reaper:
+    def __init__(self, store: Store, judge: Judge, settings: Settings) -> None:
+        self._store = store
+        self._judge = judge
+        self._settings = settings
+        self._watched: dict[str, _Watched] = {}
+        self._last_pass = time.monotonic()
+
+    async def run(self) -> None:
+        """Pass after pass, for ever."""
+        interval = min(1.0, self._settings.lease_seconds / 10)
+        while True:
+            try:
+                await self.make_pass()
+            except Unavailable as error:
+                self._watched.clear()
+                logger.warning("Reaper: %s", error)
+            except AutoresearchError:
+                # One broken record must not keep the other leases from being judged next time.
+                logger.exception("Reaper: this pass failed")
+            await anyio.sleep(interval)
+
+    async def make_pass(self) -> None:
+        """Look at all leases once and end the dead ones."""
+        now = time.monotonic()
+        if now - self._last_pass > self._settings.lease_seconds / 2:
+            self._watched.clear()
+        self._last_pass = now
+        dead = self._observe(await self._store.jobs.leases(), now)
+        for lease in dead:
+            await self._expire(lease)
+        await self._store.pool.tidy(self._settings.offline_seconds)
+
+    def _observe(self, leases: list[LeaseSeen], now: float) -> list[LeaseSeen]:
+        before, self._watched, dead = self._watched, {}, []
+        for lease in leases:
+            known = before.get(lease.experiment_id)
+            if known is None or known.renewal != lease.renewal:
+                known = _Watched(lease.renewal, now)
+            self._watched[lease.experiment_id] = known
+            if now - known.since > self._settings.lease_seconds:
+                dead.append(lease)
+        return dead
+
+    async def _expire(self, lease: LeaseSeen) -> None:
+        run = (await self._store.reads.entry(lease.experiment_id)).run
+        logger.warning(
+            "%s: attempt %d on %s has not been renewed for %.0f s",
+            lease.experiment_id, run.epoch, run.gpu_id, self._settings.lease_seconds,
+        )  # fmt: skip
+        with suppress(LeaseRenewed):  # its worker is back
+            await self._judge.lose(lease.experiment_id, run.epoch, "expired", renewal=lease.renewal)

@@ -1,0 +1,103 @@
+"""Reports on a tag: the summary, the results table, the difference of two runs."""
+
+from collections.abc import AsyncIterator
+
+from orchestrator import schemas
+from orchestrator.domain import FINISHED, Snapshot, branch_of
+from orchestrator.rules import report
+from orchestrator.services import views
+from orchestrator.settings import Settings
+from orchestrator.store.connection import Store
+from orchestrator.store.reads import Entry
+
+PROGRESSION_LENGTH = 1000
+# A hand-run is given up for lost this long after budget and grace have passed.
+ABANDONED_AFTER_SECONDS = 3600
+
+
+class Reports:
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+
+    async def summary(self, tag_name: str) -> schemas.SummaryAnswer:
+        snapshot = await self._store.experiments.snapshot(tag_name)
+        tag, reads = snapshot.tag, self._store.reads
+        categories = await reads.categories(tag_name)
+        keeps = await reads.keeps(tag_name, PROGRESSION_LENGTH)
+        total, idle, training = await self._store.pool.counts()
+        abandoned = await reads.abandoned(
+            tag_name,
+            tag.time_budget_seconds + self._settings.grace_seconds + ABANDONED_AFTER_SECONDS,
+        )
+        best = None
+        if tag.best_experiment_id is not None and tag.best_val_bpb is not None:
+            best = schemas.SummaryBest(
+                val_bpb=tag.best_val_bpb,
+                commit=tag.best_commit_sha or "",
+                experiment_id=tag.best_experiment_id,
+            )
+        return schemas.SummaryAnswer(
+            tag=tag_name,
+            branch=branch_of(tag_name),
+            best=best,
+            stats=_stats(snapshot, abandoned),
+            categories={name: count.total for name, count in categories.items()},
+            bpb_progression=[views.progression(keep) for keep in keeps],
+            total_training_minutes=round(tag.training_seconds / 60, 1),
+            strategy=snapshot.strategy.mode,
+            gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),
+        )
+
+    async def tsv_lines(self, tag: str) -> AsyncIterator[str]:
+        """results.tsv, header first, line by line without line ends."""
+        await self._store.reads.tag(tag)
+        yield report.TSV_HEADER
+        async for entry in self._store.reads.everything(tag):
+            if entry.run.status in FINISHED:
+                yield report.tsv_row(entry.experiment, entry.run)
+
+    async def tsv(self, tag: str) -> schemas.TsvAnswer:
+        lines = [line async for line in self.tsv_lines(tag)]
+        return schemas.TsvAnswer(tsv="\n".join(lines), count=len(lines) - 1)
+
+    async def diff(self, request: schemas.DiffRequest) -> schemas.DiffAnswer:
+        a = await self._store.reads.entry(request.experiment_a)
+        b = await self._store.reads.entry(request.experiment_b)
+        deltas = report.deltas(a.run, b.run)
+        return schemas.DiffAnswer(
+            a=_side(a),
+            b=_side(b),
+            delta_bpb=deltas.bpb,
+            delta_params_m=deltas.params_m,
+            delta_vram_mb=deltas.vram_mb,
+        )
+
+
+def _stats(snapshot: Snapshot, abandoned: int) -> schemas.SummaryStats:
+    counts = snapshot.counts
+    return schemas.SummaryStats(
+        total=counts.finished,
+        kept=counts.keep,
+        discarded=counts.discard,
+        crashed=counts.crash + counts.timeout,
+        running=counts.running,
+        keep_rate=counts.keep / counts.judged if counts.judged else 0.0,
+        queued=counts.queued,
+        timed_out=counts.timeout,
+        cancelled=counts.cancelled,
+        infra_lost=counts.infra_lost,
+        abandoned=abandoned,
+    )
+
+
+def _side(entry: Entry) -> schemas.DiffSide:
+    record = views.record(entry)
+    return schemas.DiffSide(
+        id=record.id,
+        val_bpb=record.val_bpb,
+        description=record.description,
+        category=record.category,
+        num_params_m=record.num_params_m,
+        peak_vram_mb=record.peak_vram_mb,
+    )

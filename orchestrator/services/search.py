@@ -1,0 +1,69 @@
+"""The search strategy and what to try next."""
+
+from orchestrator import schemas
+from orchestrator.domain import Strategy
+from orchestrator.errors import Unavailable
+from orchestrator.rules.strategy import adapt, explore_ratio_of
+from orchestrator.rules.suggest import advise
+from orchestrator.services import views
+from orchestrator.store.connection import Store
+
+TREND_LENGTH = 5
+MAX_TRIES = 50
+
+
+class Search:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def strategy(self, tag: str) -> schemas.Strategy:
+        return views.strategy((await self._store.experiments.snapshot(tag)).strategy)
+
+    async def set_strategy(self, request: schemas.SetStrategyRequest) -> schemas.Strategy:
+        """A person's choice; it stays until it is released with `pinned: false`."""
+        current = (await self._store.experiments.snapshot(request.tag)).strategy
+        ratio, temperature = request.explore_ratio, request.temperature
+        strategy = Strategy(
+            mode=request.mode,
+            explore_ratio=explore_ratio_of(request.mode) if ratio is None else ratio,
+            temperature=current.temperature if temperature is None else temperature,
+            updated_us=0,
+            reason=request.reason,
+            pinned=request.pinned,
+        )
+        stored = await self._store.experiments.set_strategy(request.tag, strategy)
+        assert stored is not None  # noqa: S101 - without a revision nothing is stale
+        return views.strategy(stored)
+
+    async def adapt(self, tag: str) -> schemas.Strategy:
+        """Apply the rules now; a pinned strategy stays."""
+        for _ in range(MAX_TRIES):
+            snapshot = await self._store.experiments.snapshot(tag)
+            adapted = adapt(snapshot)
+            if adapted is None:
+                return views.strategy(snapshot.strategy)
+            stored = await self._store.experiments.set_strategy(tag, adapted, snapshot.tag.revision)
+            if stored is not None:
+                return views.strategy(stored)
+        raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")
+
+    async def suggest(self, tag: str) -> schemas.Suggestion:
+        snapshot = await self._store.experiments.snapshot(tag)
+        categories = await self._store.reads.categories(tag)
+        keeps = await self._store.reads.keeps(tag, TREND_LENGTH)
+        trend = [keep.val_bpb for keep in keeps]
+        advice = advise(snapshot, categories, trend)
+        return schemas.Suggestion(
+            strategy=snapshot.strategy.mode,
+            total_experiments=sum(count.total for count in categories.values()),
+            category_stats={
+                name: schemas.CategoryStats(total=count.total, kept=count.kept)
+                for name, count in categories.items()
+            },
+            underexplored_categories=advice.underexplored,
+            high_yield_categories=advice.high_yield,
+            near_misses_available=snapshot.near_misses,
+            near_miss_categories=advice.near_miss_categories,
+            recent_bpb_trend=trend,
+            suggestions=advice.suggestions,
+        )

@@ -1,0 +1,79 @@
+"""One Redis connection pool, and everything that lives on it. Servers: Redis >= 6.2, Valkey."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+
+from orchestrator.errors import SetupError
+from orchestrator.store.client import TextRedis
+from orchestrator.store.events import EventStore
+from orchestrator.store.experiments import ExperimentStore
+from orchestrator.store.idempotency import IdempotencyStore
+from orchestrator.store.jobs import JobStore
+from orchestrator.store.pool import PoolStore
+from orchestrator.store.reads import ReadStore
+from orchestrator.store.scripts import Scripts, redis_errors
+
+MINIMUM_VERSION = (6, 2)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The whole state of the system, by what one does with it."""
+
+    redis: TextRedis
+    experiments: ExperimentStore
+    jobs: JobStore
+    pool: PoolStore
+    reads: ReadStore
+    events: EventStore
+    idempotency: IdempotencyStore
+
+    @classmethod
+    def connect(cls, url: str, timeout_seconds: float) -> "Store":
+        """Prepare the pool for `url` (redis://, rediss:// or unix://); connects on first use.
+
+        A command is sent a second time when no answer came in `timeout_seconds`: the scripts'
+        nonces make that harmless.
+        """
+        pool = BlockingConnectionPool.from_url(
+            url,
+            decode_responses=True,
+            max_connections=64,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+        )
+        redis = cast("TextRedis", Redis.from_pool(pool))
+        scripts = Scripts(redis)
+        return cls(
+            redis=redis,
+            experiments=ExperimentStore(scripts),
+            jobs=JobStore(scripts, redis),
+            pool=PoolStore(scripts, redis),
+            reads=ReadStore(redis),
+            events=EventStore(redis),
+            idempotency=IdempotencyStore(redis),
+        )
+
+    async def ping(self) -> None:
+        """Raises `Unavailable` when Redis does not answer."""
+        with redis_errors():
+            await self.redis.ping()
+
+    async def check_version(self) -> None:
+        """Raises `SetupError` for a server older than `MINIMUM_VERSION`."""
+        with redis_errors():
+            info = await self.redis.info("server")
+        version = str(info["redis_version"])
+        if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
+            raise SetupError(f"Redis {version} is too old; 6.2 or Valkey is the oldest that works.")
+
+    async def close(self) -> None:
+        await self.redis.aclose()  # and the pool with it: `from_pool` handed it over

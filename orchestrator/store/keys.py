@@ -1,0 +1,81 @@
+"""The keyspace: every name in Redis, and what lies there. Nobody else spells a key.
+
+Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary holds everything):
+
+    tag            hash     settings, best, streak, `revision` (+1 with every decision), counters
+    strategy       hash     the search strategy in force
+    exp:ID         hash     the experiment: idea and source hash; never changes
+    run:ID         hash     its run: state, epoch, metrics, verdict
+    attempts:ID    list     JSON of each lease of the run, oldest first
+    all            zset     ids by creation
+    status:S       zset     ids in public status S, by creation: a page and a counter in one
+    hand           zset     hand-runs that have not reported, by start
+    keeps          zset     JSON of each keep, by decision: the progression
+    near           zset     ids of near misses, by distance from the best at decision
+    recent         list     statuses of the ten most recent judged runs, newest first
+    cats           hash     `n:CAT`, `kept:CAT`, `near:CAT`: counters of a category
+    sources        hash     SHA256:SEED -> the experiment that ran this source with this seed
+    queue          zset     queued ids, by priority and then arrival
+
+Global, below `ar:`:
+
+    tags           zset     tags by creation
+    seq            counter  arrival order of jobs, registration order of GPUs
+    ready:P        zset     tags with queued jobs for platform profile P (`-`: bound to none
+                            yet), by the score of the head of their queue
+    direct:GPU     zset     queued ids meant for one GPU
+    leases         zset     leased ids by their last renewal
+    gpus           zset     GPUs by registration
+    idle           zset     those that a claim or an acquire may take, by registration
+    busy           zset     those with a lease or a hold
+    seen           zset     GPUs by last heartbeat
+    holds          zset     GPUs held by hand-runs, by the time at which the hold lapses
+    gpu:ID         hash     a GPU's facts, flags, lease and hold
+    events         stream   what happened, for the tailers (capped)
+    nonce:N        string   the reply of a script that has run, for the same request sent again
+    idem:K         string   the answer stored for an Idempotency-Key
+
+The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.
+"""
+
+PREFIX = "ar:"
+
+TAG_NAMES = (
+    "tag", "strategy", "exp:", "run:", "attempts:", "all", "status:", "hand", "keeps", "near",
+    "recent", "cats", "sources", "queue",
+)  # fmt: skip
+GLOBAL_NAMES = (
+    "tags", "seq", "ready:", "direct:", "leases", "gpus", "idle", "busy", "seen", "holds", "gpu:",
+    "events", "nonce:", "idem:",
+)  # fmt: skip
+
+
+def of_tag(tag: str, name: str, suffix: str = "") -> str:
+    """The key `name` of a tag; names that end in a colon take a suffix."""
+    assert name in TAG_NAMES  # noqa: S101 - a misspelt key must not create a new one
+    return f"{PREFIX}{{{tag}}}:{name}{suffix}"
+
+
+def of_all(name: str, suffix: str = "") -> str:
+    """The global key `name`."""
+    assert name in GLOBAL_NAMES  # noqa: S101
+    return f"{PREFIX}{name}{suffix}"
+
+
+def lua_names() -> str:
+    """The same names as Lua: `G.events`, and `T(tag).queue` or `T(tag).run .. id`."""
+    globals_ = ", ".join(f"{n.rstrip(':')} = '{PREFIX}{n}'" for n in GLOBAL_NAMES)
+    of_tag_ = ", ".join(f"{n.rstrip(':')} = base .. '{n}'" for n in TAG_NAMES)
+    return (
+        f"local G = {{ {globals_} }}\n"
+        f"local function T(tag) local base = '{PREFIX}{{' .. tag .. '}}:'; "
+        f"return {{ {of_tag_} }} end\n"
+    )
+
+
+def tag_of(experiment_id: str) -> str | None:
+    """The tag inside an id (`exp-<14 hex digits of µs>-<tag>`), or None if it is none of ours."""
+    head, digits, tag = experiment_id[:4], experiment_id[4:18], experiment_id[19:]
+    if head != "exp-" or experiment_id[18:19] != "-" or not tag:
+        return None
+    return tag if all(c in "0123456789abcdef" for c in digits) else None

@@ -1,0 +1,120 @@
+-- What every verb shares. Loaded in front of each script, after the key tables G and T of keys.py.
+-- ARGV[1] is the request's nonce ('' for reads and for verbs that are harmless twice), ARGV[2] how
+-- many seconds its reply is kept. Numbers that name a time pass as decimal text: Lua's own
+-- formatting would round them.
+
+local function us(number) return string.format('%.0f', number) end
+
+local function now_us()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function reply(outcome, fields)
+  local out = fields or {}
+  out.outcome = outcome
+  return cjson.encode(out)
+end
+
+local function hash_of(key)
+  local flat, out = redis.call('HGETALL', key), {}
+  for i = 1, #flat, 2 do out[flat[i]] = flat[i + 1] end
+  return out
+end
+
+local function set_hash(key, fields)
+  local flat = {}
+  for name, value in pairs(fields) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = value
+  end
+  if #flat > 0 then redis.call('HSET', key, unpack(flat)) end
+end
+
+local function event(kind, tag, id, fields)
+  redis.call('XADD', G.events, 'MAXLEN', '~', 20000, '*',
+    'type', kind, 'tag', tag, 'id', id, 'data', cjson.encode(fields or {}))
+end
+
+local function created_of(id) return tonumber(string.sub(id, 5, 18), 16) end
+
+local function move_status(t, id, from, to)
+  if from == to then return end
+  if from then redis.call('ZREM', t.status .. from, id) end
+  redis.call('ZADD', t.status .. to, created_of(id), id)
+end
+
+-- A GPU is idle, busy or neither; both sets follow from its hash, here and nowhere else.
+local function refresh_gpu(gpu_id)
+  local key = G.gpu .. gpu_id
+  local f = redis.call('HMGET', key, 'order', 'lease', 'hold', 'problem', 'quarantined', 'draining')
+  if not f[1] then return end
+  local taken = f[2] or f[3]
+  if taken then redis.call('ZADD', G.busy, f[1], gpu_id) else redis.call('ZREM', G.busy, gpu_id) end
+  if taken or f[4] or f[5] or f[6] then
+    redis.call('ZREM', G.idle, gpu_id)
+  else
+    redis.call('ZADD', G.idle, f[1], gpu_id)
+  end
+end
+
+-- `ready` holds each tag with queued jobs once, at the score of its first job.
+local function refresh_ready(tag)
+  local t = T(tag)
+  local ready = G.ready .. (redis.call('HGET', t.tag, 'profile') or '-')
+  local head = redis.call('ZRANGE', t.queue, 0, 0, 'WITHSCORES')
+  if #head == 0 then redis.call('ZREM', ready, tag) else redis.call('ZADD', ready, head[2], tag) end
+end
+
+local function enqueue(tag, id, score, gpu_id)
+  if gpu_id and gpu_id ~= '' then
+    redis.call('ZADD', G.direct .. gpu_id, score, id)
+  else
+    redis.call('ZADD', T(tag).queue, score, id)
+    refresh_ready(tag)
+  end
+  event('queued', tag, id,
+    { gpu_id = gpu_id, profile = redis.call('HGET', T(tag).tag, 'profile') or nil })
+end
+
+local function dequeue(tag, id)
+  local gpu_id = redis.call('HGET', T(tag).run .. id, 'target_gpu')
+  if gpu_id then redis.call('ZREM', G.direct .. gpu_id, id) end
+  redis.call('ZREM', T(tag).queue, id)
+  refresh_ready(tag)
+end
+
+-- Higher priority first, then arrival: exact in a double for |priority| <= 1000.
+local function queue_score(priority)
+  return us(redis.call('INCR', G.seq) - tonumber(priority) * 2 ^ 40)
+end
+
+-- Writes a new experiment with its run and every index; answers its id.
+local function create(tag, experiment, run)
+  local t = T(tag)
+  local created = math.max(now_us(), (tonumber(redis.call('HGET', t.tag, 'last_created')) or 0) + 1)
+  local id = string.format('exp-%014x-%s', created, tag)
+  redis.call('HSET', t.tag, 'last_created', us(created))
+  experiment.created = us(created)
+  set_hash(t.exp .. id, experiment)
+  set_hash(t.run .. id, run)
+  redis.call('ZADD', t.all, us(created), id)
+  move_status(t, id, nil, run.status)
+  redis.call('HINCRBY', t.cats, 'n:' .. experiment.category, 1)
+  return id
+end
+
+-- Ends the lease of an attempt: the GPU is free for its worker, the attempt has its end.
+local function end_lease(t, id, run, outcome)
+  local gpu_id = run.gpu_id
+  redis.call('ZREM', G.leases, id)
+  if redis.call('HGET', G.gpu .. gpu_id, 'lease') == id .. ' ' .. run.epoch then
+    redis.call('HDEL', G.gpu .. gpu_id, 'lease')
+    refresh_gpu(gpu_id)
+  end
+  local attempt = cjson.decode(redis.call('LINDEX', t.attempts .. id, -1))
+  attempt.ended, attempt.outcome = us(now_us()), outcome
+  redis.call('LSET', t.attempts .. id, -1, cjson.encode(attempt))
+end
+
+local function is_leased(run) return run.state == 'leased' or run.state == 'running' end

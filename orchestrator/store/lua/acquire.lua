@@ -1,0 +1,28 @@
+-- Takes the idle GPU that registered first for a hand-run. The same experiment gets the same GPU
+-- again; GPUs found silent leave the idle set until their next heartbeat.
+-- ARGV: nonce, ttl, tag, id, µs after which a silent GPU is offline, grace in µs.
+-- Outcomes: OK {gpu_id, gpu_index}, NONE, CONFLICT {state}, UNKNOWN_ID.
+local t, id = T(ARGV[3]), ARGV[4]
+local run = redis.call('HMGET', t.run .. id, 'state', 'budget', 'gpu_id')
+if not run[1] then return reply('UNKNOWN_ID') end
+if run[1] ~= 'hand' then return reply('CONFLICT', { state = run[1] }) end
+local function took(gpu_id)
+  return reply('OK', { gpu_id = gpu_id, gpu_index = redis.call('HGET', G.gpu .. gpu_id, 'gpu_index') })
+end
+if run[3] and redis.call('HGET', G.gpu .. run[3], 'hold') == id then return took(run[3]) end
+
+local now = now_us()
+while true do
+  local gpu_id = redis.call('ZRANGE', G.idle, 0, 0)[1]
+  if not gpu_id then return reply('NONE') end
+  if now - tonumber(redis.call('ZSCORE', G.seen, gpu_id)) > tonumber(ARGV[5]) then
+    redis.call('ZREM', G.idle, gpu_id)
+  else
+    redis.call('HSET', G.gpu .. gpu_id, 'hold', id)
+    redis.call('ZADD', G.holds, us(now + tonumber(run[2]) * 1e6 + tonumber(ARGV[6])), gpu_id)
+    redis.call('HSET', t.run .. id, 'gpu_id', gpu_id)
+    refresh_gpu(gpu_id)
+    event('gpu', ARGV[3], gpu_id, { state = 'held', experiment_id = id })
+    return took(gpu_id)
+  end
+end

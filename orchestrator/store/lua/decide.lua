@@ -1,0 +1,68 @@
+-- Applies a decision, made by Python on a snapshot, in one step: run, best, keeps, near misses,
+-- counters, streak, strategy, the end of the lease, the event.
+-- ARGV: nonce, ttl, tag, id, states the run may be in (' hand ' or ' leased running '), epoch ('0'
+--       for a run without lease), expected tag revision, expected last renewal ('' for any),
+--       decision (JSON: status, judged, streak, outcome, verdict, run {..}, and where they apply
+--       best {..}, keep, near, strategy {..}, seconds, forget).
+-- Outcomes: OK {finished}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID.
+local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
+local run = hash_of(t.run .. id)
+if not run.state then return reply('UNKNOWN_ID') end
+local fenced = ARGV[6] ~= '0'
+if fenced and run.epoch ~= ARGV[6] then return reply('LOST') end
+if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end
+if fenced and not is_leased(run) then return reply('LOST') end
+if not string.find(ARGV[5], ' ' .. run.state .. ' ', 1, true) then
+  return reply('CONFLICT', { state = run.state })
+end
+if ARGV[8] ~= '' and redis.call('ZSCORE', G.leases, id) ~= ARGV[8] then return reply('RENEWED') end
+local tag_fields = redis.call('HMGET', t.tag, 'revision', 'last_decided')
+if tag_fields[1] ~= ARGV[7] then return reply('STALE') end
+
+local d = cjson.decode(ARGV[9])
+local category = redis.call('HGET', t.exp .. id, 'category')
+local finished = us(math.max(now_us(), (tonumber(tag_fields[2]) or 0) + 1))
+
+-- Where the run stood.
+if is_leased(run) then end_lease(t, id, run, d.outcome) end
+if run.state == 'queued' then dequeue(tag, id) end
+redis.call('ZREM', t.hand, id)
+
+-- What it is now.
+d.run.state, d.run.status, d.run.finished, d.run.verdict = 'decided', d.status, finished, d.verdict
+set_hash(t.run .. id, d.run)
+move_status(t, id, run.status, d.status)
+if d.forget then
+  local experiment = redis.call('HMGET', t.exp .. id, 'source')
+  local source = (experiment[1] or '') .. ':' .. (run.seed or '')
+  if redis.call('HGET', t.sources, source) == id then redis.call('HDEL', t.sources, source) end
+end
+
+-- What it means for the tag.
+redis.call('HINCRBY', t.tag, 'revision', 1)
+set_hash(t.tag, { last_decided = finished, streak = d.streak })
+if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
+if d.judged then
+  redis.call('LPUSH', t.recent, d.status)
+  redis.call('LTRIM', t.recent, 0, 9)
+elseif d.status == 'cancelled' then
+  redis.call('HINCRBY', t.cats, 'n:' .. category, -1)
+else
+  redis.call('HINCRBY', t.tag, 'infra_lost', 1)
+end
+if d.best then
+  d.best.best_at = finished
+  set_hash(t.tag, d.best)
+  redis.call('ZADD', t.keeps, finished, d.keep)
+  redis.call('HINCRBY', t.cats, 'kept:' .. category, 1)
+end
+if d.near then
+  redis.call('ZADD', t.near, d.near, id)
+  redis.call('HINCRBY', t.cats, 'near:' .. category, 1)
+end
+if d.strategy then
+  d.strategy.updated = finished
+  set_hash(t.strategy, d.strategy)
+end
+event('decided', tag, id, { status = d.status, val_bpb = d.run.val_bpb, gpu_id = run.gpu_id })
+return reply('OK', { finished = finished })

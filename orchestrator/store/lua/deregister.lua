@@ -1,0 +1,13 @@
+-- Takes a GPU out of the pool, unless a lease lives on it.
+-- ARGV: nonce, ttl, gpu_id.
+-- Outcomes: OK, LEASED {by}, UNKNOWN_GPU.
+local gpu_id, key = ARGV[3], G.gpu .. ARGV[3]
+local gpu = redis.call('HMGET', key, 'order', 'lease')
+if not gpu[1] then return reply('UNKNOWN_GPU') end
+if gpu[2] then return reply('LEASED', { by = string.match(gpu[2], '^%S+') }) end
+redis.call('DEL', key)
+for _, set in ipairs({ G.gpus, G.idle, G.busy, G.seen, G.holds }) do
+  redis.call('ZREM', set, gpu_id)
+end
+event('gpu', '', gpu_id, { state = 'deregistered' })
+return reply('OK')

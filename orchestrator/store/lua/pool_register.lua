@@ -1,0 +1,16 @@
+-- Adds a GPU or renews its facts. A live lease or hold, and the place in the order, stay.
+-- ARGV: nonce, ttl, gpu_id, facts (JSON object of strings).
+-- Outcomes: OK {gpu}.
+local gpu_id, key = ARGV[3], G.gpu .. ARGV[3]
+local now, facts = us(now_us()), cjson.decode(ARGV[4])
+facts.heartbeat = now
+if redis.call('EXISTS', key) == 0 then
+  facts.registered, facts.order = now, us(redis.call('INCR', G.seq))
+  redis.call('ZADD', G.gpus, facts.order, gpu_id)
+end
+redis.call('HDEL', key, 'problem', 'quarantined', 'draining', 'profile')
+set_hash(key, facts)
+redis.call('ZADD', G.seen, now, gpu_id)
+refresh_gpu(gpu_id)
+event('gpu', '', gpu_id, { state = 'registered' })
+return reply('OK', { gpu = hash_of(key), now = now })

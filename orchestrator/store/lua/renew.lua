@@ -1,0 +1,13 @@
+-- Renews a lease; harmless twice, so it carries no nonce.
+-- ARGV: '', '', tag, id, epoch, '1' once the launcher has been executed.
+-- Outcomes: OK {cancel}, LOST, UNKNOWN_ID.
+local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
+local run = redis.call('HMGET', t.run .. id, 'state', 'epoch', 'cancel', 'gpu_id')
+if not run[1] then return reply('UNKNOWN_ID') end
+if run[2] ~= ARGV[5] or not (run[1] == 'leased' or run[1] == 'running') then return reply('LOST') end
+redis.call('ZADD', G.leases, us(now_us()), id)
+if run[1] == 'leased' and ARGV[6] == '1' then
+  redis.call('HSET', t.run .. id, 'state', 'running')
+  event('started', tag, id, { gpu_id = run[4] })
+end
+return reply('OK', { cancel = run[3] == '1' })

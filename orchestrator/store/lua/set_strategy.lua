@@ -1,0 +1,13 @@
+-- Sets the strategy: a person's choice, or an adaptation that rests on a snapshot.
+-- ARGV: nonce, ttl, tag, expected tag revision ('' for any), strategy (JSON object of strings).
+-- Outcomes: OK {strategy}, STALE, UNKNOWN_TAG.
+local tag, t = ARGV[3], T(ARGV[3])
+local revision = redis.call('HGET', t.tag, 'revision')
+if not revision then return reply('UNKNOWN_TAG') end
+if ARGV[4] ~= '' and ARGV[4] ~= revision then return reply('STALE') end
+local strategy = cjson.decode(ARGV[5])
+strategy.updated = us(now_us())
+set_hash(t.strategy, strategy)
+redis.call('HINCRBY', t.tag, 'revision', 1)
+event('strategy', tag, '', { mode = strategy.mode })
+return reply('OK', { strategy = hash_of(t.strategy) })

@@ -1,0 +1,23 @@
+-- Registers an experiment and puts its run into the queue.
+-- ARGV: nonce, ttl, tag, experiment (JSON object of strings), run (the same), '1' to admit a source
+--       that ran before with this seed.
+-- Outcomes: OK {id, position}, UNKNOWN_TAG, UNKNOWN_PARENT, DUPLICATE {existing}.
+local tag, t = ARGV[3], T(ARGV[3])
+local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'best_id')
+if not tag_fields[1] then return reply('UNKNOWN_TAG') end
+local experiment, run = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+experiment.parent_id = experiment.parent_id or tag_fields[3] or nil
+if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
+  return reply('UNKNOWN_PARENT')
+end
+local source = experiment.source .. ':' .. run.seed
+local existing = redis.call('HGET', t.sources, source)
+if existing and ARGV[6] ~= '1' then return reply('DUPLICATE', { existing = existing }) end
+
+run.state, run.status = 'queued', 'queued'
+run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil
+run.score = queue_score(run.priority)
+local id = create(tag, experiment, run)
+if not existing then redis.call('HSET', t.sources, source, id) end
+enqueue(tag, id, run.score)
+return reply('OK', { id = id, position = redis.call('ZRANK', t.queue, id) + 1 })

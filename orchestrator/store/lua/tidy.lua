@@ -1,0 +1,17 @@
+-- The reaper's second duty: ends holds that have lapsed, parks silent GPUs.
+-- ARGV: '', '', µs after which a silent GPU is offline.
+-- Outcomes: OK {lapsed: [gpu ids]}.
+local now = now_us()
+local lapsed = redis.call('ZRANGEBYSCORE', G.holds, '-inf', us(now))
+for _, gpu_id in ipairs(lapsed) do
+  local key = G.gpu .. gpu_id
+  redis.call('HSET', key, 'last_hold', redis.call('HGET', key, 'hold') or '')
+  redis.call('HDEL', key, 'hold')
+  redis.call('ZREM', G.holds, gpu_id)
+  refresh_gpu(gpu_id)
+  event('gpu', '', gpu_id, { state = 'released' })
+end
+for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '-inf', us(now - tonumber(ARGV[3])))) do
+  redis.call('ZREM', G.idle, gpu_id)
+end
+return reply('OK', { lapsed = lapsed })

@@ -1,0 +1,215 @@
+"""Queries: pages and counters, each as large as its answer and no larger."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.domain import Attempt, Experiment, Run, State, Status, Tag
+from orchestrator.rules.suggest import CategoryCount
+from orchestrator.store import keys, records
+from orchestrator.store.client import TextRedis
+from orchestrator.store.experiments import unknown_experiment, unknown_tag
+from orchestrator.store.scripts import redis_errors
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An experiment with its run."""
+
+    experiment: Experiment
+    run: Run
+
+
+@dataclass(frozen=True)
+class Detail:
+    """An entry with its leases, its place in the queue, and when its lease was last renewed."""
+
+    entry: Entry
+    attempts: list[Attempt]
+    position: int | None
+    renewed_us: int | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Entries, oldest first, the number of all matches, and where the page before begins."""
+
+    entries: list[Entry]
+    total: int
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Keep:
+    """A kept run as the progression shows it."""
+
+    experiment_id: str
+    val_bpb: float
+    description: str
+    category: str
+    decided_us: int
+
+
+class ReadStore:
+    def __init__(self, redis: TextRedis) -> None:
+        self._redis = redis
+
+    async def tag(self, tag: str) -> Tag:
+        with redis_errors():
+            stored = await self._redis.hgetall(keys.of_tag(tag, "tag"))
+        if not stored:
+            raise unknown_tag(tag)
+        return records.tag_from(stored)
+
+    async def tags(self) -> list[Tag]:
+        """All tags, newest first."""
+        with redis_errors():
+            names = await self._redis.zrange(keys.of_all("tags"), 0, -1, desc=True)
+            pipeline = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipeline.hgetall(keys.of_tag(name, "tag"))
+            return [records.tag_from(stored) for stored in await pipeline.execute()]
+
+    async def totals(self, tags: Sequence[str]) -> list[tuple[int, int]]:
+        """Experiments (cancelled ones apart) and keeps of each tag."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for tag in tags:
+            pipeline.zcard(keys.of_tag(tag, "all"))
+            pipeline.zcard(keys.of_tag(tag, "status:", Status.CANCELLED.value))
+            pipeline.zcard(keys.of_tag(tag, "status:", Status.KEEP.value))
+        with redis_errors():
+            flat = await pipeline.execute()
+        return [(flat[i] - flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
+
+    async def entry(self, experiment_id: str) -> Entry:
+        """One experiment. Raises `NotFound`."""
+        tag = keys.tag_of(experiment_id)
+        entries = await self.entries(tag, [experiment_id]) if tag else []
+        if not entries:
+            raise unknown_experiment(experiment_id)
+        return entries[0]
+
+    async def entries(self, tag: str, ids: Sequence[str]) -> list[Entry]:
+        """Experiments of one tag by id; ids that do not exist are left out."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for experiment_id in ids:
+            pipeline.hgetall(keys.of_tag(tag, "exp:", experiment_id))
+            pipeline.hgetall(keys.of_tag(tag, "run:", experiment_id))
+        with redis_errors():
+            flat = await pipeline.execute()
+        return [
+            Entry(
+                records.experiment_from(experiment_id, tag, flat[2 * i]),
+                records.run_from(experiment_id, flat[2 * i + 1]),
+            )
+            for i, experiment_id in enumerate(ids)
+            if flat[2 * i]
+        ]
+
+    async def detail(self, experiment_id: str) -> Detail:
+        entry = await self.entry(experiment_id)
+        tag, run = entry.experiment.tag, entry.run
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.lrange(keys.of_tag(tag, "attempts:", experiment_id), 0, -1)
+        pipeline.zscore(keys.of_all("leases"), experiment_id)
+        if run.target_gpu:
+            pipeline.zrank(keys.of_all("direct:", run.target_gpu), experiment_id)
+        else:
+            pipeline.zrank(keys.of_tag(tag, "queue"), experiment_id)
+        with redis_errors():
+            attempts, renewed, rank = await pipeline.execute()
+        queued = run.state is State.QUEUED and rank is not None
+        return Detail(
+            entry=entry,
+            attempts=[records.attempt_from(text) for text in attempts],
+            position=rank + 1 if queued else None,
+            renewed_us=None if renewed is None else int(renewed),
+        )
+
+    async def history(
+        self, tag: str, status: Status | None, limit: int, before: str | None
+    ) -> Page:
+        """The newest `limit` experiments, or those before the cursor `before`, oldest first."""
+        await self.tag(tag)
+        key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
+        highest = f"({_created_of(before)}" if before else "+inf"
+        with redis_errors():
+            newest_first = await self._redis.zrange(
+                key, highest, "-inf", desc=True, byscore=True, offset=0, num=limit + 1
+            )
+            total = await self._redis.zcard(key)
+        ids = newest_first[:limit][::-1]
+        entries = [e async for e in self._in_chunks(tag, ids)]
+        more = len(newest_first) > limit
+        return Page(entries, total, ids[0] if more and ids else None)
+
+    async def everything(self, tag: str) -> AsyncIterator[Entry]:
+        """All experiments of a tag in order of creation: for exports, whose answer is as long."""
+        await self.tag(tag)
+        with redis_errors():
+            ids = await self._redis.zrange(keys.of_tag(tag, "all"), 0, -1)
+        async for entry in self._in_chunks(tag, ids):
+            yield entry
+
+    async def _in_chunks(self, tag: str, ids: Sequence[str]) -> AsyncIterator[Entry]:
+        for start in range(0, len(ids), CHUNK):
+            for entry in await self.entries(tag, ids[start : start + CHUNK]):
+                yield entry
+
+    async def near_misses(self, tag: str, limit: int) -> tuple[list[tuple[Entry, float]], int]:
+        """The nearest misses with their distances, and how many there are in all."""
+        await self.tag(tag)
+        key = keys.of_tag(tag, "near")
+        with redis_errors():
+            pairs = await self._redis.zrange(key, 0, limit - 1, withscores=True)
+            total = await self._redis.zcard(key)
+        entries = [e async for e in self._in_chunks(tag, [member for member, _ in pairs])]
+        return list(zip(entries, (score for _, score in pairs), strict=True)), total
+
+    async def keeps(self, tag: str, limit: int) -> list[Keep]:
+        """The newest `limit` keeps in order of decision."""
+        with redis_errors():
+            pairs = await self._redis.zrange(
+                keys.of_tag(tag, "keeps"), 0, limit - 1, desc=True, withscores=True
+            )
+        return [_keep_from(text, int(score)) for text, score in reversed(pairs)]
+
+    async def categories(self, tag: str) -> dict[str, CategoryCount]:
+        """Counters of each category that has experiments."""
+        with redis_errors():
+            stored = await self._redis.hgetall(keys.of_tag(tag, "cats"))
+        names = [field[2:] for field, n in stored.items() if field.startswith("n:") and int(n)]
+        return {
+            name: CategoryCount(
+                total=int(stored[f"n:{name}"]),
+                kept=int(stored.get(f"kept:{name}", 0)),
+                near=int(stored.get(f"near:{name}", 0)),
+            )
+            for name in names
+        }
+
+    async def abandoned(self, tag: str, older_than_seconds: float) -> int:
+        """Hand-runs that have not reported for longer than they can have trained."""
+        with redis_errors():
+            seconds, _ = await self._redis.time()
+            before = int((seconds - older_than_seconds) * 1e6)
+            return int(await self._redis.zcount(keys.of_tag(tag, "hand"), "-inf", before))
+
+
+def _keep_from(text: str, decided_us: int) -> Keep:
+    value = json.loads(text)
+    return Keep(
+        experiment_id=value["id"],
+        val_bpb=value["val_bpb"],
+        description=value["description"],
+        category=value["category"],
+        decided_us=decided_us,
+    )
+
+
+def _created_of(experiment_id: str) -> int:
+    if keys.tag_of(experiment_id) is None:
+        raise unknown_experiment(experiment_id)
+    return int(experiment_id[4:18], 16)
