@@ -1,0 +1,197 @@
+"""Who may call, with what body, and what is answered when it cannot be served."""
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Api, MakeApi, redis_server, server_binaries
+
+
+def test_bare_curl_works_without_a_content_type(api: Api) -> None:
+    """`curl -d` says form-urlencoded; the body is read as JSON all the same."""
+    done = subprocess.run(
+        ["curl", "-sS", "-d", '{"tag": "mar11"}', f"{api.url}/api/experiment/setup"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["branch"] == "autoresearch/mar11"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example:3111"},
+        {"origin": "null"},
+    ],
+)
+def test_foreign_pages_and_host_names_are_refused(api: Api, headers: dict[str, str]) -> None:
+    """Neither a cross-site form nor DNS rebinding reaches a route."""
+    response = api.http.post("/api/experiment/setup", json={"tag": "mar11"}, headers=headers)
+    assert response.status_code == 403
+    assert response.headers["content-type"] == "application/problem+json"
+    assert api.get("/api/report/tags")["tags"] == []
+
+
+def test_own_pages_links_and_allowed_hosts_pass(make_api: MakeApi) -> None:
+    api = make_api(allowed_hosts=("gpu-box",))
+    host = api.url.removeprefix("http://")
+    for headers in (
+        {"origin": f"http://{host}", "sec-fetch-site": "same-origin"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
+        {"host": "gpu-box:3111"},
+        {"host": "localhost"},
+        {"host": "[::1]:3111"},
+    ):
+        assert api.http.get("/api/pool/list", headers=headers).status_code == 200, headers
+
+
+def test_with_a_token_every_call_needs_it_but_for_the_probes(make_api: MakeApi) -> None:
+    api = make_api(token="s3cret")
+    assert api.http.get("/healthz").status_code == 200
+    assert api.http.get("/readyz").status_code == 200
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "s3cret"}):
+        response = api.http.get("/api/pool/list", headers=headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+    good = {"authorization": "Bearer s3cret"}
+    assert api.http.get("/api/pool/list", headers=good).status_code == 200
+
+
+def test_a_body_over_the_limit_is_refused(api: Api) -> None:
+    """10 MB with a length, and without one."""
+    body = b'{"tag": "' + b"x" * 10_000_000 + b'"}'
+    assert api.http.post("/api/experiment/setup", content=body).status_code == 413
+    chunks = (body[i : i + 65536] for i in range(0, len(body), 65536))
+    assert api.http.post("/api/experiment/setup", content=chunks).status_code == 413
+
+
+def test_errors_are_problem_details_with_the_flat_error(api: Api) -> None:
+    response = api.http.post("/api/search/strategy", content=b"{not json")
+    assert response.status_code == 422
+    for response, status in (
+        (response, 422),
+        (api.http.get("/nosuch"), 404),
+        (api.http.get("/api/experiment/setup"), 404),
+        (api.http.put("/api/experiment/setup"), 405),
+    ):
+        problem = response.json()
+        assert response.headers["content-type"] == "application/problem+json"
+        assert (response.status_code, problem["status"]) == (status, status)
+        assert {"type", "title", "status", "detail", "instance", "error"} <= set(problem)
+
+
+def test_an_idempotency_key_replays_the_first_answer_byte_for_byte(api: Api) -> None:
+    api.tag()
+    body = {"tag": "mar11", "hypothesis": "h", "train_py": "1"}
+    headers = {"idempotency-key": "k1"}
+    first = api.http.post("/api/experiment/submit", json=body, headers=headers)
+    again = api.http.post("/api/experiment/submit", json=body, headers=headers)
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert api.get("/api/experiment/history", tag="mar11")["total"] == 1
+    other = api.http.post("/api/experiment/submit", json=body | {"seed": 1}, headers=headers)
+    assert other.status_code == 422
+    assert "Idempotency-Key" in other.json()["error"]
+
+
+def test_duplicates_at_the_same_moment_act_once(api: Api) -> None:
+    """Eight threads, one key: one experiment, eight equal answers."""
+    api.tag()
+    answers: list[bytes] = []
+
+    def send() -> None:
+        response = httpx.post(
+            f"{api.url}/api/experiment/submit",
+            json={"tag": "mar11", "hypothesis": "h", "train_py": "1"},
+            headers={"idempotency-key": "same"},
+            timeout=20,
+        )
+        answers.append(response.content)
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(answers)) == 1
+    assert api.get("/api/experiment/history", tag="mar11")["total"] == 1
+
+
+def test_of_many_setups_at_once_exactly_one_succeeds(make_api: MakeApi) -> None:
+    """Two orchestrators on one Redis, sixteen callers."""
+    urls = [make_api().url, make_api().url]
+    codes: list[int] = []
+
+    def send(i: int) -> None:
+        response = httpx.post(f"{urls[i % 2]}/api/experiment/setup", json={"tag": "t"}, timeout=20)
+        codes.append(response.status_code)
+
+    threads = [threading.Thread(target=send, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [200] + [409] * 15
+
+
+def test_without_redis_the_answer_is_503_and_it_recovers(
+    make_api: MakeApi, tmp_path: Path
+) -> None:
+    """Nothing is lost: the same orchestrator serves again when Redis is back."""
+    folder = tmp_path / "r"
+    folder.mkdir()
+    binary = server_binaries()[0]
+    with redis_server(binary, folder) as url:
+        api = make_api(redis_url=url, redis_timeout_seconds=1)
+        api.tag()
+        experiment_id = api.register()
+        assert api.http.get("/readyz").status_code == 200
+    response = api.http.post("/api/search/strategy", json={"tag": "mar11"})
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    assert api.http.get("/healthz").status_code == 200
+    assert api.http.get("/readyz").status_code == 503
+    with redis_server(binary, folder):
+        assert api.complete(experiment_id, 1.0)["status"] == "keep"
+
+
+def test_events_stream_and_resume_after_the_last_id(api: Api) -> None:
+    """What happened during a break is delivered after it, once."""
+    api.tag()
+
+    def read(count: int, **headers: str) -> list[tuple[str, str]]:
+        events: list[tuple[str, str]] = []
+        with api.http.stream("GET", "/api/events?tag=mar11", headers=headers) as response:
+            event_id = ""
+            for line in response.iter_lines():
+                if line.startswith("id: "):
+                    event_id = line[4:]
+                if line.startswith("event: "):
+                    events.append((event_id, line[7:]))
+                    if len(events) == count:
+                        break
+        return events
+
+    timer = threading.Timer(0.5, api.register)
+    timer.start()
+    seen = read(1)
+    timer.join()
+    assert seen[0][1] == "registered"
+    api.complete(api.register(), 1.0)
+    missed = read(2, **{"last-event-id": seen[0][0]})
+    assert [kind for _, kind in missed] == ["registered", "decided"]
+
+
+def test_metrics_are_prometheus_text(api: Api) -> None:
+    api.tag()
+    api.gpu()
+    api.complete(api.register(), 0.5)
+    text = api.http.get("/metrics").text
+    assert 'autoresearch_gpus{status="idle"} 1.0' in text
+    assert 'autoresearch_best_val_bpb{tag="mar11"} 0.5' in text
+    assert 'autoresearch_runs{status="kept",tag="mar11"} 1.0' in text

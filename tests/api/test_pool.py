@@ -1,0 +1,158 @@
+"""The GPU pool by hand: register, heartbeat, acquire, release."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.conftest import Api, MakeApi
+
+
+def test_a_gpu_registers_and_shows_in_the_list(api: Api) -> None:
+    answer = api.post(
+        "/api/pool/register", gpu_id="gpu-0", gpu_index=0, gpu_name="H100", vram_mb=81559
+    )
+    assert answer["registered"] is True
+    assert answer["worker"]["status"] == "idle"
+    assert {
+        "id", "name", "gpu_index", "gpu_name", "vram_mb", "status", "current_experiment_id",
+        "registered_at", "last_heartbeat",
+    } <= set(answer["worker"])  # fmt: skip
+    assert answer["timing"]["lease_seconds"] == 30
+    pool = api.get("/api/pool/list")
+    assert pool["workers"] == [answer["worker"]]
+    assert (pool["total"], pool["idle"], pool["training"], pool["offline"]) == (1, 1, 0, 0)
+
+
+def test_a_heartbeat_of_an_unknown_gpu_is_not_found(api: Api) -> None:
+    assert "register" in api.post("/api/pool/heartbeat", 404, gpu_id="nosuch")["error"]
+
+
+def test_a_silent_gpu_is_offline_and_returns_with_its_heartbeat(make_api: MakeApi) -> None:
+    """Reading changes nothing; an offline GPU is never acquired."""
+    api = make_api(offline_seconds=0.3)
+    api.tag()
+    api.gpu()
+    time.sleep(0.4)
+    assert api.get("/api/pool/list")["workers"][0]["status"] == "offline"
+    answer = api.post("/api/pool/acquire", experiment_id=api.register())
+    assert (answer["acquired"], answer["gpu_id"]) == (False, None)
+    assert answer["reason"]
+    api.post("/api/pool/heartbeat", gpu_id="gpu-0")
+    assert api.get("/api/pool/list")["idle"] == 1
+    assert api.post("/api/pool/acquire", experiment_id=api.register())["acquired"]
+
+
+def test_acquire_takes_the_idle_gpu_that_registered_first(api: Api) -> None:
+    """Registration order counts, and registering again does not change it."""
+    api.tag()
+    for index, gpu_id in enumerate(("zeta", "alpha", "mid")):
+        api.gpu(gpu_id, index)
+    api.gpu("zeta", 0)
+    taken = [
+        api.post("/api/pool/acquire", experiment_id=api.register())["gpu_id"] for _ in range(4)
+    ]
+    assert taken == ["zeta", "alpha", "mid", None]
+
+
+def test_of_many_who_acquire_at_once_each_gets_another_gpu(api: Api) -> None:
+    api.tag()
+    for index in range(8):
+        api.gpu(f"gpu-{index}", index)
+    ids = [api.register() for _ in range(20)]
+    with ThreadPoolExecutor(10) as threads:
+        answers = list(
+            threads.map(lambda i: api.post("/api/pool/acquire", experiment_id=i)["gpu_id"], ids)
+        )
+    taken = [gpu_id for gpu_id in answers if gpu_id]
+    assert sorted(taken) == [f"gpu-{i}" for i in range(8)]
+
+
+def test_a_held_gpu_stays_taken_until_it_is_released(api: Api) -> None:
+    """complete does not free it, its daemon claims nothing, another's release is refused."""
+    api.tag()
+    api.gpu()
+    holder, other = api.register(), api.register()
+    assert api.post("/api/pool/acquire", experiment_id=holder)["gpu_index"] == 0
+    assert api.post("/api/pool/acquire", experiment_id=holder)["gpu_id"] == "gpu-0"
+    api.complete(holder, 1.0)
+    api.submit("1")
+    assert api.claim() is None
+    worker = api.get("/api/pool/list")["workers"][0]
+    assert (worker["status"], worker["current_experiment_id"]) == ("training", holder)
+    api.post("/api/pool/release", 409, gpu_id="gpu-0", experiment_id=other)
+    assert api.post("/api/pool/release", gpu_id="gpu-0", experiment_id=holder)["released"]
+    assert api.post("/api/pool/release", gpu_id="gpu-0", experiment_id=holder)["released"]
+    api.post("/api/pool/release", 409, gpu_id="gpu-0", experiment_id=other)
+    assert api.claim() is not None
+
+
+def test_release_without_the_experiment_works_for_a_hand_run_only(api: Api) -> None:
+    """Upstream's manual leaves it out; a leased GPU is released by its worker alone."""
+    api.tag()
+    api.gpu()
+    api.post("/api/pool/acquire", experiment_id=api.register())
+    api.post("/api/pool/release", gpu_id="gpu-0")
+    api.submit("1")
+    job = api.claim()
+    answer = api.post("/api/pool/release", 409, gpu_id="gpu-0")
+    assert job["experiment_id"] in answer["error"]
+    api.post("/api/pool/deregister", 409, gpu_id="gpu-0")
+
+
+def test_a_hold_lapses_after_budget_and_grace(make_api: MakeApi) -> None:
+    api = make_api(grace_seconds=0.2, lease_seconds=1)
+    api.tag(time_budget_seconds=0.2)
+    api.gpu()
+    api.post("/api/pool/acquire", experiment_id=api.register())
+    deadline = time.monotonic() + 10
+    while api.get("/api/pool/list")["idle"] == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_registering_again_never_clears_a_live_lease(api: Api) -> None:
+    api.tag()
+    api.submit("1")
+    api.submit("2")
+    api.gpu()
+    job = api.claim()
+    api.gpu()
+    assert api.claim() is None
+    worker = api.get("/api/pool/list")["workers"][0]
+    assert worker["current_experiment_id"] == job["experiment_id"]
+
+
+def test_deregister_takes_a_gpu_out(api: Api) -> None:
+    api.gpu()
+    assert api.post("/api/pool/deregister", gpu_id="gpu-0")["deregistered"]
+    assert api.get("/api/pool/list")["total"] == 0
+    api.post("/api/pool/deregister", 404, gpu_id="gpu-0")
+
+
+def test_health_is_the_workers_last_report_with_its_age(api: Api) -> None:
+    api.gpu()
+    assert api.get("/api/gpu/gpu-0/health")["age_seconds"] is None
+    health = {"temperature_c": 61, "memory_used_mb": 1000, "memory_total_mb": 80000}
+    api.post("/api/pool/heartbeat", gpu_id="gpu-0", health=health)
+    answer = api.post("/api/gpu/gpu-0/health")
+    assert answer["temperature_c"] == 61
+    assert answer["utilization_percent"] is None
+    assert 0 <= answer["age_seconds"] < 10
+    api.get("/api/gpu/nosuch/health", 404)
+
+
+def test_train_sends_an_experiment_to_that_gpu_and_no_other(api: Api) -> None:
+    """The queue's other workers do not get it, whatever they ask."""
+    api.tag()
+    api.gpu("gpu-0", 0)
+    api.gpu("gpu-1", 1)
+    experiment_id = api.submit("1")
+    answer = api.post("/api/gpu/gpu-1/train", 202, experiment_id=experiment_id)
+    assert (answer["status"], answer["gpu_id"]) == ("queued", "gpu-1")
+    assert api.claim("gpu-0") is None
+    job = api.claim("gpu-1")
+    api.finish(job, 0.9)
+    done = api.post("/api/gpu/gpu-1/train", experiment_id=experiment_id)
+    assert (done["status"], done["val_bpb"]) == ("success", 0.9)
+    assert done["log_path"]
+    api.post("/api/gpu/gpu-0/train", 409, experiment_id=experiment_id)
+    api.post("/api/gpu/nosuch/train", 404, experiment_id=api.submit("2"))
