@@ -109,7 +109,7 @@ class EmbeddedServer:
 
     def _leave(self, users: IO[bytes]) -> None:
         with users:
-            # Unlocked first, for of two who leave at once and keep their shares neither is last.
+            # Given up first: of two who leave at once, each would else find the other's share.
             fcntl.flock(users, fcntl.LOCK_UN)
             if not _flock(users, fcntl.LOCK_EX):
                 return
@@ -153,9 +153,10 @@ class EmbeddedServer:
         for line in self._log_lines() if spawned else ():
             if "Truncating the AOF" in line:
                 _log.warning(
-                    "The last write in %s was cut short (a crash, a full disk) and never "
-                    "acknowledged; it is dropped, all before it is loaded: %s",
-                    *(self._dir, line),
+                    "A crash or a full disk cut short the last write in %s, which was never "
+                    "acknowledged: it is dropped, all before it is loaded. (%s)",
+                    self._dir,
+                    line,
                 )
         return spawned
 

@@ -1,0 +1,14 @@
+"""A store on each kind of server that this machine has."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from orchestrator.store.connection import Store
+
+
+@pytest.fixture
+async def store(each_redis_url: str) -> AsyncIterator[Store]:
+    store = Store.connect(each_redis_url, 5)
+    yield store
+    await store.close()
