@@ -81,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
                 error_response=problem_response,
             ),
         ],
-        responses={422: {"model": Problem}, 404: {"model": Problem}, 409: {"model": Problem}},
+        responses=_described_problems(),
     )
     app.state.services = services
     for module in (experiments, search, pool, reports, jobs, ops):
@@ -117,6 +117,15 @@ def _prepare_py(settings: Settings) -> Path | None:
 
 
 # ---------------------------------------------------------------------------- errors
+
+
+def _described_problems() -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI description says of errors: any endpoint may answer with these."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    codes = sorted({*STATUS_OF.values(), HTTPStatus.BAD_REQUEST})
+    return {
+        int(code): {"description": HTTPStatus(code).phrase, "content": content} for code in codes
+    }
 
 
 def problem_response(error: errors.AutoresearchError, path: str) -> Response:
