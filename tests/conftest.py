@@ -110,7 +110,7 @@ class Api:
     def __init__(self, settings: Settings, sock: socket.socket) -> None:
         self.settings = settings
         self.app = create_app(settings)
-        self.url = "http://127.0.0.1:%d" % sock.getsockname()[1]
+        self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         config = uvicorn.Config(
             self.app, log_level="warning", timeout_graceful_shutdown=1, lifespan="on"
         )
@@ -175,7 +175,9 @@ class Api:
         claim_id = claim_id or os.urandom(8).hex()
         return self.post(f"/api/job/claim?wait={wait}", gpu_id=gpu_id, claim_id=claim_id)["job"]
 
-    def finish(self, job: Any, val_bpb: float | None = None, _status: int = 200, **more: Any) -> Any:
+    def finish(
+        self, job: Any, val_bpb: float | None = None, _status: int = 200, **more: Any
+    ) -> Any:
         body: dict[str, Any] = {
             "experiment_id": job["experiment_id"],
             "gpu_id": job["gpu_id"],

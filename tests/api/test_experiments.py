@@ -56,7 +56,7 @@ def test_a_value_that_is_no_number_changes_nothing(api: Api) -> None:
     for text in ("NaN", "Infinity", "-Infinity", "0", "-0.5", "null", '"abc"'):
         response = api.http.post(
             "/api/experiment/complete",
-            content='{"experiment_id": "%s", "val_bpb": %s}' % (experiment_id, text),
+            content=f'{{"experiment_id": "{experiment_id}", "val_bpb": {text}}}',
         )
         assert response.status_code == 422, text
         assert "val_bpb" in response.json()["error"]
@@ -111,9 +111,7 @@ def test_history_pages_through_everything_oldest_first(api: Api) -> None:
     assert page["total"] == 7
     seen = ids[4:]
     while page["next_cursor"]:
-        page = api.get(
-            "/api/experiment/history", tag="mar11", limit=3, cursor=page["next_cursor"]
-        )
+        page = api.get("/api/experiment/history", tag="mar11", limit=3, cursor=page["next_cursor"])
         seen = [e["id"] for e in page["experiments"]] + seen
     assert seen == ids
     running = api.post("/api/experiment/history", tag="mar11", status="running")
@@ -173,7 +171,9 @@ def test_decision_times_increase_strictly_within_a_tag(api: Api) -> None:
     api.tag()
     for _ in range(20):
         api.complete(api.register(), 1.0)
-    times = [e["finished_at"] for e in api.post("/api/experiment/history", tag="mar11")["experiments"]]
+    times = [
+        e["finished_at"] for e in api.post("/api/experiment/history", tag="mar11")["experiments"]
+    ]
     assert all(RFC3339.fullmatch(t) for t in times)
     assert len(set(times)) == 20
     assert times == sorted(times)

@@ -73,10 +73,8 @@ def test_a_body_over_the_limit_is_refused(api: Api) -> None:
 
 
 def test_errors_are_problem_details_with_the_flat_error(api: Api) -> None:
-    response = api.http.post("/api/search/strategy", content=b"{not json")
-    assert response.status_code == 422
     for response, status in (
-        (response, 422),
+        (api.http.post("/api/search/strategy", content=b"{not json"), 422),
         (api.http.get("/nosuch"), 404),
         (api.http.get("/api/experiment/setup"), 404),
         (api.http.put("/api/experiment/setup"), 405),
@@ -140,9 +138,7 @@ def test_of_many_setups_at_once_exactly_one_succeeds(make_api: MakeApi) -> None:
     assert sorted(codes) == [200] + [409] * 15
 
 
-def test_without_redis_the_answer_is_503_and_it_recovers(
-    make_api: MakeApi, tmp_path: Path
-) -> None:
+def test_without_redis_the_answer_is_503_and_it_recovers(make_api: MakeApi, tmp_path: Path) -> None:
     """Nothing is lost: the same orchestrator serves again when Redis is back."""
     folder = tmp_path / "r"
     folder.mkdir()

@@ -98,9 +98,7 @@ def test_a_claim_sent_again_gets_the_same_job_and_another_none(api: Api) -> None
 def test_the_same_source_and_seed_runs_once_unless_a_repeat_is_asked_for(api: Api) -> None:
     api.tag()
     first = api.submit(SOURCE)
-    answer = api.post(
-        "/api/experiment/submit", 409, tag="mar11", hypothesis="h", train_py=SOURCE
-    )
+    answer = api.post("/api/experiment/submit", 409, tag="mar11", hypothesis="h", train_py=SOURCE)
     assert answer["existing"] == first
     api.submit(SOURCE, seed=43)
     api.submit(SOURCE, repeat=True)

@@ -32,9 +32,7 @@ def test_an_override_stays_pinned_until_it_is_released(api: Api) -> None:
     for _ in range(6):
         api.crash(api.register())
     assert api.post("/api/search/adapt", tag="mar11")["mode"] == "combine"
-    api.post(
-        "/api/search/set-strategy", tag="mar11", mode="combine", reason="free", pinned=False
-    )
+    api.post("/api/search/set-strategy", tag="mar11", mode="combine", reason="free", pinned=False)
     assert api.post("/api/search/adapt", tag="mar11")["mode"] == "exploit"
 
 
@@ -80,7 +78,9 @@ def test_the_summary_counts_what_happened(api: Api) -> None:
 def test_the_tsv_is_the_notebooks_table(api: Api) -> None:
     """Six decimals, GB with one, three status words, and nothing that breaks a line."""
     api.tag()
-    api.complete(api.register(description="a\tb\nc", commit_sha="0123456789"), 0.9979, peak_vram_mb=45060.2)
+    api.complete(
+        api.register(description="a\tb\nc", commit_sha="0123456789"), 0.9979, peak_vram_mb=45060.2
+    )
     api.complete(api.register(description="worse"), 1.0)
     api.crash(api.register(description="bad"))
     api.register(description="still running")

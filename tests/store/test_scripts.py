@@ -132,7 +132,7 @@ async def test_scripts_are_loaded_again_when_redis_forgot_them(store: Store) -> 
     """NOSCRIPT after a restart is no error."""
     await setup(store)
     await store.redis.eval("return redis.call('PING')", 0)
-    flush = getattr(store.redis, "script_flush")
+    flush = store.redis.script_flush
     await flush()
     await store.experiments.register("t", EXPERIMENT, {})
 
@@ -140,7 +140,7 @@ async def test_scripts_are_loaded_again_when_redis_forgot_them(store: Store) -> 
 async def test_a_full_redis_refuses_and_keeps_what_it_has(store: Store) -> None:
     """OOM is Unavailable, and nothing is half-written."""
     await setup(store)
-    config = getattr(store.redis, "config_set")
+    config = store.redis.config_set
     await config("maxmemory", "1")
     try:
         with pytest.raises(Unavailable):
@@ -159,7 +159,7 @@ async def test_every_key_is_named_in_the_glossary(store: Store) -> None:
     by_hand = await store.experiments.register("t", EXPERIMENT, {})
     await store.pool.acquire("t", by_hand, 60, 60)
     await apply(store, await store.experiments.snapshot("t", by_hand), 0.9)
-    found = await getattr(store.redis, "keys")("*")
+    found = await store.redis.keys("*")
     known = tuple(keys.of_tag("t", name) for name in keys.TAG_NAMES)
     known += tuple(keys.of_all(name) for name in keys.GLOBAL_NAMES)
     for key in found:
@@ -179,8 +179,7 @@ def test_every_script_states_its_arguments_and_outcomes() -> None:
         text = script.read_text()
         assert text.startswith("-- "), script.name
         assert "-- ARGV:" in text, script.name
-        header = "".join(re.findall(r"^--.*\n", text.split("\n\n")[0], re.M))
+        header = "".join(re.findall(r"^--.*\n", text.split("\n\n")[0], re.MULTILINE))
         header = header.partition("-- Outcomes:")[2]
         for outcome in set(re.findall(r"reply\('([A-Z_]+)'", text)):
             assert outcome in header, f"{script.name}: {outcome}"
-

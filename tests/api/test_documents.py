@@ -1,0 +1,137 @@
+"""Every curl of program.md runs, in its order, against a running service."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Api
+
+ROOT = Path(__file__).parents[2]
+# A request that is refused fails the block; variables live on from block to block.
+PRELUDE = """
+set -euo pipefail
+curl() { command curl --fail-with-body "$@"; }
+[ ! -f state ] || source ./state
+"""
+EPILOGUE = """
+declare -p API TAG ID BEST GPU ID2 2>/dev/null >state || true
+"""
+
+
+def blocks_of(document: str) -> list[str]:
+    text = (ROOT / document).read_text("utf-8")
+    return re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+class Shell:
+    """An agent's shell in a folder of its own, with a train.py in it."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        (folder / "train.py").write_text("print('baseline')\n")
+        (folder / "state").write_text(f"declare -x API={url}\n")
+
+    def run(self, block: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", PRELUDE + block + EPILOGUE],
+            cwd=self.folder, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def remember(self, name: str, value: str) -> None:
+        with (self.folder / "state").open("a") as state:
+            state.write(f"declare -x {name}={value}\n")
+
+
+def train(api: Api, experiment_id: str, val_bpb: float) -> None:
+    """What a worker does with the job."""
+    job = api.claim()
+    assert job["experiment_id"] == experiment_id
+    lease = {k: job[k] for k in ("experiment_id", "gpu_id", "epoch")}
+    chunk = {"offset": 0, "data": base64.b64encode(b"step 1\n---\n").decode()}
+    api.post("/api/job/progress", log=chunk, **lease)
+    api.finish(job, val_bpb)
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="program.md's commands use jq")
+@pytest.mark.skipif(not shutil.which("curl"), reason="program.md's commands use curl")
+def test_every_command_of_program_md_works_in_order(api: Api, tmp_path: Path) -> None:
+    """Queue loop and hand-run loop, as an agent would type them."""
+    api.gpu()
+    shell = Shell(tmp_path, api.url)
+    ran = 0
+    val_bpb = 1.0
+    for block in blocks_of("program.md"):
+        output = shell.run(block)
+        ran += block.count("curl -s")
+        if "/api/experiment/submit" in block:
+            experiment_id = json.loads(output)["experiment_id"]
+            shell.remember("ID", experiment_id)
+            train(api, experiment_id, val_bpb)
+            val_bpb += 0.1
+    assert ran >= 18
+    assert (tmp_path / "train.py").read_text() == "print('baseline')\n"
+    lines = (tmp_path / "results.tsv").read_text().splitlines()
+    assert [line.split("\t")[3] for line in lines[1:]] == ["keep", "discard", "keep", "crash"]
+    assert api.get("/api/pool/list")["idle"] == 1
+
+
+def test_the_original_manual_s_loop_by_hand_works_with_bare_curl(api: Api) -> None:
+    """setup, register, acquire, complete, crash, adapt, release: one curl each, no header."""
+    api.gpu()
+
+    def curl(path: str, body: str) -> dict[str, object]:
+        done = subprocess.run(
+            ["curl", "-sS", "-d", body, api.url + path], capture_output=True, check=True
+        )
+        answer: dict[str, object] = json.loads(done.stdout)
+        assert "title" not in answer, answer
+        return answer
+
+    curl("/api/experiment/setup", '{"tag": "mar11"}')
+    register = (
+        '{"tag": "mar11", "hypothesis": "h", "description": "d", "category": "optimizer",'
+        ' "commit_sha": "abc1234", "diff_summary": "s"}'
+    )
+    first = curl("/api/experiment/register", register)
+    assert first["status"] == "registered"
+    held = curl("/api/pool/acquire", json.dumps({"experiment_id": first["experiment_id"]}))
+    assert held == {"acquired": True, "gpu_id": "gpu-0", "gpu_index": 0, "reason": None}
+    verdict = curl(
+        "/api/experiment/complete",
+        json.dumps(
+            {
+                "experiment_id": first["experiment_id"], "val_bpb": 0.9979, "peak_vram_mb": 45060.2,
+                "training_seconds": 300.1, "total_tokens_m": 499.6, "mfu_percent": 39.8,
+                "num_steps": 953, "num_params_m": 50.3, "depth": 8,
+            }
+        ),
+    )  # fmt: skip
+    assert (verdict["status"], verdict["action"]) == ("keep", "keep_commit")
+    second = curl("/api/experiment/register", register)
+    crash = curl(
+        "/api/experiment/crash",
+        json.dumps({"experiment_id": second["experiment_id"], "error": "CUDA out of memory"}),
+    )
+    assert (crash["status"], crash["should_abort"], crash["action"]) == (
+        "crash", False, "git_reset",
+    )  # fmt: skip
+    for path in (
+        "/api/experiment/history", "/api/experiment/best", "/api/experiment/near-misses",
+        "/api/search/strategy", "/api/search/adapt", "/api/search/suggest",
+        "/api/report/summary", "/api/report/tsv",
+    ):  # fmt: skip
+        curl(path, '{"tag": "mar11"}')
+    curl("/api/search/set-strategy", '{"tag": "mar11", "mode": "exploit", "reason": "r"}')
+    both = {"experiment_a": first["experiment_id"], "experiment_b": second["experiment_id"]}
+    assert curl("/api/report/diff", json.dumps(both))["delta_bpb"] == -0.9979
+    assert curl("/api/pool/release", '{"gpu_id": "gpu-0"}') == {"released": True}
+    curl("/api/pool/heartbeat", '{"gpu_id": "gpu-0"}')
+    curl("/api/gpu/gpu-0/health", "{}")
+    curl("/api/pool/deregister", '{"gpu_id": "gpu-0"}')
