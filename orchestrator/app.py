@@ -61,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await _check_server(store)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(services.notices.run)
             tasks.start_soon(reaper.run)
@@ -84,10 +85,21 @@ def create_app(settings: Settings) -> FastAPI:
         responses=_described_problems(),
     )
     app.state.services = services
+    # A server calls this when it is told to stop: it waits for its requests before the lifespan
+    # ends, and long polls would make it wait for long.
+    app.state.end_long_polls = services.notices.close
     for module in (experiments, search, pool, reports, jobs, ops):
         app.include_router(module.router)
     _map_errors(app)
     return app
+
+
+async def _check_server(store: Store) -> None:
+    """Refuse a Redis that is too old; one that is away may come."""
+    try:
+        await store.check_version()
+    except errors.Unavailable as error:
+        logger.warning("Serving 503 until Redis answers: %s", error)
 
 
 def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:

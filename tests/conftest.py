@@ -126,6 +126,7 @@ class Api:
 
     def stop(self) -> None:
         self.http.close()
+        self.app.state.end_long_polls()
         self._server.should_exit = True
         self._thread.join()
 

@@ -182,7 +182,7 @@ class Experiments:
             while True:
                 run = await self.run(experiment_id)
                 remaining = deadline - anyio.current_time()
-                if run.state is State.DECIDED or remaining <= 0:
+                if run.state is State.DECIDED or remaining <= 0 or self._notices.closed:
                     return run
                 with anyio.move_on_after(min(remaining, LOOK_SECONDS)):
                     await decided.wait()

@@ -44,15 +44,14 @@ class Jobs:
         deadline = anyio.current_time() + wait_seconds
         with self._notices.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
+                waiter.woken.clear()  # before the look, so that no job between the two is missed
                 found = await self._store.jobs.claim(request.gpu_id, request.claim_id)
                 if isinstance(found, Claimed):
                     return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
                 remaining = deadline - anyio.current_time()
-                if remaining <= 0:
+                if remaining <= 0 or self._notices.closed:
                     break
-                # Which jobs to be woken for, as the store told with its answer.
-                waiter.profile = found.profile
-                waiter.woken.clear()
+                waiter.learn(found.profile)
                 with anyio.move_on_after(min(remaining, LOOK_SECONDS)):
                     await waiter.woken.wait()
         return schemas.ClaimAnswer(job=None)

@@ -24,15 +24,21 @@ SUBSCRIBER_BACKLOG = 2000
 
 @dataclass(eq=False)
 class JobWaiter:
+    """A claim in its long poll. Which profile its GPU has it learns with the first empty answer."""
+
     gpu_id: str
-    profile: str | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _asked: bool = False
+    _profile: str | None = None
+
+    def learn(self, profile: str | None) -> None:
+        self._asked, self._profile = True, profile
 
     def may_take(self, event: Event) -> bool:
         gpu_id, profile = event.data.get("gpu_id"), event.data.get("profile")
         if gpu_id:
             return bool(gpu_id == self.gpu_id)
-        return profile is None or profile == self.profile
+        return profile is None or not self._asked or profile == self._profile
 
 
 class Notices:
@@ -42,6 +48,7 @@ class Notices:
         self._deciding: dict[str, list[asyncio.Event]] = {}
         self._jobs: list[JobWaiter] = []
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
+        self.closed = False
 
     async def run(self) -> None:
         """Follow the stream for ever; a Redis that is away is waited for."""
@@ -56,6 +63,17 @@ class Notices:
             except Unavailable as error:
                 logger.warning("Event stream: %s", error)
                 await anyio.sleep(0.5)
+
+    def close(self) -> None:
+        """The service is going away: end every long poll and stream now, as if its time were up."""
+        self.closed = True
+        for waiters in self._deciding.values():
+            for waiter in waiters:
+                waiter.set()
+        for job_waiter in self._jobs:
+            job_waiter.woken.set()
+        for queue in self._subscribers:
+            queue.put_nowait(None)
 
     def _dispatch(self, event: Event) -> None:
         if event.kind == "decided":
