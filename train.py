@@ -1,0 +1,678 @@
+"""Train one language model for a fixed time and print how good it is. An agent edits this file.
+
+Everything that may change lies here: model, optimizer, schedules, hyperparameters, loop. What makes
+runs comparable lies in prepare.py and stays as it is: data, tokenizer, context, time budget, and
+the metric (bits per byte on held-out text, lower is better).
+
+    uv run train.py
+
+Only training time counts against the budget; the first UNTIMED_STEPS steps, in which compilers and
+caches warm up, are free. A run ends with a block of `key: value` lines after `---`. A run that
+fails prints a line that starts with FAIL, no block, and exits with 1.
+"""
+# ruff: noqa: E402  (the clock starts and the allocator is configured before torch is imported)
+
+import os
+import time
+
+PROCESS_START = time.perf_counter()
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+import gc
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the name that everybody knows it by)
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from prepare import (
+    MAX_SEQ_LEN,
+    PROFILE,
+    TIME_BUDGET,
+    PrepareError,
+    Tokenizer,
+    evaluate_bpb,
+    make_dataloader,
+    pick_device,
+)
+
+# --------------------------------------------------------------------------------------------------
+# Hyperparameters. The first four follow the machine (table in prepare.py), the rest are literals.
+
+DEPTH = PROFILE.depth  # number of blocks
+DEVICE_BATCH_SIZE = PROFILE.device_batch_size  # rows in one forward pass; lower it on out of memory
+TOTAL_BATCH_SIZE = PROFILE.total_batch_size  # tokens in one optimizer step
+COMPILE = PROFILE.compile  # whether torch.compile is used
+
+ASPECT_RATIO = 64  # width per block of depth, rounded up to whole heads
+HEAD_DIM = 128  # width of one attention head
+WINDOW_PATTERN = "SSSL"  # per block, repeated: S sees half the context, L all; the last is always L
+MLP_RATIO = 4  # hidden width of the MLP over the model's width
+ROTARY_BASE = 10_000.0  # longest wavelength of the rotary angles over 2 pi, in tokens
+GATE_CHANNELS = 32  # channels of the block's input that the value gates read
+LOGIT_SOFTCAP = 15.0  # logits lie within plus and minus this
+
+MATRIX_LR = 0.04  # Muon, all matrices inside the blocks
+EMBEDDING_LR = 0.6  # AdamW, token and value embeddings, at width 768
+HEAD_LR = 0.004  # AdamW, lm_head, at width 768
+RESID_LR = 0.005  # AdamW, scalars on the residual stream
+X0_LR = 0.5  # AdamW, scalars on the embedding that each block sees again
+ADAM_BETA1 = 0.8  # decay of AdamW's first moment
+ADAM_BETA2 = 0.95  # decay of AdamW's second moment
+X0_BETA1 = 0.96  # decay of the first moment of the x0 scalars
+ADAM_EPS = 1e-10  # added to AdamW's denominator
+MUON_MOMENTUM_START = 0.85  # Nesterov momentum at step 0
+MUON_MOMENTUM_END = 0.95  # and once the ramp is over
+MUON_MOMENTUM_STEPS = 300  # length of that ramp, in steps
+MUON_BETA2 = 0.95  # decay of NorMuon's second moment
+WEIGHT_DECAY = 0.2  # Muon's cautious decay at the start; falls linearly to 0
+
+WARMDOWN_FRACTION = 0.5  # part of the budget, at its end, in which the learning rate falls
+FINAL_LR_FRACTION = 0.0  # what is left of the learning rate at the very end
+LOSS_CHUNK_TOKENS = 32_768  # tokens whose fp32 logits exist at a time on a GPU; no effect on losses
+CPU_LOSS_CHUNK_TOKENS = 512  # the same on a CPU: pieces that malloc can reuse halve a step's time
+
+# Not for tuning: how a run is timed, and when it is given up.
+UNTIMED_STEPS = 11
+MAX_LOSS = 100.0
+
+
+# --------------------------------------------------------------------------------------------------
+# Model
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """Type of activations, embeddings and Muon's iterations; the other weights are kept in fp32.
+
+    fp16 is left out: it would need loss scaling, for the sake of cards older than Ampere.
+    """
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Shape of a model. `windows` has one entry per block: how many tokens a token sees there."""
+
+    context: int
+    vocab_size: int
+    n_head: int
+    width: int
+    windows: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def depth(self) -> int:
+        return len(self.windows)
+
+
+def layer_windows(pattern: str, depth: int, context: int) -> tuple[int, ...]:
+    """Window of each block in tokens; the last block always sees the whole context."""
+    sizes = {"S": context // 2, "L": context}
+    windows = [sizes[pattern[i % len(pattern)]] for i in range(depth)]
+    return (*windows[:-1], context)
+
+
+def build_config(depth: int, context: int, vocab_size: int, dtype: torch.dtype) -> GPTConfig:
+    n_head = math.ceil(depth * ASPECT_RATIO / HEAD_DIM)
+    windows = layer_windows(WINDOW_PATTERN, depth, context)
+    return GPTConfig(context, vocab_size, n_head, n_head * HEAD_DIM, windows, dtype)
+
+
+Rotary = tuple[Tensor, Tensor]  # cosines and sines, see rotary_tables
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary_tables(context: int, head_dim: int) -> Rotary:
+    """Cosines and sines [context, 1, head_dim / 2], in fp32 (RoFormer, arXiv:2104.09864)."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+    positions = torch.arange(context, dtype=torch.float64)
+    angles = torch.outer(positions, ROTARY_BASE**-exponents).unsqueeze(1)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (i, i + D/2) of x [B, T, H, D] by the angle of its position."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
+
+
+# FlexAttention's masks by (context, window). Without them windows go through SDPA: FlexAttention
+# has no backward pass on CPU, and is slow when it is not compiled.
+FLEX_MASKS: dict[tuple[int, int], Any] = {}
+
+
+def build_flex_masks(config: GPTConfig, device: torch.device) -> None:
+    from torch.nn.attention.flex_attention import create_block_mask  # 2 s that a CPU run saves
+
+    t = config.context
+    for window in set(config.windows) - {t}:
+
+        def sees(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor, window: int = window) -> Tensor:
+            return (q >= k) & (q - k < window)
+
+        FLEX_MASKS[t, window] = create_block_mask(sees, None, None, t, t, device=str(device))
+
+
+def window_mask(context: int, window: int, device: torch.device) -> Tensor:
+    """Boolean [context, context]: row t is true at the last `window` tokens up to t, t included."""
+    position = torch.arange(context, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Causal attention in which each token sees the last `window` tokens, itself included.
+
+    q, k, v and the result: [B, T, H, D]. The scale is D^-1/2.
+    """
+    context = q.size(1)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if window >= context:
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    elif (context, window) in FLEX_MASKS:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        y = flex_attention(q, k, v, block_mask=FLEX_MASKS[context, window])
+    else:
+        mask = window_mask(context, window, q.device)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return y.transpose(1, 2)
+
+
+class Linear(nn.Linear):
+    """A matrix without bias, kept in fp32 and cast to the activations' type where it is used."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.window = config.windows[layer]
+        self.query = Linear(config.width, config.width)
+        self.key = Linear(config.width, config.width)
+        self.value = Linear(config.width, config.width)
+        self.out = Linear(config.width, config.width)
+        gated = has_value_embedding(layer, config.depth)
+        self.value_gate = Linear(GATE_CHANNELS, config.n_head) if gated else None
+
+    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary) -> Tensor:
+        def heads(y: Tensor) -> Tensor:
+            return y.view(*y.shape[:2], self.n_head, -1)
+
+        q, k, v = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))
+        if self.value_gate is not None and value_embedding is not None:
+            gate = 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS]))
+            v = v + gate.unsqueeze(-1) * heads(value_embedding)
+        q, k = (rotate(rms_norm(a), *rotary) for a in (q, k))
+        return self.out(attention(q, k, v, self.window).flatten(2))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.up = Linear(config.width, MLP_RATIO * config.width)
+        self.down = Linear(MLP_RATIO * config.width, config.width)
+
+    def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary) -> Tensor:
+        x = x + self.attention(rms_norm(x), value_embedding, rotary)
+        return x + self.down(F.relu(self.up(rms_norm(x))).square())  # type: ignore[no-any-return]
+
+
+def has_value_embedding(layer: int, depth: int) -> bool:
+    """Every second block has one, the last included (ResFormer, arXiv:2410.17897)."""
+    return (depth - 1 - layer) % 2 == 0
+
+
+def softcap(logits: Tensor) -> Tensor:
+    return LOGIT_SOFTCAP * torch.tanh(logits.float() / LOGIT_SOFTCAP)
+
+
+def token_losses(
+    hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, *, recompute: bool
+) -> Tensor:
+    """Cross-entropy in nats per token, [N], from hidden [N, C], head [V, C] and targets [N].
+
+    Works on `chunk` tokens at a time. With `recompute`, a chunk's logits are thrown away and made
+    again in the backward pass, so that the fp32 logits of the whole batch never exist.
+    """
+
+    def losses(h: Tensor, t: Tensor) -> Tensor:
+        return F.cross_entropy(softcap(F.linear(h, head.to(h.dtype))), t, reduction="none")
+
+    chunks = list(zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True))
+    if recompute and len(chunks) > 1:
+        return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in chunks])
+    return torch.cat([losses(h, t) for h, t in chunks])
+
+
+class GPT(nn.Module):
+    """Decoder with rotary attention, relu² MLPs, value embeddings and an untied head."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        depth = config.depth
+
+        def table() -> nn.Embedding:
+            return nn.Embedding(config.vocab_size, config.width, dtype=config.dtype)
+
+        self.token_embedding = table()
+        with_values = [i for i in range(depth) if has_value_embedding(i, depth)]
+        self.value_embeddings = nn.ModuleDict({str(i): table() for i in with_values})
+        self.blocks = nn.ModuleList(Block(config, i) for i in range(depth))
+        self.resid_scale = nn.Parameter(torch.ones(depth))
+        self.x0_scale = nn.Parameter(torch.full((depth,), 0.1))
+        self.lm_head = Linear(config.width, config.vocab_size)
+        cos, sin = rotary_tables(config.context, config.width // config.n_head)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Outputs start at zero, so a block starts as the identity; value gates start at 1."""
+        bound = math.sqrt(3 / self.config.width)  # a uniform distribution with deviation width^-1/2
+        nn.init.normal_(self.token_embedding.weight, std=1.0)
+        nn.init.normal_(self.lm_head.weight, std=0.001)
+        for embedding in self.value_embeddings.parameters():
+            nn.init.uniform_(embedding, -bound, bound)
+        for name, matrix in self.blocks.named_parameters():
+            if name.endswith(("out.weight", "down.weight", "value_gate.weight")):
+                nn.init.zeros_(matrix)
+            else:
+                nn.init.uniform_(matrix, -bound, bound)
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """What lm_head reads, [B, T, C], from token ids [B, T]."""
+        rotary = (self.cos[: tokens.size(1)], self.sin[: tokens.size(1)])
+        x = x0 = rms_norm(self.token_embedding(tokens))
+        for i, block in enumerate(self.blocks):
+            x = self.resid_scale[i] * x + self.x0_scale[i] * x0
+            has_own = str(i) in self.value_embeddings
+            x = block(x, self.value_embeddings[str(i)](tokens) if has_own else None, rotary)
+        return rms_norm(x)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """[B, T, V] in fp32, for looking at or sampling from a model."""
+        return softcap(self.lm_head(self.hidden(tokens)))
+
+    def forward(
+        self, tokens: Tensor, targets: Tensor, reduction: Literal["mean", "none"] = "mean"
+    ) -> Tensor:
+        """Loss in nats: its mean over all tokens, or with reduction="none" each token's, [B, T]."""
+        x = self.hidden(tokens).flatten(0, 1)
+        chunk = LOSS_CHUNK_TOKENS if x.is_cuda else CPU_LOSS_CHUNK_TOKENS
+        head, targets_flat = self.lm_head.weight, targets.flatten()
+        losses = token_losses(x, head, targets_flat, chunk, recompute=x.is_cuda)
+        return losses.mean() if reduction == "mean" else losses.view_as(targets)
+
+    def num_params(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Forward and backward, counted as autoresearch counts, so that MFU figures compare.
+
+        6 per weight of a matrix product, and 12 · width · window per block for attention, as if
+        every token saw a full window (with the causal mask about half of it is needed).
+        """
+        matrices = sum(p.numel() for p in self.blocks.parameters()) + self.lm_head.weight.numel()
+        return 6 * matrices + 12 * self.config.width * sum(self.config.windows)
+
+
+# --------------------------------------------------------------------------------------------------
+# Optimizer: Muon for the matrices inside the blocks, AdamW for the rest
+
+# Coefficients (a, b, c) of X <- aX + (bA + cA²)X (The Polar Express, arXiv:2505.16932).
+POLAR_EXPRESS = (
+    (8.15655, -22.48329, 15.87877),
+    (4.04293, -2.80892, 0.50002),
+    (3.89167, -2.77248, 0.50606),
+    (3.28575, -2.36813, 0.46449),
+    (2.34654, -1.70978, 0.42324),
+)
+
+Scalar = float | Tensor  # compiled steps take 0-d tensors: a float's new value would recompile them
+Hyper = Sequence[Scalar]
+
+
+def frobenius_norm(x: Tensor) -> Tensor:
+    return x.square().sum((-2, -1), keepdim=True).sqrt()
+
+
+def orthogonalize(g: Tensor, dtype: torch.dtype) -> Tensor:
+    """About U Vᵀ of each matrix U S Vᵀ in g [N, rows, cols]: all singular values near 1."""
+    x = (g / (1.02 * frobenius_norm(g) + 1e-6)).to(dtype)
+    tall = x.size(-2) > x.size(-1)
+    x = x.mT if tall else x  # the products below are cheapest on the short side
+    for a, b, c in POLAR_EXPRESS:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x
+
+
+def equalize(update: Tensor, second: Tensor, beta2: Scalar) -> Tensor:
+    """Divide rows (columns of a wide matrix) by their running size, keeping each matrix's norm.
+
+    `second` [N, rows, 1] or [N, 1, cols] is updated in place (NorMuon, arXiv:2510.05491).
+    """
+    across = -1 if second.size(-1) == 1 else -2
+    second.lerp_(update.square().mean(across, keepdim=True), 1 - beta2)
+    scaled = update * second.clamp_min(1e-10).rsqrt()
+    return scaled * (frobenius_norm(update) / frobenius_norm(scaled).clamp_min(1e-10))
+
+
+def muon_step(
+    weight: Tensor, grad: Tensor, average: Tensor, second: Tensor, hyper: Hyper, dtype: torch.dtype
+) -> None:
+    """One step of equally shaped matrices [N, rows, cols]; changes all tensors but `grad`."""
+    lr, momentum, beta2, weight_decay = hyper
+    average.lerp_(grad, 1 - momentum)
+    nesterov = grad.lerp(average, momentum)
+    update = equalize(orthogonalize(nesterov, dtype).float(), second, beta2)
+    agrees = update * weight > 0  # cautious: decay only what the update shrinks as well
+    weight.sub_(lr * (update + weight_decay * weight * agrees))
+
+
+def adamw_step(weight: Tensor, grad: Tensor, first: Tensor, second: Tensor, hyper: Hyper) -> None:
+    """One step of one tensor, the `step`-th from 1; moments in fp32 whatever the weight's type."""
+    lr, beta1, beta2, eps, weight_decay, step = hyper
+    grad = grad.float()
+    first.lerp_(grad, 1 - beta1)
+    second.lerp_(grad.square(), 1 - beta2)
+    scale = lr / (1 - beta1**step)
+    update = first / ((second / (1 - beta2**step)).sqrt() + eps)
+    weight.copy_(weight.float() * (1 - lr * weight_decay) - scale * update)
+
+
+@dataclass
+class AdamWGroup:
+    params: list[nn.Parameter]
+    lr: float
+    beta1: float = ADAM_BETA1
+    beta2: float = ADAM_BETA2
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        moments = [torch.zeros_like(p, dtype=torch.float32) for p in (*self.params, *self.params)]
+        self.first, self.second = moments[: len(self.params)], moments[len(self.params) :]
+
+
+@dataclass
+class MuonGroup:
+    """Matrices of one shape; tall ones step further: lr · sqrt(max(1, rows / cols))."""
+
+    params: list[nn.Parameter]
+    lr: float
+    beta2: float = MUON_BETA2
+
+    def __post_init__(self) -> None:
+        n, (rows, cols) = len(self.params), self.params[0].shape
+        self.lr *= math.sqrt(max(1, rows / cols))
+        self.average = self.params[0].new_zeros(n, rows, cols)
+        self.second = self.params[0].new_zeros(n, *((rows, 1) if rows >= cols else (1, cols)))
+
+
+class MuonAdamW:
+    """Both optimizers behind one `step`.
+
+    No torch.optim.Optimizer on purpose: its constructor imports the compiler, 3 s of a CPU run.
+    """
+
+    def __init__(
+        self, adamw: list[AdamWGroup], muon: list[MuonGroup], dtype: torch.dtype, *, compiled: bool
+    ) -> None:
+        self.adamw, self.muon, self.dtype, self.steps = adamw, muon, dtype, 0
+        self._scalar: Callable[[float], Scalar] = torch.tensor if compiled else float
+        self._adamw_step, self._muon_step = adamw_step, muon_step
+        if compiled:
+            self._adamw_step = torch.compile(adamw_step, dynamic=False, fullgraph=True)
+            self._muon_step = torch.compile(muon_step, dynamic=False, fullgraph=True)
+
+    def zero_grad(self) -> None:
+        for p in [p for a in self.adamw for p in a.params] + [
+            p for m in self.muon for p in m.params
+        ]:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self, multiplier: float, momentum: float, weight_decay: float) -> None:
+        """`multiplier` scales every group's rate; the other two are Muon's at this moment."""
+        self.steps += 1
+        for a in self.adamw:
+            values = [a.lr * multiplier, a.beta1, a.beta2, ADAM_EPS, a.weight_decay, self.steps]
+            hyper = [self._scalar(v) for v in values]
+            for p, first, second in zip(a.params, a.first, a.second, strict=True):
+                if p.grad is not None:
+                    self._adamw_step(p, p.grad, first, second, hyper)
+        for m in self.muon:
+            hyper = [self._scalar(v) for v in (m.lr * multiplier, momentum, m.beta2, weight_decay)]
+            weights = torch.stack([p.data for p in m.params])
+            grads = torch.stack([p.grad for p in m.params if p.grad is not None])
+            self._muon_step(weights, grads, m.average, m.second, hyper, self.dtype)
+            torch._foreach_copy_([p.data for p in m.params], list(weights.unbind()))
+
+
+def build_optimizer(model: GPT, *, compiled: bool) -> MuonAdamW:
+    by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+    for matrix in model.blocks.parameters():
+        by_shape.setdefault(matrix.shape, []).append(matrix)
+    scale = (model.config.width / 768) ** -0.5
+    embeddings = [*model.token_embedding.parameters(), *model.value_embeddings.parameters()]
+    adamw = [
+        AdamWGroup(embeddings, EMBEDDING_LR * scale),
+        AdamWGroup(list(model.lm_head.parameters()), HEAD_LR * scale),
+        AdamWGroup([model.resid_scale], RESID_LR),
+        AdamWGroup([model.x0_scale], X0_LR, beta1=X0_BETA1),
+    ]
+    muon = [MuonGroup(matrices, MATRIX_LR) for matrices in by_shape.values()]
+    return MuonAdamW(adamw, muon, model.config.dtype, compiled=compiled)
+
+
+# --------------------------------------------------------------------------------------------------
+# Schedules. `progress` is counted training time over the budget, from 0 to 1.
+
+
+def lr_multiplier(progress: float) -> float:
+    """No warm-up; 1, then a straight line down to FINAL_LR_FRACTION at progress 1."""
+    left = min(1.0, (1 - progress) / WARMDOWN_FRACTION)
+    return left + (1 - left) * FINAL_LR_FRACTION
+
+
+def muon_momentum(step: int) -> float:
+    ramp = min(1.0, step / MUON_MOMENTUM_STEPS)
+    return MUON_MOMENTUM_START + ramp * (MUON_MOMENTUM_END - MUON_MOMENTUM_START)
+
+
+def weight_decay_at(progress: float) -> float:
+    return WEIGHT_DECAY * (1 - progress)
+
+
+# --------------------------------------------------------------------------------------------------
+# Measuring
+
+# Dense bf16 TFLOP/s with fp32 accumulation, from the makers' data sheets; the first match counts.
+PEAK_TFLOPS = (
+    ("B200", 2250.0),
+    ("NVL", 835.0),
+    ("H100 PCIe", 756.0),
+    ("H100", 989.5),
+    ("H200", 989.5),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("L40", 181.0),
+    ("L4", 121.0),
+    ("RTX 5090", 209.5),
+    ("RTX 4090", 165.2),
+    ("RTX 3090", 71.0),
+)
+
+
+def peak_flops(device_name: str) -> float:
+    """FLOP/s of a device, or 0.0 when it is not in the table (the CPU, for one)."""
+    return next((t * 1e12 for name, t in PEAK_TFLOPS if name in device_name), 0.0)
+
+
+# --------------------------------------------------------------------------------------------------
+# The run
+
+
+class TrainingDivergedError(Exception):
+    """The loss is NaN or far too high: going on would only waste the rest of the budget."""
+
+
+def train(
+    model: Callable[[Tensor, Tensor], Tensor],
+    optimizer: MuonAdamW,
+    batches: Iterator[tuple[Tensor, Tensor, int]],
+    micro_batches: int,
+    budget: float,
+    mfu: Callable[[float], float],
+) -> tuple[int, float, float]:
+    """Step until `budget` seconds have been counted; TrainingDivergedError ends it early.
+
+    `mfu` turns tokens per second into percent of the device's peak. Answers with the number of
+    steps, the seconds that counted, and those of the untimed steps.
+    """
+    steps, seconds, untimed, smooth, show_at = 0, 0.0, 0.0, 0.0, 0.0
+    clock = time.perf_counter()
+    x, y, epoch = next(batches)
+    tokens = micro_batches * x.numel()
+    while seconds < budget:
+        losses, progress = [], seconds / budget
+        for _ in range(micro_batches):
+            loss = model(x, y)
+            (loss / micro_batches).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            x, y, epoch = next(batches)  # prepared while the device still works on the last one
+        multiplier = lr_multiplier(progress)
+        optimizer.step(multiplier, muon_momentum(steps), weight_decay_at(progress))
+        optimizer.zero_grad()
+
+        value = torch.stack(losses).mean().item()  # waits for the device, so that times are true
+        if not value <= MAX_LOSS:  # false for NaN as well
+            raise TrainingDivergedError(f"loss {value} at step {steps}")
+        smooth += 0.1 * (value - smooth)
+        steps += 1
+        if steps == 1:
+            gc.collect()
+            gc.freeze()  # what exists now lives to the end, and scanning it again costs a pause
+        now = time.perf_counter()
+        elapsed, clock = now - clock, now
+        if steps <= UNTIMED_STEPS:
+            untimed += elapsed
+        else:
+            seconds += elapsed
+        if now >= show_at or seconds >= budget:
+            # The worker parses this line. It is rewritten in place, and in a log file at most four
+            # times a second. All on one line:
+            # step 00123 ( 41.0%) | loss: 3.456789 | lrm: 1.00 | dt: 315ms | tok/sec: 1,664,000
+            # | mfu: 39.8% | epoch: 1 | remaining: 177s
+            show_at = now + (0.0 if sys.stdout.isatty() else 0.25)
+            print(
+                f"\rstep {steps - 1:05d} ({100 * min(1.0, seconds / budget):5.1f}%)"
+                f" | loss: {smooth / (1 - 0.9**steps):.6f} | lrm: {multiplier:.2f}"
+                f" | dt: {1000 * elapsed:.0f}ms | tok/sec: {tokens / elapsed:,.0f}"
+                f" | mfu: {mfu(tokens / elapsed):.1f}% | epoch: {epoch}"
+                f" | remaining: {max(0.0, budget - seconds):.0f}s    ",
+                end="\n" if seconds >= budget else "",
+                flush=True,
+            )
+    return steps, seconds, untimed
+
+
+def run() -> None:
+    imported = time.perf_counter()
+    seed = int(os.environ.get("AUTORESEARCH_SEED", "42"))
+    torch.manual_seed(seed)
+    torch.set_float32_matmul_precision("high")
+    device = pick_device()
+    on_gpu = device.type == "cuda"
+    device_name = torch.cuda.get_device_name(device) if on_gpu else device.type
+
+    micro_batches, rest = divmod(TOTAL_BATCH_SIZE, DEVICE_BATCH_SIZE * MAX_SEQ_LEN)
+    if rest or not micro_batches:
+        product = f"DEVICE_BATCH_SIZE {DEVICE_BATCH_SIZE} x context {MAX_SEQ_LEN}"
+        raise ValueError(f"TOTAL_BATCH_SIZE {TOTAL_BATCH_SIZE} is no multiple of {product}")
+    tokenizer = Tokenizer.load()
+    batches = make_dataloader(tokenizer, DEVICE_BATCH_SIZE, MAX_SEQ_LEN, "train", device)
+    config = build_config(DEPTH, MAX_SEQ_LEN, tokenizer.vocab_size, compute_dtype(device))
+    with device:
+        model = GPT(config)
+    optimizer = build_optimizer(model, compiled=COMPILE)
+    if COMPILE:
+        model.compile(dynamic=False)
+    if COMPILE and on_gpu:
+        build_flex_masks(config, device)
+    print(f"{config} on {device_name}: {model.num_params():,} parameters", flush=True)
+
+    flops, peak = model.flops_per_token(), peak_flops(device_name)
+
+    def mfu(tokens_per_second: float) -> float:
+        return 100 * flops * tokens_per_second / peak if peak else 0.0
+
+    built = time.perf_counter()
+    steps, seconds, untimed = train(model, optimizer, batches, micro_batches, TIME_BUDGET, mfu)
+    trained = time.perf_counter()
+    val_bpb = evaluate_bpb(model.eval(), tokenizer, DEVICE_BATCH_SIZE)
+    if not math.isfinite(val_bpb):
+        raise TrainingDivergedError(f"val_bpb {val_bpb}")
+    finished = time.perf_counter()
+
+    print(
+        f"seconds outside training: imports {imported - PROCESS_START:.1f}, "
+        f"set-up {built - imported:.1f}, first {UNTIMED_STEPS} steps {untimed:.1f}, "
+        f"evaluation {finished - trained:.1f}"
+    )
+    timed_tokens = TOTAL_BATCH_SIZE * (steps - UNTIMED_STEPS)
+    memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
+    print("---")
+    print(f"val_bpb: {val_bpb:.6f}")
+    print(f"training_seconds: {seconds:.1f}")
+    print(f"total_seconds: {finished - PROCESS_START:.1f}")
+    print(f"peak_vram_mb: {memory:.1f}")
+    print(f"mfu_percent: {mfu(timed_tokens / seconds):.2f}")
+    print(f"total_tokens_M: {steps * TOTAL_BATCH_SIZE / 1e6:.1f}")
+    print(f"num_steps: {steps}")
+    print(f"num_params_M: {model.num_params() / 1e6:.1f}")
+    print(f"depth: {config.depth}")
+    print(f"profile: {PROFILE.name}")
+    print(f"device: {device_name}")
+    print(f"torch_version: {torch.__version__}")
+    print(f"seed: {seed}", flush=True)
+
+
+def main() -> int:
+    try:
+        run()
+    except (TrainingDivergedError, PrepareError) as error:
+        print(f"\nFAIL: {error}", flush=True)
+        return 1
+    except torch.OutOfMemoryError as error:
+        advice = f"halve DEVICE_BATCH_SIZE (now {DEVICE_BATCH_SIZE})"
+        print(f"\nFAIL: out of GPU memory, {advice}. {error}", flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
