@@ -1,0 +1,216 @@
+"""The REST API as the commands call it: one synchronous client, its answers as the wire models.
+
+Every failure is an exception of cli/errors.py. Waiting bears with an orchestrator that is away for
+a while (a restart, a paused Redis); other calls do not.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import BaseModel
+
+from orchestrator import schemas
+from orchestrator.cli.errors import ApiError, UnreachableError
+
+DECIDED = ("keep", "discard", "crash", "timeout", "cancelled")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LONG_POLL_SECONDS = 20
+OUTAGE_SECONDS = 60
+_LOG_PIECE_BYTES = 1 << 20
+
+Model = TypeVar("Model", bound=BaseModel)
+Query = Mapping[str, str | int | float | None]
+
+
+class Client:
+    """Talks to the orchestrator at `url`. Use as a context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(timeout, connect=5),
+            # A proxy for the outside world knows nothing of this machine's own ports.
+            trust_env=urlsplit(self.url).hostname not in _LOOPBACK,
+            transport=transport,
+        )
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, answer: type[Model], **query: str | float | None) -> Model:
+        params = {name: value for name, value in query.items() if value is not None}
+        return self._parsed(answer, self._send("GET", path, params=params))
+
+    def post(
+        self, path: str, answer: type[Model], body: BaseModel, key: str | None = None
+    ) -> Model:
+        """Calls with one idempotency key do the thing once; each call has its own by default."""
+        response = self._send(
+            "POST",
+            path,
+            json=body.model_dump(mode="json", exclude_none=True),
+            headers={"Idempotency-Key": key or str(uuid.uuid4())},
+        )
+        return self._parsed(answer, response)
+
+    def alive(self, patience: float = 5) -> bool:
+        """Whether an orchestrator with a working Redis answers within `patience` seconds."""
+        try:
+            return self._http.get("/readyz", timeout=patience).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    # -- experiments
+
+    def experiment(self, experiment_id: str) -> schemas.ExperimentDetail:
+        return self.get(f"/api/experiment/{experiment_id}", schemas.ExperimentDetail)
+
+    def submit(
+        self, request: schemas.SubmitRequest, key: str | None = None
+    ) -> schemas.SubmitAnswer:
+        return self.post("/api/experiment/submit", schemas.SubmitAnswer, request, key)
+
+    def setup(self, request: schemas.SetupRequest) -> schemas.SetupAnswer:
+        return self.post("/api/experiment/setup", schemas.SetupAnswer, request)
+
+    def cancel(self, experiment_id: str) -> schemas.CancelAnswer:
+        path = f"/api/experiment/{experiment_id}/cancel"
+        return self._parsed(schemas.CancelAnswer, self._send("POST", path))
+
+    def watch(
+        self, experiment_id: str, *, every: float = _LONG_POLL_SECONDS
+    ) -> Iterator[schemas.ExperimentDetail]:
+        """The experiment now, then at least each `every` seconds, until it is decided.
+
+        While the orchestrator is away, what was known last comes again each second.
+        """
+        detail = self.experiment(experiment_id)
+        yield detail
+        away_since: float | None = None
+        while detail.status not in DECIDED:
+            try:
+                detail = self.wait(experiment_id, every)
+            except UnreachableError:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > OUTAGE_SECONDS:
+                    raise
+                time.sleep(1)
+            else:
+                away_since = None
+            yield detail
+
+    def wait(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
+        """The experiment once it is decided, or as it is after `seconds`."""
+        path = f"/api/experiment/{experiment_id}/wait"
+        response = self._send("GET", path, params={"timeout": seconds}, timeout=seconds + 15)
+        return self._parsed(schemas.ExperimentDetail, response)
+
+    def log(self, experiment_id: str, offset: int = 0) -> bytes:
+        """At most 1 MiB of the log from byte `offset`; empty when there is nothing (yet)."""
+        last = offset + _LOG_PIECE_BYTES - 1
+        path = f"/api/experiment/{experiment_id}/log"
+        headers = {"Range": f"bytes={offset}-{last}", "Accept-Encoding": "identity"}
+        response = self._send("GET", path, headers=headers, also=(404, 416))
+        if response.status_code in (404, 416):
+            return b""
+        whole = response.content
+        return whole if response.status_code == 206 else whole[offset : last + 1]
+
+    # -- tags
+
+    def tags(self) -> list[schemas.TagInfo]:
+        return self.get("/api/report/tags", schemas.TagsAnswer).tags
+
+    def tag(self, name: str) -> schemas.TagInfo | None:
+        return next((tag for tag in self.tags() if tag.name == name), None)
+
+    def pool(self) -> schemas.PoolAnswer:
+        return self.get("/api/pool/list", schemas.PoolAnswer)
+
+    def summary(self, tag: str) -> schemas.SummaryAnswer:
+        return self.get("/api/report/summary", schemas.SummaryAnswer, tag=tag)
+
+    def best(self, tag: str) -> schemas.BestAnswer:
+        return self.get("/api/experiment/best", schemas.BestAnswer, tag=tag)
+
+    def source(self, experiment_id: str) -> str:
+        """The exact train.py that ran."""
+        return self._send("GET", f"/api/experiment/{experiment_id}/train.py").content.decode()
+
+    def tsv(self, tag: str) -> schemas.TsvAnswer:
+        return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
+
+    def suggestion(self, tag: str) -> schemas.Suggestion:
+        return self.get("/api/search/suggest", schemas.Suggestion, tag=tag)
+
+    def strategy(self, tag: str) -> schemas.Strategy:
+        return self.get("/api/search/strategy", schemas.Strategy, tag=tag)
+
+    def near_misses(self, tag: str) -> list[schemas.NearMiss]:
+        path = "/api/experiment/near-misses"
+        return self.get(path, schemas.NearMissAnswer, tag=tag).near_misses
+
+    def history(
+        self, tag: str, status: str | None = None, limit: int | None = None
+    ) -> schemas.HistoryAnswer:
+        return self.get(
+            "/api/experiment/history", schemas.HistoryAnswer, tag=tag, status=status, limit=limit
+        )
+
+    # -- below
+
+    def _send(
+        self, method: str, path: str, *, also: tuple[int, ...] = (), **options: Any
+    ) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise UnreachableError(
+                f"no orchestrator answers at {self.url} ({error or type(error).__name__}). Start "
+                "one with `autoresearch up`, or say where it is with --orchestrator or "
+                "AUTORESEARCH_ORCHESTRATOR."
+            ) from error
+        if response.is_success or response.status_code in also:
+            return response
+        raise self._refusal(response)
+
+    def _refusal(self, response: httpx.Response) -> ApiError | UnreachableError:
+        body = self._json(response)
+        text = str(body.get("error") or f"{response.status_code} {response.reason_phrase}")
+        if response.status_code >= 502:
+            return UnreachableError(f"the orchestrator at {self.url} cannot serve now: {text}")
+        if response.status_code == 401:
+            text += " (set AUTORESEARCH_TOKEN to the orchestrator's)"
+        return ApiError(response.status_code, text, body)
+
+    def _parsed(self, answer: type[Model], response: httpx.Response) -> Model:
+        try:
+            return answer.model_validate(self._json(response))
+        except ValueError as error:
+            raise UnreachableError(
+                f"what answers at {self.url} is no orchestrator of this version: {error}"
+            ) from error
+
+    @staticmethod
+    def _json(response: httpx.Response) -> dict[str, Any]:
+        try:
+            body = response.json()
+        except ValueError:
+            return {}
+        return body if isinstance(body, dict) else {}

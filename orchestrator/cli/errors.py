@@ -1,0 +1,37 @@
+"""How a command ends other than well. Each class has its exit code; messages say what to do."""
+
+from typing import Any
+
+from orchestrator.errors import AutoresearchError
+
+FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+
+class CommandError(AutoresearchError):
+    """The thing that was asked for failed."""
+
+    exit_code = FAILED
+
+
+class ConfigError(CommandError):
+    """A setting, a flag or a file on this machine must be changed first."""
+
+    exit_code = USAGE
+
+
+class UnreachableError(CommandError):
+    """No orchestrator answers, or it cannot serve at the moment."""
+
+    exit_code = UNREACHABLE
+
+
+class ApiError(CommandError):
+    """The orchestrator refused: `status` is HTTP's, `error` its one line, `body` all it said."""
+
+    def __init__(self, status: int, error: str, body: dict[str, Any]) -> None:
+        super().__init__(error, **{k: v for k, v in body.items() if k != "error"})
+        self.status = status
+        self.error = error
+        self.body = body
+        # A body that it cannot use, or a missing token, is for the caller to change.
+        self.exit_code = USAGE if status in (400, 401, 403, 422) else FAILED

@@ -1,0 +1,54 @@
+"""What commands print: answers on stdout, everything else on stderr, one JSON document on request.
+
+With `--json`, stdout holds JSON and nothing else, errors included.
+"""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+
+# typer may carry its own copy of click, so the base class is taken from what it exports.
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+
+def write_json(data: "BaseModel | dict[str, Any] | list[Any]") -> None:
+    """One line of JSON on stdout, at once."""
+    content = data if isinstance(data, dict | list) else data.model_dump(mode="json")
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def answer(text: str) -> None:
+    """One line of the answer on stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal, who may not be there: it never gets into a pipe."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A rich console that takes no markup from data and folds no lines in a pipe."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    made.soft_wrap = not made.is_terminal
+    return made
+
+
+def fail(message: str, code: int, *, as_json: bool, **extra: Any) -> int:
+    """Print an error the way the command line asked for; give back `code`."""
+    if as_json:
+        write_json({"error": message, "exit_code": code} | extra)
+    else:
+        note(f"error: {message}")
+    return code

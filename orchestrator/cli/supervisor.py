@@ -1,0 +1,218 @@
+"""Keeps child processes running: starts, restarts with back-off, stops, and tells what they say.
+
+Polled, without threads: whoever owns a `Supervisor` calls `poll` a few times a second. Each child
+has a session of its own, so that a Ctrl-C reaches the owner alone, and a lifeline (lifeline.py), so
+that it stops in order when the owner is killed. What children print goes to files, which no death
+of the owner can break off; `poll` shows what is new in them.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.cli import lifeline
+
+_FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.5, 30.0
+# Whoever ran this long has started well: its next end counts as a first one.
+_STEADY_SECONDS = 60.0
+_HURRIED_SECONDS = 5.0
+_USAGE = 2
+_LOG_LIMIT_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a child runs, where its output goes, and sockets that it inherits."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    pass_fds: tuple[int, ...] = ()
+
+
+def autoresearch(*arguments: str) -> list[str]:
+    """The command line of one of our own commands, in this very Python."""
+    return [sys.executable, "-m", "orchestrator.cli", *arguments]
+
+
+class _Child:
+    """One program and its present process, if it has one."""
+
+    def __init__(self, program: Program, environment: dict[str, str], lifeline_fd: int) -> None:
+        self.program = program
+        self._environment = environment
+        self._lifeline_fd = lifeline_fd
+        self.process: subprocess.Popen[bytes] | None = None
+        self.failures = 0
+        self.started_at = 0.0
+        self.restart_at: float | None = None
+        self._reader: BinaryIO | None = None
+
+    def start(self, now: float) -> None:
+        log = self.program.log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+            self.close()
+        with log.open("ab") as out:
+            if self._reader is None:
+                self._reader = log.open("rb")
+                self._reader.seek(0, os.SEEK_END)
+            self.process = subprocess.Popen(
+                list(self.program.command),
+                stdin=self._lifeline_fd,
+                stdout=out,
+                stderr=out,
+                env=self._environment,
+                start_new_session=True,
+                pass_fds=self.program.pass_fds,
+            )
+        self.started_at, self.restart_at = now, None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """The child with whatever is left in its session."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def new_lines(self) -> list[str]:
+        """Complete lines since the last call."""
+        if self._reader is None:
+            return []
+        start = self._reader.tell()
+        text = self._reader.read()
+        complete = text[: text.rfind(b"\n") + 1]
+        self._reader.seek(start + len(complete))
+        return complete.decode(errors="replace").splitlines()
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+Say = Callable[[str, str], None]
+
+
+class Supervisor:
+    """Several children. `say` gets a child's name and a line about it, `hear` a line of its own."""
+
+    def __init__(
+        self,
+        say: Say,
+        hear: Say,
+        environment: dict[str, str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._hear = hear
+        self._clock = clock
+        self._environment = environment | {lifeline.VARIABLE: "stdin"}
+        self._reading, self._writing = os.pipe()
+        self._children: dict[str, _Child] = {}
+
+    def start(self, program: Program) -> None:
+        child = _Child(program, self._environment, self._reading)
+        self._children[program.name] = child
+        child.start(self._clock())
+
+    def poll(self) -> None:
+        """Pass on what children printed, and start again who fell."""
+        now = self._clock()
+        for child in self._children.values():
+            fallen = child.process is not None and child.process.poll() is not None
+            self._pass_on(child)
+            if fallen:
+                self._take_note(child, now)
+            elif child.restart_at is not None and now >= child.restart_at:
+                child.start(now)
+
+    def pass_on(self) -> None:
+        """Show what children printed, and nothing else."""
+        for child in self._children.values():
+            self._pass_on(child)
+
+    def running(self) -> list[str]:
+        return [name for name, child in self._children.items() if child.running]
+
+    def hopeless(self) -> list[str]:
+        """Who ended and will not be started again."""
+        return [
+            name
+            for name, child in self._children.items()
+            if child.process is None and child.restart_at is None
+        ]
+
+    def stop(
+        self, names: Sequence[str], patience: float, hurry: Callable[[], bool] = lambda: False
+    ) -> None:
+        """SIGTERM and time to end in order; two SIGINT on `hurry`; SIGKILL when that fails too."""
+        children = [self._children[name] for name in names if name in self._children]
+        for child in children:
+            child.restart_at = None
+            child.signal(signal.SIGTERM)
+        if self._ended(children, patience, hurry):
+            return
+        for _ in range(2):
+            for child in children:
+                child.signal(signal.SIGINT)
+            time.sleep(0.05)  # two signals at once would be one
+        self._ended(children, _HURRIED_SECONDS)
+        for child in children:
+            if child.running:
+                self._say(child.program.name, "does not end and is killed")
+                child.kill()
+
+    def close(self) -> None:
+        """Kill whoever is left, and let go of all files."""
+        for child in self._children.values():
+            child.kill()
+            child.close()
+        os.close(self._writing)
+        os.close(self._reading)
+
+    def _ended(
+        self, children: Sequence[_Child], patience: float, hurry: Callable[[], bool] = lambda: False
+    ) -> bool:
+        deadline = self._clock() + patience
+        while any(child.running for child in children):
+            if self._clock() >= deadline or hurry():
+                return False
+            for child in children:
+                self._pass_on(child)
+            time.sleep(0.05)
+        for child in children:
+            self._pass_on(child)
+        return True
+
+    def _pass_on(self, child: _Child) -> None:
+        for line in child.new_lines():
+            self._hear(child.program.name, line)
+
+    def _take_note(self, child: _Child, now: float) -> None:
+        assert child.process is not None  # noqa: S101  (for the type checker: `poll` looked)
+        code, child.process = child.process.returncode, None
+        if code in (0, _USAGE):
+            how = "ended" if code == 0 else "cannot run as configured"
+            self._say(child.program.name, f"{how}; it is not started again")
+            return
+        steady = now - child.started_at > _STEADY_SECONDS
+        child.failures = 0 if steady else child.failures + 1
+        wait = min(_FIRST_BACKOFF_SECONDS * 2 ** max(0, child.failures - 1), _LAST_BACKOFF_SECONDS)
+        child.restart_at = now + wait
+        what = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        self._say(child.program.name, f"{what}; starting it again in {wait:g} s")

@@ -1,0 +1,116 @@
+"""How answers look on a terminal. Text in, text out; values come from the wire models."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator import schemas
+from orchestrator.cli.output import console
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_COLOURS = {
+    "keep": "green", "discard": "default", "crash": "red", "timeout": "red", "cancelled": "yellow",
+    "running": "cyan", "queued": "default", "idle": "green", "training": "cyan", "offline": "red",
+    "quarantined": "red", "unfit": "red", "draining": "yellow",
+}  # fmt: skip
+
+
+def show(*things: "RenderableType") -> None:
+    out = console()
+    for thing in things:
+        out.print(thing)
+
+
+def coloured(status: str) -> Text:
+    return Text(status, style=_COLOURS.get(status, "default"))
+
+
+def bpb(value: float | None) -> str:
+    """A val_bpb; nothing where there is none, which the upstream form writes as 0."""
+    return f"{value:.6f}" if value else ""
+
+
+def verdict_line(detail: schemas.ExperimentDetail) -> str:
+    """One line that says how an experiment ended."""
+    if detail.val_bpb is not None:
+        before = detail.best_val_bpb_before
+        best = f", best before {before:.6f}" if before is not None else ", the first result"
+        return f"{detail.id} {detail.status}: val_bpb {detail.val_bpb:.6f}{best}"
+    why = (detail.error or detail.reason or "").strip().splitlines()
+    return f"{detail.id} {detail.status}" + (f": {why[-1]}" if why else "")
+
+
+def state_line(detail: schemas.ExperimentDetail) -> str:
+    """One line that says how far an experiment is."""
+    if detail.status == "queued":
+        place = f", position {detail.position}" if detail.position is not None else ""
+        return f"{detail.id} queued{place}"
+    text = f"{detail.id} {detail.status}"
+    if detail.gpu_id and detail.status == "running":
+        text += f" on {detail.gpu_id}"
+    if detail.curve and detail.status == "running":
+        text += f", {detail.curve[-1].percent:.0f} %, loss {detail.curve[-1].loss:.4f}"
+    return text
+
+
+def experiments_table(records: Sequence[schemas.Record]) -> Table:
+    table = _table("id", "status", ">val_bpb", "category", ">GPU min", "description")
+    for r in records:
+        minutes = f"{r.training_seconds / 60:.1f}" if r.training_seconds else ""
+        description = " ".join(r.description.split())
+        table.add_row(r.id, coloured(r.status), bpb(r.val_bpb), r.category, minutes, description)
+    return table
+
+
+def pool_table(pool: schemas.PoolAnswer) -> Table:
+    table = _table("GPU", "name", "status", "experiment", "problem")
+    for w in pool.workers:
+        table.add_row(
+            w.id, w.gpu_name, coloured(w.status), w.current_experiment_id or "", w.problem or ""
+        )
+    return table
+
+
+def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
+    table = _table("tag", ">best val_bpb", ">experiments", ">kept", ">budget", "profile", "created")
+    for t in tags:
+        counts = (str(t.total_experiments), str(t.kept_experiments))
+        budget = f"{t.time_budget_seconds:g} s"
+        created = t.created_at[:19].replace("T", " ")
+        table.add_row(t.name, bpb(t.best_val_bpb), *counts, budget, t.profile or "", created)
+    return table
+
+
+def summary_lines(summary: schemas.SummaryAnswer) -> str:
+    stats = summary.stats
+    best = summary.best
+    rows = {
+        "best": f"{best.val_bpb:.6f}  {best.experiment_id}" if best else "no result yet",
+        "decided": f"{stats.total}: {stats.kept} kept, {stats.discarded} discarded, "
+        f"{stats.crashed} crashed, {stats.timed_out} timed out",
+        "open": f"{stats.running} running, {stats.queued} queued",
+        "keep rate": f"{100 * stats.keep_rate:.0f} %, strategy {summary.strategy}",
+        "training": f"{summary.total_training_minutes:.1f} min",
+        "GPUs": f"{summary.gpu_pool.total}: {summary.gpu_pool.idle} idle, "
+        f"{summary.gpu_pool.training} training",
+    }
+    head = f"{summary.tag}  ({summary.branch})"
+    return "\n".join([head, *(f"  {name:<11}{text}" for name, text in rows.items())])
+
+
+def _table(*columns: str) -> Table:
+    """A plain table; a column's name with `>` is right-aligned."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        right = name.startswith(">")
+        table.add_column(
+            name.removeprefix(">"),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=name == "id",
+        )
+    return table

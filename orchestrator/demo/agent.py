@@ -1,0 +1,271 @@
+"""The built-in search agent: which edit of train.py to try next.
+
+Pure but for Optuna's sampler and a seeded random generator: the same seed and the same results give
+the same proposals. What the orchestrator suggests (mode, categories, near misses) chooses the kind
+of move; Optuna's TPE proposes where to go in the space of the knobs. Does not submit anything.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.demo.constants import (
+    Value,
+    read_constants,
+    render,
+    same_value,
+    with_constants,
+)
+from orchestrator.demo.knobs import Knob, usable_knobs, with_companions
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.study import Study
+
+_TRIES_PER_MOVE = 40
+# How far a step goes, in parts of a knob's range.
+_LARGE_STEP, _SMALL_STEP = 0.3, 0.1
+_CRASH_PENALTY = 0.5
+# With fewer results than this there is nothing to exploit, and TPE draws blindly.
+_FEW_RESULTS = 4
+_LEAN_RATE = 0.8
+
+
+class NothingLeftError(Exception):
+    """The agent finds no edit that it has not tried yet."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What the orchestrator says about the tag: strategy, suggestion, and the near misses' ids.
+
+    `explore_ratio` of the moves explore, whatever the mode; None leaves it to the mode.
+    """
+
+    mode: str = "explore"
+    temperature: float = 1.0
+    explore_ratio: float | None = None
+    underexplored: Sequence[str] = ()
+    high_yield: Sequence[str] = ()
+    near_misses: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One edit, as it is submitted. `changes` are relative to the source it started from."""
+
+    source: str
+    hypothesis: str
+    category: str
+    diff_summary: str
+    changes: Mapping[str, Value]
+
+
+@dataclass
+class Agent:
+    """Proposes edits of `baseline`; needs to be told each result before the next proposal."""
+
+    baseline: str
+    seed: int
+    _seen: set[str] = field(default_factory=set)
+    _moves: dict[str, Mapping[str, Value]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._base = _values(self.baseline)
+        self.knobs = usable_knobs(self._base)
+        if not self.knobs:
+            raise NothingLeftError("train.py has no constant that the built-in agent knows")
+        self._random = random.Random(self.seed)  # noqa: S311  (a search, not a secret)
+        self._study = _new_study(self.seed)
+        self._results = 0
+        self._seen.add(self.baseline)
+
+    def observe(self, experiment_id: str, proposal: Proposal | None, val_bpb: float | None) -> None:
+        """Take a result in: of a proposal, or of the baseline (None); no val_bpb means a crash."""
+        source = proposal.source if proposal else self.baseline
+        self._seen.add(source)
+        if proposal:
+            self._moves[experiment_id] = proposal.changes
+        if val_bpb is None:
+            worst = [t.value for t in self._study.trials if t.value is not None]
+            val_bpb = max(worst, default=1.0) + _CRASH_PENALTY
+        self._tell(_values(source), val_bpb)
+        self._results += 1
+
+    def propose(self, best: str, guidance: Guidance) -> Proposal:
+        """An untried edit of the source `best`; NothingLeftError if none is found."""
+        values = _values(best)
+        moves: dict[str, Callable[[], Proposal | None]] = {
+            "combine": lambda: self._combine(best, values, guidance),
+            "ablation": lambda: self._ablate(best, values),
+            "exploit": lambda: self._exploit(best, values, guidance),
+            "explore": lambda: self._explore(best, values, guidance),
+        }
+        # Every mode falls back on the one that always has something to try.
+        for mode in dict.fromkeys((self._mode(guidance), "explore")):
+            for _ in range(_TRIES_PER_MOVE):
+                proposal = moves.get(mode, moves["explore"])()
+                if proposal is not None and proposal.source not in self._seen:
+                    self._seen.add(proposal.source)
+                    return proposal
+        raise NothingLeftError("the built-in agent has no edit left that it has not tried")
+
+    def _mode(self, guidance: Guidance) -> str:
+        if guidance.explore_ratio is None:
+            return guidance.mode
+        if self._results < _FEW_RESULTS or self._random.random() < guidance.explore_ratio:
+            return "explore"
+        return "exploit" if guidance.mode == "explore" else guidance.mode
+
+    def _explore(self, best: str, values: dict[str, Value], guidance: Guidance) -> Proposal | None:
+        """A large step in one category, sooner in those that were hardly tried."""
+        usable = self._usable(values)
+        categories = {k.category for k in usable.values()}
+        preferred = categories & set(guidance.underexplored) or categories
+        pool = [k for k in usable.values() if k.category in preferred]
+        if not pool:
+            return None
+        knob = self._pick(pool)
+        aim = self._sample()
+        spread = _LARGE_STEP * max(0.3, guidance.temperature)
+        changes = {knob.name: self._step(knob, values, aim, toward=0.5, spread=spread)}
+        return self._proposal(best, values, changes, knob.category, "a large step, little tried")
+
+    def _exploit(self, best: str, values: dict[str, Value], guidance: Guidance) -> Proposal | None:
+        """A small step of one or two constants near the best, sooner in categories that paid."""
+        usable = list(self._usable(values).values())
+        if not usable:
+            return None
+        pool = [k for k in usable if k.category in guidance.high_yield] or usable
+        first = self._pick(pool)
+        chosen = {first.name: first}
+        if self._random.random() < 0.5:
+            second = self._pick(usable)
+            chosen[second.name] = second
+        aim = self._sample()
+        spread = _SMALL_STEP * max(0.5, guidance.temperature)
+        changes = {
+            name: self._step(knob, values, aim, toward=0.25, spread=spread)
+            for name, knob in chosen.items()
+        }
+        return self._proposal(best, values, changes, first.category, "a small step near the best")
+
+    def _combine(self, best: str, values: dict[str, Value], guidance: Guidance) -> Proposal | None:
+        """The edits of two near misses (or of one) upon the best: small gains may add up."""
+        known = [self._moves[i] for i in guidance.near_misses if i in self._moves]
+        if not known:
+            return None
+        count = min(len(known), self._random.choice((1, 2, 2)))
+        changes: dict[str, Value] = {}
+        for move in self._random.sample(known, count):
+            changes.update((n, v) for n, v in move.items() if n in values)
+        return self._proposal(best, values, changes, "combination", "merges near misses")
+
+    def _ablate(self, best: str, values: dict[str, Value]) -> Proposal | None:
+        """One edit of the best taken back: what does not help should not stay."""
+        changed = [
+            name for name in self._usable(values) if not same_value(values[name], self._base[name])
+        ]
+        if not changed:
+            return None
+        name = self._random.choice(changed)
+        return self._proposal(
+            best, values, {name: self._base[name]}, "ablation", "takes one edit back"
+        )
+
+    def _usable(self, values: Mapping[str, Value]) -> dict[str, Knob]:
+        """The baseline's knobs that the source at hand still has in a form that they fit."""
+        return {n: k for n, k in self.knobs.items() if n in values and k.fits(values[n])}
+
+    def _pick(self, pool: Sequence[Knob]) -> Knob:
+        return self._random.choices(pool, weights=[k.weight for k in pool])[0]
+
+    def _step(
+        self,
+        knob: Knob,
+        values: Mapping[str, Value],
+        aim: Mapping[str, float],
+        *,
+        toward: float,
+        spread: float,
+    ) -> Value:
+        """A new value: part of the way to TPE's proposal, and a random step of `spread` ranges."""
+        low, high = knob.range(self._base[knob.name])
+        here = knob.encode(values[knob.name])
+        step = self._random.gauss(0, spread * (high - low))
+        if self._results >= _FEW_RESULTS:
+            step += toward * (aim[knob.name] - here)
+        elif knob.lean and self._random.random() < _LEAN_RATE:
+            step = math.copysign(step, knob.lean)
+        # What changes next to nothing is not worth a run.
+        least = 1 if knob.whole else spread * (high - low) / 2
+        if abs(step) < least:
+            step = math.copysign(least, step)
+        if not low <= here + step <= high:
+            step = -step
+        return knob.decode(min(max(here + step, low), high), values[knob.name])
+
+    def _proposal(
+        self,
+        best: str,
+        values: Mapping[str, Value],
+        changes: Mapping[str, Value],
+        category: str,
+        why: str,
+    ) -> Proposal | None:
+        own = {n: v for n, v in changes.items() if n in self.knobs}
+        full = dict(changes) | with_companions(self.knobs, own, self._base)
+        real = {n: v for n, v in full.items() if n in values and not same_value(v, values[n])}
+        if not real:
+            return None
+        summary = ", ".join(f"{n} {_short(values[n])} → {_short(v)}" for n, v in real.items())
+        return Proposal(with_constants(best, real), f"{summary}: {why}", category, summary, real)
+
+    def _sample(self) -> dict[str, float]:
+        """Coordinates of TPE's next point. The point that is run is told apart, in `_tell`."""
+        from optuna.trial import TrialState
+
+        trial = self._study.ask(self._distributions())
+        self._study.tell(trial, state=TrialState.FAIL)
+        return {name: float(at) for name, at in trial.params.items()}
+
+    def _tell(self, values: Mapping[str, Value], val_bpb: float) -> None:
+        from optuna.trial import create_trial
+
+        spaces = self._distributions()
+        at: dict[str, float] = {}
+        for name, knob in self._usable(values).items():
+            low, high = knob.range(self._base[name])
+            at[name] = min(max(knob.encode(values[name]), low), high)
+        params = {n: round(c) if self.knobs[n].whole else c for n, c in at.items()}
+        known = {n: spaces[n] for n in params}
+        self._study.add_trial(create_trial(params=params, distributions=known, value=val_bpb))
+
+    def _distributions(self) -> "dict[str, BaseDistribution]":
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        spaces: dict[str, BaseDistribution] = {}
+        for name, knob in self.knobs.items():
+            low, high = knob.range(self._base[name])
+            if knob.whole:
+                spaces[name] = IntDistribution(round(low), round(high))
+            else:
+                spaces[name] = FloatDistribution(low, high)
+        return spaces
+
+
+def _new_study(seed: int) -> "Study":
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=6))
+
+
+def _values(source: str) -> dict[str, Value]:
+    return {name: constant.value for name, constant in read_constants(source).items()}
+
+
+def _short(value: Value) -> str:
+    return render(value).removeprefix("PROFILE.")
