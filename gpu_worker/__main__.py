@@ -1,0 +1,52 @@
+"""`python -m gpu_worker`: serve one GPU of this host, the CPU, or every GPU.
+
+Flags override the variables of the same names. `autoresearch worker` does the same.
+"""
+
+import argparse
+import signal
+import sys
+
+from pydantic import ValidationError
+
+from gpu_worker import daemon, fleet, tree
+from gpu_worker.settings import WorkerSettings
+
+
+def main(argv: list[str] | None = None) -> int:
+    given = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
+    if given.pop("leave_with_parent"):
+        tree.die_with_parent(signal.SIGTERM)
+    try:
+        settings = WorkerSettings(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"])
+            sys.stderr.write(f"{where}: {problem['msg']}\n")
+        return daemon.EXIT_CANNOT_SERVE
+    return run_worker(settings)
+
+
+def run_worker(settings: WorkerSettings) -> int:
+    """Serve what `settings.gpu` names until a signal ends it; the exit code of the process."""
+    return fleet.run_all(settings) if settings.gpu == "all" else daemon.run(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gpu_worker", description=__doc__)
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument("--gpu", help='an index, "auto", "all" or "cpu"')
+    device.add_argument("--cpu", dest="gpu", action="store_const", const="cpu", default=None)
+    parser.add_argument("--gpu-id", dest="gpu_id", help="the name in the pool (default: host:UUID)")
+    parser.add_argument("--orchestrator", help="its address")
+    parser.add_argument("--launcher", help="the command before train.py (default: uv run python)")
+    parser.add_argument("--project", help="the folder with prepare.py and its environment")
+    parser.add_argument("--drain-timeout", dest="drain_timeout", type=float, metavar="SECONDS")
+    parser.add_argument(
+        "--leave-with-parent", action="store_true", help="drain when the parent process ends"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The worker's end of a supervisor: start one ahead of time, order, tick, stop, hear the end.
+
+A restarted worker gets its link by connecting to the supervisor of a run that outlived the last
+one. What the messages mean is channel.py's; what to do about them is attempt.py's.
+"""
+
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+
+from gpu_worker import channel, tree
+from gpu_worker.channel import Message, Order, StopReason
+from gpu_worker.folders import RunFolder
+
+_HANDSHAKE_SECONDS = 2.0
+_FAREWELL_SECONDS = 10.0
+
+
+class Link:
+    """One supervisor, from the order to its end."""
+
+    def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
+        connection.settimeout(0)
+        self._connection = connection
+        self._process = process
+        self._lines = channel.Lines()
+        self._inbox: list[Message] = []
+        self.adopted = process is None
+        self._peer = process.pid if process else _peer_pid(connection)
+
+    @classmethod
+    def start(cls, lock_fd: int, errors: Path) -> "Link":
+        """A supervisor that waits for its order, and holds the GPU's lock as we do."""
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "gpu_worker.supervisor"]
+        with theirs, errors.open("ab") as stderr:
+            process = subprocess.Popen(
+                [*command, str(theirs.fileno()), str(lock_fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=(theirs.fileno(), lock_fd),
+                start_new_session=True,
+            )
+        return cls(ours, process)
+
+    @classmethod
+    def adopt(cls, folder: RunFolder) -> "tuple[Link, int] | None":
+        """The supervisor of a run that is still going on, and the GPU's lock, which it held for us.
+
+        None when there is none, or when it has a worker.
+        """
+        try:
+            connection = channel.connect(folder.socket)
+        except OSError:
+            return None
+        try:
+            connection.settimeout(_HANDSHAKE_SECONDS)
+            data, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+        except OSError:
+            descriptors = []
+        if not descriptors:
+            connection.close()
+            return None
+        link = cls(connection, None)
+        link._lines.feed(data)
+        return link, descriptors[0]
+
+    # ------------------------------------------------------------------------ to it
+
+    def order(self, order: Order) -> None:
+        # It may be larger than a socket's buffer, so this waits until it has been read.
+        self._connection.settimeout(_HANDSHAKE_SECONDS)
+        try:
+            with suppress(OSError):  # a supervisor that is dead is heard as `ended`
+                self._connection.sendall(channel.encode_order(order))
+        finally:
+            self._connection.settimeout(0)
+
+    def tick(self) -> None:
+        self._send({"tick": True})
+
+    def stop(self, reason: StopReason, *, now: bool) -> None:
+        self._send(channel.stop(reason, now=now))
+
+    def _send(self, message: Message) -> None:
+        # One that is dead or stuck does not read; the caller notices by the missing end.
+        with suppress(OSError):
+            self._connection.sendall(channel.encode(message))
+
+    def kill(self) -> None:
+        """End a supervisor that no longer does its work; its guard then ends the tree."""
+        tree.kill(self._peer, signal.SIGKILL)
+
+    # ------------------------------------------------------------------------ from it
+
+    async def hear(self) -> Message | None:
+        """The next message; None when the supervisor has gone."""
+        while not self._inbox:
+            await anyio.wait_readable(self._connection)
+            try:
+                data = self._connection.recv(65536)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                return None
+            self._inbox += self._lines.feed(data)
+        return self._inbox.pop(0)
+
+    @property
+    def alive(self) -> bool:
+        return self._process is None or self._process.poll() is None
+
+    def close(self) -> None:
+        """Let the supervisor go, one without an order ends with this, and wait until it has."""
+        self._connection.settimeout(_FAREWELL_SECONDS)
+        with self._connection, suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+            while self._connection.recv(65536):
+                pass
+        if self._process is not None:
+            self._process.wait()
+
+
+def _peer_pid(connection: socket.socket) -> int:
+    """The process that listened at the other end."""
+    credentials = connection.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid

@@ -1,0 +1,126 @@
+"""What a run's output says about its result: pure functions from bytes to values.
+
+The result is the last block of `key: value` lines after a line `---`, in the last MiB of output.
+Only `val_bpb` is needed. Output is whatever a program prints: broken UTF-8, colours, lines of any
+length and rewritten lines (`\\r`) are all read, none is trusted. The learning curve is curve.py's,
+and whether a run with a result was a success is report.py's to say.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from orchestrator import schemas
+
+WINDOW_BYTES = 1024 * 1024
+ERROR_CHARACTERS = 2000
+_BLOCK_LINES = 64
+_LINE_CHARACTERS = 1000
+_MAXIMUM = 2.0**53  # what an integer in JSON holds exactly
+
+_ANSI = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
+_LINE_END = re.compile(rb"[\r\n]+")
+_ENTRY = re.compile(r"\s*([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
+_PROGRESS = re.compile(r"^step\s+\d+.*\bloss\s*:", re.IGNORECASE)
+
+# The block's key -> the metric's name, and whether it counts things.
+_AMOUNTS = {
+    "peak_vram_mb": "peak_vram_mb",
+    "training_seconds": "training_seconds",
+    "total_tokens_M": "total_tokens_m",
+    "mfu_percent": "mfu_percent",
+    "num_params_M": "num_params_m",
+}
+_COUNTS = ("num_steps", "depth")
+
+
+@dataclass(frozen=True)
+class Output:
+    """The end of a run's output, read: metrics, or the reason why there are none."""
+
+    metrics: schemas.Metrics | None
+    problem: str | None
+    warnings: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def read(tail: bytes) -> Output:
+    """Find and check the last result block of `tail`, the last MiB of a run's output."""
+    blocks = _blocks(lines(tail))
+    if not blocks:
+        return Output(None, "train.py ended without a result block (`---`, then `val_bpb: …`)")
+    block, warnings = blocks[-1], []
+    if len(blocks) > 1:
+        warnings.append(f"train.py printed {len(blocks)} result blocks; the last one counts")
+    if "val_bpb" not in block:
+        return Output(None, "the last result block has no val_bpb", warnings, block)
+    val_bpb = _number(block["val_bpb"])
+    if val_bpb is None or val_bpb <= 0:
+        problem = f"val_bpb is {block['val_bpb'][:40]!r}: it must be a finite number above zero"
+        return Output(None, problem, warnings, block)
+    metrics = schemas.Metrics(val_bpb=val_bpb, **_others(block, warnings))
+    return Output(metrics, None, warnings, block)
+
+
+def lines(output: bytes) -> list[str]:
+    """The lines of `output` as text, colours removed, overlong ones cut, empty ones left out."""
+    pieces = _LINE_END.split(_ANSI.sub(b"", output[-WINDOW_BYTES:]))
+    texts = (piece[: 4 * _LINE_CHARACTERS].decode(errors="replace") for piece in pieces)
+    return [text[:_LINE_CHARACTERS] for text in texts if text.strip()]
+
+
+def _blocks(output: list[str]) -> list[dict[str, str]]:
+    """Every `---` with at least one entry below it, in order of appearance."""
+    starts = [index for index, line in enumerate(output) if line.rstrip() == "---"]
+    blocks = []
+    for start, end in pairwise([*starts, len(output)]):
+        entries: dict[str, str] = {}
+        for line in output[start + 1 : min(end, start + 1 + _BLOCK_LINES)]:
+            if match := _ENTRY.match(line):
+                entries.setdefault(match[1], match[2])
+        if entries:
+            blocks.append(entries)
+    return blocks
+
+
+def _number(text: str) -> float | None:
+    """A finite number, thousands separators and a percent sign allowed."""
+    try:
+        value = float(text.replace(",", "").rstrip("% "))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _others(block: dict[str, str], warnings: list[str]) -> dict[str, float | int | None]:
+    found: dict[str, float | int | None] = {}
+    for key in (*_AMOUNTS, *_COUNTS):
+        if key not in block:
+            continue
+        value = _number(block[key])
+        if value is None or not 0 <= value <= _MAXIMUM:
+            warnings.append(f"{key} is {block[key][:40]!r}, which is no usable number")
+        elif key in _COUNTS:
+            found[key] = int(value)
+        else:
+            found[_AMOUNTS[key]] = value
+    return found
+
+
+def failure(tail: bytes) -> str:
+    """The last words of a run that failed: its last traceback or FAIL line, else its last lines.
+
+    At most ERROR_CHARACTERS characters, the end of them if there were more.
+    """
+    output = [line for line in lines(tail[-64 * 1024 :]) if not _PROGRESS.match(line)]
+    start = max(0, len(output) - 20)
+    for index, line in enumerate(output):
+        if line.startswith(("Traceback (most recent call last)", "FAIL")):
+            start = index
+    return "\n".join(output[start:])[-ERROR_CHARACTERS:]
+
+
+def out_of_gpu_memory(tail: bytes) -> bool:
+    text = tail[-64 * 1024 :]
+    return b"CUDA out of memory" in text or b"OutOfMemoryError" in text

@@ -1,0 +1,253 @@
+"""One run's own small process: it owns the run's tree, log, deadline and the GPU's lock.
+
+The worker starts it ahead of time, `python -m gpu_worker.supervisor CHANNEL_FD LOCK_FD`, and gives
+it an order when there is a job; without one it ends with its worker. It outlives the worker that
+started it: for one lease a new worker may connect to its socket and go on with the run. It judges
+nothing: what it saw goes into `result.json` for the worker to report.
+
+Standard library only, one thread, one loop.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from fcntl import F_SETFD, FD_CLOEXEC, fcntl
+from pathlib import Path
+
+from gpu_worker import channel, durable, tree
+from gpu_worker.channel import EndReason, Message, Order, Result, StopReason
+from gpu_worker.folders import RunFolder
+from gpu_worker.output import CappedLog
+
+_PIPE_BYTES = 1024 * 1024  # what a run may print while the supervisor is busy
+_F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on, but not on every libc
+
+
+class Supervisor:
+    """A run from its first byte to the end of its last process."""
+
+    def __init__(self, order: Order, worker: socket.socket, lock_fd: int) -> None:
+        self._order = order
+        self._lock_fd = lock_fd
+        self._folder = RunFolder(Path(order.folder))
+        self._log = CappedLog(self._folder.log, order.log_limit_bytes)
+        self._selector = selectors.DefaultSelector()
+        self._worker: socket.socket | None = None
+        self._reason: EndReason | None = None
+        self._stop_reason: StopReason | None = None
+        self._kill_at = float("inf")
+        self._unkillable: list[int] = []
+        self._statuses: dict[int, int] = {}
+        self._info = b""
+        self._oom_kills = oom_kills()
+        self._listener = channel.listen(self._folder.socket)
+        self._watch(self._listener.fileno(), self._accept)
+        self._take(worker)
+
+    def run(self) -> None:
+        self._catch_signals()
+        self._start()
+        while self._guard not in self._statuses and not self._unkillable:
+            for key, _ in self._selector.select(self._seconds_to_wait()):
+                key.data()
+            self._look_at_the_clock()
+        self._finish()
+
+    def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, action)
+
+    # ------------------------------------------------------------------------ the run
+
+    def _catch_signals(self) -> None:
+        """SIGCHLD wakes the loop. Signals of a terminal are the worker's to interpret."""
+        self._wake, wake_end = os.pipe()
+        os.set_blocking(wake_end, False)
+        signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._stop("terminated", kill_after=0))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._watch(self._wake, self._on_signal)
+
+    def _on_signal(self) -> None:
+        os.read(self._wake, 4096)
+        tree.reap(self._statuses)
+
+    def _start(self) -> None:
+        self._output, output_end = os.pipe()
+        information, information_end = os.pipe()
+        with suppress(OSError):  # the system's limit for pipes may be lower; 64 KiB work as well
+            fcntl(output_end, _F_SETPIPE_SZ, _PIPE_BYTES)
+        os.set_blocking(self._output, False)
+        order = self._order
+        command = tree.Command(
+            argv=order.argv,
+            env=order.env,
+            cwd=order.workspace,
+            isolation=order.isolation,
+            output_fd=output_end,
+            info_fd=information_end,
+            lock_fd=self._lock_fd,
+        )
+        self._note("started")
+        self._started = time.monotonic()
+        self._deadline = self._started + order.deadline_seconds
+        self._guard = tree.start(command)
+        os.close(output_end)
+        os.close(information_end)
+        self._watch(self._output, self._read_output)
+        self._watch(information, lambda: self._read_information(information))
+        self._tell({"event": "started"})
+
+    def _note(self, event: str) -> None:
+        try:
+            durable.note(Path(self._order.journal), event, self._order.run, self._order.lock)
+        except OSError as error:  # a full disk must not cost the run
+            self._log.error = f"the journal could not be written: {error.strerror}"
+
+    def _read_output(self) -> None:
+        try:
+            data = os.read(self._output, _PIPE_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._log.write(data)
+        else:
+            self._selector.unregister(self._output)
+
+    def _read_information(self, descriptor: int) -> None:
+        data = os.read(descriptor, 4096)
+        self._info += data
+        if not data:
+            self._selector.unregister(descriptor)
+
+    # ------------------------------------------------------------------------ its worker
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        if self._worker is not None:
+            connection.sendall(channel.encode({"event": "busy"}))
+            connection.close()
+            return
+        # The lock goes along: the new worker holds it from now on as the first one did.
+        socket.send_fds(connection, [channel.encode({"event": "hello"})], [self._lock_fd])
+        self._take(connection)
+
+    def _take(self, worker: socket.socket) -> None:
+        worker.settimeout(0)
+        self._worker = worker
+        self._lines = channel.Lines()
+        self._heard = time.monotonic()
+        self._watch(worker.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        try:
+            data = worker.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(worker.fileno())
+            worker.close()
+            self._worker = None
+            return
+        self._heard = time.monotonic()
+        for message in self._lines.feed(data):
+            if "stop" in message:
+                self._stop_reason = self._stop_reason or message["stop"]
+                self._stop("stopped", 0 if message["now"] else self._order.kill_after_seconds)
+
+    def _tell(self, message: Message) -> None:
+        if self._worker is not None:
+            # A worker that cannot listen reads result.json, or comes again.
+            with suppress(OSError):
+                self._worker.sendall(channel.encode(message))
+
+    # ------------------------------------------------------------------------ its end
+
+    def _seconds_to_wait(self) -> float:
+        lease_ends = self._heard + self._order.lease_seconds
+        moment = self._kill_at if self._reason else min(self._deadline, lease_ends)
+        return max(0.0, min(moment - time.monotonic(), 60.0))
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        if self._reason is None:
+            if now >= self._deadline:
+                self._stop("deadline", self._order.kill_after_seconds)
+            elif now >= self._heard + self._order.lease_seconds:
+                # Somebody else may be given the run from now on: no time for a polite end.
+                self._stop("orphaned", kill_after=0)
+        if now >= self._kill_at:
+            self._unkillable = tree.kill_descendants(self._statuses)
+
+    def _stop(self, reason: EndReason, kill_after: float) -> None:
+        """SIGTERM to the run's process group, SIGKILL to all of it `kill_after` seconds later."""
+        if self._reason is None:
+            self._reason = reason
+            leader = tree.group_leader(self._info)
+            if leader is None:
+                kill_after = 0
+            elif kill_after > 0:
+                tree.kill_group(leader, signal.SIGTERM)
+        self._kill_at = min(self._kill_at, time.monotonic() + kill_after)
+
+    def _finish(self) -> None:
+        self._unkillable = self._unkillable or tree.kill_descendants(self._statuses)
+        ended = time.monotonic()
+        self._note("ended")
+        self._drain_output()
+        self._log.finish()
+        status = self._statuses.get(self._guard)
+        result = Result(
+            reason=self._reason or "exited",
+            exit_code=None if status is None else tree.exit_code(status),
+            seconds=ended - self._started,
+            ended=ended,
+            stop=self._stop_reason,
+            oom_kills=oom_kills() - self._oom_kills,
+            dropped_bytes=self._log.dropped,
+            problem=self._log.error,
+            unkillable=self._unkillable,
+        )
+        # Before the disk has it: the next run need not wait for that, and with a full disk the
+        # worker that listens is the only one to learn the end.
+        self._tell({"event": "ended", "result": result.to_json().decode()})
+        self._log.close()
+        durable.write_durably(self._folder.result, result.to_json())
+
+    def _drain_output(self) -> None:
+        """What was still in the pipe. All its writers are dead, so it ends or runs dry."""
+        with suppress(BlockingIOError):
+            while data := os.read(self._output, _PIPE_BYTES):
+                self._log.write(data)
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since the host started."""
+    for line in Path("/proc/vmstat").read_text().splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0
+
+
+def main() -> None:
+    worker = socket.socket(fileno=int(sys.argv[1]))
+    lock_fd = int(sys.argv[2])
+    fcntl(lock_fd, F_SETFD, FD_CLOEXEC)  # the guard keeps the lock, the launcher must not
+    tree.become_subreaper()
+    order = channel.receive_order(worker)
+    if order is not None:
+        Supervisor(order, worker, lock_fd).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""A run's workspace: train.py from the agent, prepare.py of the hash that its tag pinned.
+
+Nothing else of a commit gets here, and a file whose hash is not the promised one stops the run
+before it starts. Also the environment that runs and checks get.
+"""
+
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+
+import anyio
+
+from gpu_worker import durable
+from gpu_worker.client import Client, Refused
+from gpu_worker.folders import RunFolder, WorkerFolder
+from gpu_worker.settings import WorkerSettings
+from orchestrator import schemas
+
+# By this a run that lost its supervisor is found: the folder is unique to the attempt on its host.
+MARKER = "AUTORESEARCH_WORKSPACE"
+
+_SECRETS = ("AUTORESEARCH_TOKEN", "REDIS_URL")
+
+
+class WorkspaceError(Exception):
+    """The run cannot start here; that is no fault of its train.py."""
+
+
+async def build(job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: Client) -> None:
+    """Lay out everything before the order. Raises WorkspaceError."""
+    source = job.train_py.encode()
+    if sha256(source) != job.source_sha256:
+        raise WorkspaceError("train.py arrived with another hash than it was submitted with")
+    try:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(run.path)
+        run.workspace.mkdir(parents=True)
+        (run.workspace / "train.py").write_bytes(source)
+        if job.prepare_sha256 is not None:
+            prepare = await _prepare_py(job, folder, client)
+            (run.workspace / "prepare.py").write_bytes(prepare)
+        run.job.write_text(job.model_dump_json())
+    except OSError as error:
+        raise WorkspaceError(f"the workspace could not be written: {error}") from error
+
+
+async def _prepare_py(job: schemas.Job, folder: WorkerFolder, client: Client) -> bytes:
+    """The pinned prepare.py, from the cache or the orchestrator, its hash checked either way."""
+    wanted = job.prepare_sha256 or ""
+    cached = folder.prepare(wanted)
+    if cached.exists() and sha256(content := cached.read_bytes()) == wanted:
+        return content
+    # The lease is not renewed meanwhile, so there is less than a lease for it.
+    with anyio.move_on_after(job.lease_seconds / 2):
+        try:
+            content = await client.persist(lambda: client.prepare_py(wanted))
+        except Refused as error:
+            raise WorkspaceError(f"the tag's prepare.py cannot be had: {error}") from error
+        if sha256(content) != wanted:
+            raise WorkspaceError(
+                f"the tag pinned prepare.py {wanted[:12]}, what came is {sha256(content)[:12]}"
+            )
+        durable.write_durably(cached, content)
+        return content
+    raise WorkspaceError("the tag's prepare.py could not be fetched in time")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def base_environment(settings: WorkerSettings, visible_device: str) -> dict[str, str]:
+    """What checks and runs have in common: ours, without secrets, with the one device.
+
+    `visible_device` is a GPU's UUID, or empty for none.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    env["CUDA_VISIBLE_DEVICES"] = visible_device
+    env["PYTHONUNBUFFERED"] = "1"
+    if settings.cache is not None:
+        env["AUTORESEARCH_CACHE"] = str(settings.cache)
+    return env
+
+
+def run_environment(base: dict[str, str], job: schemas.Job, run: RunFolder) -> dict[str, str]:
+    return base | {
+        "AUTORESEARCH_TIME_BUDGET": f"{job.time_budget_seconds:g}",
+        "AUTORESEARCH_SEED": str(job.seed),
+        "AUTORESEARCH_RUN": run.run,
+        MARKER: str(run.workspace),
+    }

@@ -1,0 +1,151 @@
+"""Real worker processes against a stub orchestrator, and a look at which of them are alive."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpu_worker import isolation, tree
+from gpu_worker.folders import RunFolder, WorkerFolder
+from orchestrator.settings import HomePaths
+from tests.worker.stub import Stub
+
+GPU_ID = "test-host:cpu"
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    stub = Stub()
+    stub.start()
+    yield stub
+    stub.stop()
+    assert stub.wrong == []
+
+
+class Host:
+    """A host's home folder and the worker processes on it."""
+
+    def __init__(self, home: Path, stub: Stub) -> None:
+        self.home = home
+        self.stub = stub
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str, **variables: Any) -> subprocess.Popen[bytes]:
+        """Start a worker on the CPU; settings as `drain_timeout=1`."""
+        settings = {
+            "home": self.home,
+            "orchestrator": self.stub.url,
+            "launcher": sys.executable,
+            "lock_dir": self.home / "locks",
+            "gpu_id": GPU_ID,
+            "gpu": "cpu",
+            "check": "0",
+            "free_space_bytes": "0",
+            "kill_after_seconds": "1",
+            "claim_wait_seconds": "5",
+            **variables,
+        }
+        env = os.environ | {f"AUTORESEARCH_{k.upper()}": str(v) for k, v in settings.items()}
+        with (self.home / "worker.err").open("ab") as stderr:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "gpu_worker", *arguments],
+                env=env,
+                stderr=stderr,
+                cwd=self.home,
+                start_new_session=True,
+            )
+        self.workers.append(worker)
+        return worker
+
+    @property
+    def said(self) -> str:
+        return (self.home / "worker.err").read_text()
+
+    @property
+    def folder(self) -> WorkerFolder:
+        return WorkerFolder(HomePaths(self.home).worker_dir(GPU_ID))
+
+    def run_folder(self, run: str) -> RunFolder:
+        experiment, _, epoch = run.rpartition(".")
+        return self.folder.run(experiment, int(epoch))
+
+    def processes(self) -> dict[int, str]:
+        """Every living process of this home (workers, supervisors, runs) with its command line."""
+        return self._carrying("AUTORESEARCH_HOME", str(self.home))
+
+    def processes_of(self, run: str) -> dict[int, str]:
+        """Those of one run."""
+        return self._carrying("AUTORESEARCH_WORKSPACE", str(self.run_folder(run).workspace))
+
+    def supervisor_of(self, run: str) -> int:
+        """The supervisor that listens for the run's next worker; its guard has the same name."""
+        found = [p for p, c in self.processes().items() if "gpu_worker.supervisor" in c]
+        below = {pid: set(tree.descendants(pid)) for pid in found}
+        of_run = set(self.processes_of(run))
+        return min((p for p in found if below[p] & of_run), key=lambda pid: -len(below[pid]))
+
+    @staticmethod
+    def _carrying(variable: str, value: str) -> dict[int, str]:
+        marker, found = f"{variable}={value}".encode(), {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                if marker in (entry / "environ").read_bytes().split(b"\0"):
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found[int(entry.name)] = line.decode()
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture
+def host(tmp_path: Path, stub: Stub) -> Iterator[Host]:
+    host = Host(tmp_path, stub)
+    yield host
+    tree.sweep("AUTORESEARCH_HOME", str(tmp_path))
+    for worker in host.workers:
+        worker.wait()
+
+
+@pytest.fixture(params=["bwrap", "direct"])
+def walls(request: pytest.FixtureRequest) -> str:
+    """Both kinds of isolation, where the host has both."""
+    if request.param == "bwrap" and isolation.choose("auto")[0] != "bwrap":
+        pytest.skip("no bubblewrap here")
+    return str(request.param)
+
+
+def eventually(what: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """Wait until `what()` is true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return found
+
+
+def end(worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
+    """Signal a worker and wait for its exit code."""
+    worker.send_signal(number)
+    return worker.wait(timeout=15)
+
+
+BLOCK = """
+print('---')
+print('val_bpb: 1.234500')
+print('training_seconds: 0.1')
+print('total_seconds: 0.2')
+print('peak_vram_mb: 100.5')
+print('mfu_percent: 12.50')
+print('total_tokens_M: 1.5')
+print('num_steps: 10')
+print('num_params_M: 0.3')
+print('depth: 2')
+"""
