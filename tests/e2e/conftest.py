@@ -15,10 +15,11 @@ import pytest
 
 # What a stub does is chosen in its first lines; the rest is a short training's output.
 STUB = """
-import os, sys, time
+import sys, time
 SECONDS, BPB = {seconds}, {bpb}
 for step in range(4):
-    print(f"\\rstep {{step:05d}} ({{25.0 * step:5.1f}}%) | loss: {{9 - step}}.0 | ", end="", flush=True)
+    sys.stdout.write(f"\\rstep {{step:05d}} ({{25.0 * step:5.1f}}%) | loss: {{9 - step}}.0 | ")
+    sys.stdout.flush()
     time.sleep(SECONDS / 4)
 print("\\n---")
 print(f"val_bpb: {{BPB:.6f}}")

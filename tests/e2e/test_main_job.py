@@ -1,4 +1,4 @@
-"""The main job through real processes: submit, train, decide; many at once; kill -9 of each part."""
+"""The main job through real processes: submit, train, decide; many at once; kill -9 of parts."""
 
 import itertools
 import os
@@ -93,10 +93,10 @@ def events_of(home: Path) -> Counter[str]:
 
 def test_a_worker_killed_in_a_run_adopts_it_when_it_restarts(system: System) -> None:
     """kill -9, restart: the same attempt goes on to its verdict; nothing ran twice."""
-    system.serve()
+    system.serve(AUTORESEARCH_LEASE_SECONDS="20")  # a worker takes a while to start
     worker = system.worker()
     system.post("/api/experiment/setup", tag="t")
-    experiment_id = system.submit(stub(0.9, 3))
+    experiment_id = system.submit(stub(0.9, 6))
     eventually(lambda: system.get(f"/api/experiment/{experiment_id}")["curve"], what="the run")
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
@@ -111,7 +111,7 @@ def test_a_worker_killed_for_good_loses_its_run_to_another(system: System) -> No
     system.serve()
     worker = system.worker()
     system.post("/api/experiment/setup", tag="t")
-    experiment_id = system.submit(stub(0.9, 6))
+    experiment_id = system.submit(stub(0.9, 4))
     eventually(lambda: system.get(f"/api/experiment/{experiment_id}")["curve"], what="the run")
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
