@@ -74,14 +74,14 @@ class Profile:
     depth: int  # from here on defaults, which train.py may change
     device_batch_size: int  # rows in one forward pass
     total_batch_size: int  # tokens in one optimizer step
-    compile: bool
+    compile: bool  # off where compiling fails (old cards) or lasts longer than it saves
 
 
 # Big first: the first one that the GPU's memory reaches is taken.
 PROFILES = (
     Profile("80gb", 70, 2048, 40 * 2**19, 8, 128, 2**19, compile=True),
     Profile("40gb", 38, 2048, 40 * 2**19, 8, 64, 2**19, compile=True),
-    Profile("24gb", 20, 2048, 10 * 2**19, 8, 4, 2**17, compile=True),
+    Profile("24gb", 20, 2048, 10 * 2**19, 8, 8, 2**17, compile=True),
     Profile("small", 0, 2048, 2 * 2**19, 4, 2, 2**16, compile=False),
     Profile("cpu", None, 256, 2**16, 2, 8, 2**11, compile=False),
 )
@@ -415,7 +415,9 @@ class TokenDocuments:
                     ids.insert(0, bos)
                     yield ids
             if not found:  # or an endless stream of nothing would hang
-                raise PrepareError("The data holds no text. `prepare.py --force` starts anew.")
+                raise PrepareError(
+                    "The data holds no text. `uv run prepare.py --force` starts anew."
+                )
 
 
 def device_batches(
@@ -616,7 +618,7 @@ def download(
             stop.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 (jitter is no secret)
     try:
         readable = "text" in pq.read_schema(part).names
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OSError):
         readable = False
     if not readable:  # a proxy's error page, for one
         part.unlink()
@@ -653,7 +655,8 @@ def download_all(names: Sequence[str], folder: Path) -> None:
                     say(f"\rclimbmix: {finished} of {len(names)} shards, {size:,.0f} MB ", end="")
         finally:
             stop.set()
-    say()
+            if terminal:
+                say()
 
 
 def hub_trouble() -> str | None:
@@ -895,7 +898,7 @@ def prepare_text(held: Manifest | None, source: str, *, force: bool) -> None:
             "that are climbmix's (needs the network); --force removes them."
         )
     if source != "offline" and not Path(source).exists():
-        raise PrepareError(f"There is no {source}. Besides paths, climbmix and offline are sources.")
+        raise PrepareError(f"There is no {source}. Apart from paths: climbmix or offline.")
     say(f"data: collecting text ({source})")
     if source != "offline" and (Path(source) / VALIDATION_SHARD).is_file():
         copy_shards(Path(source))
@@ -1017,6 +1020,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(json.dumps(report))
         return 0 if report["ok"] else 1
     try:
+        active_profile()  # a wrong setting is reported now, not when training starts
+        time_budget()
         with alone():
             prepare_data(args.source, args.num_shards, force=args.force)
             prepare_tokenizer()

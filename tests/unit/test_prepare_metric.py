@@ -1,0 +1,163 @@
+"""Bits per byte: what evaluate_bpb measures, against slow references."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import prepare
+from prepare import Tokenizer, evaluate_bpb, pack_rows
+
+CONTEXT = 16
+TEXTS = [
+    f"{i}: the quick brown fox, größer als {i * i} " + "jumps over it; " * (i % 6)
+    for i in range(60)
+]
+
+
+@pytest.fixture(autouse=True)
+def corpus(tmp_path, monkeypatch) -> None:
+    """A small cache on the CPU; the profile asks for 20 rows of 16 tokens."""
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(prepare, "pick_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(prepare, "MAX_SEQ_LEN", CONTEXT)
+    monkeypatch.setattr(prepare, "EVAL_TOKENS", 20 * CONTEXT)
+    prepare.say_once.cache_clear()
+    prepare.write_shards("offline", ["to train on"], TEXTS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(iter(TEXTS * 10), vocab_size=340)
+
+
+@pytest.fixture(scope="module")
+def other_tokenizer() -> Tokenizer:
+    return Tokenizer.train(iter(TEXTS * 10), vocab_size=270)
+
+
+def hashed_loss(x, y, reduction):
+    """A stand-in for a model: nats that depend on both tokens."""
+    assert reduction == "none"
+    return (x * 31 + y * 17) % 97 / 13
+
+
+def brute_force(tokenizer: Tokenizer, rows: int) -> float:
+    """The definition, one target at a time, in Python's floats."""
+    documents = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in prepared_texts()]
+    nats, size = 0.0, 0
+    for row in itertools.islice(pack_rows(documents, CONTEXT + 1), rows):
+        for token, target in itertools.pairwise(row):
+            if target < tokenizer.vocab_size - 4:
+                nats += (token * 31 + target * 17) % 97 / 13
+                size += len(tokenizer._encoding.decode_single_token_bytes(target))
+    return nats / (math.log(2) * size)
+
+
+def prepared_texts() -> list[str]:
+    (path,) = prepare.Manifest.require().paths("val")
+    return [text for texts in prepare.read_texts(path) for text in texts]
+
+
+def test_bpb_equals_the_definition_evaluated_in_a_loop(tokenizer):
+    """Sum of nats over ln 2 times the sum of bytes, over every target that stands for text."""
+    assert evaluate_bpb(hashed_loss, tokenizer, 4) == pytest.approx(
+        brute_force(tokenizer, 20), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 20, 64])
+def test_bpb_does_not_depend_on_the_batch_size(tokenizer, batch_size):
+    """20 rows, in batches that do or do not divide them: the filled-up last batch counts once."""
+    expected = evaluate_bpb(hashed_loss, tokenizer, 5)
+    assert evaluate_bpb(hashed_loss, tokenizer, batch_size) == pytest.approx(expected, rel=1e-12)
+
+
+def test_every_batch_has_the_same_shape(tokenizer):
+    """A compiled model must not be compiled anew for a smaller last batch."""
+    shapes = []
+
+    def model(x, y, reduction):
+        shapes.append((x.shape, y.shape))
+        return hashed_loss(x, y, reduction)
+
+    evaluate_bpb(model, tokenizer, 7)
+    assert shapes == [((7, CONTEXT), (7, CONTEXT))] * 3
+
+
+def test_bpb_does_not_depend_on_the_tokenizer(tokenizer, other_tokenizer):
+    """A model to which all 256 bytes are equally likely needs 8 bits a byte, in any vocabulary."""
+    for each in (tokenizer, other_tokenizer):
+
+        def model(_x, y, reduction, sizes=each.token_bytes):
+            return sizes[y] * math.log(256)
+
+        assert evaluate_bpb(model, each, 4) == pytest.approx(8.0, rel=1e-6)
+
+
+def test_special_tokens_count_in_neither_sum(tokenizer):
+    """Whatever a model loses on a document's beginning, even everything, changes nothing."""
+
+    def hopeless_at_specials(x, y, reduction):
+        losses = hashed_loss(x, y, reduction)
+        return torch.where(y >= tokenizer.vocab_size - 4, math.inf, losses)
+
+    expected = evaluate_bpb(hashed_loss, tokenizer, 4)
+    assert evaluate_bpb(hopeless_at_specials, tokenizer, 4) == expected
+
+
+def test_losses_may_come_flat(tokenizer):
+    """[B·T] is as good as [B, T]."""
+
+    def flat(x, y, reduction):
+        return hashed_loss(x, y, reduction).flatten()
+
+    assert evaluate_bpb(flat, tokenizer, 3) == evaluate_bpb(hashed_loss, tokenizer, 3)
+
+
+def test_sums_are_kept_in_float64(tokenizer):
+    """Small losses next to a huge one still count; a sum in float32 would swallow them."""
+
+    def model(rest):
+        def losses(_x, y, reduction):
+            nats = torch.full(y.shape, rest)
+            nats[0, 0] = 2.0**30
+            return nats
+
+        return losses
+
+    assert evaluate_bpb(model(0.01), tokenizer, 20) > evaluate_bpb(model(0.0), tokenizer, 20)
+
+
+def test_no_gradient_is_recorded(tokenizer):
+    """Evaluation needs no memory for a backward pass, whatever the model's mode."""
+    weight = torch.ones((), requires_grad=True)
+
+    def model(x, y, reduction):
+        losses = hashed_loss(x, y, reduction) * weight
+        assert not losses.requires_grad
+        return losses
+
+    evaluate_bpb(model, tokenizer, 4)
+
+
+def test_a_small_validation_shard_is_read_once_and_that_is_said_once(
+    tokenizer, monkeypatch, capsys
+):
+    """Never more than one pass: the result is the same for all batch sizes, and so is the text."""
+    monkeypatch.setattr(prepare, "EVAL_TOKENS", 10**9)
+    rows = len(list(pack_rows(prepare.TokenDocuments(tokenizer, "val", 1), CONTEXT + 1)))
+    expected = brute_force(tokenizer, rows)
+    for batch_size in (1, 8, 13):
+        assert evaluate_bpb(hashed_loss, tokenizer, batch_size) == pytest.approx(expected, rel=1e-6)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{rows * CONTEXT:,} tokens" in line
+
+
+def test_a_shard_without_one_row_is_an_error(tokenizer, monkeypatch):
+    """Nothing to measure on must not be a number."""
+    monkeypatch.setattr(prepare, "MAX_SEQ_LEN", 10**6)
+    monkeypatch.setattr(prepare, "EVAL_TOKENS", 10**7)
+    with pytest.raises(prepare.PrepareError, match="no row"):
+        evaluate_bpb(hashed_loss, tokenizer, 1)

@@ -1,0 +1,169 @@
+"""Packing documents into rows, and the dataloader that turns rows into batches."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import prepare
+from prepare import Tokenizer, make_dataloader, pack_rows
+
+CPU = torch.device("cpu")
+STRIDE = 1000  # token = document * STRIDE + place in it, so that every token tells where it is from
+
+lengths = st.lists(st.integers(1, 40), max_size=60)
+row_sizes = st.integers(2, 20)
+buffer_sizes = st.integers(1, 12)
+
+
+def documents(sizes: list[int]) -> list[list[int]]:
+    return [[i * STRIDE + at for at in range(n)] for i, n in enumerate(sizes)]
+
+
+def naive_rows(docs: list[list[int]], row_tokens: int, buffer_size: int) -> list[list[int]]:
+    """The packing rule in its most literal form: look at every waiting document each time."""
+    source, waiting, rows, row = iter(docs), [], [], []
+    while True:
+        waiting += itertools.islice(source, buffer_size - len(waiting))
+        if not waiting:
+            return rows
+        room = row_tokens - len(row)
+        fitting = [d for d in waiting if len(d) <= room]
+        chosen = max(fitting, key=len) if fitting else min(waiting, key=len)
+        waiting.remove(chosen)
+        row += chosen[:room]
+        if len(row) == row_tokens:
+            rows.append(row)
+            row = []
+
+
+@given(lengths, row_sizes, buffer_sizes)
+def test_rows_are_full_and_start_with_a_document(sizes, row_tokens, buffer_size):
+    """No padding: every row has exactly the asked length, and its first token begins a document."""
+    for row in pack_rows(documents(sizes), row_tokens, buffer_size):
+        assert len(row) == row_tokens
+        assert row[0] % STRIDE == 0
+
+
+@given(lengths, row_sizes, buffer_sizes)
+def test_nothing_is_lost_but_crops_and_the_last_incomplete_row(sizes, row_tokens, buffer_size):
+    """Rows are made of whole documents; only a row's last one may be cut, and none comes twice."""
+    placed: dict[int, int] = {}
+    for row in pack_rows(documents(sizes), row_tokens, buffer_size):
+        pieces = [list(g) for _, g in itertools.groupby(row, lambda token: token // STRIDE)]
+        for piece in pieces:
+            document = piece[0] // STRIDE
+            assert document not in placed
+            assert piece == [document * STRIDE + at for at in range(len(piece))]
+            placed[document] = len(piece)
+        assert all(placed[p[0] // STRIDE] == sizes[p[0] // STRIDE] for p in pieces[:-1])
+    missing = [size for document, size in enumerate(sizes) if document not in placed]
+    assert sum(missing) < row_tokens
+
+
+@given(lengths, row_sizes, buffer_sizes)
+def test_packing_equals_the_literal_rule(sizes, row_tokens, buffer_size):
+    """The sorted list and its bisections choose what a scan of all waiting documents chooses."""
+    docs = documents(sizes)
+    assert list(pack_rows(docs, row_tokens, buffer_size)) == naive_rows(
+        docs, row_tokens, buffer_size
+    )
+
+
+def test_packing_reads_no_further_ahead_than_its_buffer():
+    """An endless stream can be packed, and only the buffer's documents are held."""
+    taken = itertools.count()
+    rows = pack_rows(([next(taken)] for _ in itertools.repeat(None)), 4, buffer_size=10)
+    assert [next(rows) for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert next(taken) <= 12 + 10
+
+
+@pytest.fixture
+def tokenizer(tmp_path, monkeypatch) -> Tokenizer:
+    """A cache with 30 documents to train on and 10 to validate, and a tokenizer of 280 tokens."""
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path))
+    train = [f"train {i} " + "the cat sat on the mat " * (i % 7 + 1) for i in range(30)]
+    validation = [f"held {i} " + "a dog ran in the fog " * (i % 5 + 1) for i in range(10)]
+    prepare.write_shards("offline", train, validation)
+    return Tokenizer.train(iter(train * 20), vocab_size=280)
+
+
+def test_batches_are_rows_and_the_same_one_token_on(tokenizer):
+    """x and y are int64 [B, T]; y is x one token later; each row starts with BOS."""
+    x, y, epoch = next(make_dataloader(tokenizer, 4, 16, "train", CPU))
+    assert x.shape == y.shape == (4, 16)
+    assert x.dtype == y.dtype == torch.int64
+    assert epoch >= 1
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    assert (x[:, 0] == tokenizer.bos_id).all()
+
+
+def test_rows_do_not_depend_on_the_batch_size(tokenizer):
+    """One batch of twelve rows holds what four batches of three hold."""
+    large = next(make_dataloader(tokenizer, 12, 16, "train", CPU))[0]
+    small = itertools.islice(make_dataloader(tokenizer, 3, 16, "train", CPU), 4)
+    assert torch.equal(large, torch.cat([x for x, _, _ in small]))
+
+
+def test_the_loader_goes_on_forever_and_counts_epochs(tokenizer):
+    """Many passes over 30 documents: the epoch rises by one at a time."""
+    loader = make_dataloader(tokenizer, 8, 64, "train", CPU)
+    epochs = [epoch for _, _, epoch in itertools.islice(loader, 60)]
+    steps = [after - before for before, after in itertools.pairwise(epochs)]
+    assert set(steps) == {0, 1}
+
+
+def test_a_batch_stays_as_it_is_when_the_next_one_comes(tokenizer):
+    """A consumer may keep batches: memory that it was given is not written to again."""
+    loader = make_dataloader(tokenizer, 2, 16, "train", CPU)
+    kept = [next(loader)[:2] for _ in range(5)]
+    copies = [(x.clone(), y.clone()) for x, y in kept]
+    for _ in range(5):
+        next(loader)
+    for (x, y), (x_copy, y_copy) in zip(kept, copies, strict=True):
+        assert torch.equal(x, x_copy)
+        assert torch.equal(y, y_copy)
+
+
+def test_each_split_reads_its_own_shards(tokenizer):
+    """Text of the validation shard appears in no training batch, and the other way round."""
+    for split, own, other in (("train", "train", "held"), ("val", "held", "train")):
+        loader = make_dataloader(tokenizer, 8, 64, split, CPU)
+        rows = [row for x, _, _ in itertools.islice(loader, 20) for row in x.tolist()]
+        text = " ".join(tokenizer.decode(row) for row in rows)
+        assert own in text
+        assert other not in text
+
+
+def test_an_unprepared_cache_is_an_error_that_says_what_to_do(tokenizer, tmp_path, monkeypatch):
+    """The loader fails when it is made, not at the first batch, and names the command."""
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(prepare.PrepareError, match=r"Run `uv run prepare\.py`"):
+        make_dataloader(tokenizer, 2, 16, "train", CPU)
+
+
+def test_data_without_text_ends_instead_of_spinning(tokenizer):
+    """An endless loader over nothing would hang a worker until its budget is over."""
+    prepare.write_shards("offline", [""], [""])
+    with pytest.raises(prepare.PrepareError, match="no text"):
+        next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_buffers_are_not_overwritten_while_they_are_copied(tokenizer):
+    """With the GPU far behind, its batches still equal those made on the CPU."""
+    gpu = torch.device("cuda")
+    slow = torch.randn(4096, 4096, device=gpu)
+    on_gpu = make_dataloader(tokenizer, 64, 512, "train", gpu)
+    on_cpu = make_dataloader(tokenizer, 64, 512, "train", CPU)
+    batches = []
+    for _ in range(20):
+        for _ in range(5):
+            slow = slow @ slow / 64
+        batches.append(next(on_gpu)[:2])
+    for (x, y), (x_cpu, y_cpu, _) in zip(batches, on_cpu, strict=False):
+        assert torch.equal(x.cpu(), x_cpu)
+        assert torch.equal(y.cpu(), y_cpu)
