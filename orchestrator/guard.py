@@ -45,7 +45,7 @@ class Guard:
         self._token = settings.token.get_secret_value() if settings.token else None
         self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts)
         if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - every address has no name
-            self._hosts |= {settings.host}
+            self._hosts |= {settings.host.lower(), f"[{settings.host.lower()}]"}
         self._error_response = error_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -98,6 +98,11 @@ class HomePaths:
     def curve(self, tag: str, experiment_id: str) -> Path:
         return self.run_dir(tag, experiment_id) / "curve.json"
 
+    # What the processes that `up` and `demo` start have to say.
+    @property
+    def logs_dir(self) -> Path:
+        return self.home / "logs"
+
     # The worker's side, one folder a GPU.
     def worker_dir(self, gpu_id: str) -> Path:
         safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in gpu_id)

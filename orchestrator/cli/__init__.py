@@ -19,23 +19,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from typer.main import get_command
 
     from orchestrator.cli.app import app
-    from orchestrator.cli.errors import CommandError
+    from orchestrator.cli.errors import INTERRUPTED, USAGE, CommandError
 
     args = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in args
     try:
         # Standing alone, typer explains a usage error itself; for --json the error is wanted.
-        code = get_command(app).main(args, "autoresearch", standalone_mode=not as_json)
-        return code if isinstance(code, int) else 0
+        code = get_command(app).main(args, "autoresearch", standalone_mode=not as_json) or 0
+        return fail("interrupted", code, as_json=True) if code == INTERRUPTED else int(code)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except UsageError as error:
-        return fail(error.format_message(), 2, as_json=as_json)
+        return fail(error.format_message(), USAGE, as_json=as_json)
     except CommandError as error:
         return fail(error.message, error.exit_code, as_json=as_json, **error.extra)
     except SetupError as error:
-        return fail(error.message, 2, as_json=as_json)
+        return fail(error.message, USAGE, as_json=as_json)
     except AutoresearchError as error:
         return fail(error.message, 1, as_json=as_json)
     except KeyboardInterrupt:
-        return fail("interrupted", 130, as_json=as_json)
+        return fail("interrupted", INTERRUPTED, as_json=as_json)

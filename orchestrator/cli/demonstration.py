@@ -53,7 +53,7 @@ class Demonstration:
             agent = Agent(plan.baseline, plan.seed)
         except (NothingLeftError, SyntaxError) as error:
             raise ConfigError(f"this train.py cannot be tuned: {error}") from error
-        self._system = System(settings, workers, self._say, self._hear)
+        self._system = System(settings, workers, self._say, self._hear, logs_as="demo-")
         token = settings.token.get_secret_value() if settings.token else None
         self._client = Client(self._system.url, token, timeout=10)
         self._search = Search(self._client, plan.tag, plan.baseline, plan.wanted, agent)
@@ -158,6 +158,7 @@ class Demonstration:
         if decided >= wanted:
             return
         kept = f"{decided} of {wanted} experiments are decided and kept in tag {self._plan.tag}"
+        kept += " (`autoresearch up` brings it back)" if decided else ""
         if done:
             kept += f"; {', '.join(done['files'])} are written"
         if self._stops.asked():

@@ -1,5 +1,6 @@
 """Commands on single experiments: submit, wait, log, cancel."""
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.schemas import ExperimentDetail
 
 _PROGRESS_SECONDS = 1.0
+_LONG_POLL_SECONDS = 20.0
 _FOLLOW_SECONDS = 0.5
 _GOOD = ("keep", "discard")
 
@@ -60,6 +62,7 @@ def submit(
     with connect(orchestrator, token) as client:
         with explained(client, tag):
             submitted = client.submit(request)
+        _warn_of_an_empty_pool(client)
         if wait:
             _finish(_watched(client, submitted.experiment_id), as_json=json)
         elif json:
@@ -137,6 +140,14 @@ def _pass_on(client: "Client", experiment: str, offset: int, *, as_json: bool) -
     return offset
 
 
+def _warn_of_an_empty_pool(client: "Client") -> None:
+    """A queue that nobody serves looks like a slow one."""
+    pool = client.pool()
+    if pool.idle + pool.training == 0:
+        why = "; ".join(worker.problem for worker in pool.workers if worker.problem)
+        note(f"no worker takes runs now{f' ({why})' if why else ''}: see `autoresearch worker`")
+
+
 def _read_source(source: str) -> str:
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
@@ -153,22 +164,27 @@ def _watched(client: "Client", experiment: str, timeout: float | None = None) ->
     from orchestrator.cli.output import console
     from orchestrator.cli.tables import state_line
 
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
     screen = console(stderr=True)
-    every = _PROGRESS_SECONDS if screen.is_terminal or deadline else 20.0
-    with screen.status(f"{experiment} …") as line:
-        for detail in client.watch(experiment, every=every):
-            line.update(state_line(detail))
-            if detail.finished_at:
-                return detail
-            if deadline is not None and time.monotonic() >= deadline:
-                raise CommandError(
-                    f"{experiment} is still {detail.status} after {timeout:g} s; it goes on: "
-                    f"`autoresearch wait {experiment}`",
-                    experiment_id=experiment,
-                    status=detail.status,
-                )
-    raise CommandError(f"{experiment} ended in no known way")  # pragma: no cover
+    every = _PROGRESS_SECONDS if screen.is_terminal or timeout is not None else _LONG_POLL_SECONDS
+    detail = client.experiment(experiment)
+    try:
+        with screen.status(f"{experiment} …") as line:
+            for detail in client.watch(experiment, every=every):
+                line.update(state_line(detail))
+                if detail.finished_at or time.monotonic() >= deadline:
+                    break
+    except KeyboardInterrupt:
+        note(f"{experiment} goes on without you: `autoresearch wait {experiment}`")
+        raise
+    if detail.finished_at:
+        return detail
+    raise CommandError(
+        f"{experiment} is still {detail.status} after {timeout:g} s; it goes on: "
+        f"`autoresearch wait {experiment}`",
+        experiment_id=experiment,
+        status=detail.status,
+    )
 
 
 def _finish(detail: "ExperimentDetail", *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 With `--json`, stdout holds JSON and nothing else, errors included.
 """
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # typer may carry its own copy of click, so the base class is taken from what it exports.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+_PIPE_COLUMNS = 1000
 
 
 def write_json(data: "BaseModel | dict[str, Any] | list[Any]") -> None:
@@ -31,17 +34,19 @@ def answer(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, who may not be there: it never gets into a pipe."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    """A line for the person at the terminal. If that was closed, nobody misses it."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A rich console that takes no markup from data and folds no lines in a pipe."""
+    """A rich console that takes no markup from data and, in a pipe, folds no lines."""
     from rich.console import Console
 
     made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    made.soft_wrap = not made.is_terminal
+    if not made.is_terminal:
+        made.width = _PIPE_COLUMNS
     return made
 
 

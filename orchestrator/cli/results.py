@@ -28,6 +28,7 @@ def write_results(
         for name, content in contents.items():
             _keep(folder / name, content)
             (folder / name).write_bytes(content)
+        _keep(folder / CHART, b"")
         draw(points(decided), folder / CHART, title=title, subtitle=subtitle)
     except OSError as error:
         raise CommandError(f"{error.filename} cannot be written: {error.strerror}") from error

@@ -28,11 +28,17 @@ _DRAIN_MARGIN_SECONDS = 15.0
 
 
 class System:
-    """Use as a context manager; leaving it in any way stops everything, `stop` does so politely."""
+    """Use as a context manager; leaving it in any way stops everything, `stop` does so politely.
 
-    def __init__(self, settings: Settings, workers: Workers, say: Say, hear: Say) -> None:
+    `logs_as` begins the names of the children's logs, for systems that may share a home.
+    """
+
+    def __init__(
+        self, settings: Settings, workers: Workers, say: Say, hear: Say, *, logs_as: str = ""
+    ) -> None:
         self.settings = settings
-        self.logs = settings.paths.home / "logs"
+        self.logs = settings.paths.logs_dir
+        self._logs_as = logs_as
         self.workers = workers
         self._say = say
         self._listener = listen(settings.host, settings.port)
@@ -108,7 +114,7 @@ class System:
         self._supervisor.stop([ORCHESTRATOR], _SERVE_STOP_SECONDS)
 
     def log_of(self, name: str) -> Path:
-        return self.logs / f"{name}.log"
+        return self.logs / f"{self._logs_as}{name}.log"
 
     def _tell_problems(self) -> None:
         """Say why a worker takes no runs, each reason once."""

@@ -1,13 +1,13 @@
 """The client: what each kind of refusal becomes, and patience where it waits."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from orchestrator.cli import client as client_module
-from orchestrator.cli.client import Client
+from orchestrator.cli.client import OUTAGE_SECONDS, Client
 from orchestrator.cli.errors import ApiError, UnreachableError
 
 DETAIL: dict[str, Any] = {
@@ -100,7 +100,7 @@ def test_watching_ends_with_the_decision_and_bears_with_an_outage(
         httpx.Response(503, json={"error": "away"}),
         httpx.Response(200, json=KEPT),
     ]
-    monkeypatch.setattr(client_module.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with talking_to(lambda _: answers.pop(0)) as client:
         statuses = [detail.status for detail in client.watch("exp-1")]
     assert statuses == ["running", "running", "running", "keep"]
@@ -115,15 +115,15 @@ def test_watching_does_not_begin_with_an_outage() -> None:
 
 def test_watching_gives_up_when_the_outage_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(client_module.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
-    monkeypatch.setattr(client_module.time, "monotonic", lambda: now[0] + 1)
+    monkeypatch.setattr(time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0] + 1)
     answers = [httpx.Response(200, json=DETAIL)]
     client = talking_to(
         lambda r: answers.pop() if answers else problem(503, "away")(r),
     )
     with client, pytest.raises(UnreachableError):
         list(client.watch("exp-1"))
-    assert now[0] >= client_module.OUTAGE_SECONDS
+    assert now[0] >= OUTAGE_SECONDS
 
 
 @pytest.mark.parametrize(

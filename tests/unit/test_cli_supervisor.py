@@ -105,12 +105,9 @@ def test_stop_asks_and_waits(family: Family) -> None:
 
 def test_a_hurry_interrupts_twice(family: Family) -> None:
     """The first SIGINT may be taken for "drain", which SIGTERM has asked for already."""
+    count = "n = []; count = lambda *_: n.append(1) or len(n) < 2 or sys.exit(0)\n"
     code = LIVE_ON % "None"
-    code = code.replace(
-        "print(",
-        "n = []\nsignal.signal(signal.SIGINT, lambda *_: n.append(1) or len(n) < 2 or sys.exit(0))\n"
-        "print(",
-    )
+    code = code.replace("print(", f"{count}signal.signal(signal.SIGINT, count)\nprint(")
     family.start(code)
     family.until(lambda: family.heard == ["child READY"])
     family.supervisor.stop(["child"], patience=60, hurry=lambda: True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.demo.agent import Agent, Guidance, NothingLeftError, Proposal
 from orchestrator.demo.constants import Derived, Value, read_constants
-from orchestrator.demo.knobs import KNOBS, usable_knobs, with_companions
+from orchestrator.demo.knobs import KNOBS, Knob, usable_knobs, with_companions
 
 SOURCE = """
 DEPTH = PROFILE.depth
@@ -33,7 +33,9 @@ def values(source: str) -> dict[str, Value]:
 
 def search(agent: Agent, rounds: int, seed: int) -> list[Proposal]:
     """A search on a made-up landscape; modes in turn, every fourth run a crash."""
-    best, best_bpb, made, near = agent.baseline, 2.0, [], []
+    made: list[Proposal] = []
+    near: list[str] = []
+    best, best_bpb = agent.baseline, 2.0
     agent.observe("exp-0", None, best_bpb)
     for i in range(rounds):
         guidance = Guidance(MODES[i % 4], temperature=0.5, near_misses=near)
@@ -74,8 +76,9 @@ def test_every_proposal_is_new_valid_and_within_the_knobs_ranges(seed: int) -> N
 
 
 @given(st.sampled_from(KNOBS), st.floats(-50, 50))
-def test_a_decoded_value_fits_its_knob_and_keeps_its_kind(knob, at) -> None:  # type: ignore[no-untyped-def]
-    like: Value = {"choice": "SSSL", "step": 4, "power": 256}.get(knob.scale, 0.5)
+def test_a_decoded_value_fits_its_knob_and_keeps_its_kind(knob: Knob, at: float) -> None:
+    kinds: dict[str, Value] = {"choice": "SSSL", "step": 4, "power": 256}
+    like = kinds.get(knob.scale, 0.5)
     value = knob.decode(min(max(at, -20), 20), like)
     assert type(value) is type(like)
     if knob.scale != "power":
