@@ -179,7 +179,10 @@ class Attempt:
         logger.warning("%s: its supervisor died", self._run)
         sweep = partial(tree.sweep, MARKER, str(self._folder.workspace))
         unkillable = await anyio.to_thread.run_sync(sweep)
-        durable.note(self._around.folder.journal, "ended", self._run, self._around.lock)
+        try:
+            durable.note(self._around.folder.journal, "ended", self._run, self._around.lock)
+        except OSError as error:
+            logger.warning("the journal could not be written: %s", error)
         return unkillable
 
     async def _settle(self, result: Result | None) -> None:
@@ -195,6 +198,8 @@ class Attempt:
             else:
                 self._log_verdict(message, answer)
         self._folder.settle()
+        if self._link is not None:
+            self._link.settled()
 
     async def _report(self, result: Result | None) -> schemas.FinishRequest | None:
         failed = result is None or result.exit_code != 0

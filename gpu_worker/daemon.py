@@ -11,7 +11,6 @@ import uuid
 
 import anyio
 import anyio.to_thread
-from pydantic import ValidationError
 
 from gpu_worker import durable, hostcheck, isolation, lock, workspace
 from gpu_worker.attempt import FAREWELL_SECONDS, Attempt, Surroundings
@@ -25,6 +24,7 @@ from gpu_worker.report import Outcome
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.standing import Standing
+from gpu_worker.takeover import Leftover, take_over
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,6 @@ logger = logging.getLogger(__name__)
 EXIT_DRAINED = 0
 EXIT_CANNOT_SERVE = 2
 EXIT_INTERRUPTED = 130
-
-# How long a GPU's lock may take to become free, or its run to be found, when a worker starts.
-_TAKE_OVER_SECONDS = 3.0
 
 
 def run(settings: WorkerSettings) -> int:
@@ -86,7 +83,7 @@ class Daemon:
         self._folder.create()
         durable.turn_over(self._folder.journal)
         try:
-            attempts = await self._take_over()
+            self._lock_fd, leftovers = await take_over(self._folder, self._lock_path)
         except (lock.LockBusy, OSError) as error:
             logger.critical("no lock on this GPU: %s", error)
             return EXIT_CANNOT_SERVE
@@ -94,7 +91,7 @@ class Daemon:
             self._tasks = tasks
             tasks.start_soon(self._shutdown.watch_signals)
             tasks.start_soon(self._announce_drain)
-            await self._settle_leftovers(attempts)
+            await self._settle_leftovers(leftovers)
             await self._work()
             await self._leave()
             tasks.cancel_scope.cancel()
@@ -107,43 +104,18 @@ class Daemon:
 
     # ------------------------------------------------------------------------ at the start
 
-    async def _take_over(self) -> list[tuple[RunFolder, Link | None]]:
-        """Get the GPU's lock, and with it what an earlier worker of this GPU left unreported.
-
-        The lock is free, or the supervisor of a run that still goes on has it and gives it to us.
-        """
-        patience = anyio.current_time() + _TAKE_OVER_SECONDS
-        while True:
-            leftovers = [folder for folder in self._folder.runs() if folder.job.exists()]
-            for folder in leftovers:
-                if adopted := Link.adopt(folder):
-                    link, self._lock_fd = adopted
-                    return [(each, link if each is folder else None) for each in leftovers]
-            try:
-                self._lock_fd = lock.take(self._lock_path)
-            except lock.LockBusy:
-                if anyio.current_time() > patience:
-                    raise
-                await anyio.sleep(0.05)
-            else:
-                return [(folder, None) for folder in leftovers]
-
-    async def _settle_leftovers(self, leftovers: list[tuple[RunFolder, Link | None]]) -> None:
+    async def _settle_leftovers(self, leftovers: list[Leftover]) -> None:
         """Go on with the run that still lives, and report those that ended meanwhile."""
         for folder in self._folder.runs():
             if not folder.job.exists():
                 self._tasks.start_soon(anyio.to_thread.run_sync, folder.remove)
-        if leftovers and (check := hostcheck.recall(self._folder.check)):
-            self._enter_pool(check)
+        if any(each.link for each in leftovers):  # no time for a check; one was passed before
+            self._enter_pool(hostcheck.recall(self._folder.check) or HostCheck(ok=True))
         async with anyio.create_task_group() as attempts:
-            for folder, link in leftovers:
-                try:
-                    job = schemas.Job.model_validate_json(folder.job.read_bytes())
-                except ValidationError:  # cut short by a kill, so the run was never ordered
-                    folder.settle()
-                    continue
-                logger.info("%s: %s", folder.run, "adopted" if link else "left by another worker")
-                attempts.start_soon(self._see_through, job, folder, link)
+            for each in leftovers:
+                found = "adopted" if each.link else "left by an earlier worker"
+                logger.info("%s: %s", each.folder.run, found)
+                attempts.start_soon(self._see_through, each.job, each.folder, each.link)
 
     async def _pass_check(self) -> HostCheck | None:
         """Wait until this host can train; None when a drain came first."""
@@ -211,7 +183,8 @@ class Daemon:
         except Refused as error:
             logger.warning("no claim: %s", error)
             self._standing.tell_at_once()  # a GPU that is not known registers again
-            await anyio.sleep(self._client.heartbeat_seconds)
+            with self._shutdown.limit(0):
+                await anyio.sleep(self._client.heartbeat_seconds)
             return None
         finally:
             self._standing.idle = False
@@ -318,7 +291,7 @@ class Daemon:
     async def _leave(self) -> None:
         if self._spare is not None:
             await anyio.to_thread.run_sync(self._spare.close)
-        if self._standing.registered.is_set():
+        if self._in_pool:
             with self._shutdown.limit(FAREWELL_SECONDS):
                 try:
                     await self._client.persist(lambda: self._client.deregister(self._gpu_id))

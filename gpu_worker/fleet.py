@@ -24,7 +24,7 @@ _FINAL = (daemon.EXIT_DRAINED, daemon.EXIT_CANNOT_SERVE, daemon.EXIT_INTERRUPTED
 
 
 def run_all(settings: WorkerSettings) -> int:
-    """Serve every GPU of the host, or the CPU where there is none; the exit code of the process."""
+    """Serve every GPU that this process may use; the exit code of the process."""
     daemon.log_to_stderr()
     try:
         nvml = gpu.load_nvml()
@@ -32,19 +32,21 @@ def run_all(settings: WorkerSettings) -> int:
     except gpu.DeviceError as error:
         logger.critical("%s", error)
         return daemon.EXIT_CANNOT_SERVE
-    names = [str(index) for index in indices] or ["cpu"]
-    if settings.gpu_id is not None and len(names) > 1:
-        logger.critical("a --gpu-id names one GPU, but there are %d here", len(names))
+    if not indices:
+        logger.critical("--gpu all: there is no NVIDIA GPU to use; --cpu goes without")
         return daemon.EXIT_CANNOT_SERVE
-    return anyio.run(Fleet(settings, names).serve)
+    if settings.gpu_id is not None and len(indices) > 1:
+        logger.critical("a --gpu-id names one GPU, but there are %d here", len(indices))
+        return daemon.EXIT_CANNOT_SERVE
+    return anyio.run(Fleet(settings, indices).serve)
 
 
 class Fleet:
-    def __init__(self, settings: WorkerSettings, names: list[str]) -> None:
+    def __init__(self, settings: WorkerSettings, indices: list[int]) -> None:
         self._environment = settings.environment()
-        self._names = names
-        self._processes: dict[str, anyio.abc.Process] = {}
-        self._exit_codes: dict[str, int] = {}
+        self._indices = indices
+        self._processes: dict[int, anyio.abc.Process] = {}
+        self._exit_codes: dict[int, int] = {}
         self._leaving = anyio.Event()
 
     async def serve(self) -> int:
@@ -52,8 +54,8 @@ class Fleet:
         async with anyio.create_task_group() as everything:
             everything.start_soon(self._pass_signals_on)
             async with anyio.create_task_group() as daemons:
-                for name in self._names:
-                    daemons.start_soon(self._keep_alive, name)
+                for index in self._indices:
+                    daemons.start_soon(self._keep_alive, index)
             everything.cancel_scope.cancel()
         return max(self._exit_codes.values())
 
@@ -64,24 +66,24 @@ class Fleet:
                 for process in self._processes.values():
                     tree.kill(process.pid, number)
 
-    async def _keep_alive(self, name: str) -> None:
+    async def _keep_alive(self, index: int) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while not self._leaving.is_set():
             started = anyio.current_time()
-            code = await self._run(name)
-            self._exit_codes[name] = code
+            code = await self._run(index)
+            self._exit_codes[index] = code
             if code in _FINAL:
                 return
             if anyio.current_time() - started > _LONGEST_PAUSE_SECONDS:
                 pause = _FIRST_PAUSE_SECONDS
-            logger.warning("the daemon of GPU %s ended with %d; again in %g s", name, code, pause)
+            logger.warning("the daemon of GPU %s ended with %d; again in %g s", index, code, pause)
             with anyio.move_on_after(pause):
                 await self._leaving.wait()
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def _run(self, name: str) -> int:
+    async def _run(self, index: int) -> int:
         process = await anyio.open_process(
-            [sys.executable, "-m", "gpu_worker", "--gpu", name, "--leave-with-parent"],
+            [sys.executable, "-m", "gpu_worker", "--gpu", str(index), "--leave-with-parent"],
             stdin=None,
             stdout=None,
             stderr=None,
@@ -89,8 +91,8 @@ class Fleet:
             start_new_session=True,
         )
         async with process:
-            self._processes[name] = process
+            self._processes[index] = process
             try:
                 return await process.wait()
             finally:
-                del self._processes[name]
+                del self._processes[index]

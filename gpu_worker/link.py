@@ -69,7 +69,7 @@ class Link:
             connection.close()
             return None
         link = cls(connection, None)
-        link._lines.feed(data)
+        link._inbox += [m for m in link._lines.feed(data) if m.get("event") != "hello"]
         return link, descriptors[0]
 
     # ------------------------------------------------------------------------ to it
@@ -88,6 +88,10 @@ class Link:
 
     def stop(self, reason: StopReason, *, now: bool) -> None:
         self._send(channel.stop(reason, now=now))
+
+    def settled(self) -> None:
+        """The report is settled: the result need not be kept."""
+        self._send({"settled": True})
 
     def _send(self, message: Message) -> None:
         # One that is dead or stuck does not read; the caller notices by the missing end.

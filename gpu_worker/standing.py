@@ -117,10 +117,11 @@ class Standing:
 
     async def fit(self) -> bool:
         """Whether a run may begin now; if not, the pool is told why."""
+        problem = await self._find_problem()
         patience = anyio.current_time() + _SETTLE_SECONDS
-        while (problem := await self._find_problem()) and anyio.current_time() < patience:  # noqa: ASYNC110
-            # NVML has no event for it.
-            await anyio.sleep(_LOOK_AGAIN_SECONDS)
+        while problem and not self._lasting_problem() and anyio.current_time() < patience:
+            await anyio.sleep(_LOOK_AGAIN_SECONDS)  # NVML has no event for it
+            problem = await self._find_problem()
         self._set_problem(problem)
         self._looked = anyio.current_time()
         return problem is None
@@ -149,7 +150,10 @@ class Standing:
             self.quarantine(self._gpu.failure)
 
     async def _find_problem(self) -> str | None:
-        return self._quarantine or self._disk_problem() or await _in_thread(self._gpu.obstacle)
+        return self._lasting_problem() or await _in_thread(self._gpu.obstacle)
+
+    def _lasting_problem(self) -> str | None:
+        return self._quarantine or self._disk_problem()
 
     def _disk_problem(self) -> str | None:
         free = shutil.disk_usage(self._folder.path).free

@@ -3,7 +3,8 @@
 The worker starts it ahead of time, `python -m gpu_worker.supervisor CHANNEL_FD LOCK_FD`, and gives
 it an order when there is a job; without one it ends with its worker. It outlives the worker that
 started it: for one lease a new worker may connect to its socket and go on with the run. It judges
-nothing: what it saw goes into `result.json` for the worker to report.
+nothing: what it saw it tells the worker, and what the worker does not settle at once goes into
+`result.json`, durably, to be reported later.
 
 Standard library only, one thread, one loop.
 """
@@ -25,6 +26,7 @@ from gpu_worker.folders import RunFolder
 from gpu_worker.output import CappedLog
 
 _PIPE_BYTES = 1024 * 1024  # what a run may print while the supervisor is busy
+_SETTLE_SECONDS = 0.5
 _F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on, but not on every libc
 
 
@@ -217,11 +219,25 @@ class Supervisor:
             problem=self._log.error,
             unkillable=self._unkillable,
         )
-        # Before the disk has it: the next run need not wait for that, and with a full disk the
-        # worker that listens is the only one to learn the end.
         self._tell({"event": "ended", "result": result.to_json().decode()})
-        self._log.close()
-        durable.write_durably(self._folder.result, result.to_json())
+        # Commonly the report is settled by then. Syncing the disk meanwhile would only hold up the
+        # next run, and the decision too where Redis syncs to the same disk.
+        if not self._is_settled_within(_SETTLE_SECONDS):
+            self._log.close()
+            durable.write_durably(self._folder.result, result.to_json())
+
+    def _is_settled_within(self, seconds: float) -> bool:
+        """Wait for the worker to say that nobody will need the result any more."""
+        deadline = time.monotonic() + seconds
+        with suppress(OSError):  # a time-out is one
+            while self._worker is not None and (left := deadline - time.monotonic()) > 0:
+                self._worker.settimeout(left)
+                data = self._worker.recv(65536)
+                if not data:
+                    return False
+                if any("settled" in message for message in self._lines.feed(data)):
+                    return True
+        return False
 
     def _drain_output(self) -> None:
         """What was still in the pipe. All its writers are dead, so it ends or runs dry."""

@@ -7,6 +7,7 @@ Sending a chunk twice is harmless. A log that is refused is no reason to stop a 
 import base64
 import logging
 import os
+from contextlib import suppress
 
 import anyio
 
@@ -90,8 +91,9 @@ class Upload:
         return read_at(self._folder, self._offset, min(limit, CHUNK_BYTES))
 
     def _remember(self) -> None:
-        """Without fsync: an offset that is too small only costs sending a chunk again."""
-        self._folder.uploaded.write_text(str(self._offset))
+        # On a full disk too: an offset that is too small only costs sending a chunk again.
+        with suppress(OSError):
+            self._folder.uploaded.write_text(str(self._offset))
 
 
 def read_at(folder: RunFolder, offset: int, limit: int) -> bytes:

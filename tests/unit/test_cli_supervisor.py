@@ -74,7 +74,8 @@ def test_a_child_that_fails_is_started_again_later_each_time(family: Family) -> 
 
 
 def test_a_child_that_had_run_for_long_is_started_again_soon(family: Family) -> None:
-    family.start("raise SystemExit(7)")
+    # Long enough to be seen running before it ends.
+    family.start("import time; time.sleep(0.3); raise SystemExit(7)")
     family.until(lambda: len(family.said) == 1)
     family.ahead += 1
     family.until(lambda: family.supervisor.running() != [])

@@ -5,6 +5,7 @@ test_train_optimizer.py, the loop and what it prints in test_train_run.py.
 """
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +13,15 @@ import torch.nn.functional as F  # noqa: N812  (the name that everybody knows it
 from torch import Tensor
 
 import train
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tensors are tiny here; threads would only wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tiny_config(windows: tuple[int, ...] = (8, 4, 16), n_head: int = 2) -> train.GPTConfig:

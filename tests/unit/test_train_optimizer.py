@@ -1,6 +1,7 @@
 """Muon, AdamW and the schedules of train.py against slow references in float64."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,6 +10,15 @@ from torch import Tensor, nn
 import train
 
 SHAPES = [(24, 24), (64, 16), (16, 64), (1, 32)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Tensors are tiny here; threads would only wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def parameters(shape: tuple[int, ...], n: int, seed: int = 0) -> list[nn.Parameter]:

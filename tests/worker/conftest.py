@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 from gpu_worker import isolation, tree
 from gpu_worker.folders import RunFolder, WorkerFolder
 from orchestrator.settings import HomePaths
+from tests.worker.nursery import Nursery, Worker
 from tests.worker.stub import Stub
 
 GPU_ID = "test-host:cpu"
@@ -31,12 +31,14 @@ def stub() -> Iterator[Stub]:
 class Host:
     """A host's home folder and the worker processes on it."""
 
-    def __init__(self, home: Path, stub: Stub) -> None:
+    def __init__(self, home: Path, stub: Stub, nursery: Nursery) -> None:
         self.home = home
         self.stub = stub
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Worker] = []
+        (home / "worker.err").touch()
+        self._nursery = nursery
 
-    def start(self, *arguments: str, **variables: Any) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **variables: Any) -> Worker:
         """Start a worker on the CPU; settings as `drain_timeout=1`."""
         settings = {
             "home": self.home,
@@ -52,14 +54,13 @@ class Host:
             **variables,
         }
         env = os.environ | {f"AUTORESEARCH_{k.upper()}": str(v) for k, v in settings.items()}
-        with (self.home / "worker.err").open("ab") as stderr:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "gpu_worker", *arguments],
-                env=env,
-                stderr=stderr,
-                cwd=self.home,
-                start_new_session=True,
-            )
+        worker = Worker(
+            self._nursery,
+            arguments=arguments,
+            env=env,
+            cwd=str(self.home),
+            stderr=str(self.home / "worker.err"),
+        )
         self.workers.append(worker)
         return worker
 
@@ -76,7 +77,7 @@ class Host:
         return self.folder.run(experiment, int(epoch))
 
     def processes(self) -> dict[int, str]:
-        """Every living process of this home (workers, supervisors, runs) with its command line."""
+        """Every living process that this home's workers have started, with its command line."""
         return self._carrying("AUTORESEARCH_HOME", str(self.home))
 
     def processes_of(self, run: str) -> dict[int, str]:
@@ -104,14 +105,26 @@ class Host:
                 continue
         return found
 
+    def close(self) -> None:
+        """Leave nothing behind, however the test went."""
+        for worker in self.workers:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+        tree.sweep("AUTORESEARCH_HOME", str(self.home))
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
 
 @pytest.fixture
-def host(tmp_path: Path, stub: Stub) -> Iterator[Host]:
-    host = Host(tmp_path, stub)
+def host(tmp_path: Path, stub: Stub, nursery: Nursery) -> Iterator[Host]:
+    host = Host(tmp_path, stub, nursery)
     yield host
-    tree.sweep("AUTORESEARCH_HOME", str(tmp_path))
-    for worker in host.workers:
-        worker.wait()
+    host.close()
 
 
 @pytest.fixture(params=["bwrap", "direct"])
@@ -131,10 +144,10 @@ def eventually(what: Callable[[], Any], seconds: float = 5.0) -> Any:
     return found
 
 
-def end(worker: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> int:
+def end(worker: Worker, number: signal.Signals = signal.SIGTERM) -> int:
     """Signal a worker and wait for its exit code."""
     worker.send_signal(number)
-    return worker.wait(timeout=15)
+    return worker.wait()
 
 
 BLOCK = """

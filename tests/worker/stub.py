@@ -34,7 +34,7 @@ REQUESTS: dict[str, type[BaseModel]] = {
 
 class Stub:
     def __init__(self) -> None:
-        self.lease_seconds = 2.0
+        self.lease_seconds = 10.0
         self.heartbeat_seconds = 0.2
         self.mode = "up"  # or "503", or "deaf": connections are closed without an answer
         self.jobs: list[Json] = []
@@ -49,6 +49,7 @@ class Stub:
         self.prepares: dict[str, bytes] = {}
         self.calls: list[tuple[str, Json]] = []
         self.wrong: list[str] = []  # requests that broke the contract
+        self.refuse_registration = False
         self.lose_claim_answers = 0  # so many grants are never heard of
         self.claim_answer_delay = 0.0  # how long a grant is on its way
         self._granted: dict[str, Json] = {}
@@ -127,25 +128,31 @@ class Stub:
                 self.changed.notify_all()
 
     def _answer(self, path: str, wait: float, body: Json) -> tuple[int, Json]:
+        if path == "/api/job/claim":
+            return self._claim(body, wait)
+        return self._pool(path, body) if "/pool/" in path else self._job(path, body)
+
+    def _pool(self, path: str, body: Json) -> tuple[int, Json]:
         gpu_id = body["gpu_id"]
         if path == "/api/pool/register":
+            if self.refuse_registration:
+                return 400, {"error": "not this one"}
             self.gpus[gpu_id] = body
             return 200, self._registered(body)
-        if gpu_id not in self.gpus and path != "/api/job/finish":
+        if gpu_id not in self.gpus:
             return 404, {"error": f"no GPU {gpu_id}"}
-        if path == "/api/pool/heartbeat":
-            self.gpus[gpu_id] |= {"problem": None, **body}
-            return 200, {"ok": True}
         if path == "/api/pool/deregister":
             self.deregistered.append(gpu_id)
             del self.gpus[gpu_id]
             return 200, {"deregistered": True}
-        if path == "/api/job/claim":
-            return self._claim(body, wait)
+        self.gpus[gpu_id] |= {"problem": None, **body}
+        return 200, {"ok": True}
+
+    def _job(self, path: str, body: Json) -> tuple[int, Json]:
         run = f"{body['experiment_id']}.{body['epoch']}"
         if run in self.finished:
             return 200, self._finish_answer(body)
-        if run in self.lost or self.leases.get(run) != gpu_id:
+        if run in self.lost or self.leases.get(run) != body["gpu_id"]:
             return 409, {"error": f"{run} is somebody else's"}
         if path == "/api/job/finish":
             self.finished[run] = body
@@ -156,6 +163,8 @@ class Stub:
 
     def _claim(self, body: Json, wait: float) -> tuple[int, Json]:
         gpu_id, claim_id = body["gpu_id"], body["claim_id"]
+        if gpu_id not in self.gpus:
+            return 404, {"error": f"no GPU {gpu_id}"}
         deadline = time.monotonic() + wait
         while claim_id not in self._granted:
             gpu = self.gpus.get(gpu_id)
@@ -241,7 +250,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(404 if content is None else 200, content or b'{"error": "no such file"}')
 
     def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        raw = self.rfile.read(length)
+        if len(raw) < length:  # the worker was killed in the middle of it
+            self.close_connection = True
+            return
         if self._turned_away():
             return
         url = urlsplit(self.path)

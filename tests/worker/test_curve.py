@@ -29,7 +29,7 @@ def test_lines_without_all_three_or_with_a_loss_that_is_no_number_are_passed_ove
     assert read_point(b"step 1 (41%) | loss: ?") is None
 
 
-@given(st.integers(1, 3000), st.lists(st.integers(1, 400), min_size=1))
+@given(st.integers(1, 500), st.lists(st.integers(1, 400), min_size=1))
 def test_a_curve_does_not_depend_on_how_its_output_was_cut(count: int, cuts: list[int]) -> None:
     """Pieces may end in the middle of a line."""
     output = b"".join(b"\rstep %d (%d%%) | loss: 2.5" % (n, n % 100) for n in range(count))
@@ -52,11 +52,11 @@ def test_a_curve_does_not_depend_on_how_its_output_was_cut(count: int, cuts: lis
 def test_a_long_curve_is_thinned_evenly_and_keeps_both_ends() -> None:
     """At most as many points as a report may carry, however many lines there were."""
     curve = Curve()
-    for step in range(100_000):
+    for step in range(20_000):
         curve.feed(b"step %d (1%%) | loss: 2.5\r" % step)
     points = curve.points()
     assert len(points) == POINTS_SENT
-    assert (points[0].step, points[-1].step) == (0, 99_999)
+    assert (points[0].step, points[-1].step) == (0, 19_999)
     gaps = [b.step - a.step for a, b in pairwise(points)]
     assert max(gaps) <= 2 * min(gaps)
 

@@ -50,6 +50,7 @@ class Bench:
         self.lock_path = lock.lock_path(path / "locks", "gpu")
         self._walls = walls
         self.link: Link | None = None
+        self.abandoned: list[subprocess.Popen[bytes]] = []
 
     def start(self, script: str, **changes: Any) -> Link:
         (self.folder.workspace / "train.py").write_text(script.format(word=self.word))
@@ -73,6 +74,14 @@ class Bench:
         os.close(held)
         self.link.order(Order(**order))
         return self.link
+
+    def abandon(self) -> None:
+        """As if the worker had been killed: its end of the connection closes."""
+        assert self.link is not None
+        assert self.link._process is not None
+        self.link._connection.close()
+        self.abandoned.append(self.link._process)
+        self.link = None
 
     @property
     def log(self) -> bytes:
@@ -105,6 +114,8 @@ def bench(tmp_path: Path, walls: str) -> Iterator[Bench]:
     tree.sweep("AUTORESEARCH_WORKSPACE", str(bench.folder.workspace))
     if bench.link is not None:
         bench.link.close()
+    for process in bench.abandoned:
+        process.wait()
     assert bench.alive() == []
     errors = bench.worker.supervisor_log
     assert not errors.exists() or errors.read_text() == ""
@@ -207,13 +218,12 @@ async def test_a_guard_that_is_killed_costs_only_its_run(bench: Bench) -> None:
 
 async def test_a_run_whose_worker_is_gone_for_a_lease_is_killed(bench: Bench) -> None:
     """Without a polite pause: the run may be somebody else's now. The result stays on disk."""
-    link = bench.start(ESCAPE + SLEEP, lease_seconds=0.6, kill_after_seconds=30.0)
+    bench.start(ESCAPE + SLEEP, lease_seconds=0.6, kill_after_seconds=30.0)
     bench.said(b"escaped")
-    link._connection.close()
+    bench.abandon()
     eventually(bench.folder.result.exists)
     assert Result.from_json(bench.folder.result.read_bytes()).reason == "orphaned"
     assert bench.alive() == []
-    bench.link = None
 
 
 async def test_a_worker_that_stops_ticking_counts_as_gone(bench: Bench) -> None:
@@ -224,10 +234,10 @@ async def test_a_worker_that_stops_ticking_counts_as_gone(bench: Bench) -> None:
 
 async def test_a_new_worker_takes_over_the_run_and_the_lock(bench: Bench) -> None:
     """The run does not notice, and the lock is never free in between."""
-    link = bench.start("import time; time.sleep(0.8); print('done')")
+    bench.start("import time; time.sleep(0.8); print('done')")
     eventually(bench.folder.socket.exists)
     assert Link.adopt(bench.folder) is None, "it has a worker already"
-    link._connection.close()
+    bench.abandon()
     link, held = eventually(lambda: Link.adopt(bench.folder))
     bench.link = link
     with pytest.raises(lock.LockBusy):
@@ -235,6 +245,7 @@ async def test_a_new_worker_takes_over_the_run_and_the_lock(bench: Bench) -> Non
     result = await end_of(link)
     assert (result.reason, result.exit_code, bench.log) == ("exited", 0, b"done\n")
     await anyio.to_thread.run_sync(link.close)
+    bench.link = None
     with pytest.raises(lock.LockBusy):  # we still have it
         lock.take(bench.lock_path)
     os.close(held)
@@ -313,11 +324,11 @@ def test_a_deep_home_is_no_obstacle_to_the_socket(tmp_path: Path) -> None:
     """A Unix socket's address is short, a path need not be."""
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
-    with channel.listen(RunFolder(deep).socket) as listener:
-        with channel.connect(RunFolder(deep).socket) as connection:
-            accepted, _ = listener.accept()
-            accepted.close()
-            assert connection.recv(1) == b""
+    socket = RunFolder(deep).socket
+    with channel.listen(socket) as listener, channel.connect(socket) as connection:
+        accepted, _ = listener.accept()
+        accepted.close()
+        assert connection.recv(1) == b""
 
 
 def test_sweeping_ends_what_carries_the_mark_and_nothing_else(tmp_path: Path) -> None:

@@ -1,17 +1,287 @@
 """A worker's ordinary life: join the pool, train what it is given, report, leave."""
 
+import hashlib
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from tests.worker.conftest import BLOCK, GPU_ID, Host, end
-from tests.worker.stub import Stub
+import pytest
+
+from tests.worker.conftest import BLOCK, GPU_ID, Host, end, eventually
+from tests.worker.nursery import Nursery
+from tests.worker.stub import Json, Stub
+
+PROGRESS = "print('step 1 ( 50.0%) | loss: 3.0', end='\\r')\n"
+SLEEP = "import time; print('up', flush=True); time.sleep(60)\n"
+FAIL = "raise ValueError('the reason')\n"
+
+# What train.py does, how that must end, and what the person who reads of it must find.
+SCRIPTS = {
+    "good": (PROGRESS + BLOCK, "completed", ""),
+    "no_result": ("print('hello')", "crash", "without a result block"),
+    "two_results": (BLOCK.replace("1.2345", "9.9") + BLOCK, "completed", ""),
+    "nan": (BLOCK.replace("1.234500", "nan"), "crash", "val_bpb is 'nan'"),
+    "zero": (BLOCK.replace("1.234500", "0.0"), "crash", "above zero"),
+    "fake_block_early": (BLOCK + FAIL, "crash", "ValueError: the reason"),
+    "exception": (FAIL, "crash", "Traceback (most recent call last)"),
+    "exit_code": ("import sys; sys.exit(3)", "crash", "exit code 3"),
+    "oom_killed": ("import os; os.kill(os.getpid(), 9)", "crash", "likely out of memory"),
+    "cuda_oom": ("raise RuntimeError('CUDA out of memory. Tried')", "crash", "out of GPU memory"),
+    "junk": (
+        "import os\nos.write(1, bytes(range(256)) * 100 + b'\\x1b[31m' + b'x' * 50_000_000)\n"
+        "print()" + BLOCK,
+        "completed",
+        "",
+    ),
+}
 
 
-def test_a_run_is_claimed_trained_and_reported(host: Host, stub: Stub) -> None:
-    """The whole way of one run, with everything that the orchestrator learns from it."""
-    run = stub.submit("print('step 1 ( 50.0%) | loss: 3.0 | dt: 1ms')" + BLOCK)
-    worker = host.start()
-    report = stub.report(run)
-    assert report["outcome"] == "completed", report
-    assert report["metrics"]["val_bpb"] == 1.2345
-    assert stub.output(run).startswith("step 1 ( 50.0%)")
+@dataclass
+class Station:
+    """One worker that serves all tests of this module that do not end it."""
+
+    stub: Stub
+    host: Host
+    judged: dict[str, str]  # the scripts' names -> their runs
+
+    def report(self, name: str) -> Json:
+        return self.stub.report(self.judged[name], 60)
+
+
+@pytest.fixture(scope="module")
+def station(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Station]:
+    stub = Stub()
+    stub.start()
+    host = Host(tmp_path_factory.mktemp("station"), stub, nursery)
+    judged = {name: stub.submit(script) for name, (script, _, _) in SCRIPTS.items()}
+    worker = host.start(
+        log_limit_bytes=1024 * 1024, token="secret", cache=host.home / "cache", isolation="auto"
+    )
+    yield Station(stub, host, judged)
     assert end(worker) == 0
+    stub.stop()
+    assert stub.wrong == []
+    # Nothing is left of runs that are settled: no folder, no process, no complaint.
+    assert host.processes() == {}
+    assert host.folder.runs() == []
+    assert host.folder.supervisor_log.read_text() == ""
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_kind_of_train_py_has_its_outcome(station: Station, name: str) -> None:
+    """Good or bad, it is judged once, with a reason that can be understood."""
+    _, outcome, told = SCRIPTS[name]
+    report = station.report(name)
+    assert report["outcome"] == outcome, report
+    assert told in report["error"]
+    assert (report["metrics"] is not None) == (outcome == "completed")
+
+
+def test_a_report_carries_metrics_curve_and_environment(station: Station) -> None:
+    """Everything that the record of an experiment keeps."""
+    report = station.report("good")
+    assert report["metrics"] == {
+        "val_bpb": 1.2345,
+        "peak_vram_mb": 100.5,
+        "training_seconds": 0.1,
+        "total_tokens_m": 1.5,
+        "mfu_percent": 12.5,
+        "num_steps": 10,
+        "num_params_m": 0.3,
+        "depth": 2,
+    }
+    assert report["curve"] == [{"step": 1, "percent": 50.0, "loss": 3.0}]
+    assert report["environment"]["gpu_name"].startswith("CPU")
+    assert report["exit_code"] == 0
+
+
+def test_the_last_of_two_results_counts_with_a_warning(station: Station) -> None:
+    """The first one read 9.9."""
+    report = station.report("two_results")
+    assert report["metrics"]["val_bpb"] == 1.2345
+    assert "2 result blocks" in report["warnings"][0]
+
+
+def test_the_whole_log_arrives(station: Station) -> None:
+    """Byte for byte, whatever the bytes are."""
+    warned = station.report("junk")["warnings"][0]
+    assert station.stub.output(station.judged["no_result"]) == "hello\n"
+    log = bytes(station.stub.logs[station.judged["junk"]])
+    assert log.startswith(bytes(range(256)) * 100)
+    assert log.endswith(b"depth: 2\n")
+    assert len(log) < 1024 * 1024 + 100
+    assert "left out of the log" in warned
+
+
+def test_runs_follow_each_other_without_overlap(station: Station) -> None:
+    """The journal shows one run at a time on this GPU."""
+    station.report(list(SCRIPTS)[-1])
+    lines = station.host.folder.journal.read_text().splitlines()
+    entries = [json.loads(line) for line in lines][: 2 * len(SCRIPTS)]
+    assert [entry["event"] for entry in entries] == ["started", "ended"] * len(SCRIPTS)
+    times = [entry["monotonic"] for entry in entries]
+    assert times == sorted(times)
+
+
+def test_a_run_gets_its_budget_seed_and_name_and_no_secrets(station: Station) -> None:
+    """The environment is the contract with prepare.py and train.py."""
+    host, stub = station.host, station.stub
+    run = stub.submit("import json, os; print(json.dumps(dict(os.environ)))", seed=7)
+    stub.report(run)
+    env = json.loads(stub.output(run))
+    assert env["AUTORESEARCH_TIME_BUDGET"] == "20"
+    assert env["AUTORESEARCH_SEED"] == "7"
+    assert env["AUTORESEARCH_RUN"] == run
+    assert env["AUTORESEARCH_CACHE"] == str(host.home / "cache")
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert env["PYTHONUNBUFFERED"] == "1"
+    assert "AUTORESEARCH_TOKEN" not in env
+    assert "AUTORESEARCH_PROFILE" not in env
+
+
+def test_a_run_gets_the_prepare_py_that_its_tag_pinned(station: Station) -> None:
+    """Fetched once, kept by hash, and fetched again when the kept one was touched."""
+    host, stub = station.host, station.stub
+    prepare = b"WORD = 'pinned'\r\n"
+    sha256 = hashlib.sha256(prepare).hexdigest()
+    stub.prepares[sha256] = prepare
+    script = "import prepare; print(prepare.WORD)"
+    run = stub.submit(script, prepare_sha256=sha256)
+    stub.report(run)
+    assert stub.output(run) == "pinned\n"
+    cached = host.folder.prepare(sha256)
+    assert cached.read_bytes() == prepare
+    cached.write_bytes(b"WORD = 'poisoned'")
+    again = stub.submit(script, prepare_sha256=sha256)
+    stub.report(again)
+    assert stub.output(again) == "pinned\n"
+
+
+def test_a_prepare_py_with_another_hash_keeps_the_run_from_starting(station: Station) -> None:
+    """It is given back as lost, and nothing of it was executed."""
+    host, stub = station.host, station.stub
+    stub.prepares["a" * 64] = b"print('not what was pinned')"
+    run = stub.submit("print('ran')", prepare_sha256="a" * 64)
+    unknown = stub.submit("print('ran')", prepare_sha256="b" * 64)
+    forged = stub.submit("print('ran')", source_sha256="c" * 64)
+    assert stub.report(run)["outcome"] == "lost"
+    assert "pinned prepare.py aaaaaaaaaaaa" in stub.report(run)["error"]
+    assert "cannot be had" in stub.report(unknown)["error"]
+    assert "another hash" in stub.report(forged)["error"]
+    journal = host.folder.journal.read_text()
+    for each in (run, unknown, forged):
+        assert each not in journal
+
+
+def test_a_hung_run_times_out_with_its_log(station: Station) -> None:
+    """At budget + grace it is ended, and what it said is kept."""
+    host, stub = station.host, station.stub
+    run = stub.submit(SLEEP, time_budget_seconds=0.3, grace_seconds=0.3)
+    report = stub.report(run)
+    assert report["outcome"] == "timeout"
+    assert "the last output:\nup" in report["error"]
+    assert stub.output(run) == "up\n"
+    assert host.processes_of(run) == {}
+
+
+def test_a_cancelled_run_is_stopped(station: Station) -> None:
+    """The next renewal tells the worker."""
+    host, stub = station.host, station.stub
+    run = stub.submit(SLEEP)
+    stub.wait_for(lambda: run in stub.logs)
+    stub.cancelled.add(run)
+    assert stub.report(run)["outcome"] == "cancelled"
+    assert host.processes_of(run) == {}
+
+
+def test_log_and_curve_are_seen_while_the_run_goes_on(station: Station) -> None:
+    """A person who follows the run need not wait for its end."""
+    stub = station.stub
+    run = stub.submit(PROGRESS + "print()\n" + SLEEP)
+    stub.wait_for(lambda: stub.curves.get(run))
+    assert run not in stub.finished
+    assert stub.curves[run][0]["loss"] == 3.0
+    stub.cancelled.add(run)
+    stub.report(run)
+
+
+def test_an_idle_worker_leaves_at_once_on_sigterm(host: Host, stub: Stub) -> None:
+    """The long poll is not waited for; the pool hears of the drain and of the leaving."""
+    worker = host.start(claim_wait_seconds=60)
+    stub.wait_for(lambda: stub.count("/api/job/claim"))
+    assert end(worker) == 0
+    beats = [body for path, body in stub.calls if path == "/api/pool/heartbeat"]
+    assert beats[-1]["draining"]
     assert stub.deregistered == [GPU_ID]
+
+
+def test_a_draining_worker_finishes_its_run_and_takes_no_other(host: Host, stub: Stub) -> None:
+    """Time enough: the result counts, the next job stays in the queue."""
+    run = stub.submit("import time; print('up', flush=True); time.sleep(0.7)" + BLOCK)
+    stub.submit(BLOCK)
+    worker = host.start()
+    stub.wait_for(lambda: run in stub.logs)
+    assert end(worker) == 0
+    assert stub.finished[run]["outcome"] == "completed"
+    assert len(stub.jobs) == 1
+
+
+def test_a_drain_that_takes_too_long_hands_the_run_back(host: Host, stub: Stub) -> None:
+    """Its tree is dead, the run is for another worker, and the exit is orderly."""
+    run = stub.submit(SLEEP)
+    worker = host.start(drain_timeout=0.2)
+    stub.wait_for(lambda: run in stub.logs)
+    assert end(worker) == 0
+    assert stub.finished[run]["outcome"] == "handed_back"
+    assert stub.deregistered == [GPU_ID]
+    assert host.processes() == {}
+
+
+def test_a_second_interrupt_stops_at_once(host: Host, stub: Stub) -> None:
+    """Neither the drain's time nor a polite end of the run is waited for."""
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEP
+    run = stub.submit(stubborn)
+    worker = host.start(drain_timeout=60, kill_after_seconds=60)
+    stub.wait_for(lambda: run in stub.logs)
+    worker.send_signal(signal.SIGINT)
+    eventually(lambda: "draining" in host.said)
+    assert end(worker, signal.SIGINT) == 130
+    assert stub.finished[run]["outcome"] == "handed_back"
+    assert host.processes() == {}
+
+
+def test_a_job_that_was_on_its_way_when_the_drain_began_is_handed_back(
+    host: Host, stub: Stub
+) -> None:
+    """A claim that was cut short is asked about once more, so that no lease is left hanging."""
+    stub.claim_answer_delay = 1.0
+    run = stub.submit(BLOCK)
+    worker = host.start()
+    stub.wait_for(lambda: run in stub.leases)
+    assert end(worker) == 0
+    assert stub.finished[run]["outcome"] == "handed_back"
+
+
+def test_several_cpu_workers_share_a_host(host: Host, stub: Stub) -> None:
+    """Their names tell them apart."""
+    runs = [stub.submit("import time; time.sleep(0.5)" + BLOCK) for _ in range(2)]
+    for name in ("one", "two"):
+        host.start(gpu_id=name)
+    for run in runs:
+        stub.report(run)
+    assert set(stub.leases.values()) == {"one", "two"}
+
+
+def test_a_second_worker_of_one_gpu_does_not_start(station: Station) -> None:
+    """Two workers on one GPU would spoil both their results."""
+    assert station.host.start().wait(timeout=15) == 2
+    assert "is held by another worker" in station.host.said
+
+
+def test_settings_that_make_no_sense_are_named(host: Host) -> None:
+    """One line a mistake, and an exit code that says not to try again."""
+    worker = host.start("--gpu", "seven", orchestrator="localhost:3111")
+    assert worker.wait(timeout=15) == 2
+    assert "gpu: " in host.said
+    assert "orchestrator: " in host.said
