@@ -2,7 +2,7 @@
 
 One JSON object a line over a Unix socket: first the worker's order, then its ticks (`I am alive`),
 stops and `settled`; back come `hello`, `started` and `ended`. Standard library only: the
-supervisor starts with it. Everything that must outlive a process lies in files (workspace.py).
+supervisor starts with it. Everything that must outlive a process lies in files (folders.py).
 """
 
 import json

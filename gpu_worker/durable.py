@@ -1,6 +1,6 @@
 """Writes that survive a power cut, and the journal of what occupied the GPU.
 
-Standard library only: the supervisor starts with it. File names belong to workspace.py.
+Standard library only: the supervisor starts with it. File names belong to folders.py.
 """
 
 import json

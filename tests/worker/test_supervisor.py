@@ -142,6 +142,16 @@ async def test_a_run_is_logged_from_its_first_byte_and_its_exit_code_told(bench:
     assert events == ["started", "ended"]
 
 
+async def test_a_result_that_is_settled_at_once_does_not_burden_the_disk(bench: Bench) -> None:
+    """Only what the worker could not deliver has to outlive the two processes."""
+    link = bench.start("")
+    await end_of(link)
+    link.settled()
+    await anyio.to_thread.run_sync(link.close)
+    bench.link = None
+    assert not bench.folder.result.exists()
+
+
 async def test_a_run_has_no_input_and_a_session_of_its_own(bench: Bench) -> None:
     """Nothing that it reads or signals can reach a terminal of ours."""
     script = "import os, sys; print(repr(sys.stdin.read()), os.getsid(0) == {})"

@@ -1,0 +1,64 @@
+"""How a worker comes into a GPU: its lock, and the attempts that an earlier worker left.
+
+The lock is free, or the supervisor of a run that still goes on has it and hands it over with the
+run. What to do with an attempt is attempt.py's.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from pydantic import ValidationError
+
+from gpu_worker import lock
+from gpu_worker.folders import RunFolder, WorkerFolder
+from gpu_worker.link import Link
+from orchestrator import schemas
+
+logger = logging.getLogger(__name__)
+
+# How long the lock may take to become free, or its run to be found.
+_PATIENCE_SECONDS = 3.0
+_LOOK_AGAIN_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """An attempt that nobody has reported. With a link it still runs, else it has ended."""
+
+    job: schemas.Job
+    folder: RunFolder
+    link: Link | None
+
+
+async def take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[Leftover]]:
+    """The GPU's lock and what is left to report. Raises LockBusy, OSError."""
+    patience = anyio.current_time() + _PATIENCE_SECONDS
+    while True:
+        left = {each: job for each in folder.runs() if (job := _unreported(each))}
+        for candidate in left:
+            if adopted := Link.adopt(candidate):
+                link, lock_fd = adopted
+                return lock_fd, [
+                    Leftover(job, each, link if each is candidate else None)
+                    for each, job in left.items()
+                ]
+        try:
+            return lock.take(lock_path), [Leftover(job, each, None) for each, job in left.items()]
+        except lock.LockBusy:
+            if anyio.current_time() > patience:
+                raise
+            await anyio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def _unreported(folder: RunFolder) -> schemas.Job | None:
+    """The job of an attempt that is still to be reported."""
+    try:
+        return schemas.Job.model_validate_json(folder.job.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:  # cut short by a kill: the run was never ordered
+        logger.warning("%s: its job cannot be read, so it never began", folder.run)
+        folder.settle()
+        return None

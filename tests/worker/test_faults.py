@@ -1,0 +1,206 @@
+"""What each fault must do to a run, injected into real processes (docs: the fault table)."""
+
+import json
+import os
+import signal
+import time
+
+from tests.worker.conftest import BLOCK, Host, end, eventually
+from tests.worker.stub import Json, Stub
+
+SLEEP = "import time; print('up', flush=True); time.sleep(60)\n"
+
+
+# Says something all the time, so that gaps and doubles in its log show, until it may end.
+COUNTING = """
+import os, time
+number = 0
+while not os.path.exists("enough"):
+    print(number, flush=True)
+    number += 1
+    time.sleep(0.02)
+"""
+
+
+def _journal(host: Host) -> list[Json]:
+    return [json.loads(line) for line in host.folder.journal.read_text().splitlines()]
+
+
+def test_a_killed_worker_that_comes_back_adopts_its_run(host: Host, stub: Stub) -> None:
+    """Same epoch, one start, and a log without gaps or doubles."""
+    run = stub.submit(COUNTING + BLOCK)
+    worker = host.start()
+    stub.wait_for(lambda: run in stub.logs)
+    end(worker, signal.SIGKILL)
+    host.start()
+    eventually(lambda: f"{run}: adopted" in host.said, 15)
+    (host.run_folder(run).workspace / "enough").touch()
+    assert stub.report(run)["outcome"] == "completed"
+    numbers = stub.output(run).partition("---")[0].split()
+    assert numbers == [str(number) for number in range(len(numbers))]
+    assert [entry["event"] for entry in _journal(host)] == ["started", "ended"]
+
+
+def test_a_killed_worker_that_stays_away_leaves_no_tree_behind(host: Host, stub: Stub) -> None:
+    """A lease later the run is dead; whoever comes later reports it lost."""
+    stub.lease_seconds = 1.5
+    run = stub.submit(SLEEP)
+    worker = host.start()
+    stub.wait_for(lambda: run in stub.logs)
+    end(worker, signal.SIGKILL)
+    killed = time.monotonic()
+    eventually(lambda: host.processes() == {})
+    assert time.monotonic() - killed < 5
+    host.start()
+    report = stub.report(run)
+    assert report["outcome"] == "lost"
+    assert "gone for a whole lease" in report["error"]
+
+
+def test_a_run_that_ended_while_its_worker_was_dead_is_reported_by_the_next(
+    host: Host, stub: Stub
+) -> None:
+    """The supervisor's result waits on disk."""
+    run = stub.submit("import time; print('up', flush=True); time.sleep(0.5)" + BLOCK)
+    worker = host.start()
+    stub.wait_for(lambda: run in stub.logs)
+    end(worker, signal.SIGKILL)
+    eventually(host.run_folder(run).result.exists)
+    host.start()
+    assert stub.report(run)["outcome"] == "completed"
+    assert stub.output(run).endswith("depth: 2\n")
+
+
+def test_a_killed_supervisor_costs_its_run_and_nothing_else(
+    host: Host, stub: Stub, walls: str
+) -> None:
+    """The tree is dead, the run is given back, and the GPU trains the next one."""
+    run = stub.submit(SLEEP)
+    worker = host.start(isolation=walls)
+    stub.wait_for(lambda: run in stub.logs)
+    killed = time.monotonic()
+    os.kill(host.supervisor_of(run), signal.SIGKILL)
+    assert stub.report(run)["outcome"] == "lost"
+    assert host.processes_of(run) == {}
+    assert time.monotonic() - killed < 5
+    assert stub.report(stub.submit(BLOCK))["outcome"] == "completed"
+    assert end(worker) == 0
+    assert [entry["event"] for entry in _journal(host)] == ["started", "ended"] * 2
+
+
+def test_worker_and_supervisor_killed_together_leave_no_tree_behind(host: Host, stub: Stub) -> None:
+    """The guard ends it; the next worker reports the loss."""
+    run = stub.submit(SLEEP)
+    worker = host.start(isolation="direct")
+    stub.wait_for(lambda: run in stub.logs)
+    supervisor = host.supervisor_of(run)
+    worker.send_signal(signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
+    worker.wait()
+    eventually(lambda: host.processes() == {})
+    host.start()
+    assert "supervisor died" in stub.report(run)["error"]
+
+
+def test_a_run_goes_on_while_the_orchestrator_is_away(host: Host, stub: Stub) -> None:
+    """Nothing answers when it ends; the result is delivered once somebody does."""
+    run = stub.submit("import time; print('up', flush=True); time.sleep(0.7)" + BLOCK)
+    host.start()
+    stub.wait_for(lambda: run in stub.logs)
+    stub.stop()
+    eventually(host.run_folder(run).result.exists)
+    time.sleep(0.3)
+    stub.start()
+    assert stub.report(run)["outcome"] == "completed"
+    assert stub.output(run).endswith("depth: 2\n")
+    assert "is back" in host.said
+
+
+def test_a_result_waits_on_disk_for_the_orchestrator_and_a_new_worker(
+    host: Host, stub: Stub
+) -> None:
+    """Drained while nothing could be delivered: the next worker delivers it, first of all."""
+    run = stub.submit("import time; print('up', flush=True); time.sleep(0.3)" + BLOCK)
+    worker = host.start()
+    stub.wait_for(lambda: run in stub.logs)
+    stub.mode = "503"
+    eventually(host.run_folder(run).result.exists)
+    worker.send_signal(signal.SIGINT)
+    eventually(lambda: "draining" in host.said)
+    assert end(worker, signal.SIGINT) == 130
+    assert f"kept for the next start: {run}" in host.said
+    stub.mode = "up"
+    another = stub.submit(BLOCK)
+    host.start()
+    stub.report(another)
+    assert list(stub.finished) == [run, another]
+    assert stub.finished[run]["outcome"] == "completed"
+
+
+def test_an_orchestrator_that_does_not_answer_is_asked_again(host: Host, stub: Stub) -> None:
+    """Connections that break without an answer end nothing, at no point of a run."""
+    stub.mode = "deaf"
+    run = stub.submit("import time; print('up', flush=True); time.sleep(0.5)" + BLOCK)
+    worker = host.start()
+    eventually(lambda: "cannot serve" in host.said)
+    stub.mode = "up"
+    stub.wait_for(lambda: run in stub.logs)
+    stub.mode = "deaf"
+    eventually(host.run_folder(run).result.exists)
+    assert worker.poll() is None
+    stub.mode = "up"
+    assert stub.report(run)["outcome"] == "completed"
+
+
+def test_a_claim_whose_answer_was_lost_gets_the_same_job(host: Host, stub: Stub) -> None:
+    """The claim is sent again with its id, so no job is claimed twice or forgotten."""
+    stub.lose_claim_answers = 2
+    run = stub.submit(BLOCK)
+    host.start()
+    assert stub.report(run)["outcome"] == "completed"
+    claims = [body["claim_id"] for path, body in stub.calls if path == "/api/job/claim"]
+    assert claims[:3] == [claims[0]] * 3
+    assert len(stub.leases) == 1
+
+
+def test_a_run_whose_lease_is_lost_is_killed_and_dropped(host: Host, stub: Stub) -> None:
+    """409 on a renewal: another worker may have it, so the tree dies and nothing is reported."""
+    run = stub.submit(SLEEP)
+    host.start(kill_after_seconds=60)
+    stub.wait_for(lambda: run in stub.logs)
+    stub.lost.add(run)
+    eventually(lambda: host.processes_of(run) == {})
+    after = stub.submit(BLOCK)
+    assert stub.report(after)["outcome"] == "completed"
+    assert run not in stub.finished
+    assert f"{run}: the lease is lost" in host.said
+
+
+def test_a_report_with_a_stale_epoch_is_dropped(host: Host, stub: Stub) -> None:
+    """The lease is lost between the last renewal and the end: 409 there ends the matter."""
+    stub.heartbeat_seconds = 1.0
+    run = stub.submit("import time; print('up', flush=True); time.sleep(0.4)")
+    host.start()
+    stub.wait_for(lambda: stub.count("/api/job/renew"))
+    stub.lost.add(run)
+    assert stub.report(stub.submit(BLOCK))["outcome"] == "completed"
+    assert run not in stub.finished
+    assert "dropped" in host.said
+
+
+def test_a_gpu_that_the_orchestrator_has_forgotten_registers_again(host: Host, stub: Stub) -> None:
+    """After a Redis that came back empty the pool fills up by itself."""
+    worker = host.start(claim_wait_seconds=0.2)
+    stub.wait_for(lambda: stub.count("/api/job/claim"))
+    with stub.changed:
+        stub.gpus.clear()
+    assert stub.report(stub.submit(BLOCK))["outcome"] == "completed"
+    assert end(worker) == 0
+    assert stub.count("/api/pool/register") == 2
+
+
+def test_an_orchestrator_that_refuses_the_worker_is_not_pestered(host: Host, stub: Stub) -> None:
+    """A registration that will never be accepted ends the daemon with a reason."""
+    stub.refuse_registration = True
+    assert host.start().wait(timeout=15) == 2
+    assert "does not take this worker" in host.said

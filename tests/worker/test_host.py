@@ -1,0 +1,138 @@
+"""The host's side: data that is missing, a disk that is full, locks, a fleet of GPUs."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gpu_worker import isolation, lock
+from gpu_worker.settings import WorkerSettings, find_project
+from tests.worker.conftest import BLOCK, Host, end, eventually
+from tests.worker.stub import Stub
+
+CHECK = "import sys; assert sys.argv[1:] == ['--check']; print('noise'); print({answer!r})"
+
+
+def _project(host: Host, *problems: str) -> Path:
+    """A training stack whose check tells of `problems`."""
+    answer = {
+        "ok": not problems,
+        "problems": list(problems),
+        "profile": "cpu",
+        "device": "cpu",
+        "torch_version": "2.9.9",
+    }
+    project = host.home / "project"
+    project.mkdir(exist_ok=True)
+    (project / "pyproject.toml").touch()
+    (project / "prepare.py").write_text(CHECK.format(answer=json.dumps(answer)))
+    return project
+
+
+def test_a_host_without_its_data_stays_out_of_the_pool_until_it_has_them(
+    host: Host, stub: Stub
+) -> None:
+    """The worker says what is missing, looks again, and joins once nothing is."""
+    project = _project(host, "shard_00001.parquet is missing")
+    host.start(check="1", project=project, recheck_seconds=0.2)
+    eventually(lambda: "shard_00001.parquet is missing" in host.said, 15)
+    assert stub.calls == []
+    _project(host)
+    run = stub.submit(BLOCK)
+    report = stub.report(run)
+    assert report["environment"]["torch_version"] == "2.9.9"
+    assert stub.gpus["test-host:cpu"]["profile"] == "cpu"
+
+
+def test_a_worker_that_waits_for_its_host_can_be_ended(host: Host, stub: Stub) -> None:
+    """Also while the check itself hangs; it leaves nothing behind."""
+    project = _project(host)
+    (project / "prepare.py").write_text("import time; time.sleep(60)")
+    worker = host.start(check="1", project=project)
+    eventually(lambda: any("--check" in line for line in host.processes().values()), 15)
+    assert end(worker) == 0
+    assert stub.calls == []
+    eventually(lambda: host.processes() == {})
+
+
+def test_a_launcher_that_is_not_there_is_named(host: Host, stub: Stub) -> None:
+    """No run is wasted on it."""
+    host.start(check="1", project=_project(host), launcher="no-such-launcher --flag")
+    eventually(lambda: "there is no 'no-such-launcher'" in host.said, 15)
+    assert stub.calls == []
+
+
+def test_a_full_disk_keeps_runs_away_and_is_told_to_the_pool(host: Host, stub: Stub) -> None:
+    """Below the floor of free space the worker claims nothing."""
+    stub.submit(BLOCK)
+    host.start(free_space_bytes=2**60)
+    stub.wait_for(lambda: any(gpu.get("problem") for gpu in stub.gpus.values()))
+    assert "a run needs" in next(iter(stub.gpus.values()))["problem"]
+    assert stub.count("/api/job/claim") == 0
+
+
+def test_a_lock_has_one_holder_whoever_asks(tmp_path: Path) -> None:
+    """And is free again when the holder's last descriptor is closed."""
+    path = lock.lock_path(tmp_path / "locks", "host:GPU-1/..")
+    assert path.parent == tmp_path / "locks"
+    held = lock.take(path)
+    shared = os.dup(held)
+    os.close(held)
+    with pytest.raises(lock.LockBusy):
+        lock.take(path)
+    os.close(shared)
+    os.close(lock.take(path))
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """The folder is everybody's: a trap there must not open a file of ours."""
+    path = lock.lock_path(tmp_path, "gpu")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        lock.take(path)
+
+
+def test_the_default_launcher_is_uv_in_the_project(tmp_path: Path) -> None:
+    """`python` is named, so that comments in a train.py cannot choose its packages."""
+    settings = WorkerSettings(project=tmp_path)
+    assert settings.command == [
+        "uv", "run", "--no-sync", "--project", str(tmp_path), "--", "python",
+    ]  # fmt: skip
+    assert WorkerSettings(launcher="nice -n 5 'my python'").command == [
+        "nice", "-n", "5", "my python",
+    ]  # fmt: skip
+
+
+def test_settings_travel_to_another_process_as_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet's daemons see what the fleet was told, flags included."""
+    told = WorkerSettings(
+        home=tmp_path, launcher="a 'b c'", token="secret", check=False, drain_timeout=3, gpu="all"
+    )
+    for name, value in told.environment().items():
+        monkeypatch.setenv(name, value)
+    assert WorkerSettings() == told
+
+
+def test_the_project_is_the_nearest_folder_with_a_training_stack(tmp_path: Path) -> None:
+    """From the current folder upwards; else the checkout that this package lies in."""
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    assert (find_project(inner) / "gpu_worker").is_dir()
+    (tmp_path / "prepare.py").touch()
+    (tmp_path / "pyproject.toml").touch()
+    assert find_project(inner) == tmp_path
+
+
+def test_isolation_that_is_demanded_and_missing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` goes without, `bwrap` says why it cannot."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    walls, why = isolation.choose("auto")
+    assert walls == "direct"
+    assert "not installed" in why
+    with pytest.raises(RuntimeError, match="not installed"):
+        isolation.choose("bwrap")
