@@ -1,8 +1,9 @@
 """What a worker and the supervisor of its run say to each other, and how it is framed.
 
 One JSON object a line over a Unix socket: first the worker's order, then its ticks (`I am alive`),
-stops and `settled`; back come `hello`, `started` and `ended`. Standard library only: the
-supervisor starts with it. Everything that must outlive a process lies in files (folders.py).
+stops and `settled`; back come `ready` (before the order) or `hello` (to a worker that takes over),
+`started` and `ended`. Standard library only: the supervisor starts with it. Everything that must
+outlive a process lies in files (folders.py).
 """
 
 import json

@@ -163,11 +163,10 @@ class Daemon:
         with self._shutdown.limit(0):
             await self._standing.registered.wait()
         while not self._shutdown.draining.is_set():
-            if not await self._standing.fit():
+            if not await self._standing.fit(await self._supervisor_problem()):
                 with self._shutdown.limit(0):
                     await anyio.sleep(self._client.heartbeat_seconds)
                 continue
-            self._get_spare()
             job = await self._claim()
             if job is not None:
                 await self._train(job)
@@ -247,6 +246,13 @@ class Daemon:
         if self._spare is None or not self._spare.alive:
             self._spare = Link.start(self._lock_fd, self._folder.supervisor_log)
         return self._spare
+
+    async def _supervisor_problem(self) -> str | None:
+        """Why no run could be started here: else each job would be claimed and lost in turn."""
+        with self._shutdown.limit(0):
+            if not await self._get_spare().ready():
+                return f"no supervisor can be started; {self._folder.supervisor_log} says why"
+        return None
 
     async def _see_through(self, job: schemas.Job, folder: RunFolder, link: Link | None) -> None:
         around = Surroundings(

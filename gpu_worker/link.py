@@ -20,6 +20,7 @@ from gpu_worker.folders import RunFolder
 
 _HANDSHAKE_SECONDS = 2.0
 _FAREWELL_SECONDS = 10.0
+_START_SECONDS = 30.0
 
 
 class Link:
@@ -31,6 +32,7 @@ class Link:
         self._process = process
         self._lines = channel.Lines()
         self._inbox: list[Message] = []
+        self._ready = False
         self.adopted = process is None
         self._peer = process.pid if process else _peer_pid(connection)
 
@@ -118,6 +120,13 @@ class Link:
                 return None
             self._inbox += self._lines.feed(data)
         return self._inbox.pop(0)
+
+    async def ready(self) -> bool:
+        """Whether it can take an order; False when it did not even start."""
+        if not self._ready:
+            with anyio.move_on_after(_START_SECONDS):
+                self._ready = await self.hear() is not None
+        return self._ready and self.alive
 
     @property
     def alive(self) -> bool:

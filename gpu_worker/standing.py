@@ -115,11 +115,12 @@ class Standing:
 
     # ------------------------------------------------------------------------ fitness
 
-    async def fit(self) -> bool:
+    async def fit(self, known_problem: str | None = None) -> bool:
         """Whether a run may begin now; if not, the pool is told why."""
-        problem = await self._find_problem()
+        problem = known_problem or await self._find_problem()
+        lasting = known_problem or self._lasting_problem()
         patience = anyio.current_time() + _SETTLE_SECONDS
-        while problem and not self._lasting_problem() and anyio.current_time() < patience:
+        while problem and not lasting and anyio.current_time() < patience:
             await anyio.sleep(_LOOK_AGAIN_SECONDS)  # NVML has no event for it
             problem = await self._find_problem()
         self._set_problem(problem)

@@ -260,6 +260,7 @@ def main() -> None:
     lock_fd = int(sys.argv[2])
     fcntl(lock_fd, F_SETFD, FD_CLOEXEC)  # the guard keeps the lock, the launcher must not
     tree.become_subreaper()
+    worker.sendall(channel.encode({"event": "ready"}))
     order = channel.receive_order(worker)
     if order is not None:
         Supervisor(order, worker, lock_fd).run()

@@ -58,7 +58,7 @@ class Host:
             self._nursery,
             arguments=arguments,
             env=env,
-            cwd=str(self.home),
+            cwd=str(variables.get("cwd", self.home)),
             stderr=str(self.home / "worker.err"),
         )
         self.workers.append(worker)

@@ -72,6 +72,19 @@ def test_a_full_disk_keeps_runs_away_and_is_told_to_the_pool(host: Host, stub: S
     assert stub.count("/api/job/claim") == 0
 
 
+def test_a_host_that_cannot_start_supervisors_burns_no_jobs(host: Host, stub: Stub) -> None:
+    """Each job would be claimed and lost in turn; instead the pool is told."""
+    broken = host.home / "broken"
+    broken.mkdir()
+    (broken / "selectors.py").write_text("raise ImportError('a broken installation')")
+    stub.submit(BLOCK)
+    host.start(cwd=broken)
+    stub.wait_for(lambda: any(gpu.get("problem") for gpu in stub.gpus.values()))
+    assert "no supervisor can be started" in next(iter(stub.gpus.values()))["problem"]
+    assert stub.count("/api/job/claim") == 0
+    assert "a broken installation" in host.folder.supervisor_log.read_text()
+
+
 def test_a_lock_has_one_holder_whoever_asks(tmp_path: Path) -> None:
     """And is free again when the holder's last descriptor is closed."""
     path = lock.lock_path(tmp_path / "locks", "host:GPU-1/..")
