@@ -25,6 +25,7 @@ import json
 import math
 import multiprocessing
 import os
+import platform
 import queue
 import random
 import re
@@ -971,6 +972,7 @@ def check() -> dict[str, Any]:
         "device": device.type,
         "device_name": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
         "cache": str(cache_dir()),
         "data_source": found["data"] and found["data"].source,
         "validation_sha256": found["data"] and found["data"].validation_sha256,

@@ -30,6 +30,7 @@ class HostCheck(BaseModel):
     device_name: str | None = None
     torch_version: str | None = None
     python_version: str | None = None
+    validation_sha256: str | None = None
 
 
 async def check(

@@ -182,6 +182,7 @@ class Standing:
             torch_version=check.torch_version,
             python_version=check.python_version,
             profile=check.profile,
+            validation_sha256=check.validation_sha256,
             host=host_name(),
         )
 

@@ -87,6 +87,7 @@ class Environment:
     torch_version: str | None = None
     python_version: str | None = None
     profile: str | None = None
+    validation_sha256: str | None = None
     host: str | None = None
 
 

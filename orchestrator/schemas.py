@@ -269,6 +269,8 @@ class Environment(Request):
     torch_version: Name | None = None
     python_version: Name | None = None
     profile: Name | None = None
+    # Results compare only on the same validation text.
+    validation_sha256: Name | None = None
     host: Name | None = None
 
 
