@@ -1,7 +1,8 @@
 """Puts the service together: services, routers, and the one map from errors to HTTP."""
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -63,8 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await _check_server(store)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(services.notices.run)
-            tasks.start_soon(reaper.run)
+            tasks.start_soon(_watched, services.notices.run)
+            tasks.start_soon(_watched, reaper.run)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -92,6 +93,15 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router)
     _map_errors(app)
     return app
+
+
+async def _watched(side_task: Callable[[], Awaitable[None]]) -> None:
+    """An orchestrator without its reaper or its wake-ups must not go on as if it were whole."""
+    try:
+        await side_task()
+    except Exception:
+        logger.critical("A side task died: this process ends", exc_info=True)
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def _check_server(store: Store) -> None:
@@ -134,7 +144,7 @@ def _prepare_py(settings: Settings) -> Path | None:
 def _described_problems() -> dict[int | str, dict[str, Any]]:
     """What the OpenAPI description says of errors: any endpoint may answer with these."""
     content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    codes = sorted({*STATUS_OF.values(), HTTPStatus.BAD_REQUEST})
+    codes = sorted(set(STATUS_OF.values()))
     return {
         int(code): {"description": HTTPStatus(code).phrase, "content": content} for code in codes
     }
@@ -185,6 +195,10 @@ def _map_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body it cannot read
+            message = "the body is not JSON in UTF-8"
+            found = [{"field": "body", "message": message}]
+            return _problem(422, message, request.url.path, errors=found)
         return _problem(error.status_code, str(error.detail), request.url.path, error.headers)
 
     @app.exception_handler(Exception)
@@ -199,6 +213,8 @@ def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
     """A field's path and what is wrong with it; never the input, which may be large or NaN."""
     path = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "header")]
     message = str(item["msg"])
+    if item["type"] == "json_invalid":  # its location is an offset, no field
+        return {"field": "body", "message": message}
     if item["type"] == "extra_forbidden":
         message = "no such field; check the spelling"
     return {"field": ".".join(path) or "body", "message": message}

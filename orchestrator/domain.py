@@ -33,10 +33,6 @@ class Status(str, Enum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
 
-    @property
-    def decided(self) -> bool:
-        return self not in (Status.QUEUED, Status.RUNNING)
-
 
 # What total, tsv and the ten most recent count as finished.
 FINISHED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT)
@@ -227,7 +223,6 @@ class Outcome:
     metrics: Metrics | None = None
     error: str = ""
     reason: str | None = None
-    exit_code: int | None = None
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,9 @@ class Files:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                os.pwrite(handle, data, offset)
+                while data:  # a disk that fills up takes a part without an error
+                    written = os.pwrite(handle, data, offset)
+                    data, offset = data[written:], offset + written
             finally:
                 os.close(handle)
 
@@ -113,15 +115,19 @@ class Files:
         except FileNotFoundError:
             aside.unlink(missing_ok=True)
 
+    def log_path(self, tag: str, experiment_id: str, epoch: int) -> Path:
+        """Where an attempt's log is now: compressed once the run has ended."""
+        closed = self._paths.closed_log(tag, experiment_id, epoch)
+        return closed if closed.exists() else self._paths.live_log(tag, experiment_id, epoch)
+
     def read_log(
         self, tag: str, experiment_id: str, epoch: int, start: int, length: int | None
     ) -> Slice:
         """Bytes of a log; a negative `start` counts from the end. Raises `NotFound`."""
         live = self._paths.live_log(tag, experiment_id, epoch)
         with disk_errors(f"log of {experiment_id}, attempt {epoch}"):
-            if live.exists():
-                with live.open("rb") as file:
-                    return _slice(file, live.stat().st_size, start, length)
+            with suppress(FileNotFoundError), live.open("rb") as file:
+                return _slice(file, os.fstat(file.fileno()).st_size, start, length)
             closed = self._paths.closed_log(tag, experiment_id, epoch)
             with closed.open("rb") as packed:
                 packed.seek(-4, os.SEEK_END)

@@ -8,7 +8,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from http import HTTPStatus
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -76,7 +76,9 @@ class Guard:
         """A browser says where a request comes from; curl, agents and workers say nothing."""
         site = headers.get("sec-fetch-site", "none")
         link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
-        if site not in ("same-origin", "none") and not link:
+        if link:
+            return
+        if site not in ("same-origin", "none"):
             raise Forbidden("Requests from other sites' pages are refused.")
         origin = headers.get("origin")
         if origin is not None and origin.split("://")[-1] != headers.get("host"):
@@ -126,15 +128,6 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-@dataclass
-class _Captured:
-    """An answer on its way out."""
-
-    status: int = 500
-    content_type: str = ""
-    body: bytes = b""
-
-
 class Idempotency:
     """Stores answers below 500 under the request's key, and replays them byte for byte.
 
@@ -167,18 +160,24 @@ class Idempotency:
             raise Invalid("Idempotency-Key holds 1 to 255 characters.")
         body = (await receive()).get("body", b"")
         name = hashlib.sha256(f"{scope['path']}\n{key}".encode()).hexdigest()
-        query = scope["query_string"]
-        fingerprint = hashlib.sha256(query + b"\n" + body).hexdigest()
+        fingerprint = hashlib.sha256(body).hexdigest()
         stored = await self._begin(name, fingerprint)
         if stored is not None:
             await _response(stored)(scope, receive, send)
             return
-        answer = await self._run(name, scope, replayed(body, receive), send)
-        if answer.status < 500:
-            kept = StoredAnswer(answer.status, answer.content_type, answer.body.decode())
-            await self._store().finish(name, fingerprint, kept)
-        else:
-            await self._store().forget(name)
+        messages: list[Message] = []
+        try:
+            answer = await self._run(name, scope, replayed(body, receive), messages)
+            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                await self._store().finish(name, fingerprint, answer)
+            else:
+                await self._store().forget(name)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._store().forget(name)
+            raise
+        for message in messages:  # only now, so that what was answered is what is stored
+            await send(message)
 
     async def _begin(self, name: str, fingerprint: str) -> StoredAnswer | None:
         """None: this request is the first. A duplicate in flight is waited for."""
@@ -194,20 +193,20 @@ class Idempotency:
                 await anyio.sleep(0.05)
         raise Conflict("The same request is still being served; ask again for its answer.")
 
-    async def _run(self, name: str, scope: Scope, receive: Receive, send: Send) -> _Captured:
-        captured = _Captured()
+    async def _run(
+        self, name: str, scope: Scope, receive: Receive, messages: list[Message]
+    ) -> StoredAnswer:
+        """Run the request; its answer as it will be stored, and in `messages` as it will be sent."""
 
-        async def capture(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                captured.status = message["status"]
-                captured.content_type = Headers(raw=message["headers"]).get("content-type", "")
-            elif message["type"] == "http.response.body":
-                captured.body += message.get("body", b"")
-            await send(message)
+        async def keep(message: Message) -> None:
+            messages.append(message)
 
         with nonces_from(name):
-            await self._app(scope, receive, capture)
-        return captured
+            await self._app(scope, receive, keep)
+        start = next(m for m in messages if m["type"] == "http.response.start")
+        body = b"".join(m.get("body", b"") for m in messages if m["type"] == "http.response.body")
+        content_type = Headers(raw=start["headers"]).get("content-type", "")
+        return StoredAnswer(start["status"], content_type, body.decode())
 
 
 def _response(stored: StoredAnswer) -> Response:

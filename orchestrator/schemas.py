@@ -7,10 +7,25 @@ know. What a field means for the search is said in the rules, not here.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 SOURCE_LIMIT_BYTES = 1024 * 1024
 BODY_LIMIT_BYTES = 256 * 1024
+
+
+def _no_truth(value: object) -> object:
+    """Python counts true as 1; a report that says so is a mistake."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")  # noqa: TRY004 - pydantic's way
+    return value
+
 
 # [A-Za-z0-9][A-Za-z0-9._-]{0,63} without "..", in a dialect that has no look-ahead.
 TagName = Annotated[
@@ -27,9 +42,9 @@ Category = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_w
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 RequiredText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 Name = Annotated[str, StringConstraints(max_length=200)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-ValBpb = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, BeforeValidator(_no_truth), Field(ge=0, le=2**53, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=0, le=2**53)]
+ValBpb = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=1e6, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
@@ -252,7 +267,7 @@ class SubmitAnswer(Answer):
     verdict: AnyVerdict | None = None
 
 
-class CurvePoint(Answer):
+class CurvePoint(Request):
     """One point of a learning curve: percent of the budget used, and the smoothed loss there."""
 
     step: Count
@@ -378,7 +393,7 @@ class Suggestion(Answer):
 # ---------------------------------------------------------------------------- GPU pool
 
 
-class Health(Answer):
+class Health(Request):
     temperature_c: float | None = None
     memory_used_mb: float | None = None
     memory_total_mb: float | None = None

@@ -1,6 +1,6 @@
 """Configuration: `AUTORESEARCH_*` variables, and the one owner of file paths below the home.
 
-Flags of the same names override the variables (cli.py). Units are in the names.
+Flags of the same names override the variables (cli/). Units are in the names.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_PORT = 3111
@@ -61,6 +61,15 @@ class Settings(HomeSettings):
     offline_seconds: Seconds = 60
     grace_seconds: Seconds = 300
     redis_timeout_seconds: Seconds = 5
+
+    @model_validator(mode="after")
+    def _clockwork_fits(self) -> "Settings":
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                "lease_seconds must be at least twice heartbeat_seconds, or live runs are taken"
+                " for dead"
+            )
+        return self
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod

@@ -202,7 +202,9 @@ def make_api(redis_url: str, tmp_path: Path) -> Iterator[MakeApi]:
         # Named TCP, or asyncio leaves Nagle's algorithm on and each answer takes 40 ms.
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.bind(("127.0.0.1", 0))
-        values = {"home": tmp_path / "home", "redis_url": redis_url} | settings
+        values = {
+            "home": tmp_path / "home", "redis_url": redis_url, "heartbeat_seconds": 0.1,
+        } | settings  # fmt: skip
         api = Api(Settings(**values), sock)
         api.start()
         running.append(api)

@@ -101,9 +101,10 @@ async def detail(experiment_id: str, service: ExperimentsDep) -> schemas.Experim
 async def wait_for(
     experiment_id: str, service: ExperimentsDep, response: Response, timeout: WaitSeconds = 30
 ) -> schemas.ExperimentDetail:
-    run = await service.wait(experiment_id, timeout)
-    response.status_code = 200 if run.state is State.DECIDED else 202
-    return await service.detail(experiment_id)
+    await service.wait(experiment_id, timeout)
+    detail = await service.detail(experiment_id)
+    response.status_code = 200 if detail.verdict else 202
+    return detail
 
 
 @router.get("/{experiment_id}/log", response_class=PlainTextResponse)

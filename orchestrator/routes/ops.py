@@ -68,10 +68,11 @@ async def _stream(services: Services, tag: str | None, after: str | None) -> Asy
         sent = (0, 0)
         yield "retry: 1000\n\n"
         try:
-            for event in await services.store.events.after(after, 0) if after else []:
-                sent = _order(event.id)
-                if tag in (None, event.tag):
-                    yield _encoded(event)
+            while after and (missed := await services.store.events.after(after, 0)):
+                after, sent = missed[-1].id, _order(missed[-1].id)
+                for event in missed:
+                    if tag in (None, event.tag):
+                        yield _encoded(event)
         except Unavailable:
             return  # the reader comes back with the same Last-Event-ID
         while True:

@@ -7,8 +7,11 @@ from orchestrator.domain import Experiment, Run, Status
 TSV_HEADER = "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
 
 
+_BREAKS = str.maketrans("\t\r\n", "   ")
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split("\t")).replace("\r", " ").replace("\n", " ")
+    return text.translate(_BREAKS)
 
 
 def tsv_row(experiment: Experiment, run: Run) -> str:

@@ -10,7 +10,7 @@ import anyio
 
 from orchestrator import schemas
 from orchestrator.domain import Environment, Metrics, Outcome
-from orchestrator.errors import AutoresearchError, Invalid, TooLarge
+from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
 from orchestrator.services.judge import Judge, tag_of
 from orchestrator.services.notices import LOOK_SECONDS, Notices
@@ -59,9 +59,9 @@ class Jobs:
     async def _job(self, gpu_id: str, claimed: Claimed) -> schemas.Job:
         try:
             train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
-        except AutoresearchError:
+        except AutoresearchError as error:
             # Not the run's fault, nor the worker's: the lease ends and the loss is counted.
-            await self._judge.lose(claimed.experiment_id, claimed.epoch, "lost")
+            await self._judge.lose(claimed.experiment_id, claimed.epoch, "lost", why=error.message)
             raise
         return schemas.Job(
             experiment_id=claimed.experiment_id,
@@ -106,14 +106,21 @@ class Jobs:
         verdict: schemas.AnyVerdict | None
         if request.outcome == "handed_back" or request.outcome == "lost":
             verdict = await self._judge.lose(
-                experiment_id, request.epoch, request.outcome, loss=request.outcome == "lost"
+                experiment_id,
+                request.epoch,
+                request.outcome,
+                loss=request.outcome == "lost",
+                why=request.error,
             )
         else:
             verdict = await self._judge.settle(
                 experiment_id, _outcome(request, request.outcome), by_lease(request.epoch)
             )
             # After the epoch was checked; a report sent again comes here too.
-            await self._keep_curve(tag, experiment_id, request.curve)
+            try:
+                await self._keep_curve(tag, experiment_id, request.curve)
+            except Unavailable as error:
+                logger.warning("%s is decided without its last curve: %s", experiment_id, error)
         return schemas.FinishAnswer(
             experiment_id=experiment_id,
             status=verdict.status if verdict else "queued",
@@ -154,7 +161,6 @@ def _outcome(
         status=status,
         metrics=Metrics(**request.metrics.model_dump()) if completed and request.metrics else None,
         error="" if completed else request.error or f"exit code {request.exit_code}",
-        exit_code=request.exit_code,
         warnings=tuple(request.warnings),
         environment=Environment(**request.environment.model_dump()),
     )

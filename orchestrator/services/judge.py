@@ -6,7 +6,7 @@ from orchestrator import schemas
 from orchestrator.domain import INFRA_LOST, Outcome, Run
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.rules.decide import decide
-from orchestrator.rules.retry import after_loss
+from orchestrator.rules.retry import Fate, after_loss
 from orchestrator.services import views
 from orchestrator.store import keys
 from orchestrator.store.connection import Store
@@ -52,10 +52,8 @@ class Judge:
             reply = await self._store.experiments.apply(
                 snapshot, outcome, decision, verdict.model_dump_json(), claimant
             )
-            if reply.outcome == "OK":
-                logger.info("%s: %s", experiment_id, decision.status.value)
-                return verdict
-            if reply.outcome == "DONE":
+            if reply.outcome in ("OK", "DONE"):
+                # What was stored, which a request sent again under its key did not compute now.
                 return views.verdict_from(reply["verdict"])
             if reply.outcome != "STALE":
                 raise _refusal(experiment_id, claimant, reply.outcome, reply.fields.get("state"))
@@ -69,38 +67,37 @@ class Judge:
         *,
         renewal: str = "",
         loss: bool = True,
+        why: str = "",
     ) -> schemas.AnyVerdict | None:
         """An attempt ended without a result: back to the queue (None), or the end of the run."""
         tag = tag_of(experiment_id)
         snapshot = await self._store.experiments.snapshot(tag, experiment_id)
         run = snapshot.run
         assert run is not None  # noqa: S101 - a snapshot with an id has its run
+        logger.info("%s: attempt %d %s %s", experiment_id, epoch, attempt_outcome, why)
         fate = after_loss(run) if loss else _after_hand_back(run)
         if fate == "requeue":
             reply = await self._store.jobs.requeue(
                 tag, experiment_id, epoch, attempt_outcome, renewal=renewal, loss=loss
             )
             if reply.outcome == "OK":
-                logger.info(
-                    "%s: attempt %d %s, queued again", experiment_id, epoch, attempt_outcome
-                )
                 return None
             if reply.outcome == "DONE":
                 return views.verdict_from(reply["verdict"])
             raise _refusal(experiment_id, by_lease(epoch), reply.outcome, None)
-        outcome = (
-            Outcome("cancelled")
-            if fate == "cancelled"
-            else Outcome(
-                "crash",
-                error=f"Lost {run.losses + 1} times to the infrastructure",
-                reason=INFRA_LOST,
-            )
-        )
-        return await self.settle(experiment_id, outcome, by_lease(epoch, renewal))
+        return await self.settle(experiment_id, _end_of(fate, run, why), by_lease(epoch, renewal))
 
 
-def _after_hand_back(run: Run) -> str:
+def _end_of(fate: Fate, run: Run, why: str) -> Outcome:
+    if fate == "cancelled":
+        return Outcome("cancelled")
+    error = f"Lost {run.losses + 1} times to the infrastructure"
+    return Outcome(
+        "crash", error=f"{error}; the last time: {why}" if why else error, reason=INFRA_LOST
+    )
+
+
+def _after_hand_back(run: Run) -> Fate:
     return "cancelled" if run.cancel_requested else "requeue"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from orchestrator.errors import Unavailable
+from orchestrator.errors import AutoresearchError
 from orchestrator.store.events import Event, EventStore
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Notices:
                 for event in await self._events.after(last, self._poll_seconds):
                     last = event.id
                     self._dispatch(event)
-            except Unavailable as error:
+            except AutoresearchError as error:
                 logger.warning("Event stream: %s", error)
                 await anyio.sleep(0.5)
 

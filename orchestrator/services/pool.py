@@ -1,15 +1,16 @@
 """The GPU pool: register, heartbeat, list, acquire by hand, train on one GPU."""
 
+from dataclasses import asdict
 from typing import Literal
 
 from orchestrator import schemas
-from orchestrator.domain import Metrics, Run, State, Status
+from orchestrator.domain import Run, State, Status
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
 from orchestrator.services import views
 from orchestrator.services.judge import tag_of
 from orchestrator.services.sources import Sources
-from orchestrator.settings import HomePaths, Settings
+from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
 DEFAULT_SEED = 42
@@ -96,28 +97,14 @@ class Pool:
         """Where a run stands, in the words of upstream's worker function."""
         if run.state is State.DECIDED and run.gpu_id not in (None, gpu_id):
             raise Conflict(f"{experiment_id} ran on {run.gpu_id} already.")
-        metrics = run.metrics or Metrics(val_bpb=0.0)
-        known = run.metrics is not None
+        log = self._files.log_path(tag_of(experiment_id), experiment_id, run.epoch)
         return schemas.TrainOnGpuAnswer(
             status=_train_status(run),
             experiment_id=experiment_id,
             gpu_id=gpu_id,
-            val_bpb=metrics.val_bpb if known else None,
-            peak_vram_mb=metrics.peak_vram_mb,
-            training_seconds=metrics.training_seconds,
-            total_tokens_m=metrics.total_tokens_m,
-            mfu_percent=metrics.mfu_percent,
-            num_steps=metrics.num_steps,
-            num_params_m=metrics.num_params_m,
-            depth=metrics.depth,
-            log_path=self._log_path(experiment_id, run),
+            log_path=str(log) if run.epoch else None,
+            **(asdict(run.metrics) if run.metrics else {}),
         )
-
-    def _log_path(self, experiment_id: str, run: Run) -> str | None:
-        if run.epoch == 0:
-            return None
-        paths: HomePaths = self._settings.paths
-        return str(paths.run_dir(tag_of(experiment_id), experiment_id))
 
 
 def _train_status(run: Run) -> Literal["success"] | schemas.PublicStatus:

@@ -8,12 +8,11 @@ Any number of reapers may work at once: the script checks the renewal each of th
 
 import logging
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
 
-from orchestrator.errors import AutoresearchError, Unavailable
+from orchestrator.errors import AutoresearchError, LeaseLost, Unavailable
 from orchestrator.services.judge import Judge, LeaseRenewed
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -45,9 +44,6 @@ class Reaper:
             except Unavailable as error:
                 self._watched.clear()
                 logger.warning("Reaper: %s", error)
-            except AutoresearchError:
-                # One broken record must not keep the other leases from being judged next time.
-                logger.exception("Reaper: this pass failed")
             await anyio.sleep(interval)
 
     async def make_pass(self) -> None:
@@ -58,7 +54,15 @@ class Reaper:
         self._last_pass = now
         dead = self._observe(await self._store.jobs.leases(), now)
         for lease in dead:
-            await self._expire(lease)
+            try:
+                await self._expire(lease)
+            except (LeaseRenewed, LeaseLost):
+                pass  # its worker is back, or another reaper was faster
+            except Unavailable:
+                raise
+            except AutoresearchError:
+                # One broken record must not keep the other leases from being judged.
+                logger.exception("Reaper: %s", lease.experiment_id)
         await self._store.pool.tidy(self._settings.offline_seconds)
 
     def _observe(self, leases: list[LeaseSeen], now: float) -> list[LeaseSeen]:
@@ -78,5 +82,10 @@ class Reaper:
             "%s: attempt %d on %s has not been renewed for %.0f s",
             lease.experiment_id, run.epoch, run.gpu_id, self._settings.lease_seconds,
         )  # fmt: skip
-        with suppress(LeaseRenewed):  # its worker is back
-            await self._judge.lose(lease.experiment_id, run.epoch, "expired", renewal=lease.renewal)
+        await self._judge.lose(
+            lease.experiment_id,
+            run.epoch,
+            "expired",
+            renewal=lease.renewal,
+            why=f"its worker on {run.gpu_id} fell silent",
+        )

@@ -1,8 +1,8 @@
 """Where a submitted train.py comes from, and what makes it fit to queue."""
 
-import ast
 import re
 import subprocess
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,11 @@ from pathlib import Path
 import anyio
 
 from orchestrator import schemas
-from orchestrator.errors import Conflict, Invalid, NotFound, TooLarge
+from orchestrator.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from orchestrator.files import Files
+
+# catch_warnings changes the whole process, and sources are checked in threads.
+_quiet = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,15 @@ class Sources:
             )
         if not re.fullmatch(r"[0-9A-Fa-f]{4,64}", commit_sha):
             raise Invalid(f"commit_sha {commit_sha!r} is not a hexadecimal commit id.")
-        shown = subprocess.run(
-            ["git", "-C", str(self._repo), "show", f"{commit_sha}:train.py"],
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
+        try:
+            shown = subprocess.run(
+                ["git", "-C", str(self._repo), "show", f"{commit_sha}:train.py"],
+                capture_output=True,
+                timeout=30,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Unavailable(f"git cannot read AUTORESEARCH_REPO: {error}.") from error
         if shown.returncode != 0:
             message = shown.stderr.decode(errors="replace").strip().splitlines()
             raise NotFound(
@@ -78,9 +84,10 @@ def check(text: str) -> None:
     if size > schemas.SOURCE_LIMIT_BYTES:
         raise TooLarge(f"train_py has {size} bytes; the limit is {schemas.SOURCE_LIMIT_BYTES}.")
     try:
-        with warnings.catch_warnings():
+        with _quiet, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an odd escape in an agent's string is no error
-            ast.parse(text, "train.py")
+            # The compiler, not the parser alone: it also finds a `return` outside a function.
+            compile(text.removeprefix("\ufeff"), "train.py", "exec", dont_inherit=True)
     except SyntaxError as error:
         raise Invalid(
             f"train.py line {error.lineno}: {error.msg}", line=error.lineno, text=error.text

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict
 
+from pydantic import TypeAdapter
+
 from orchestrator import schemas
 from orchestrator.domain import (
     Decision,
@@ -19,6 +21,7 @@ from orchestrator.domain import (
 from orchestrator.store.reads import Detail, Entry, Keep
 
 NO_METRICS = Metrics(val_bpb=0.0)
+_VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
 
 
 def _time(microseconds: int | None) -> str | None:
@@ -124,9 +127,7 @@ def stored_verdict(run: Run) -> schemas.AnyVerdict | None:
 
 
 def verdict_from(text: str) -> schemas.AnyVerdict:
-    if '"val_bpb"' in text:
-        return schemas.Verdict.model_validate_json(text)
-    return schemas.CrashVerdict.model_validate_json(text)
+    return _VERDICT.validate_json(text)
 
 
 def verdict(experiment_id: str, outcome: Outcome, decision: Decision) -> schemas.AnyVerdict:

@@ -32,11 +32,13 @@ class EventStore:
         return str(last[0][0]) if last else "0-0"
 
     async def after(self, event_id: str, wait_seconds: float) -> list[Event]:
-        """Events after `event_id`, waiting up to `wait_seconds` for one (below the connection's
-        time-out, or the wait reads as a fault)."""
+        """At most 1 000 events after `event_id`, waiting up to `wait_seconds` for one (below the
+        connection's time-out, or the wait reads as a fault; 0 does not wait)."""
         with redis_errors():
             reply = await self._redis.xread(
-                {keys.of_all("events"): event_id}, count=1000, block=int(wait_seconds * 1000)
+                {keys.of_all("events"): event_id},
+                count=1000,
+                block=int(wait_seconds * 1000) or None,
             )
         # RESP2 answers a list of pairs, RESP3 a map.
         streams = list(reply.items()) if isinstance(reply, dict) else reply or []

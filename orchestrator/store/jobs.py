@@ -37,7 +37,6 @@ class NothingToClaim:
     """No job for this GPU now; `profile` says for which jobs to wake its waiter."""
 
     profile: str | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class JobStore:
         if reply.outcome == "UNKNOWN_GPU":
             raise unknown_gpu(gpu_id)
         if reply.outcome != "OK":
-            return NothingToClaim(reply.fields.get("profile"), reply.fields.get("reason"))
+            return NothingToClaim(reply.fields.get("profile"))
         return Claimed(
             experiment_id=reply["id"],
             tag=reply["tag"],

@@ -98,6 +98,8 @@ class PoolStore:
 
     async def deregister(self, gpu_id: str) -> None:
         reply = await self._scripts.run("deregister", gpu_id)
+        if reply.outcome == "HELD":
+            raise Conflict(f"{gpu_id} is held by {reply['by']}; release it first.")
         if reply.outcome == "LEASED":
             raise Conflict(
                 f"{gpu_id} is leased to {reply['by']}; cancel that run or let it end first."

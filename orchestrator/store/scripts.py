@@ -39,6 +39,9 @@ PLAIN = frozenset({"snapshot", "renew", "heartbeat", "pool_list", "tidy"})
 NONCE_SECONDS = 120
 IDEMPOTENCY_SECONDS = 86_400
 
+# How an answer begins by which a server that lives refuses to serve for now.
+_REFUSALS = ("OOM", "MISCONF", "LOADING", "MASTERDOWN", "READONLY", "BUSY", "NOREPLICAS")
+
 _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
 
 
@@ -80,7 +83,7 @@ def redis_errors() -> Iterator[None]:
     except _AWAY as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     except ResponseError as error:
-        if str(error).startswith(("OOM", "MISCONF", "LOADING", "MASTERDOWN", "READONLY")):
+        if str(error).startswith(_REFUSALS):
             raise Unavailable(f"Redis refuses writes: {error}") from error
         raise StoreBroken(f"Redis: {error}") from error
 

@@ -38,6 +38,8 @@ end
 
 local function created_of(id) return tonumber(string.sub(id, 5, 18), 16) end
 
+local function tag_of(id) return string.sub(id, 20) end
+
 local function move_status(t, id, from, to)
   if from == to then return end
   if from then redis.call('ZREM', t.status .. from, id) end
@@ -75,6 +77,15 @@ local function enqueue(tag, id, score, gpu_id)
   end
   event('queued', tag, id,
     { gpu_id = gpu_id, profile = redis.call('HGET', T(tag).tag, 'profile') or nil })
+end
+
+-- A job that was meant for one GPU, and is not to have it, joins its tag's queue.
+local function undirect(id)
+  local tag = tag_of(id)
+  local run = T(tag).run .. id
+  redis.call('ZREM', G.direct .. redis.call('HGET', run, 'target_gpu'), id)
+  redis.call('HDEL', run, 'target_gpu')
+  enqueue(tag, id, redis.call('HGET', run, 'score'))
 end
 
 local function dequeue(tag, id)

@@ -1,16 +1,16 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
 -- to its platform profile and those of tags not bound yet (which the claim binds).
 -- ARGV: nonce (the worker's claim id), ttl, gpu_id.
--- Outcomes: OK {id, tag, epoch, ..}, NONE {profile}, BUSY {reason}, UNKNOWN_GPU.
+-- Outcomes: OK {id, tag, epoch, ..}, NONE {profile}, BUSY, UNKNOWN_GPU.
 local gpu_id = ARGV[3]
 local gpu = hash_of(G.gpu .. gpu_id)
 if not gpu.order then return reply('UNKNOWN_GPU') end
 local now = us(now_us())
 redis.call('HSET', G.gpu .. gpu_id, 'heartbeat', now)
 redis.call('ZADD', G.seen, now, gpu_id)
-if gpu.lease then return reply('BUSY', { reason = 'leased' }) end
-if gpu.hold then return reply('BUSY', { reason = 'held' }) end
-if gpu.draining or gpu.quarantined or gpu.problem then return reply('BUSY', { reason = 'unfit' }) end
+if gpu.lease then return reply('BUSY') end
+if gpu.hold then return reply('BUSY') end
+if gpu.draining or gpu.quarantined or gpu.problem then return reply('BUSY') end
 
 local best, lane
 local function consider(key)
@@ -19,6 +19,11 @@ local function consider(key)
 end
 consider(G.ready .. '-')
 if gpu.profile then consider(G.ready .. gpu.profile) end
+for _, id in ipairs(redis.call('ZRANGE', G.direct .. gpu_id, 0, -1)) do
+  local profile = redis.call('HGET', T(tag_of(id)).tag, 'profile')
+  if not profile or profile == gpu.profile then break end
+  undirect(id)  -- its tag was bound to another profile after the job was directed here
+end
 consider(G.direct .. gpu_id)
 if not lane then
   refresh_gpu(gpu_id)
@@ -27,7 +32,7 @@ end
 
 local first, id, tag = redis.call('ZRANGE', lane, 0, 0)[1]
 if lane == G.direct .. gpu_id then
-  id, tag = first, string.sub(first, 20)
+  id, tag = first, tag_of(first)
   redis.call('ZREM', lane, id)
 else
   tag, id = first, redis.call('ZRANGE', T(first).queue, 0, 0)[1]

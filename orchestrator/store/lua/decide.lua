@@ -4,7 +4,7 @@
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
 --       decision (JSON: status, judged, streak, outcome, verdict, run {..}, and where they apply
 --       best {..}, keep, near, strategy {..}, seconds, forget).
--- Outcomes: OK {finished}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID.
+-- Outcomes: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID.
 local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
 local run = hash_of(t.run .. id)
 if not run.state then return reply('UNKNOWN_ID') end
@@ -65,4 +65,4 @@ if d.strategy then
   set_hash(t.strategy, d.strategy)
 end
 event('decided', tag, id, { status = d.status, val_bpb = d.run.val_bpb, gpu_id = run.gpu_id })
-return reply('OK', { finished = finished })
+return reply('OK', { verdict = d.verdict })

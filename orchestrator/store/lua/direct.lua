@@ -17,6 +17,12 @@ end
 if run.state == 'queued' then dequeue(tag, id) end
 redis.call('ZREM', t.hand, id)
 if ARGV[6] ~= '' then redis.call('HSET', t.exp .. id, 'source', ARGV[6]) end
+if redis.call('HGET', G.gpu .. gpu_id, 'hold') == id then  -- acquired for it: now the lease has it
+  redis.call('HDEL', G.gpu .. gpu_id, 'hold')
+  redis.call('HSET', G.gpu .. gpu_id, 'last_hold', id)
+  redis.call('ZREM', G.holds, gpu_id)
+  refresh_gpu(gpu_id)
+end
 local score = run.score or queue_score('0')
 redis.call('HSET', t.run .. id, 'state', 'queued', 'status', 'queued', 'target_gpu', gpu_id,
   'score', score, 'seed', run.seed or ARGV[7])

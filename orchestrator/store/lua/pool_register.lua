@@ -8,7 +8,8 @@ if redis.call('EXISTS', key) == 0 then
   facts.registered, facts.order = now, us(redis.call('INCR', G.seq))
   redis.call('ZADD', G.gpus, facts.order, gpu_id)
 end
-redis.call('HDEL', key, 'problem', 'quarantined', 'draining', 'profile')
+-- A daemon that starts anew knows its GPU; a bare call must not lift what its daemon said.
+if facts.boot_id then redis.call('HDEL', key, 'problem', 'quarantined', 'draining', 'profile') end
 set_hash(key, facts)
 redis.call('ZADD', G.seen, now, gpu_id)
 refresh_gpu(gpu_id)

@@ -7,6 +7,7 @@ local run = hash_of(t.run .. id)
 if not run.state then return reply('UNKNOWN_ID') end
 if run.epoch ~= ARGV[5] then return reply('LOST') end
 if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end
+if run.state == 'queued' then return reply('OK') end  -- the same report, sent again
 if not is_leased(run) then return reply('LOST') end
 if ARGV[6] ~= '' and redis.call('ZSCORE', G.leases, id) ~= ARGV[6] then return reply('RENEWED') end
 
@@ -15,5 +16,9 @@ redis.call('HSET', t.run .. id, 'state', 'queued', 'status', 'queued',
   'losses', (tonumber(run.losses) or 0) + tonumber(ARGV[8]))
 redis.call('HDEL', t.run .. id, 'gpu_id', 'started')
 move_status(t, id, run.status, 'queued')
+if run.target_gpu and redis.call('EXISTS', G.gpu .. run.target_gpu) == 0 then
+  redis.call('HDEL', t.run .. id, 'target_gpu')
+  run.target_gpu = nil
+end
 enqueue(tag, id, run.score, run.target_gpu)
 return reply('OK')
