@@ -57,7 +57,8 @@ class Fleet:
                 for index in self._indices:
                     daemons.start_soon(self._keep_alive, index)
             everything.cancel_scope.cancel()
-        return max(self._exit_codes.values())
+        # Empty when a signal came before any daemon had run.
+        return max(self._exit_codes.values(), default=0)
 
     async def _pass_signals_on(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -92,6 +93,8 @@ class Fleet:
         )
         async with process:
             self._processes[index] = process
+            if self._leaving.is_set():  # the signal came while it was being started
+                tree.kill(process.pid, signal.SIGTERM)
             try:
                 return await process.wait()
             finally:

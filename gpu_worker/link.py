@@ -140,7 +140,11 @@ class Link:
             while self._connection.recv(65536):
                 pass
         if self._process is not None:
-            self._process.wait()
+            try:
+                self._process.wait(_FAREWELL_SECONDS)
+            except subprocess.TimeoutExpired:  # its guard ends what it leaves
+                self._process.kill()
+                self._process.wait()
 
 
 def _peer_pid(connection: socket.socket) -> int:

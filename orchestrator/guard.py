@@ -196,7 +196,7 @@ class Idempotency:
     async def _run(
         self, name: str, scope: Scope, receive: Receive, messages: list[Message]
     ) -> StoredAnswer:
-        """Run the request; its answer as it will be stored, and in `messages` as it will be sent."""
+        """Run the request: its answer to be stored, and in `messages` the same to be sent."""
 
         async def keep(message: Message) -> None:
             messages.append(message)

@@ -42,6 +42,7 @@ Category = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_w
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 RequiredText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 Name = Annotated[str, StringConstraints(max_length=200)]
+Number = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
 Amount = Annotated[float, BeforeValidator(_no_truth), Field(ge=0, le=2**53, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=0, le=2**53)]
 ValBpb = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -272,7 +273,7 @@ class CurvePoint(Request):
 
     step: Count
     percent: Amount
-    loss: Annotated[float, Field(allow_inf_nan=False)]
+    loss: Number
 
 
 class Environment(Request):
@@ -394,10 +395,10 @@ class Suggestion(Answer):
 
 
 class Health(Request):
-    temperature_c: float | None = None
-    memory_used_mb: float | None = None
-    memory_total_mb: float | None = None
-    utilization_percent: float | None = None
+    temperature_c: Number | None = None
+    memory_used_mb: Number | None = None
+    memory_total_mb: Number | None = None
+    utilization_percent: Number | None = None
 
 
 class RegisterGpuRequest(Request):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_PORT = 3111
@@ -57,19 +57,20 @@ class Settings(HomeSettings):
     prepare_py: Path | None = None
 
     lease_seconds: Seconds = 30
-    heartbeat_seconds: Seconds = 5
+    heartbeat_seconds: Annotated[Seconds, Field(validate_default=True)] = 5
     offline_seconds: Seconds = 60
     grace_seconds: Seconds = 300
     redis_timeout_seconds: Seconds = 5
 
-    @model_validator(mode="after")
-    def _clockwork_fits(self) -> "Settings":
-        if self.lease_seconds < 2 * self.heartbeat_seconds:
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _fits_the_lease(cls, value: float, info: ValidationInfo) -> float:
+        lease = info.data.get("lease_seconds", float("inf"))
+        if 2 * value > lease:
             raise ValueError(
-                "lease_seconds must be at least twice heartbeat_seconds, or live runs are taken"
-                " for dead"
+                f"at most half of lease_seconds ({lease:g}), or live runs are taken for dead"
             )
-        return self
+        return value
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
@@ -80,7 +81,8 @@ class Settings(HomeSettings):
 
 
 class HomePaths:
-    """Every file the system keeps, by name. No other module joins paths below the home."""
+    """Where each part of the system keeps its files. What lies inside `redis_dir` and a worker's
+    folder is named by embedded.py and gpu_worker/folders.py."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

@@ -1,11 +1,12 @@
 """The services as FastAPI dependencies."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
 
 from orchestrator import schemas
+from orchestrator.errors import Invalid
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.notices import Notices
@@ -61,6 +62,19 @@ JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
 SearchDep = Annotated[Search, Depends(_search)]
+
+
+def only(*names: str) -> Any:
+    """A dependency that refuses query parameters other than `names`: a misspelt `wait` must not
+    pass silently."""
+
+    def check(request: Request) -> None:
+        for name in request.query_params:
+            if name not in names:
+                raise Invalid(f"No such query parameter: {name}; known here: {', '.join(names)}.")
+
+    return Depends(check)
+
 
 WaitSeconds = Annotated[
     float, Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False, description="long poll, seconds")

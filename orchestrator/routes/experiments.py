@@ -7,7 +7,7 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.domain import State
-from orchestrator.routes.deps import ExperimentsDep, TagQuery, WaitSeconds
+from orchestrator.routes.deps import ExperimentsDep, TagQuery, WaitSeconds, only
 from orchestrator.routes.ranges import log_response
 from orchestrator.services import views
 
@@ -72,7 +72,7 @@ async def near_misses_by_query(
     return await service.near_misses(query)
 
 
-@router.post("/submit", status_code=202)
+@router.post("/submit", status_code=202, dependencies=[only("wait")])
 async def submit(
     body: schemas.SubmitRequest,
     service: ExperimentsDep,
@@ -97,7 +97,7 @@ async def detail(experiment_id: str, service: ExperimentsDep) -> schemas.Experim
     return await service.detail(experiment_id)
 
 
-@router.get("/{experiment_id}/wait")
+@router.get("/{experiment_id}/wait", dependencies=[only("timeout")])
 async def wait_for(
     experiment_id: str, service: ExperimentsDep, response: Response, timeout: WaitSeconds = 30
 ) -> schemas.ExperimentDetail:
@@ -107,7 +107,9 @@ async def wait_for(
     return detail
 
 
-@router.get("/{experiment_id}/log", response_class=PlainTextResponse)
+@router.get(
+    "/{experiment_id}/log", response_class=PlainTextResponse, dependencies=[only("attempt")]
+)
 async def log(
     experiment_id: str,
     service: ExperimentsDep,
@@ -126,7 +128,9 @@ async def train_py(experiment_id: str, service: ExperimentsDep) -> PlainTextResp
     return PlainTextResponse(await service.source(experiment_id))
 
 
-@router.get("/{experiment_id}/diff", response_class=PlainTextResponse)
+@router.get(
+    "/{experiment_id}/diff", response_class=PlainTextResponse, dependencies=[only("against")]
+)
 async def diff(
     experiment_id: str, service: ExperimentsDep, against: str | None = None
 ) -> PlainTextResponse:

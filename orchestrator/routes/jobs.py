@@ -4,12 +4,12 @@ from fastapi import APIRouter, BackgroundTasks, Request
 from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
-from orchestrator.routes.deps import ExperimentsDep, JobsDep, WaitSeconds
+from orchestrator.routes.deps import ExperimentsDep, JobsDep, WaitSeconds, only
 
 router = APIRouter(tags=["workers"])
 
 
-@router.post("/api/job/claim")
+@router.post("/api/job/claim", dependencies=[only("wait")])
 async def claim(
     body: schemas.ClaimRequest, service: JobsDep, request: Request, wait: WaitSeconds = 0
 ) -> schemas.ClaimAnswer:

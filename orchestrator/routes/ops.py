@@ -10,7 +10,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from orchestrator.errors import Unavailable
-from orchestrator.routes.deps import Services, ServicesDep
+from orchestrator.routes.deps import Services, ServicesDep, only
 from orchestrator.store.events import Event
 
 router = APIRouter(tags=["ops"])
@@ -41,15 +41,14 @@ async def metrics(services: ServicesDep) -> PlainTextResponse:
     for worker in (await services.pool.list()).workers:
         gpus.labels(worker.status).inc()
     for tag in (await services.experiments.tags()).tags:
-        summary = await services.reports.summary(tag.name)
-        for status, count in summary.stats.model_dump(exclude={"keep_rate", "total"}).items():
+        for status, count in (await services.reports.counts(tag.name)).items():
             runs.labels(tag.name, status).set(count)
         if tag.best_val_bpb is not None:
             best.labels(tag.name).set(tag.best_val_bpb)
     return PlainTextResponse(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/api/events", response_class=StreamingResponse)
+@router.get("/api/events", response_class=StreamingResponse, dependencies=[only("tag", "since")])
 async def events(
     services: ServicesDep,
     tag: str | None = None,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Response
 
 from orchestrator import schemas
 from orchestrator.domain import State
-from orchestrator.routes.deps import ExperimentsDep, PoolDep, WaitSeconds
+from orchestrator.routes.deps import ExperimentsDep, PoolDep, WaitSeconds, only
 
 router = APIRouter(tags=["pool"])
 
@@ -43,7 +43,7 @@ async def deregister(body: schemas.GpuRequest, service: PoolDep) -> schemas.Dere
     return await service.deregister(body.gpu_id)
 
 
-@router.post("/api/gpu/{gpu_id}/train")
+@router.post("/api/gpu/{gpu_id}/train", dependencies=[only("wait")])
 async def train(
     gpu_id: GpuPath,
     body: schemas.TrainOnGpuRequest,

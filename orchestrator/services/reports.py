@@ -1,6 +1,6 @@
 """Reports on a tag: the summary, the results table, the difference of two runs."""
 
-from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Snapshot, branch_of
@@ -49,17 +49,20 @@ class Reports:
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),
         )
 
-    async def tsv_lines(self, tag: str) -> AsyncIterator[str]:
-        """results.tsv, header first, line by line without line ends."""
-        await self._store.reads.tag(tag)
-        yield report.TSV_HEADER
-        async for entry in self._store.reads.everything(tag):
-            if entry.run.status in FINISHED:
-                yield report.tsv_row(entry.experiment, entry.run)
+    async def counts(self, tag: str) -> dict[str, int]:
+        """Runs by public status; each run counts once."""
+        counts = asdict((await self._store.experiments.snapshot(tag)).counts)
+        del counts["infra_lost"]  # a part of crash
+        return counts
 
     async def tsv(self, tag: str) -> schemas.TsvAnswer:
-        lines = [line async for line in self.tsv_lines(tag)]
-        return schemas.TsvAnswer(tsv="\n".join(lines), count=len(lines) - 1)
+        """results.tsv: the finished runs in order of creation."""
+        rows = [
+            report.tsv_row(entry.experiment, entry.run)
+            async for entry in self._store.reads.everything(tag)
+            if entry.run.status in FINISHED
+        ]
+        return schemas.TsvAnswer(tsv="\n".join([report.TSV_HEADER, *rows]), count=len(rows))
 
     async def diff(self, request: schemas.DiffRequest) -> schemas.DiffAnswer:
         a = await self._store.reads.entry(request.experiment_a)

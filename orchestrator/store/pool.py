@@ -60,7 +60,8 @@ class PoolStore:
         return PoolView(seconds * 1_000_000 + micros, [records.gpu_from(gpu_id, stored)])
 
     async def counts(self) -> tuple[int, int, int]:
-        """GPUs in all, idle, and busy, without reading any of them."""
+        """GPUs in all, idle, and busy, without reading any of them. One that has just fallen silent
+        counts as idle until the reaper's next pass."""
         pipeline = self._redis.pipeline(transaction=False)
         for name in ("gpus", "idle", "busy"):
             pipeline.zcard(keys.of_all(name))

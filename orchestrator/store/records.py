@@ -1,6 +1,6 @@
 """Builds the domain's frozen values from what Redis keeps, and the fields Redis keeps from them.
 
-One constructor a value. Redis holds text; an absent field means None, never zero or "".
+One constructor a value. Redis holds text; an absent metric means None, never zero.
 """
 
 import json

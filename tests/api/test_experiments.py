@@ -177,3 +177,14 @@ def test_decision_times_increase_strictly_within_a_tag(api: Api) -> None:
     assert all(RFC3339.fullmatch(t) for t in times)
     assert len(set(times)) == 20
     assert times == sorted(times)
+
+
+def test_truth_is_no_number(api: Api) -> None:
+    """`true` must not be decided as 1.0."""
+    api.tag()
+    experiment_id = api.register()
+    api.post("/api/experiment/complete", 422, experiment_id=experiment_id, val_bpb=True)
+    api.post(
+        "/api/experiment/complete", 422, experiment_id=experiment_id, val_bpb=1,
+        training_seconds=1e308,
+    )  # fmt: skip

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
+from orchestrator.settings import Settings
 from tests.conftest import Api, MakeApi, redis_server, server_binaries
 
 
@@ -190,4 +192,44 @@ def test_metrics_are_prometheus_text(api: Api) -> None:
     text = api.http.get("/metrics").text
     assert 'autoresearch_gpus{status="idle"} 1.0' in text
     assert 'autoresearch_best_val_bpb{tag="mar11"} 0.5' in text
-    assert 'autoresearch_runs{status="kept",tag="mar11"} 1.0' in text
+    assert 'autoresearch_runs{status="keep",tag="mar11"} 1.0' in text
+
+
+def test_a_decision_sent_again_under_its_key_tells_what_was_decided(api: Api) -> None:
+    """Its answer was never stored (the process died after the decision): the verdict stands."""
+    api.tag()
+    experiment_id = api.register()
+    headers = {"idempotency-key": "k"}
+    body = {"experiment_id": experiment_id, "val_bpb": 0.9}
+    first = api.http.post("/api/experiment/complete", json=body, headers=headers).json()
+    with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:
+        for key in client.scan_iter("ar:idem:*"):
+            client.delete(key)
+    again = api.http.post("/api/experiment/complete", json=body, headers=headers).json()
+    assert again == first
+    assert again["status"] == "keep"
+
+
+def test_a_body_that_is_no_utf8_is_422(api: Api) -> None:
+    response = api.http.post("/api/experiment/setup", content=b'{"tag": "\xff"}')
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "body"
+
+
+def test_a_resumed_stream_that_missed_nothing_goes_on(api: Api) -> None:
+    """The id of the latest event is no reason to wait for ever or to end."""
+    api.tag()
+    last = api.register()
+    with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:
+        event_id = client.xrevrange("ar:events", count=1)[0][0].decode()
+    timer = threading.Timer(0.5, lambda: api.complete(last, 1.0))
+    timer.start()
+    with api.http.stream("GET", "/api/events", headers={"last-event-id": event_id}) as response:
+        kinds = (line[7:] for line in response.iter_lines() if line.startswith("event: "))
+        assert next(kinds) == "decided"
+    timer.join()
+
+
+def test_settings_whose_clockwork_cannot_work_are_refused() -> None:
+    with pytest.raises(ValueError, match="half of lease_seconds"):
+        Settings(lease_seconds=3)

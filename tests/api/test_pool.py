@@ -156,3 +156,21 @@ def test_train_sends_an_experiment_to_that_gpu_and_no_other(api: Api) -> None:
     assert done["log_path"]
     api.post("/api/gpu/gpu-0/train", 409, experiment_id=experiment_id)
     api.post("/api/gpu/nosuch/train", 404, experiment_id=api.submit("2"))
+
+
+def test_a_held_gpu_cannot_leave_the_pool_and_be_taken_again(api: Api) -> None:
+    """Deregister and register would give it to a second caller."""
+    api.tag()
+    api.gpu()
+    holder = api.register()
+    api.post("/api/pool/acquire", experiment_id=holder)
+    assert holder in api.post("/api/pool/deregister", 409, gpu_id="gpu-0")["error"]
+    api.gpu()
+    assert not api.post("/api/pool/acquire", experiment_id=api.register())["acquired"]
+
+
+def test_a_health_field_that_does_not_exist_is_refused(api: Api) -> None:
+    api.gpu()
+    for health in ({"temprature_c": 3}, {"temperature_c": True}):
+        response = api.http.post("/api/pool/heartbeat", json={"gpu_id": "gpu-0", "health": health})
+        assert response.status_code == 422, health

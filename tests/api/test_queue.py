@@ -1,6 +1,7 @@
 """The queue and the lease protocol over HTTP: submit, claim, renew, progress, finish, cancel."""
 
 import base64
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_a_source_that_cannot_run_is_refused_with_its_line(api: Api) -> None:
     api.post("/api/experiment/submit", 422, train_py="", **body)
     api.post("/api/experiment/submit", 422, **body)
     api.post("/api/experiment/submit", 422, train_py="(" * 5000, **body)
+    api.post("/api/experiment/submit", 422, train_py="return 1", **body)
     huge = "#" * (1024 * 1024 + 1)
     assert "limit" in api.post("/api/experiment/submit", 413, train_py=huge, **body)["error"]
     api.submit("#" * (1024 * 1024))
@@ -324,3 +326,77 @@ def test_jobs_wait_for_a_gpu_that_is_fit(api: Api) -> None:
         ("unfit", "disk full"), ("quarantined", None), ("draining", None), ("idle", None),
     ]  # fmt: skip
     assert api.claim() is not None
+
+
+def test_a_job_meant_for_a_gpu_that_leaves_goes_to_another(api: Api) -> None:
+    """Nothing is stuck: deregistering puts its jobs into the queue of their tag."""
+    api.tag()
+    api.gpu("gpu-0", 0)
+    api.gpu("gpu-1", 1)
+    experiment_id = api.submit(SOURCE)
+    api.post("/api/gpu/gpu-1/train", 202, experiment_id=experiment_id)
+    assert api.claim("gpu-0") is None
+    api.post("/api/pool/deregister", gpu_id="gpu-1")
+    assert api.claim("gpu-0")["experiment_id"] == experiment_id
+
+
+def test_a_directed_job_never_runs_on_a_foreign_profile(api: Api) -> None:
+    """The tag was bound to another profile after the job was directed: it goes to that one."""
+    api.tag()
+    api.gpu("small", 0, profile="cpu")
+    api.gpu("big", 1, profile="80gb")
+    directed, other = api.submit("1"), api.submit("2")
+    api.post("/api/gpu/big/train", 202, experiment_id=directed)
+    assert api.claim("small")["experiment_id"] == other
+    assert api.claim("big") is None
+    api.finish({"experiment_id": other, "gpu_id": "small", "epoch": 1}, 1.0)
+    assert api.claim("small")["experiment_id"] == directed
+
+
+def test_a_gpu_acquired_for_a_run_trains_it_at_once(make_api: MakeApi, tmp_path: Path) -> None:
+    """Upstream's order, acquire and then train: the hold becomes the lease."""
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "train.py").write_text(SOURCE)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "m"]):
+        subprocess.run(["git", "-C", str(repo), *words], check=True)
+    head = subprocess.run(
+        ["git", "-C", str(repo), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    api = make_api(repo=repo)
+    api.tag()
+    api.gpu()
+    experiment_id = api.register(commit_sha=head)
+    assert api.post("/api/pool/acquire", experiment_id=experiment_id)["acquired"]
+    api.post("/api/gpu/gpu-0/train", 202, experiment_id=experiment_id)
+    job = api.claim()
+    assert (job["experiment_id"], job["train_py"]) == (experiment_id, SOURCE)
+
+
+def test_a_misspelt_query_parameter_is_refused(api: Api) -> None:
+    api.tag()
+    answer = api.post(
+        "/api/experiment/submit?wiat=3", 422, tag="mar11", hypothesis="h", train_py="1"
+    )
+    assert "wiat" in answer["error"]
+    assert api.get("/api/experiment/history", tag="mar11")["total"] == 0
+
+
+def test_why_a_run_was_lost_is_told_in_the_end(api: Api) -> None:
+    api.tag()
+    experiment_id = api.submit(SOURCE)
+    api.gpu()
+    for _ in range(3):
+        api.finish(api.claim(), outcome="lost", error="prepare.py has another hash")
+    assert "another hash" in api.get(f"/api/experiment/{experiment_id}")["error"]
+
+
+def test_a_report_of_a_loss_sent_again_is_harmless(api: Api) -> None:
+    api.tag()
+    api.submit(SOURCE)
+    api.gpu()
+    job = api.claim()
+    for _ in range(3):
+        assert api.finish(job, outcome="lost")["status"] == "queued"
+    assert api.claim()["epoch"] == 2

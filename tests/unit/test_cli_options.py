@@ -26,9 +26,9 @@ def test_up_takes_the_settings_of_both_but_where_its_own_orchestrator_is() -> No
 
 def test_a_flag_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTORESEARCH_PORT", "1111")
-    monkeypatch.setenv("AUTORESEARCH_LEASE_SECONDS", "7")
+    monkeypatch.setenv("AUTORESEARCH_LEASE_SECONDS", "17")
     settings = load(Settings, port="2222", lease_seconds=None)
-    assert (settings.port, settings.lease_seconds) == (2222, 7)
+    assert (settings.port, settings.lease_seconds) == (2222, 17)
 
 
 @pytest.mark.parametrize(
