@@ -85,7 +85,8 @@ class Daemon:
         try:
             self._lock_fd, leftovers = await take_over(self._folder, self._lock_path)
         except (lock.LockBusy, OSError) as error:
-            logger.critical("no lock on this GPU: %s", error)
+            hint = "" if self._gpu.device.uuid else "; a second CPU worker needs a --gpu-id"
+            logger.critical("no lock on this GPU: %s%s", error, hint)
             return EXIT_CANNOT_SERVE
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks

@@ -5,9 +5,11 @@ and non-finite numbers; answers to workers may grow fields, so a worker ignores 
 know. What a field means for the search is said in the rules, not here.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,11 +29,26 @@ def _no_truth(value: object) -> object:
     return value
 
 
-# [A-Za-z0-9][A-Za-z0-9._-]{0,63} without "..", in a dialect that has no look-ahead.
+_TAG = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _tag_name(value: str) -> str:
+    if not _TAG.fullmatch(value):
+        raise ValueError(
+            "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit, without '..'"
+        )
+    return value
+
+
 TagName = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*\.?$", max_length=64
+    AfterValidator(_tag_name),
+    # For the description of the service, in a dialect that has no look-ahead.
+    Field(
+        json_schema_extra={
+            "pattern": r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.?$",
+            "maxLength": 64,
+        }
     ),
 ]
 ExperimentId = Annotated[str, StringConstraints(pattern=r"^exp-[A-Za-z0-9._-]{1,100}$")]
