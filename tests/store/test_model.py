@@ -724,13 +724,12 @@ class Machine(RuleBasedStateMachine):
         with nonces_from(sent.key):
             assert self.run(_answer(sent.call)) == sent.answer
 
-    @rule(how=HOW)
-    def ask_for_strangers(self, how: str) -> None:
+    @rule(number=st.integers(0, 11), how=HOW)
+    def ask_for_a_stranger(self, number: int, how: str) -> None:
         """What was never given out is not found, and nothing happens."""
+        complete = schemas.CompleteRequest(experiment_id=UNKNOWN_ID, val_bpb=1)
         calls: list[Call] = [
-            lambda: self.experiments.complete(
-                schemas.CompleteRequest(experiment_id=UNKNOWN_ID, val_bpb=1)
-            ),
+            lambda: self.experiments.complete(complete),
             lambda: self.experiments.cancel(UNKNOWN_ID),
             lambda: self.judge.lose(UNKNOWN_ID, 1, "expired"),
             lambda: self.judge.settle(UNKNOWN_ID, Outcome("cancelled"), by_lease(1)),
@@ -743,8 +742,7 @@ class Machine(RuleBasedStateMachine):
             lambda: self.search.adapt("nothing"),
             lambda: self.reports.summary("nothing"),
         ]
-        for call in calls:
-            assert self.run(self.ask(call, how)) is NotFound
+        assert self.run(self.ask(calls[number], how)) is NotFound
 
     @precondition(lambda self: self.undecided)
     @rule(
