@@ -8,7 +8,7 @@ Redis' clock. Nothing here knows Redis or HTTP; the store builds these values fr
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 
@@ -244,6 +244,21 @@ class Decision:
     should_abort: bool = False
     counts_in_rates: bool = True
     strategy: Strategy | None = None
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """A step of a tag: its `setup`, a choice of `strategy`, or that a run was `decided`.
+
+    `data` is what the step did and what it was based on; for a decision `journal_data` in
+    store/records.py says what lies in it.
+    """
+
+    id: str
+    kind: str
+    experiment_id: str
+    at_us: int
+    data: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator import schemas
 from orchestrator.routes.deps import ExperimentsDep, ReportsDep, TagQuery
@@ -12,6 +12,7 @@ from orchestrator.services.reports import Reports
 router = APIRouter(prefix="/api/report", tags=["reports"])
 
 TSV_TYPE = "text/tab-separated-values"
+JSON_LINES_TYPE = "application/x-ndjson"
 
 
 @router.post("/summary")
@@ -43,6 +44,12 @@ async def _tsv(tag: str, service: Reports, request: Request) -> schemas.TsvAnswe
     if TSV_TYPE in request.headers.get("accept", ""):
         return PlainTextResponse(answer.tsv, media_type=TSV_TYPE)
     return answer
+
+
+@router.get("/journal", response_class=StreamingResponse)
+async def journal(query: TagQuery, service: ReportsDep) -> StreamingResponse:
+    """Every decision with what it was based on, as JSON lines."""
+    return StreamingResponse(await service.journal(query.tag), media_type=JSON_LINES_TYPE)
 
 
 @router.post("/diff")

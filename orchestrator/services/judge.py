@@ -3,7 +3,7 @@
 import logging
 
 from orchestrator import schemas
-from orchestrator.domain import INFRA_LOST, Outcome, Run
+from orchestrator.domain import INFRA_LOST, Outcome, Run, State
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.rules.decide import decide
 from orchestrator.rules.retry import Fate, after_loss
@@ -76,7 +76,8 @@ class Judge:
         assert run is not None  # noqa: S101 - a snapshot with an id has its run
         logger.info("%s: attempt %d %s %s", experiment_id, epoch, attempt_outcome, why)
         fate = after_loss(run) if loss else _after_hand_back(run)
-        if fate == "requeue":
+        # A run that no attempt has any more cannot lose one: the script says how it stands.
+        if fate == "requeue" or run.state not in (State.LEASED, State.RUNNING):
             reply = await self._store.jobs.requeue(
                 tag, experiment_id, epoch, attempt_outcome, renewal=renewal, loss=loss
             )

@@ -1,9 +1,11 @@
 """Reports on a tag: the summary, the results table, the difference of two runs."""
 
+import json
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 from orchestrator import schemas
-from orchestrator.domain import FINISHED, Snapshot, branch_of
+from orchestrator.domain import FINISHED, Snapshot, branch_of, rfc3339
 from orchestrator.rules import report
 from orchestrator.services import views
 from orchestrator.settings import Settings
@@ -63,6 +65,22 @@ class Reports:
             if entry.run.status in FINISHED
         ]
         return schemas.TsvAnswer(tsv="\n".join([report.TSV_HEADER, *rows]), count=len(rows))
+
+    async def journal(self, tag: str) -> AsyncIterator[str]:
+        """The journal as JSON lines, oldest entry first. Raises `NotFound` before the first."""
+        await self._store.reads.tag(tag)
+        return self._journal_lines(tag)
+
+    async def _journal_lines(self, tag: str) -> AsyncIterator[str]:
+        async for entry in self._store.journal.entries(tag):
+            line = {
+                "id": entry.id,
+                "kind": entry.kind,
+                "experiment_id": entry.experiment_id or None,
+                "at": rfc3339(entry.at_us),
+                **entry.data,
+            }
+            yield json.dumps(line, separators=(",", ":")) + "\n"
 
     async def diff(self, request: schemas.DiffRequest) -> schemas.DiffAnswer:
         a = await self._store.reads.entry(request.experiment_a)

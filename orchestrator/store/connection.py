@@ -14,6 +14,7 @@ from orchestrator.store.events import EventStore
 from orchestrator.store.experiments import ExperimentStore
 from orchestrator.store.idempotency import IdempotencyStore
 from orchestrator.store.jobs import JobStore
+from orchestrator.store.journal import JournalStore
 from orchestrator.store.pool import PoolStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
@@ -32,6 +33,7 @@ class Store:
     reads: ReadStore
     events: EventStore
     idempotency: IdempotencyStore
+    journal: JournalStore
 
     @classmethod
     def connect(cls, url: str, timeout_seconds: float) -> "Store":
@@ -60,6 +62,7 @@ class Store:
             reads=ReadStore(redis),
             events=EventStore(redis),
             idempotency=IdempotencyStore(redis),
+            journal=JournalStore(redis),
         )
 
     async def ping(self) -> None:

@@ -121,6 +121,7 @@ class ExperimentStore:
             snapshot.tag.revision,
             claimant.renewal,
             json.dumps(_application(snapshot, outcome, decision, verdict_json)),
+            json.dumps(records.journal_data(snapshot, outcome, decision, claimant.epoch)),
         )
 
     async def set_strategy(

@@ -16,6 +16,8 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     cats           hash     `n:CAT`, `kept:CAT`, `near:CAT`: counters of a category
     sources        hash     SHA256:SEED -> the experiment that ran this source with this seed
     queue          zset     queued ids, by priority and then arrival
+    journal        stream   setup, every decision and every choice of strategy, each with what it
+                            was based on; never cut: the audit recomputes the tag from it
 
 Global, below `ar:`:
 
@@ -42,7 +44,7 @@ PREFIX = "ar:"
 
 TAG_NAMES = (
     "tag", "strategy", "exp:", "run:", "attempts:", "all", "status:", "hand", "keeps", "near",
-    "recent", "cats", "sources", "queue",
+    "recent", "cats", "sources", "queue", "journal",
 )  # fmt: skip
 GLOBAL_NAMES = (
     "tags", "seq", "ready:", "direct:", "leases", "gpus", "idle", "busy", "seen", "holds", "gpu:",

@@ -174,7 +174,7 @@ class ReadStore:
             pairs = await self._redis.zrange(
                 keys.of_tag(tag, "keeps"), 0, limit - 1, desc=True, withscores=True
             )
-        return [_keep_from(text, int(score)) for text, score in reversed(pairs)]
+        return [keep_from(text, int(score)) for text, score in reversed(pairs)]
 
     async def categories(self, tag: str) -> dict[str, CategoryCount]:
         """Counters of each category that has experiments."""
@@ -198,7 +198,7 @@ class ReadStore:
             return int(await self._redis.zcount(keys.of_tag(tag, "hand"), "-inf", before))
 
 
-def _keep_from(text: str, decided_us: int) -> Keep:
+def keep_from(text: str, decided_us: int) -> Keep:
     value = json.loads(text)
     return Keep(
         experiment_id=value["id"],

@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 from orchestrator.domain import (
     Attempt,
     Counts,
+    Decision,
     Environment,
     Experiment,
     Gpu,
+    JournalEntry,
     Metrics,
+    Outcome,
     Run,
     Snapshot,
     State,
@@ -22,6 +25,7 @@ from orchestrator.domain import (
     Strategy,
     Tag,
 )
+from orchestrator.rules.replay import Chosen, Decided, SetUp, Step
 
 Fields = Mapping[str, str]
 T = TypeVar("T", int, float)
@@ -59,6 +63,92 @@ def strategy_fields(strategy: Strategy) -> dict[str, str]:
         "reason": strategy.reason,
         "pinned": "1" if strategy.pinned else "0",
     }
+
+
+def journal_data(
+    snapshot: Snapshot, outcome: Outcome, decision: Decision, epoch: int
+) -> dict[str, Any]:
+    """What the journal keeps of a decision: who reported (a lease's epoch, 0 without one), how the
+    run ended, what the decision rests on, and what it is. Names that have no value are left out."""
+    assert snapshot.experiment is not None  # noqa: S101 - only runs are decided
+    tag, metrics = snapshot.tag, outcome.metrics
+    return {
+        "epoch": epoch,
+        "category": snapshot.experiment.category,
+        "outcome": _present(
+            status=outcome.status,
+            reason=outcome.reason,
+            val_bpb=metrics and metrics.val_bpb,
+            training_seconds=metrics and metrics.training_seconds,
+        ),
+        "on": _present(
+            revision=tag.revision,
+            best=tag.best_val_bpb,
+            best_id=tag.best_experiment_id,
+            streak=tag.consecutive_crashes,
+        ),
+        "decision": _present(
+            status=decision.status.value,
+            near=decision.near_miss,
+            streak=decision.consecutive_crashes,
+            strategy=decision.strategy and strategy_fields(decision.strategy),
+        ),
+    }
+
+
+def _present(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def journal_entry_from(entry_id: str, stored: Fields) -> JournalEntry:
+    return JournalEntry(
+        id=entry_id,
+        kind=stored["kind"],
+        experiment_id=stored["id"],
+        at_us=int(stored["at"]),
+        data=json.loads(stored["data"]),
+    )
+
+
+def step_from(entry: JournalEntry) -> Step:
+    """An entry as the value that a replay takes."""
+    data = entry.data
+    if entry.kind == "setup":
+        settings = data["settings"]
+        return SetUp(
+            near_miss_threshold=float(settings["threshold"]),
+            max_consecutive_crashes=int(settings["max_crashes"]),
+            strategy=_undated_strategy(data["strategy"]),
+        )
+    on = data["on"]
+    if entry.kind == "strategy":
+        return Chosen(on["revision"], _undated_strategy(data["strategy"]))
+    reported, decided = data["outcome"], data["decision"]
+    metrics = None
+    if "val_bpb" in reported:
+        metrics = Metrics(reported["val_bpb"], training_seconds=reported.get("training_seconds"))
+    strategy = decided.get("strategy")
+    return Decided(
+        experiment_id=entry.experiment_id,
+        at_us=entry.at_us,
+        category=data["category"],
+        outcome=Outcome(reported["status"], metrics=metrics, reason=reported.get("reason")),
+        revision=on["revision"],
+        best=on.get("best"),
+        best_id=on.get("best_id"),
+        streak=on["streak"],
+        decision=Decision(
+            status=Status(decided["status"]),
+            near_miss=decided.get("near"),
+            consecutive_crashes=decided["streak"],
+            strategy=strategy and _undated_strategy(strategy),
+        ),
+    )
+
+
+def _undated_strategy(stored: Fields) -> Strategy:
+    """A strategy as the rules see it, which leave the time to the store."""
+    return strategy_from({**stored, "updated": "0"})
 
 
 def experiment_from(experiment_id: str, tag: str, stored: Fields) -> Experiment:

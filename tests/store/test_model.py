@@ -40,6 +40,7 @@ from orchestrator import schemas
 from orchestrator.domain import Outcome
 from orchestrator.errors import AutoresearchError, Conflict, NotFound
 from orchestrator.files import Files, sha256_of
+from orchestrator.services.audit import Audit
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge, LeaseRenewed
@@ -57,10 +58,6 @@ from tests.store.model import DUMP, LEASED, STATUSES, Model, Report, Run, State,
 ON_DEMAND = "MODEL_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
 STEPS = 40
-
-# Known faults of the product, left out until they are mended.
-LOSS_SENT_AGAIN = "a loss reported again, when the run has no more losses to spare, is refused"
-KNOWN = {LOSS_SENT_AGAIN}
 
 TAGS = {"a": (0.002, 3), "b": (0.0, 1)}  # near-miss threshold, crashes in a row that abort
 GPUS = ("g0", "g1", "g2")
@@ -176,6 +173,10 @@ class Machine(RuleBasedStateMachine):
         self.counter = 0
 
     def teardown(self) -> None:
+        for tag in self.model.tags:  # the journal alone must lead to all of this
+            report = self.run(Audit(self.store).check(tag))
+            assert report.differences == []
+            assert report.decisions == len(self.model.tags[tag].decided)
         self.run(self.store.close())
         self.run(self.loop.shutdown_default_executor())
         self.loop.close()
@@ -201,14 +202,6 @@ class Machine(RuleBasedStateMachine):
         if keep and not isinstance(first, type):
             self.requests.append(Sent(key, call, first))
         return first
-
-    async def ask_for_loss(self, call: Call, how: str, run: Run, fate: str) -> Any:
-        """The same for the report that an attempt was lost; None for a known fault."""
-        if LOSS_SENT_AGAIN not in KNOWN:
-            return await self.ask(call, how)
-        if run.state == "queued" and fate != "requeue":
-            return None
-        return await self.ask(call, "once" if how == "again" else how)
 
     # -- requests, each with what the model says of it
 
@@ -285,10 +278,8 @@ class Machine(RuleBasedStateMachine):
         )  # fmt: skip
         fate = self.model.fate(run, loss=end == "lost")
         if end in ("lost", "handed_back"):
-            answer = await self.ask_for_loss(lambda: self.jobs.finish(request), how, run, fate)
+            answer = await self.ask(lambda: self.jobs.finish(request), how)
             expected = self.model.lose(run, epoch, end, fate)
-            if answer is None:
-                return
         else:
             answer = await self.ask(lambda: self.jobs.finish(request), how)
             report = Report(end, value, seconds) if completed else Report(end)
@@ -323,8 +314,8 @@ class Machine(RuleBasedStateMachine):
         """The reaper ends a lease: the one it saw, or whatever lease there is."""
         stamp, number = renewal or ("", None)
         fate = self.model.fate(run, loss=True)
-        answer = await self.ask_for_loss(
-            lambda: self.judge.lose(run.id, epoch, "expired", renewal=stamp), how, run, fate
+        answer = await self.ask(
+            lambda: self.judge.lose(run.id, epoch, "expired", renewal=stamp), how
         )
         expected = self.model.lose(run, epoch, "expired", fate, number)
         assert _dumped(answer) == expected

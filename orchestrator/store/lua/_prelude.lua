@@ -36,6 +36,11 @@ local function event(kind, tag, id, fields)
     'type', kind, 'tag', tag, 'id', id, 'data', cjson.encode(fields or {}))
 end
 
+-- One entry for each step of a tag's `revision`, and one for its setup; `data` is JSON.
+local function journal(t, kind, id, at, data)
+  redis.call('XADD', t.journal, '*', 'kind', kind, 'id', id, 'at', at, 'data', data)
+end
+
 local function created_of(id) return tonumber(string.sub(id, 5, 18), 16) end
 
 local function tag_of(id) return string.sub(id, 20) end

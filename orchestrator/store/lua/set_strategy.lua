@@ -9,5 +9,7 @@ local strategy = cjson.decode(ARGV[5])
 strategy.updated = us(now_us())
 set_hash(t.strategy, strategy)
 redis.call('HINCRBY', t.tag, 'revision', 1)
+journal(t, 'strategy', '', strategy.updated,
+  cjson.encode({ on = { revision = tonumber(revision) }, strategy = strategy }))
 event('strategy', tag, '', { mode = strategy.mode })
 return reply('OK', { strategy = hash_of(t.strategy) })

@@ -9,5 +9,6 @@ fields.created, fields.revision, strategy.updated = now, '0', now
 set_hash(t.tag, fields)
 set_hash(t.strategy, strategy)
 redis.call('ZADD', G.tags, now, tag)
+journal(t, 'setup', '', now, cjson.encode({ settings = fields, strategy = strategy }))
 event('setup', tag, '')
 return reply('OK', { tag = hash_of(t.tag) })

@@ -1,0 +1,141 @@
+"""Checks a tag's state against its journal: verdicts, best and counters, all computed anew.
+
+It works on a live tag too: the totals are read in one step, the journal is followed to the revision
+that they have, and what came later is left to the next audit.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from orchestrator.domain import State, Status
+from orchestrator.rules.replay import Decided, Replay
+from orchestrator.services import views
+from orchestrator.store import records
+from orchestrator.store.connection import Store
+from orchestrator.store.journal import Books
+from orchestrator.store.reads import Entry
+
+DECIDED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT, Status.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit of a tag found; without `differences` all is as the journal says."""
+
+    tag: str
+    decisions: int
+    experiments: int
+    differences: list[str]
+
+
+class Audit:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def check(self, tag: str) -> Report:
+        """Audit one tag. Raises `NotFound` for a tag that is not there."""
+        books = await self._store.journal.books(tag)
+        replay = await self._replayed(tag, books.tag.revision)
+        differences = [*replay.differences, *_of_totals(books, replay)]
+        differences += await self._of_sets(tag, replay)
+        categories, seen = Counter[str](), set[str]()
+        async for entry in self._store.reads.everything(tag):
+            experiment = entry.experiment
+            if experiment.created_us > books.last_created_us:
+                break
+            seen.add(experiment.id)
+            step = replay.decided.get(experiment.id)
+            if step is None or step.decision.status is not Status.CANCELLED:
+                categories[experiment.category] += 1
+            differences += _of_record(entry, step, replay.last_us)
+        differences += [
+            f"{missing} is in the journal and has no record"
+            for missing in sorted(replay.decided.keys() - seen)
+        ]
+        differences += _compared("experiments per category", _counters(books, "n:"), categories)
+        return Report(tag, len(replay.decided), len(seen), differences)
+
+    async def _replayed(self, tag: str, revision: int) -> Replay:
+        replay = Replay.of(tag)
+        async for entry in self._store.journal.entries(tag):
+            if replay.tag.revision == revision and entry.kind != "setup":
+                break
+            replay.take(records.step_from(entry))
+        return replay
+
+    async def _of_sets(self, tag: str, replay: Replay) -> list[str]:
+        """Near misses and keeps, member by member, as far as the replay has come."""
+        keeps = await self._store.journal.keeps_until(tag, replay.last_us)
+        near = await self._store.journal.near_misses(tag)
+        late = near.keys() - replay.near.keys() - replay.decided.keys()
+        return [
+            *_compared("keeps", {k.experiment_id: k.val_bpb for k in keeps}, replay.keeps),
+            *_compared(
+                "near misses", {i: d for i, d in near.items() if i not in late}, replay.near
+            ),
+        ]
+
+
+def _of_totals(books: Books, replay: Replay) -> list[str]:
+    tag, due = books.tag, replay.tag
+    differences = [
+        *_compared("revision", tag.revision, due.revision),
+        *_compared("best val_bpb", tag.best_val_bpb, due.best_val_bpb),
+        *_compared("best experiment", tag.best_experiment_id, due.best_experiment_id),
+        *_compared("moment of the best", tag.best_us, due.best_us),
+        *_compared("crash streak", tag.consecutive_crashes, due.consecutive_crashes),
+        *_compared("recent runs", list(books.recent), list(replay.recent)),
+        *_compared("strategy", replace(books.strategy, updated_us=0), replay.strategy),
+        *_compared("number of keeps", books.keeps, len(replay.keeps)),
+        *_compared("keeps per category", _counters(books, "kept:"), replay.kept_in),
+        *_compared("near misses per category", _counters(books, "near:"), replay.near_in),
+        *_compared(
+            "runs lost to infrastructure", books.counts.infra_lost, replay.counts.infra_lost
+        ),
+    ]
+    for status in DECIDED:
+        stored, recomputed = (getattr(c, status.value) for c in (books.counts, replay.counts))
+        differences += _compared(f"runs with status {status.value}", stored, recomputed)
+    everybody = books.counts.finished + books.counts.cancelled
+    everybody += books.counts.queued + books.counts.running
+    differences += _compared("sum of all statuses", everybody, books.experiments)
+    if not math.isclose(tag.training_seconds, due.training_seconds, rel_tol=1e-9, abs_tol=1e-6):
+        differences += _compared("training seconds", tag.training_seconds, due.training_seconds)
+    return differences
+
+
+def _of_record(entry: Entry, step: Decided | None, until_us: int) -> Iterator[str]:
+    """Whether a run is what the journal says of it."""
+    run, who = entry.run, entry.experiment.id
+    if step is None:
+        if run.state is State.DECIDED and (run.finished_us or 0) <= until_us:
+            yield f"{who} is {run.status.value} and not in the journal"
+        return
+    val_bpb = run.metrics.val_bpb if run.metrics else None
+    reported = step.outcome.metrics.val_bpb if step.outcome.metrics else None
+    verdict = views.verdict(who, step.outcome, step.decision)
+    yield from _compared(f"{who}: state", run.state.value, State.DECIDED.value)
+    yield from _compared(f"{who}: status", run.status.value, step.decision.status.value)
+    yield from _compared(f"{who}: val_bpb", val_bpb, reported)
+    yield from _compared(f"{who}: best before", run.best_before, step.decision.best_before)
+    yield from _compared(f"{who}: moment of decision", run.finished_us, step.at_us)
+    yield from _compared(f"{who}: verdict", views.stored_verdict(run), verdict)
+
+
+def _counters(books: Books, prefix: str) -> dict[str, int]:
+    return {
+        name.removeprefix(prefix): count
+        for name, count in books.categories.items()
+        if name.startswith(prefix)
+    }
+
+
+def _compared(what: str, stored: object, due: object) -> list[str]:
+    if stored == due:
+        return []
+    if isinstance(stored, dict) and isinstance(due, dict):
+        names = sorted(n for n in stored.keys() | due.keys() if stored.get(n) != due.get(n))
+        return [f"{what}: {n}: {stored.get(n)} stored, {due.get(n)} recomputed" for n in names]
+    return [f"{what}: {stored} stored, {due} recomputed"]

@@ -1,0 +1,92 @@
+"""Reads of a tag's journal, and of the state that it must explain. The scripts write it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from orchestrator.domain import Counts, JournalEntry, Status, Strategy, Tag
+from orchestrator.store import keys, records
+from orchestrator.store.client import TextRedis
+from orchestrator.store.experiments import unknown_tag
+from orchestrator.store.reads import Keep, keep_from
+from orchestrator.store.scripts import redis_errors
+
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Books:
+    """A tag's running totals at one moment: what the store has counted as it went.
+
+    `categories` is the raw hash of counters; `experiments` counts all there are, `last_created_us`
+    bounds them. `decided` is the `tag.revision` up to which the journal explains the rest.
+    """
+
+    tag: Tag
+    strategy: Strategy
+    counts: Counts
+    recent: tuple[Status, ...]
+    near_misses: int
+    keeps: int
+    experiments: int
+    last_created_us: int
+    categories: dict[str, int]
+
+
+class JournalStore:
+    def __init__(self, redis: TextRedis) -> None:
+        self._redis = redis
+
+    async def entries(self, tag: str, after: str = "-") -> AsyncIterator[JournalEntry]:
+        """The journal of a tag, oldest first, from the entry after the id `after` on."""
+        key = keys.of_tag(tag, "journal")
+        start = after if after == "-" else f"({after}"
+        while True:
+            with redis_errors():
+                page = await self._redis.xrange(key, start, "+", CHUNK)
+            for entry_id, stored in page:
+                yield records.journal_entry_from(entry_id, stored)
+            if len(page) < CHUNK:
+                return
+            start = f"({page[-1][0]}"
+
+    async def books(self, tag: str) -> Books:
+        """All totals of a tag, read in one step."""
+        transaction = self._redis.pipeline(transaction=True)
+        transaction.hgetall(keys.of_tag(tag, "tag"))
+        transaction.hgetall(keys.of_tag(tag, "strategy"))
+        transaction.hgetall(keys.of_tag(tag, "cats"))
+        transaction.lrange(keys.of_tag(tag, "recent"), 0, -1)
+        for name in ("near", "keeps", "all"):
+            transaction.zcard(keys.of_tag(tag, name))
+        for status in Status:
+            transaction.zcard(keys.of_tag(tag, "status:", status.value))
+        with redis_errors():
+            fields, strategy, categories, recent, *sizes = await transaction.execute()
+        if not fields:
+            raise unknown_tag(tag)
+        by_status = dict(zip((status.value for status in Status), sizes[3:], strict=True))
+        return Books(
+            tag=records.tag_from(fields),
+            strategy=records.strategy_from(strategy),
+            counts=Counts(**by_status, infra_lost=int(fields.get("infra_lost", 0))),
+            recent=tuple(Status(status) for status in recent),
+            near_misses=sizes[0],
+            keeps=sizes[1],
+            experiments=sizes[2],
+            last_created_us=int(fields.get("last_created", 0)),
+            categories={name: int(count) for name, count in categories.items() if int(count)},
+        )
+
+    async def keeps_until(self, tag: str, decided_us: int) -> list[Keep]:
+        """All keeps decided up to a moment, in that order."""
+        with redis_errors():
+            pairs = await self._redis.zrange(
+                keys.of_tag(tag, "keeps"), "-inf", decided_us, byscore=True, withscores=True
+            )
+        return [keep_from(text, int(score)) for text, score in pairs]
+
+    async def near_misses(self, tag: str) -> dict[str, float]:
+        """The distance of every near miss."""
+        with redis_errors():
+            pairs = await self._redis.zrange(keys.of_tag(tag, "near"), 0, -1, withscores=True)
+        return dict(pairs)

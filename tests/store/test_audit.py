@@ -1,0 +1,177 @@
+"""The journal explains a tag whole, and the audit finds what it does not explain."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import redis
+
+from orchestrator.errors import NotFound
+from orchestrator.services.audit import Audit
+from orchestrator.store.connection import Store
+from tests.conftest import Api
+
+pytestmark = pytest.mark.anyio
+
+Tamper = Callable[[redis.Redis, list[str]], object]
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    store = Store.connect(redis_url, 5)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def plain(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(redis_url, decode_responses=True)
+
+
+def a_night(api: Api) -> list[str]:
+    """A keep, a near miss, a better keep, a plain discard, a crash, a time-out, a cancelled run,
+    a strategy set by hand, one run still going; the ids in this order."""
+    api.tag()
+    ids = [api.register(category="attention") for _ in range(5)]
+    api.complete(ids[0], 1.0, training_seconds=300.1)
+    api.complete(ids[1], 1.001)
+    api.post("/api/search/set-strategy", tag="mar11", mode="combine", reason="try", pinned=True)
+    api.complete(ids[2], 0.9)
+    api.complete(ids[3], 1.5)
+    api.crash(ids[4])
+    api.gpu()
+    ids.append(api.submit("1"))
+    api.finish(api.claim(), outcome="timeout", exit_code=-9)
+    ids.append(api.submit("2"))
+    api.post(f"/api/experiment/{ids[-1]}/cancel")
+    return [*ids, api.register()]
+
+
+async def test_an_untouched_tag_is_as_its_journal_says(api: Api, store: Store) -> None:
+    """Every kind of end, and runs that have none yet."""
+    ids = a_night(api)
+    report = await Audit(store).check("mar11")
+    assert report.differences == []
+    assert (report.decisions, report.experiments) == (7, len(ids))
+
+
+async def test_a_tag_that_is_not_there_is_said_so(store: Store) -> None:
+    with pytest.raises(NotFound, match="nothing"):
+        await Audit(store).check("nothing")
+
+
+def key(name: str) -> str:
+    return f"ar:{{mar11}}:{name}"
+
+
+def last_entry(server: redis.Redis) -> tuple[str, dict[str, str]]:
+    [(entry_id, fields)] = server.xrevrange(key("journal"), count=1)
+    return entry_id, fields
+
+
+def forged(server: redis.Redis, **decision: object) -> None:
+    """The last decision once more, with something else in it."""
+    entry_id, fields = last_entry(server)
+    data = json.loads(fields["data"])
+    data["decision"] |= decision
+    server.xdel(key("journal"), entry_id)
+    server.xadd(key("journal"), fields | {"data": json.dumps(data)})
+
+
+TAMPERED: dict[str, tuple[str, Tamper]] = {
+    "a better best": ("best val_bpb", lambda r, _: r.hset(key("tag"), "best_val_bpb", "0.8")),
+    "another champion": ("best experiment", lambda r, i: r.hset(key("tag"), "best_id", i[0])),
+    "a forgotten streak": ("crash streak", lambda r, _: r.hset(key("tag"), "streak", "0")),
+    "a changed strategy": ("strategy", lambda r, _: r.hset(key("strategy"), "mode", "exploit")),
+    "training time": ("training seconds", lambda r, _: r.hset(key("tag"), "training_seconds", 1)),
+    "a changed window": ("recent runs", lambda r, _: r.lpop(key("recent"))),
+    "a lost keep": ("keeps", lambda r, _: r.zpopmin(key("keeps"))),
+    "a lost near miss": ("near misses", lambda r, _: r.zpopmin(key("near"))),
+    "a moved near miss": ("near misses", lambda r, i: r.zadd(key("near"), {i[1]: 0.0005})),
+    "a run in no list": ("runs with status keep", lambda r, i: r.zrem(key("status:keep"), i[0])),
+    "a wrong counter": ("per category", lambda r, _: r.hincrby(key("cats"), "n:attention", 1)),
+    "a wrong near counter": ("per category", lambda r, _: r.hincrby(key("cats"), "near:attention")),
+    "a changed result": ("val_bpb", lambda r, i: r.hset(key(f"run:{i[3]}"), "val_bpb", "0.5")),
+    "a changed verdict": (
+        "verdict",
+        lambda r, i: r.hset(key(f"run:{i[0]}"), "verdict", r.hget(key(f"run:{i[2]}"), "verdict")),
+    ),
+    "a decision undone": ("state", lambda r, i: r.hset(key(f"run:{i[3]}"), "state", "hand")),
+    "a decision nobody made": (
+        "not in the journal",
+        lambda r, i: r.hset(
+            key(f"run:{i[7]}"),
+            mapping={"state": "decided", "status": "crash", "finished": "1"},
+        ),
+    ),
+    "a lost record": (
+        "has no record",
+        lambda r, i: (r.zrem(key("all"), i[4]), r.delete(key(f"exp:{i[4]}"))),
+    ),
+    "a lost entry": ("missing or doubled", lambda r, _: r.xdel(key("journal"), _third(r))),
+    "a doubled entry": (
+        "decided twice",
+        lambda r, _: r.xadd(key("journal"), last_entry(r)[1]) and r.hincrby(key("tag"), "revision"),
+    ),
+    "a lost setup": (
+        "does not begin",
+        lambda r, _: r.xdel(key("journal"), r.xrange(key("journal"), count=1)[0][0]),
+    ),
+    "a cut journal": ("revision", lambda r, _: r.xdel(key("journal"), last_entry(r)[0])),
+    "a forged verdict": ("by the rules", lambda r, _: forged(r, status="keep")),
+    "a forged near miss": ("by the rules", lambda r, _: forged(r, near=0.001)),
+}
+
+
+def _third(server: redis.Redis) -> str:
+    return str(server.xrange(key("journal"), count=3)[2][0])
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+async def test_the_audit_names_what_was_tampered_with(
+    name: str, api: Api, store: Store, plain: redis.Redis
+) -> None:
+    """One thing changed behind the system's back is one thing found."""
+    word, tamper = TAMPERED[name]
+    tamper(plain, a_night(api))
+    report = await Audit(store).check("mar11")
+    assert any(word in difference for difference in report.differences), report.differences
+
+
+async def test_what_is_decided_during_an_audit_is_no_difference(api: Api, store: Store) -> None:
+    """The totals are of one moment; decisions after it are the next audit's."""
+    ids = a_night(api)
+    books = await store.journal.books("mar11")
+    api.complete(ids[-1], 0.5)
+    api.complete(api.register(), 0.5005)
+
+    class Earlier:
+        """The journal, with the totals of a moment ago."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(store.journal, name)
+
+        async def books(self, _: str) -> object:
+            return books
+
+    audit = Audit(store)
+    audit._store = type("Then", (), {"journal": Earlier(), "reads": store.reads})()  # type: ignore[assignment]
+    assert (await audit.check("mar11")).differences == []
+
+
+async def test_the_journal_is_told_as_json_lines(api: Api) -> None:
+    """One line a step, each with what it rested on."""
+    ids = a_night(api)
+    response = api.http.get("/api/report/journal", params={"tag": "mar11"})
+    assert response.headers["content-type"].startswith("application/x-ndjson")
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    assert [line["kind"] for line in lines] == [
+        "setup", "decided", "decided", "strategy", *["decided"] * 5,
+    ]  # fmt: skip
+    near = lines[2]
+    assert (near["experiment_id"], near["outcome"]["val_bpb"]) == (ids[1], 1.001)
+    assert near["on"] == {"revision": 1, "best": 1.0, "best_id": ids[0], "streak": 0}
+    assert near["decision"]["status"] == "discard"
+    assert near["decision"]["near"] == pytest.approx(0.001)
+    assert lines[-2]["epoch"] == 1
+    assert api.http.get("/api/report/journal", params={"tag": "x"}).status_code == 404
