@@ -92,6 +92,11 @@ class HomePaths:
     def redis_dir(self) -> Path:
         return self.home / "redis"
 
+    # What a backup holds besides Redis: the rest is made anew, or is this machine's own affair.
+    @property
+    def kept_dirs(self) -> tuple[Path, ...]:
+        return self.home / "sources", self.home / "runs"
+
     # Content-addressed sources: every train.py that ran, every prepare.py a tag pinned.
     def source(self, sha256: str) -> Path:
         return self.home / "sources" / sha256[:2] / f"{sha256}.py.gz"

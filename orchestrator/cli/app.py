@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import demo, doctor, experiments, reports, serve, up, worker
+from orchestrator.cli import (
+    demo,
+    doctor,
+    experiments,
+    maintenance,
+    reports,
+    serve,
+    up,
+    worker,
+)
 
 app = typer.Typer(
     name="autoresearch",
@@ -54,6 +63,9 @@ for command in (
     reports.best,
     reports.history,
     reports.export,
+    maintenance.audit,
+    maintenance.backup,
+    maintenance.restore,
     doctor.doctor,
 ):
     app.command()(command)

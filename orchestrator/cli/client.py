@@ -156,6 +156,11 @@ class Client:
     def tsv(self, tag: str) -> schemas.TsvAnswer:
         return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
 
+    def journal(self, tag: str) -> str:
+        """Every decision with what it was based on, as JSON lines."""
+        response = self._send("GET", "/api/report/journal", params={"tag": tag})
+        return response.content.decode()
+
     def suggestion(self, tag: str) -> schemas.Suggestion:
         return self.get("/api/search/suggest", schemas.Suggestion, tag=tag)
 

@@ -55,6 +55,11 @@ SERVE_FLAGS = (
     Flag("redis_timeout_seconds", "SECONDS", "How long a call to Redis may take."),
 )
 
+# Of commands that look at the state itself, with or without an orchestrator.
+STATE_FLAGS = tuple(
+    f for f in SERVE_FLAGS if f.name in ("home", "redis_url", "redis_timeout_seconds")
+)
+
 WORKER_FLAGS = (
     ORCHESTRATOR,
     HOME,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -151,26 +151,44 @@ def history(
 def export(
     tag: Tag,
     *,
-    tsv: Annotated[str, typer.Option(metavar="FILE", help="Where to write; - for stdout.")],
+    tsv: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The results as a table; - for stdout.")
+    ] = None,
+    journal: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Every decision with its grounds, as JSON lines; -."),
+    ] = None,
     orchestrator: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """The results of a tag as a tab-separated table."""
+    """Write a tag's results, its journal of decisions, or both."""
     from orchestrator.cli.config import connect
 
-    if tsv == "-" and json:
-        raise ConfigError("--tsv - and --json both want stdout; give --tsv a file name")
+    wanted = {"tsv": tsv, "journal": journal}
+    to_stdout = [name for name, file in wanted.items() if file == "-"]
+    if tsv is None and journal is None:
+        raise ConfigError("say what to write: --tsv FILE, --journal FILE or both")
+    if len(to_stdout) + json > 1:
+        raise ConfigError(
+            "only one of --tsv -, --journal - and --json can have stdout; give a file name"
+        )
+    told: dict[str, Any] = {}
     with connect(orchestrator, token) as client, explained(client, tag):
-        result = client.tsv(tag)
-    if tsv == "-":
-        answer(result.tsv)
-        return
-    _write(tsv, result.tsv + "\n")
+        if tsv is not None:
+            result = client.tsv(tag)
+            told |= {"tsv": tsv, "count": result.count}
+            _write(tsv, result.tsv + "\n")
+        if journal is not None:
+            lines = client.journal(tag)
+            told |= {"journal": journal, "entries": lines.count("\n")}
+            _write(journal, lines)
     if json:
-        write_json({"file": tsv, "count": result.count})
-    else:
-        answer(f"{result.count} results in {tsv}")
+        write_json(told)
+        return
+    for file, what in ((tsv, "count"), (journal, "entries")):
+        if file not in (None, "-"):
+            answer(f"{told[what]} {'results' if what == 'count' else what} in {file}")
 
 
 @contextmanager
@@ -194,6 +212,10 @@ def explained(client: "Client", tag: str) -> Iterator[None]:
 
 
 def _write(path: str, text: str) -> None:
+    """Write to a file, or to stdout if it is called `-`."""
+    if path == "-":
+        sys.stdout.write(text)
+        return
     try:
         Path(path).write_bytes(text.encode())
     except OSError as error:

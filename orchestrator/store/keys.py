@@ -36,6 +36,7 @@ Global, below `ar:`:
     events         stream   what happened, for the tailers (capped)
     nonce:N        string   the reply of a script that has run, for the same request sent again
     idem:K         string   the answer stored for an Idempotency-Key
+    restoring      string   stands while a backup is being put back
 
 The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.
 """
@@ -48,7 +49,7 @@ TAG_NAMES = (
 )  # fmt: skip
 GLOBAL_NAMES = (
     "tags", "seq", "ready:", "direct:", "leases", "gpus", "idle", "busy", "seen", "holds", "gpu:",
-    "events", "nonce:", "idem:",
+    "events", "nonce:", "idem:", "restoring",
 )  # fmt: skip
 
 

@@ -230,6 +230,31 @@ def test_a_killed_worker_and_a_killed_orchestrator_come_back(shell: Shell) -> No
     assert result["val_bpb"] == 1.01
 
 
+def test_a_backup_of_a_running_system_is_restored_elsewhere(shell: Shell, tmp_path: Path) -> None:
+    """Audited before and after, and the best is the same; nothing of it needs an orchestrator."""
+    source = shell.write(stub() + "\n# before the backup\n")
+    shell.run("submit", source, "--tag", "t", "--hypothesis", "h", "--wait")
+    [report] = shell.json("audit", "t")
+    assert report["differences"] == []
+    best = shell.json("best", "t")["best"]
+    file = tmp_path / "night.tar.gz"
+    assert shell.json("backup", str(file))["files"] > 1
+    assert "exists already" in shell.json("backup", str(file), code=1)["error"]
+    other = ("--home", str(tmp_path / "other"))
+    assert "holds no state" in shell.json("audit", *other, code=1)["error"]
+    shell.run("restore", str(file), *other)
+    assert {"tag": "t", **report} in shell.json("audit", *other)
+    assert "holds experiments already" in shell.json("restore", str(file), *other, code=1)["error"]
+    restored = Shell(tmp_path)
+    with restored.start("serve", "--json", *other) as process:
+        assert process.stdout is not None
+        restored.url = json.loads(process.stdout.readline())["url"]
+        assert restored.json("best", "t")["best"] == best
+        process.send_signal(signal.SIGINT)
+    [line, *_] = shell.run("export", "t", "--journal", "-").splitlines()
+    assert json.loads(line)["kind"] == "setup"
+
+
 def test_nothing_outlives_a_killed_up(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     with shell.up() as process:

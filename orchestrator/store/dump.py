@@ -1,0 +1,160 @@
+"""The whole keyspace as plain values, out and in again: what a backup holds of Redis.
+
+Values and not Redis' own dump format, which only a server of the same kind and version reads. A key
+comes in parts of at most `PART` members, so that no line of a backup grows with the history.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import Conflict, Unavailable
+from orchestrator.store import keys
+from orchestrator.store.client import Pipeline, TextRedis
+from orchestrator.store.scripts import redis_errors
+
+PART = 1000
+# Writers stand still while a backup reads. The pause lapses by itself if the reader dies.
+PAUSE_SECONDS = 20.0
+EVERYTHING = f"{keys.PREFIX}*"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Members of one key: field and value of a hash, member and score of a sorted set, id and
+    fields of a stream, values of a list, the text of a string. `ttl_ms` is None for ever."""
+
+    key: str
+    kind: str
+    members: list[Any]
+    ttl_ms: int | None = None
+
+
+class _Pause:
+    """Keeps writers from writing until it is left."""
+
+    def __init__(self, redis: TextRedis) -> None:
+        self._redis = redis
+        self._until = 0.0
+
+    async def extend(self) -> None:
+        """Call at least every few seconds. Raises `Unavailable` if that came too late."""
+        now = time.monotonic()
+        if self._until and now > self._until:
+            raise Unavailable(
+                "This process was held up and writers went on meanwhile: the backup is not of one"
+                " moment. Make it again."
+            )
+        if now > self._until - PAUSE_SECONDS / 2:
+            await self._redis.execute_command("CLIENT", "PAUSE", int(PAUSE_SECONDS * 1000), "WRITE")
+            self._until = now + PAUSE_SECONDS
+
+    async def end(self) -> None:
+        await self._redis.execute_command("CLIENT", "UNPAUSE")
+
+
+async def dump(redis: TextRedis) -> AsyncIterator[Part]:
+    """All keys as they are at one moment; writers wait until the last part has been read."""
+    pause = _Pause(redis)
+    with redis_errors():
+        await pause.extend()
+        try:
+            async for key in redis.scan_iter(match=EVERYTHING, count=PART):
+                await pause.extend()
+                async for part in _parts(redis, key):
+                    yield part
+                    await pause.extend()
+        finally:
+            await pause.end()
+
+
+async def _parts(redis: TextRedis, key: str) -> AsyncIterator[Part]:
+    kind, ttl = await redis.type(key), await redis.pttl(key)
+    if kind == "none":
+        return  # a nonce that has lapsed since the scan
+    members = await _READ[kind](redis, key)
+    for start in range(0, len(members), PART):
+        yield Part(key, kind, members[start : start + PART], ttl if ttl >= 0 else None)
+
+
+async def _hash(redis: TextRedis, key: str) -> list[Any]:
+    return [list(pair) for pair in (await redis.hgetall(key)).items()]
+
+
+async def _sorted_set(redis: TextRedis, key: str) -> list[Any]:
+    return [list(pair) for pair in await redis.zrange(key, 0, -1, withscores=True)]
+
+
+async def _list(redis: TextRedis, key: str) -> list[Any]:
+    return list(await redis.lrange(key, 0, -1))
+
+
+async def _string(redis: TextRedis, key: str) -> list[Any]:
+    return [await redis.get(key)]
+
+
+async def _stream(redis: TextRedis, key: str) -> list[Any]:
+    return [list(entry) for entry in await redis.xrange(key, "-", "+")]
+
+
+_READ: dict[str, Callable[[TextRedis, str], Awaitable[list[Any]]]] = {
+    "hash": _hash, "zset": _sorted_set, "list": _list, "string": _string, "stream": _stream,
+}  # fmt: skip
+
+
+class Loader:
+    """Puts parts back into a server that holds none of our keys.
+
+    A marker stands there until the last part is in, so that a restore that was cut short can be
+    told from a state, and begun again.
+    """
+
+    def __init__(self, redis: TextRedis) -> None:
+        self._redis = redis
+        self._marker = keys.of_all("restoring")
+
+    async def begin(self) -> None:
+        """Raises `Conflict` where there is a state already."""
+        with redis_errors():
+            if not await self._redis.exists(self._marker) and await self._has_keys():
+                raise Conflict("This Redis holds experiments already; restore into an empty one.")
+            await self._remove_all()
+            await self._redis.set(self._marker, "1")
+
+    async def add(self, parts: list[Part]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for part in parts:
+            _write(pipeline, part)
+            if part.ttl_ms is not None:
+                pipeline.pexpire(part.key, part.ttl_ms)
+        with redis_errors():
+            await pipeline.execute()
+
+    async def finish(self) -> None:
+        with redis_errors():
+            await self._redis.delete(self._marker)
+
+    async def _has_keys(self) -> bool:
+        async for _ in self._redis.scan_iter(match=EVERYTHING, count=PART):
+            return True
+        return False
+
+    async def _remove_all(self) -> None:
+        async for key in self._redis.scan_iter(match=EVERYTHING, count=PART):
+            await self._redis.delete(key)
+
+
+def _write(pipeline: Pipeline, part: Part) -> None:
+    key, members = part.key, part.members
+    if part.kind == "hash":
+        pipeline.hset(key, mapping=dict(members))
+    elif part.kind == "zset":
+        pipeline.zadd(key, dict(members))
+    elif part.kind == "list":
+        pipeline.rpush(key, *members)
+    elif part.kind == "string":
+        pipeline.set(key, members[0])
+    else:
+        for entry_id, fields in members:
+            pipeline.xadd(key, fields, id=entry_id)
