@@ -1,8 +1,9 @@
 """`/api/experiment`: tags and experiments, by hand and through the queue."""
 
+from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
@@ -90,6 +91,15 @@ async def submit(
         )
         response.status_code = 200 if run.state is State.DECIDED else 202
     return answer
+
+
+async def _post_only() -> Response:
+    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
+
+
+# Static paths win over ids: without these, `GET …/submit` would ask for an experiment of that name.
+for _path in ("/setup", "/register", "/complete", "/crash", "/submit"):
+    router.add_api_route(_path, _post_only, methods=["GET"], include_in_schema=False)
 
 
 @router.get("/{experiment_id}")

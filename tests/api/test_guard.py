@@ -78,13 +78,23 @@ def test_errors_are_problem_details_with_the_flat_error(api: Api) -> None:
     for response, status in (
         (api.http.post("/api/search/strategy", content=b"{not json"), 422),
         (api.http.get("/nosuch"), 404),
-        (api.http.get("/api/experiment/setup"), 404),
         (api.http.put("/api/experiment/setup"), 405),
     ):
         problem = response.json()
         assert response.headers["content-type"] == "application/problem+json"
         assert (response.status_code, problem["status"]) == (status, status)
         assert {"type", "title", "status", "detail", "instance", "error"} <= set(problem)
+
+
+def test_a_path_that_takes_posts_only_says_so_to_a_get(api: Api) -> None:
+    """Not even `/api/experiment/submit` is taken for an experiment of that name."""
+    described = api.app.openapi()["paths"]
+    post_only = [path for path, verbs in described.items() if set(verbs) == {"post"}]
+    post_only = [path for path in post_only if "{" not in path]
+    assert "/api/experiment/submit" in post_only
+    for path in post_only:
+        response = api.http.get(path)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST"), path
 
 
 def test_an_idempotency_key_replays_the_first_answer_byte_for_byte(api: Api) -> None:
