@@ -1,12 +1,12 @@
 """The search strategy and what to try next."""
 
 from orchestrator import schemas
-from orchestrator.domain import Strategy
 from orchestrator.errors import Unavailable
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
 from orchestrator.store.connection import Store
+from orchestrator.store.records import strategy_fields, text_fields
 
 TREND_LENGTH = 5
 MAX_TRIES = 50
@@ -21,17 +21,15 @@ class Search:
 
     async def set_strategy(self, request: schemas.SetStrategyRequest) -> schemas.Strategy:
         """A person's choice; it stays until it is released with `pinned: false`."""
-        current = (await self._store.experiments.snapshot(request.tag)).strategy
-        ratio, temperature = request.explore_ratio, request.temperature
-        strategy = Strategy(
-            mode=request.mode,
-            explore_ratio=explore_ratio_of(request.mode) if ratio is None else ratio,
-            temperature=current.temperature if temperature is None else temperature,
-            updated_us=0,
-            reason=request.reason,
-            pinned=request.pinned,
-        )
-        stored = await self._store.experiments.set_strategy(request.tag, strategy)
+        ratio = request.explore_ratio
+        choice = {
+            "mode": request.mode,
+            "explore_ratio": explore_ratio_of(request.mode) if ratio is None else ratio,
+            "temperature": request.temperature,
+            "reason": request.reason,
+            "pinned": int(request.pinned),
+        }
+        stored = await self._store.experiments.set_strategy(request.tag, text_fields(choice))
         assert stored is not None  # noqa: S101 - without a revision nothing is stale
         return views.strategy(stored)
 
@@ -42,7 +40,9 @@ class Search:
             adapted = adapt(snapshot)
             if adapted is None:
                 return views.strategy(snapshot.strategy)
-            stored = await self._store.experiments.set_strategy(tag, adapted, snapshot.tag.revision)
+            stored = await self._store.experiments.set_strategy(
+                tag, strategy_fields(adapted), snapshot.tag.revision
+            )
             if stored is not None:
                 return views.strategy(stored)
         raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")

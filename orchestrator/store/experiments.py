@@ -125,14 +125,15 @@ class ExperimentStore:
         )
 
     async def set_strategy(
-        self, tag: str, strategy: Strategy, revision: int | None = None
+        self, tag: str, fields: Mapping[str, str], revision: int | None = None
     ) -> Strategy | None:
-        """Set the strategy; with a `revision`, only if the tag still has it (None if not)."""
+        """Set these fields of the strategy in force, in one step with what it was; with a
+        `revision`, only if the tag still has it (None if not)."""
         reply = await self._scripts.run(
             "set_strategy",
             tag,
             "" if revision is None else revision,
-            json.dumps(records.strategy_fields(strategy)),
+            json.dumps(fields),
         )
         if reply.outcome == "UNKNOWN_TAG":
             raise unknown_tag(tag)

@@ -1,5 +1,8 @@
 """Strategy, suggestions and reports over HTTP."""
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 from tests.conftest import Api
 
 
@@ -34,6 +37,22 @@ def test_an_override_stays_pinned_until_it_is_released(api: Api) -> None:
     assert api.post("/api/search/adapt", tag="mar11")["mode"] == "combine"
     api.post("/api/search/set-strategy", tag="mar11", mode="combine", reason="free", pinned=False)
     assert api.post("/api/search/adapt", tag="mar11")["mode"] == "exploit"
+
+
+def test_a_choice_without_a_temperature_never_restores_an_older_one(api: Api) -> None:
+    """Two choices at the same moment: the one that names no temperature leaves the other's."""
+    api.tag()
+
+    def choose(**fields: Any) -> None:
+        body = {"tag": "mar11", "mode": "explore", "reason": "r"} | fields
+        api.http.post("/api/search/set-strategy", json=body).raise_for_status()
+
+    with ThreadPoolExecutor(3) as callers:
+        for number in range(1, 41):
+            calls = [callers.submit(choose, temperature=number), callers.submit(choose)]
+            for call in calls:
+                call.result()
+            assert api.get("/api/search/strategy", tag="mar11")["temperature"] == number
 
 
 def test_suggest_counts_categories_and_knows_what_pays(api: Api) -> None:

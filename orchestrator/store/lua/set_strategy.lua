@@ -1,4 +1,5 @@
--- Sets the strategy: a person's choice, or an adaptation that rests on a snapshot.
+-- Sets the strategy: a person's choice, or an adaptation that rests on a snapshot. A field that is
+-- left out stays as it is.
 -- ARGV: nonce, ttl, tag, expected tag revision ('' for any), strategy (JSON object of strings).
 -- Outcomes: OK {strategy}, STALE, UNKNOWN_TAG.
 local tag, t = ARGV[3], T(ARGV[3])
