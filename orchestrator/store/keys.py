@@ -14,7 +14,7 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     near           zset     ids of near misses, by distance from the best at decision
     recent         list     statuses of the ten most recent judged runs, newest first
     cats           hash     `n:CAT`, `kept:CAT`, `near:CAT`: counters of a category
-    sources        hash     SHA256:SEED -> the experiment that ran this source with this seed
+    sources        hash     SHA256:SEED -> the experiments with this source and seed, oldest first
     queue          zset     queued ids, by priority and then arrival
     journal        stream   setup, every decision and every choice of strategy, each with what it
                             was based on; never cut: the audit recomputes the tag from it

@@ -107,6 +107,21 @@ def test_the_same_source_and_seed_runs_once_unless_a_repeat_is_asked_for(api: Ap
     api.submit(SOURCE, tag="other")
 
 
+def test_a_cancelled_run_leaves_its_source_to_the_repeats_that_ran(api: Api) -> None:
+    """The source is free again only when no run of it is left."""
+    api.tag()
+    api.gpu()
+    original = api.submit(SOURCE)
+    repeat = api.submit(SOURCE, repeat=True, priority=1)
+    api.finish(api.claim(), 1.0)
+    api.post(f"/api/experiment/{original}/cancel")
+    body = {"tag": "mar11", "hypothesis": "h", "train_py": SOURCE}
+    assert api.post("/api/experiment/submit", 409, **body)["existing"] == repeat
+    only = api.submit(SOURCE, seed=7)
+    api.post(f"/api/experiment/{only}/cancel")
+    api.submit(SOURCE, seed=7)
+
+
 def test_a_source_that_cannot_run_is_refused_with_its_line(api: Api) -> None:
     api.tag()
     body = {"tag": "mar11", "hypothesis": "h"}

@@ -95,7 +95,7 @@ class Tag:
     pinned: bool = False
     choices: int = 0
     decided: list[Run] = field(default_factory=list)
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def strategy(self) -> tuple[str, float, float, bool]:
@@ -197,7 +197,7 @@ class Model:
         self.events.append(("registered", tag, new_id))
 
     def duplicate_of(self, tag: str, source: str, seed: int) -> str | None:
-        return self.tags[tag].sources.get(f"{source}:{seed}")
+        return next(iter(self.tags[tag].sources.get(f"{source}:{seed}", ())), None)
 
     def submit(
         self,
@@ -218,7 +218,7 @@ class Model:
         )
         run.score = self._score(priority)
         self.runs[new_id] = run
-        of.sources.setdefault(f"{source}:{seed}", new_id)
+        of.sources.setdefault(f"{source}:{seed}", []).append(new_id)
         self._queued(run)
         return self.queue(of).index(run) + 1
 
@@ -306,8 +306,8 @@ class Model:
                 "reason": report.reason,
             }
         key = f"{run.source or ''}:{run.seed if run.seed is not None else ''}"
-        if not run.judged and tag.sources.get(key) == run.id:
-            del tag.sources[key]  # the source has not had its run
+        if not run.judged and run.id in tag.sources.get(key, ()):
+            tag.sources[key].remove(run.id)  # the source has not had its run
         if run.judged:
             self._adapt(tag)
         self.events.append(("decided", tag.name, run.id, run.status))
@@ -624,7 +624,7 @@ class Model:
             "near": [(run.id, run.near) for run in tag.near],
             "recent": tag.recent,
             "cats": dict(cats),
-            "sources": dict(tag.sources),
+            "sources": {key: " ".join(ids) for key, ids in tag.sources.items() if ids},
             "queue": [(run.id, run.score) for run in self.queue(tag)],
         }
         for status in STATUSES:

@@ -32,10 +32,17 @@ redis.call('ZREM', t.hand, id)
 d.run.state, d.run.status, d.run.finished, d.run.verdict = 'decided', d.status, finished, d.verdict
 set_hash(t.run .. id, d.run)
 move_status(t, id, run.status, d.status)
-if d.forget then
-  local experiment = redis.call('HMGET', t.exp .. id, 'source')
-  local source = (experiment[1] or '') .. ':' .. (run.seed or '')
-  if redis.call('HGET', t.sources, source) == id then redis.call('HDEL', t.sources, source) end
+if d.forget then  -- the source is free again, unless a repeat of this run stands for it
+  local source = (redis.call('HGET', t.exp .. id, 'source') or '') .. ':' .. (run.seed or '')
+  local others = {}
+  for other in string.gmatch(redis.call('HGET', t.sources, source) or '', '%S+') do
+    if other ~= id then others[#others + 1] = other end
+  end
+  if #others == 0 then
+    redis.call('HDEL', t.sources, source)
+  else
+    redis.call('HSET', t.sources, source, table.concat(others, ' '))
+  end
 end
 
 -- What it means for the tag.

@@ -11,13 +11,15 @@ if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) 
   return reply('UNKNOWN_PARENT')
 end
 local source = experiment.source .. ':' .. run.seed
-local existing = redis.call('HGET', t.sources, source)
-if existing and ARGV[6] ~= '1' then return reply('DUPLICATE', { existing = existing }) end
+local ran = redis.call('HGET', t.sources, source)
+if ran and ARGV[6] ~= '1' then
+  return reply('DUPLICATE', { existing = string.match(ran, '^%S+') })
+end
 
 run.state, run.status = 'queued', 'queued'
 run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil
 run.score = queue_score(run.priority)
 local id = create(tag, experiment, run)
-if not existing then redis.call('HSET', t.sources, source, id) end
+redis.call('HSET', t.sources, source, ran and ran .. ' ' .. id or id)
 enqueue(tag, id, run.score)
 return reply('OK', { id = id, position = redis.call('ZRANK', t.queue, id) + 1 })
