@@ -118,16 +118,17 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
     # A blocking read must end well before its connection times out.
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
+    jobs = Jobs(store, files, judge, notices, settings)
     services = Services(
         store=store,
         experiments=Experiments(store, files, judge, notices, sources, _prepare_py(settings)),
-        jobs=Jobs(store, files, judge, notices, settings),
+        jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
         search=Search(store),
         notices=notices,
     )
-    return services, Reaper(store, judge, settings)
+    return services, Reaper(store, judge, jobs, settings)
 
 
 def _prepare_py(settings: Settings) -> Path | None:

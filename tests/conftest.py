@@ -104,6 +104,15 @@ def each_redis_url(_each_server: str) -> str:
     return _emptied(_each_server)
 
 
+def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """The first true value of `condition()`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not come within {seconds} s"
+        time.sleep(0.01)
+    return found
+
+
 class Api:
     """An orchestrator in this process, spoken to over a real socket."""
 

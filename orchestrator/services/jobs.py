@@ -128,7 +128,7 @@ class Jobs:
         )
 
     async def close_log(self, experiment_id: str, epoch: int) -> None:
-        """Compress the log of a finished attempt; runs after the answer has gone out."""
+        """Compress the log of an attempt that is over; nobody waits for it."""
         try:
             await anyio.to_thread.run_sync(
                 self._files.close_log, tag_of(experiment_id), experiment_id, epoch

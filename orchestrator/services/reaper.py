@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import anyio
 
 from orchestrator.errors import AutoresearchError, LeaseLost, Unavailable
+from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge, LeaseRenewed
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -28,9 +29,10 @@ class _Watched:
 
 
 class Reaper:
-    def __init__(self, store: Store, judge: Judge, settings: Settings) -> None:
+    def __init__(self, store: Store, judge: Judge, jobs: Jobs, settings: Settings) -> None:
         self._store = store
         self._judge = judge
+        self._jobs = jobs
         self._settings = settings
         self._watched: dict[str, _Watched] = {}
         self._last_pass = time.monotonic()
@@ -89,3 +91,4 @@ class Reaper:
             renewal=lease.renewal,
             why=f"its worker on {run.gpu_id} fell silent",
         )
+        await self._jobs.close_log(lease.experiment_id, run.epoch)

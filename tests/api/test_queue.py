@@ -7,9 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.conftest import Api, MakeApi
+from tests.conftest import Api, MakeApi, eventually
 
 SOURCE = "print('hello')\n"
 
@@ -262,18 +260,31 @@ def test_logs_are_kept_by_offset_and_served_by_range(api: Api) -> None:
     url = f"/api/experiment/{experiment_id}/log"
     assert api.http.get(url).content == whole
     api.finish(job, 0.9)
-    for _ in range(100):
-        if list(api.settings.paths.home.rglob("*.log.gz")):
-            break
-        time.sleep(0.02)
-    else:
-        pytest.fail("the log was not compressed")
+    eventually(lambda: list(api.settings.paths.home.rglob("*.log.gz")))
     assert api.http.get(url).content == whole
     part = api.http.get(url, headers={"range": "bytes=2-4"})
     assert (part.status_code, part.content) == (206, b"llo")
     assert part.headers["content-range"] == f"bytes 2-4/{len(whole)}"
     assert api.http.get(url, headers={"range": "bytes=-5"}).content == b"world"
     assert api.http.get(url, headers={"range": "bytes=99-"}).status_code == 416
+
+
+def test_the_log_of_an_attempt_that_expired_is_compressed_too(make_api: MakeApi) -> None:
+    """Its worker never reports, so nobody else would close it."""
+    api = make_api(lease_seconds=0.5)
+    api.tag()
+    experiment_id = api.submit(SOURCE)
+    api.gpu()
+    api.gpu("gpu-1", 1)
+    lease = {"experiment_id": experiment_id, "gpu_id": "gpu-0", "epoch": api.claim()["epoch"]}
+    chunk = {"offset": 0, "data": base64.b64encode(b"its last words").decode()}
+    api.post("/api/job/progress", log=chunk, **lease)
+    assert api.claim("gpu-1", wait=20)["epoch"] == 2
+    closed = api.settings.paths.closed_log("mar11", experiment_id, 1)
+    live = api.settings.paths.live_log("mar11", experiment_id, 1)
+    eventually(lambda: closed.exists() and not live.exists())
+    log = api.http.get(f"/api/experiment/{experiment_id}/log", params={"attempt": 1})
+    assert log.content == b"its last words"
 
 
 def test_a_log_chunk_that_is_no_base64_is_refused(api: Api) -> None:
