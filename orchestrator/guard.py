@@ -5,9 +5,11 @@
 - `Idempotency` answers a POST that carries a known Idempotency-Key with the stored answer.
 """
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
 import anyio
@@ -23,9 +25,10 @@ from orchestrator.errors import (
     Invalid,
     TooLarge,
     Unauthorized,
+    Unavailable,
 )
 from orchestrator.settings import Settings
-from orchestrator.store.idempotency import IdempotencyStore, StoredAnswer
+from orchestrator.store.idempotency import IN_PROGRESS_SECONDS, IdempotencyStore, StoredAnswer
 from orchestrator.store.scripts import nonces_from
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
@@ -33,7 +36,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 SUBMIT_PATH = "/api/experiment/submit"
 # A source of 1 MiB, each byte of it escaped as \u0000 at worst, and the other fields.
 SUBMIT_LIMIT_BYTES = 6 * schemas.SOURCE_LIMIT_BYTES + schemas.BODY_LIMIT_BYTES
-# How long a duplicate waits for the answer of the request that came first.
+# How long a duplicate waits for the answer of the request that came first; longer than it takes to
+# know that that one died.
 DUPLICATE_WAIT_SECONDS = 10.0
 
 ErrorResponse = Callable[[AutoresearchError, str], Response]
@@ -181,9 +185,10 @@ class Idempotency:
 
     async def _begin(self, name: str, fingerprint: str) -> StoredAnswer | None:
         """None: this request is the first. A duplicate in flight is waited for."""
+        owner = secrets.token_hex(12)
         with anyio.move_on_after(DUPLICATE_WAIT_SECONDS):
             while True:
-                found = await self._store().begin(name, fingerprint)
+                found = await self._store().begin(name, fingerprint, owner)
                 if found == "new":
                     return None
                 if found == "mismatch":
@@ -201,12 +206,28 @@ class Idempotency:
         async def keep(message: Message) -> None:
             messages.append(message)
 
-        with nonces_from(name):
-            await self._app(scope, receive, keep)
+        over = asyncio.Event()
+        holding = asyncio.create_task(self._hold(name, over))
+        try:
+            with nonces_from(name):
+                await self._app(scope, receive, keep)
+        finally:
+            over.set()
+            await holding  # not cancelled: a late EXPIRE must not shorten the stored answer's life
         start = next(m for m in messages if m["type"] == "http.response.start")
         body = b"".join(m.get("body", b"") for m in messages if m["type"] == "http.response.body")
         content_type = Headers(raw=start["headers"]).get("content-type", "")
         return StoredAnswer(start["status"], content_type, body.decode())
+
+    async def _hold(self, name: str, over: asyncio.Event) -> None:
+        """Say now and then that the request is being served, so that after our death the same one
+        may soon be served in its place."""
+        while not over.is_set():
+            with anyio.move_on_after(IN_PROGRESS_SECONDS / 3):
+                await over.wait()
+                return
+            with suppress(Unavailable):
+                await self._store().hold(name)
 
 
 def _response(stored: StoredAnswer) -> Response:

@@ -74,10 +74,11 @@ class Judge:
         snapshot = await self._store.experiments.snapshot(tag, experiment_id)
         run = snapshot.run
         assert run is not None  # noqa: S101 - a snapshot with an id has its run
+        if run.state is State.QUEUED and run.epoch == epoch:
+            return None  # the same report, sent again: this loss is counted
         logger.info("%s: attempt %d %s %s", experiment_id, epoch, attempt_outcome, why)
         fate = after_loss(run) if loss else _after_hand_back(run)
-        # A run that no attempt has any more cannot lose one: the script says how it stands.
-        if fate == "requeue" or run.state not in (State.LEASED, State.RUNNING):
+        if fate == "requeue":
             reply = await self._store.jobs.requeue(
                 tag, experiment_id, epoch, attempt_outcome, renewal=renewal, loss=loss
             )

@@ -8,9 +8,10 @@ from orchestrator.store import keys
 from orchestrator.store.client import TextRedis
 from orchestrator.store.scripts import IDEMPOTENCY_SECONDS, redis_errors
 
-# How long a first request may take before the same one may run in its place. Its scripts carry
-# nonces made from the key, so even then nothing is done twice.
-IN_PROGRESS_SECONDS = 60
+# How long a key stays taken after the last sign of life of the request that has it. When that one
+# died the same request may run in its place: its scripts carry nonces made from the key, so what
+# was done already is not done twice.
+IN_PROGRESS_SECONDS = 6
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,15 @@ class IdempotencyStore:
         self._redis = redis
 
     async def begin(
-        self, key: str, fingerprint: str
+        self, key: str, fingerprint: str, owner: str
     ) -> StoredAnswer | Literal["new", "busy", "mismatch"]:
-        """Take the key for a request with this fingerprint, or say what became of it."""
-        name, taken = keys.of_all("idem:", key), json.dumps({"fingerprint": fingerprint})
+        """Take the key for a request with this fingerprint, or say what became of it.
+
+        `owner` is the caller's own mark: redis-py may send a SET twice, and the second answer says
+        that the key is taken.
+        """
+        name = keys.of_all("idem:", key)
+        taken = json.dumps({"fingerprint": fingerprint, "owner": owner})
         with redis_errors():
             # Two commands, since SET takes NX and GET together from Redis 7.0 on only.
             if await self._redis.set(name, taken, nx=True, ex=IN_PROGRESS_SECONDS):
@@ -42,8 +48,13 @@ class IdempotencyStore:
         if value["fingerprint"] != fingerprint:
             return "mismatch"
         if "status" not in value:
-            return "busy"
+            return "new" if value["owner"] == owner else "busy"
         return StoredAnswer(value["status"], value["content_type"], value["body"])
+
+    async def hold(self, key: str) -> None:
+        """A sign of life of the request that has the key."""
+        with redis_errors():
+            await self._redis.expire(keys.of_all("idem:", key), IN_PROGRESS_SECONDS)
 
     async def finish(self, key: str, fingerprint: str, answer: StoredAnswer) -> None:
         """Keep the answer for a day."""

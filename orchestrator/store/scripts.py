@@ -47,8 +47,9 @@ _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyErro
 
 @dataclass
 class _RequestNonces:
-    """The nonces of one HTTP request that carries an Idempotency-Key: a base and a count, so that
-    the request sent again runs into the replies of the first one's scripts."""
+    """The nonces of one HTTP request that carries an Idempotency-Key: a base, the verb and a count,
+    so that the request sent again runs into the replies of the first one's scripts. It may take
+    another way through them, and must not take one verb's reply for another's."""
 
     base: str
     used: int = 0
@@ -67,12 +68,12 @@ def nonces_from(base: str) -> Iterator[None]:
         _request.reset(token)
 
 
-def _next_nonce() -> tuple[str, int]:
+def _next_nonce(verb: str) -> tuple[str, int]:
     request = _request.get()
     if request is None:
         return secrets.token_hex(12), NONCE_SECONDS
     request.used += 1
-    return f"{request.base}:{request.used}", IDEMPOTENCY_SECONDS
+    return f"{request.base}:{verb}:{request.used}", IDEMPOTENCY_SECONDS
 
 
 @contextmanager
@@ -142,7 +143,7 @@ class Scripts:
         text, sha = self._script(verb)
         head: tuple[object, object] = ("", "")
         if verb not in PLAIN:
-            head = (nonce, NONCE_SECONDS) if nonce else _next_nonce()
+            head = (nonce, NONCE_SECONDS) if nonce else _next_nonce(verb)
         argv = [str(value) for value in (*head, *args)]
         with redis_errors():
             try:

@@ -1,0 +1,168 @@
+"""Idempotency-Key on every POST: one execution, one answer, whatever happens in between."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from orchestrator import guard
+from orchestrator.store import idempotency, keys
+from tests.conftest import Api
+
+Body = dict[str, Any]
+
+
+def requests_of(api: Api) -> dict[str, Body]:
+    """For each POST of the service a body that succeeds. The other requests do not disturb it."""
+    tag = {"tag": api.tag()}
+    for number in range(6):
+        api.gpu(f"gpu-{number}", number)
+    api.submit("1")
+    job = api.claim("gpu-0")
+    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+    hand = [api.register() for _ in range(5)]
+    api.complete(hand[0], 1.0)
+    assert api.post("/api/pool/acquire", experiment_id=hand[1])["gpu_id"] == "gpu-1"
+    words = dict.fromkeys(("hypothesis", "description", "category", "diff_summary"), "x")
+    return {
+        "/api/experiment/setup": {"tag": "another"},
+        "/api/experiment/register": tag | words | {"commit_sha": "abcdef0"},
+        "/api/experiment/submit": tag | {"hypothesis": "h", "train_py": "2"},
+        "/api/experiment/complete": {"experiment_id": hand[2], "val_bpb": 0.5},
+        "/api/experiment/crash": {"experiment_id": hand[3], "error": "boom"},
+        "/api/experiment/{experiment_id}/cancel": {},
+        "/api/experiment/history": tag,
+        "/api/experiment/best": tag,
+        "/api/experiment/near-misses": tag,
+        "/api/search/strategy": tag,
+        "/api/search/set-strategy": tag | {"mode": "combine", "reason": "r"},
+        "/api/search/adapt": tag,
+        "/api/search/suggest": tag,
+        "/api/pool/register": {"gpu_id": "new", "gpu_index": 9, "gpu_name": "x", "vram_mb": 1},
+        "/api/pool/heartbeat": {"gpu_id": "gpu-2"},
+        "/api/pool/acquire": {"experiment_id": hand[4]},
+        "/api/pool/release": {"gpu_id": "gpu-1"},
+        "/api/pool/deregister": {"gpu_id": "gpu-3"},
+        "/api/gpu/{gpu_id}/train": {"experiment_id": api.submit("3")},
+        "/api/gpu/{gpu_id}/health": {},
+        "/api/report/summary": tag,
+        "/api/report/tsv": tag,
+        "/api/report/diff": {"experiment_a": hand[0], "experiment_b": hand[0]},
+        "/api/job/claim": {"gpu_id": "gpu-4", "claim_id": "a-claim-of-gpu-4"},
+        "/api/job/renew": lease,
+        "/api/job/progress": lease,
+        "/api/job/finish": lease | {"outcome": "lost"},
+    }
+
+
+def state_of(api: Api) -> dict[bytes, bytes | None]:
+    """Everything in Redis but the stored answers themselves."""
+    assert api.settings.redis_url is not None
+    with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:
+        prefix = keys.of_all("idem:").encode()
+        return {key: client.dump(key) for key in client.scan_iter() if not key.startswith(prefix)}
+
+
+def test_every_post_acts_once_under_a_key_however_often_it_comes_at_once(api: Api) -> None:
+    """Four at the same moment and one later: one execution, byte-identical answers; the key with
+    another body is refused. No route of the service is left out."""
+    requests = requests_of(api)
+    described = api.app.openapi()["paths"].items()
+    assert set(requests) == {path for path, verbs in described if "post" in verbs}
+    headers = {"idempotency-key": "the-same-key"}
+    hand = api.register()
+    with ThreadPoolExecutor(4) as callers:
+        for path, body in requests.items():
+            url = path.format(experiment_id=hand, gpu_id="gpu-5")
+            send = partial(api.http.post, url, headers=headers)
+            calls = [callers.submit(send, json=body) for _ in range(4)]
+            answers = [call.result() for call in calls]
+            assert answers[0].status_code < 300, (path, answers[0].text)
+            first = [a for a in answers if "idempotency-replayed" not in a.headers]
+            assert len(first) == 1, f"{path} was executed {len(first)} times"
+            before = state_of(api)
+            answers.append(send(json=body))
+            assert state_of(api) == before, path
+            assert {(a.status_code, a.content) for a in answers} == {
+                (first[0].status_code, first[0].content)
+            }, path
+            refused = send(json=body | {"more": 1})
+            assert refused.status_code == 422, path
+            assert "used with another body" in refused.json()["error"]
+
+
+def test_one_key_serves_each_path_for_itself(api: Api) -> None:
+    """Callers number their requests as they like; `complete` must not answer for `register`."""
+    headers = {"idempotency-key": "1"}
+    for path in ("/api/experiment/setup", "/api/search/strategy"):
+        answer = api.http.post(path, json={"tag": "mar11"}, headers=headers)
+        assert "idempotency-replayed" not in answer.headers
+
+
+def test_an_answer_of_our_own_failure_is_not_kept(api: Api) -> None:
+    """503 while the folder for sources cannot be written; the same request later is served."""
+    api.tag()
+    sources = api.settings.paths.source("x" * 64).parents[1]
+    sources.parent.mkdir(parents=True, exist_ok=True)
+    if sources.exists():
+        sources.rename(sources.with_name("away"))
+    sources.write_text("in the way")
+    body = {"tag": "mar11", "hypothesis": "h", "train_py": "1"}
+    headers = {"idempotency-key": "k"}
+    failed = api.http.post("/api/experiment/submit", json=body, headers=headers)
+    assert (failed.status_code, failed.headers["retry-after"]) == (503, "2")
+    sources.unlink()
+    served = api.http.post("/api/experiment/submit", json=body, headers=headers)
+    assert (served.status_code, "idempotency-replayed" in served.headers) == (202, False)
+
+
+def test_a_refusal_is_replayed_like_any_answer(api: Api) -> None:
+    """What was wrong then is the answer to that request, also when it would be right by now."""
+    body, headers = {"tag": "mar11"}, {"idempotency-key": "k"}
+    first = api.http.post("/api/search/strategy", json=body, headers=headers)
+    api.tag()
+    again = api.http.post("/api/search/strategy", json=body, headers=headers)
+    assert (first.status_code, again.status_code, again.content) == (404, 404, first.content)
+
+
+def test_a_long_request_keeps_its_key(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A duplicate of a long poll does not start a second one, however long the first one takes."""
+    for module in (guard, idempotency):
+        monkeypatch.setattr(module, "IN_PROGRESS_SECONDS", 1)
+    api.tag()
+    body = {"tag": "mar11", "hypothesis": "h", "train_py": "1"}
+
+    def send() -> httpx.Response:
+        headers = {"idempotency-key": "k"}
+        return api.http.post("/api/experiment/submit?wait=3", json=body, headers=headers)
+
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(send)
+        time.sleep(1.5)
+        second = callers.submit(send)
+        assert "idempotency-replayed" in second.result().headers
+        assert second.result().content == first.result().content
+
+
+def test_a_loss_reported_again_under_its_key_is_the_same_loss(api: Api) -> None:
+    """The third loss ends a run. A second report of the second one must not be taken for it."""
+    api.tag()
+    api.gpu()
+    api.submit("1")
+    api.finish(api.claim(), outcome="lost")
+    job = api.claim()
+    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+    headers = {"idempotency-key": "k"}
+    first = api.post("/api/job/finish", _headers=headers, outcome="lost", **lease)
+    assert api.settings.redis_url is not None
+    with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:
+        client.delete(
+            *client.scan_iter(keys.of_all("idem:", "*"))
+        )  # it died before it could answer
+    assert api.post("/api/job/finish", _headers=headers, outcome="lost", **lease) == first
+    assert api.finish(job, outcome="lost") == first, "without a key too"
+    assert api.claim()["epoch"] == 3
