@@ -1,12 +1,13 @@
 """One Redis connection pool, and everything that lives on it. Servers: Redis >= 6.2, Valkey."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import BlockingConnectionPool
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 
 from orchestrator.errors import SetupError
 from orchestrator.store.client import TextRedis
@@ -20,6 +21,25 @@ from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 
 MINIMUM_VERSION = (6, 2)
+
+_retrying: ContextVar[bool] = ContextVar("retrying", default=False)
+
+
+class FlatRetry(Retry):
+    """Tries again on the outermost level alone.
+
+    redis-py retries a command, and within it the connect, and within that the health check, each as
+    often as it is told: a paused Redis kept a caller for up to 27 time-outs instead of three.
+    """
+
+    async def call_with_retry(self, *arguments: Any, **options: Any) -> Any:
+        if _retrying.get():
+            return await Retry(NoBackoff(), 0).call_with_retry(*arguments, **options)
+        token = _retrying.set(True)
+        try:
+            return await super().call_with_retry(*arguments, **options)
+        finally:
+            _retrying.reset(token)
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,7 @@ class Store:
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             health_check_interval=30,
-            retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 2),
+            retry=FlatRetry(ExponentialBackoff(cap=0.5, base=0.05), 2),
         )
         redis = cast("TextRedis", Redis.from_pool(pool))
         scripts = Scripts(redis)
