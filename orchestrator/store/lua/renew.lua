@@ -5,6 +5,9 @@ local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
 local run = redis.call('HMGET', t.run .. id, 'state', 'epoch', 'cancel', 'gpu_id')
 if not run[1] then return reply('UNKNOWN_ID') end
 if run[2] ~= ARGV[5] or not (run[1] == 'leased' or run[1] == 'running') then return reply('LOST') end
+-- A full Redis refuses a script whose first write needs memory, and this one must not be refused: a
+-- lease that nobody can renew would be taken for dead. A ZREM needs none, and opens the door.
+redis.call('ZREM', G.leases, id)
 redis.call('ZADD', G.leases, us(now_us()), id)
 if run[1] == 'leased' and ARGV[6] == '1' then
   redis.call('HSET', t.run .. id, 'state', 'running')

@@ -1,4 +1,6 @@
--- The reaper's second duty: ends holds that have lapsed, parks silent GPUs.
+-- The reaper's second duty: ends holds that have lapsed, parks silent GPUs. A heartbeat that lies in
+-- the future was stamped before the clock was set back; it counts from now, or a GPU that died then
+-- would seem alive until that moment comes.
 -- ARGV: '', '', µs after which a silent GPU is offline.
 -- Outcomes: OK {lapsed: [gpu ids]}.
 local now = now_us()
@@ -10,6 +12,10 @@ for _, gpu_id in ipairs(lapsed) do
   redis.call('ZREM', G.holds, gpu_id)
   refresh_gpu(gpu_id)
   event('gpu', '', gpu_id, { state = 'released' })
+end
+for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '(' .. us(now), '+inf')) do
+  redis.call('ZADD', G.seen, us(now), gpu_id)
+  redis.call('HSET', G.gpu .. gpu_id, 'heartbeat', us(now))
 end
 for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '-inf', us(now - tonumber(ARGV[3])))) do
   redis.call('ZREM', G.idle, gpu_id)
