@@ -207,9 +207,10 @@ class Attempt:
             End(
                 job=self._job,
                 result=result,
-                tail=read_tail(self._folder),
+                tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
                 curve=self._upload.curve.points(),
                 environment=self._around.environment,
+                log_problem=self._upload.refused,
                 # A run fails for the GPU's sake before anybody has looked at the GPU again.
                 gpu_failure=await self._around.gpu_failure() if failed else None,
             )

@@ -48,6 +48,7 @@ class Result:
     """How a run ended. `exit_code` is the launcher's, 128 + signal where a signal ended it.
 
     `ended` is the moment at which no process of the run was left, by the host's monotonic clock.
+    `unwritten` is the end of its output where a full disk did not take it.
     """
 
     reason: EndReason
@@ -58,6 +59,7 @@ class Result:
     oom_kills: int = 0
     dropped_bytes: int = 0
     problem: str | None = None
+    unwritten: str = ""
     unkillable: list[int] = field(default_factory=list)
 
     def to_json(self) -> bytes:

@@ -37,6 +37,11 @@ class Unavailable(ClientError):
     right, and meanwhile a run goes on. The same call may be sent again."""
 
 
+class NoRoom(Unavailable):
+    """Its disk takes no files now. What goes to its Redis alone, as a verdict does, need not wait
+    for that."""
+
+
 class Refused(ClientError):
     """It understood, and said no; sending the same again would not help."""
 
@@ -158,6 +163,8 @@ def _problem(response: httpx.Response, path: str) -> ClientError | None:
         return Unknown(message)
     if status == 409:
         return LeaseLost(message)
+    if status == 503 and _told(response, "reason") == "disk":
+        return NoRoom(message)
     if status in (401, 403, 408, 429) or status >= 500 or response.is_redirect:
         return Unavailable(message)
     return Refused(message)
@@ -165,7 +172,11 @@ def _problem(response: httpx.Response, path: str) -> ClientError | None:
 
 def _reason(response: httpx.Response) -> str:
     """The flat `error` of a problem document, or whatever a proxy in between has to say."""
+    return _told(response, "error") or response.text[:200]
+
+
+def _told(response: httpx.Response, name: str) -> str | None:
     try:
-        return str(response.json()["error"])
+        return str(response.json()[name])
     except (ValueError, KeyError, TypeError):
-        return response.text[:200]
+        return None

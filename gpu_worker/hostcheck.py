@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -87,7 +88,10 @@ def judge(answer: HostCheck, *, needs_cuda: bool) -> list[str]:
 
 
 def remember(path: Path, answer: HostCheck) -> None:
-    durable.write_durably(path, answer.model_dump_json().encode())
+    """Keep a check that was passed. On a full disk it is not kept: the pool hears of the disk, and
+    a worker that takes over a run goes without."""
+    with suppress(OSError):
+        durable.write_durably(path, answer.model_dump_json().encode())
 
 
 def recall(path: Path) -> HostCheck | None:

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 TAIL_SHARE = 4  # a quarter of the cap is kept for the tail
+UNWRITTEN_BYTES = 32 * 1024  # as JSON it has to fit the buffer of a Unix socket
 
 
 class CappedLog:
@@ -21,6 +22,8 @@ class CappedLog:
         self._tail = bytearray()
         self.dropped = 0
         self.error: str | None = None
+        # What a full disk kept out of the file in the end: the run's result may be in it.
+        self.unwritten = b""
 
     def write(self, data: bytes) -> None:
         head, rest = data[: self._head_left], data[self._head_left :]
@@ -59,8 +62,8 @@ class CappedLog:
         self._trim()
         if self.dropped:
             self._append(f"\n[... {self.dropped} bytes of output left out ...]\n".encode())
-        if self._tail:
-            self._append(self._tail)
+        if self._tail and not self._append(self._tail):
+            self.unwritten = bytes(self._tail[-UNWRITTEN_BYTES:])
         self._tail = bytearray()
 
     def close(self) -> None:

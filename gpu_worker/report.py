@@ -28,6 +28,7 @@ class End:
     curve: list[schemas.CurvePoint] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)
     gpu_failure: str | None = None
+    log_problem: str | None = None
 
 
 def report(end: End) -> FinishRequest | None:
@@ -104,6 +105,10 @@ def _finish(
     warnings = list(output.warnings)
     if result is not None and result.dropped_bytes:
         warnings.append(f"{result.dropped_bytes} bytes of output were left out of the log")
+    if result is not None and result.problem:
+        warnings.append(result.problem)
+    if end.log_problem is not None:
+        warnings.append(f"the log is not complete: {end.log_problem}"[:500])
     return FinishRequest(
         experiment_id=end.job.experiment_id,
         gpu_id=end.job.gpu_id,

@@ -217,6 +217,7 @@ class Supervisor:
             oom_kills=oom_kills() - self._oom_kills,
             dropped_bytes=self._log.dropped,
             problem=self._log.error,
+            unwritten=self._log.unwritten.decode(errors="replace"),
             unkillable=self._unkillable,
         )
         self._tell({"event": "ended", "result": result.to_json().decode()})
@@ -224,7 +225,8 @@ class Supervisor:
         # next run, and the decision too where Redis syncs to the same disk.
         if not self._is_settled_within(_SETTLE_SECONDS):
             self._log.close()
-            durable.write_durably(self._folder.result, result.to_json())
+            with suppress(OSError):  # a full disk: our worker, if it lives, has heard it
+                durable.write_durably(self._folder.result, result.to_json())
 
     def _is_settled_within(self, seconds: float) -> bool:
         """Wait for the worker to say that nobody will need the result any more."""

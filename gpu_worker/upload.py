@@ -1,7 +1,8 @@
 """Follows a run's log: sends it in chunks by offset and reads the learning curve on the way.
 
 How far the orchestrator has it is kept beside the log, so that a restarted worker goes on there.
-Sending a chunk twice is harmless. A log that is refused is no reason to stop a run.
+Sending a chunk twice is harmless. A log that is refused is no reason to stop a run, and one that
+finds no room is none to hold up a verdict.
 """
 
 import base64
@@ -11,7 +12,7 @@ from contextlib import suppress
 
 import anyio
 
-from gpu_worker.client import Client, LeaseLost, Refused, Unknown
+from gpu_worker.client import Client, LeaseLost, NoRoom, Refused, Unknown
 from gpu_worker.curve import Curve
 from gpu_worker.folders import RunFolder
 from gpu_worker.metrics import WINDOW_BYTES
@@ -30,10 +31,10 @@ class Upload:
         self._job = job
         self._folder = folder
         self._offset = 0
-        self._refused = False
-        self._points = 0
+        self._ended: anyio.Event | None = None
         self.curve = Curve()
         self.cancel_asked = anyio.Event()
+        self.refused: str | None = None  # why no more of the log is sent
         self._catch_up()
 
     def _catch_up(self) -> None:
@@ -48,6 +49,7 @@ class Upload:
 
     async def follow(self, ended: anyio.Event) -> None:
         """Send what comes until the run has ended and all is sent. Raises LeaseLost, Unknown."""
+        self._ended = ended
         while True:
             last_round = ended.is_set()
             await self._send_new()
@@ -61,7 +63,7 @@ class Upload:
         while data := self._read(CHUNK_BYTES):
             # The curve reads each byte once, though a chunk may be sent more than once.
             self.curve.feed(data)
-            if not self._refused:
+            if self.refused is None:
                 await self._send(data)
             self._offset += len(data)
             self._remember()
@@ -77,15 +79,23 @@ class Upload:
             curve=points or None,
         )
         try:
-            answer = await self._client.persist(lambda: self._client.progress(progress))
+            answer = await self._client.persist(lambda: self._deliver(progress))
         except (LeaseLost, Unknown):
             raise
         except Refused as error:
             logger.warning("%s: its log is refused: %s", self._folder.run, error)
-            self._refused = True
+            self.refused = str(error)
             return
         if answer.cancel:
             self.cancel_asked.set()
+
+    async def _deliver(self, progress: schemas.ProgressRequest) -> schemas.LeaseAnswer:
+        try:
+            return await self._client.progress(progress)
+        except NoRoom as error:
+            if self._ended is not None and self._ended.is_set():
+                raise Refused(str(error)) from error  # the report is not to wait for room
+            raise
 
     def _read(self, limit: int) -> bytes:
         return read_at(self._folder, self._offset, min(limit, CHUNK_BYTES))

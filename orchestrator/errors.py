@@ -41,7 +41,8 @@ class Unauthorized(AutoresearchError):
 
 
 class Unavailable(AutoresearchError):
-    """Redis or the disk cannot take the request now; it may be sent again."""
+    """Redis or the disk (`reason` is then "disk") cannot take the request now; it may be sent
+    again."""
 
 
 class StoreBroken(AutoresearchError):

@@ -28,7 +28,9 @@ def disk_errors(what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFound(f"No {what}.") from error
     except OSError as error:
-        raise Unavailable(f"Cannot keep {what}: {error.strerror or error}.") from error
+        raise Unavailable(
+            f"Cannot keep {what}: {error.strerror or error}.", reason="disk"
+        ) from error
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
@@ -112,8 +114,10 @@ class Files:
                 shutil.copyfileobj(source, target, 1 << 20)
             aside.replace(closed)
             live.unlink(missing_ok=True)
-        except FileNotFoundError:
+        except OSError as error:
             aside.unlink(missing_ok=True)
+            if not isinstance(error, FileNotFoundError):
+                raise
 
     def log_path(self, tag: str, experiment_id: str, epoch: int) -> Path:
         """Where an attempt's log is now: compressed once the run has ended."""
