@@ -96,8 +96,11 @@ class System:
         except httpx.TransportError:
             return False
 
-    def worker(self, gpu_id: str = "cpu-0", url: str = "") -> subprocess.Popen[bytes]:
-        return self.start("worker", "--cpu", "--gpu-id", gpu_id, "--orchestrator", url or self.url)
+    def worker(
+        self, gpu_id: str = "cpu-0", url: str = "", **environment: str
+    ) -> subprocess.Popen[bytes]:
+        flags = ("--gpu-id", gpu_id, "--orchestrator", url or self.url)
+        return self.start("worker", "--cpu", *flags, **environment)
 
     def post(self, path: str, _status: tuple[int, ...] = (200, 202), **body: Any) -> Any:
         response = httpx.post(self.url + path, json=body, timeout=40)
