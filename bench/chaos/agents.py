@@ -1,0 +1,181 @@
+"""The agents: they submit trainings, wait for verdicts, train by hand, and write down every answer.
+
+Each request carries an Idempotency-Key and is sent again, to any orchestrator, until it is answered
+for good, as an agent is told to do. Which faults hit them meanwhile they do not know.
+"""
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import httpx
+
+from bench.chaos import stub
+from bench.chaos.ledger import Ledger
+from bench.chaos.system import System
+from bench.chaos.violations import Findings
+
+TAGS = ("chaos-a", "chaos-b")
+CATEGORIES = ("architecture", "optimizer", "attention", "other")
+_WATCHED_SHARE = 0.15
+_PAUSE_SECONDS = 0.1
+_PATIENCE_SECONDS = 8.0
+_IN_PROGRESS = "still being served"
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Body
+
+
+class Agents:
+    def __init__(
+        self,
+        system: System,
+        ledger: Ledger,
+        findings: Findings,
+        results: stub.Results,
+        dice: Random,
+    ) -> None:
+        self.ledger = ledger
+        self._system = system
+        self._findings = findings
+        self._results = results
+        self._dice = dice
+        self._keys = itertools.count(1)
+        self._numbers = itertools.count(1)
+        self._http = httpx.AsyncClient(
+            timeout=_PATIENCE_SECONDS,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=200, keepalive_expiry=2.0),
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    # ------------------------------------------------------------------------ requests
+
+    def key(self) -> str:
+        return f"key-{next(self._keys)}"
+
+    async def once(
+        self, method: str, path: str, body: Body | None = None, key: str | None = None
+    ) -> Answer | None:
+        """One try at one orchestrator; None when no answer came that settles the matter."""
+        orchestrator = self._dice.choice(self._system.orchestrators)
+        url = f"http://127.0.0.1:{orchestrator.from_agents.port}{path}"
+        headers = {"Idempotency-Key": key} if key else {}
+        try:
+            response = await self._http.request(method, url, json=body, headers=headers)
+        except httpx.TransportError:
+            return None
+        answer = Answer(response.status_code, response.json())
+        if answer.status == 500:
+            self._findings.add("answers", f"{path} failed with 500: {answer.body.get('error')}")
+        if answer.status >= 500 or _IN_PROGRESS in str(answer.body.get("error")):
+            return None
+        return answer
+
+    async def call(self, path: str, body: Body | None = None, key: str | None = None) -> Answer:
+        """POST until it is answered for good."""
+        key = key or self.key()
+        while (answer := await self.once("POST", path, body, key)) is None:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return answer
+
+    async def read(self, path: str) -> Answer:
+        while (answer := await self.once("GET", path)) is None:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return answer
+
+    # ------------------------------------------------------------------------ the queue
+
+    async def set_up(self) -> None:
+        timing = self._system.plan.timing
+        for tag in TAGS:
+            body = {"tag": tag, "time_budget_seconds": timing.budget, "near_miss_threshold": 0.003}
+            await self.call("/api/experiment/setup", body)
+
+    async def submit(self, *, twice: bool = False) -> None:
+        """Submit a new training; `twice`: the same request at the same time, to be one."""
+        number = next(self._numbers)
+        body = {
+            "tag": self._dice.choice(TAGS),
+            "hypothesis": f"idea {number}",
+            "category": self._dice.choice(CATEGORIES),
+            "train_py": stub.draw(number, self._results, self._dice),
+            "priority": self._dice.choice((0, 0, 0, 5)),
+        }
+        key = self.key()
+        path = "/api/experiment/submit"
+        answers = await asyncio.gather(*(self.call(path, body, key) for _ in range(1 + twice)))
+        first = answers[0]
+        if first.status != 202 or any(answer != first for answer in answers):
+            self._findings.add("answers", f"a new submission was answered {answers}")
+            return
+        experiment_id = first.body["experiment_id"]
+        self.ledger.acknowledge(experiment_id)
+        if self._dice.random() < _WATCHED_SHARE:
+            await self._watch(experiment_id)
+
+    async def _watch(self, experiment_id: str) -> None:
+        """Wait for the verdict as agents do."""
+        while True:
+            answer = await self.read(f"/api/experiment/{experiment_id}/wait?timeout=5")
+            self.ledger.hear(experiment_id, answer.body.get("verdict"))
+            if answer.status != 202:
+                return
+
+    async def cancel(self, experiment_id: str) -> None:
+        await self.call(f"/api/experiment/{experiment_id}/cancel")
+
+    async def finish_again(self, body: Body) -> Answer | None:
+        """Say what a worker has said once more, by chance changed or late, in one try."""
+        answer = await self.once("POST", "/api/job/finish", body)
+        if answer is not None and answer.status == 200:
+            self.ledger.hear(body["experiment_id"], answer.body.get("verdict"))
+        return answer
+
+    # ------------------------------------------------------------------------ by hand
+
+    async def register(self) -> str:
+        number = next(self._numbers)
+        body = {
+            "tag": self._dice.choice(TAGS),
+            "hypothesis": f"by hand {number}",
+            "description": "",
+            "category": self._dice.choice(CATEGORIES),
+            "commit_sha": f"{number:07x}",
+            "diff_summary": "",
+        }
+        answer = await self.call("/api/experiment/register", body)
+        experiment_id: str = answer.body["experiment_id"]
+        self.ledger.acknowledge(experiment_id)
+        return experiment_id
+
+    def result(self) -> float:
+        """What a training by hand reaches: as those of the queue by now."""
+        number = len(self.ledger.acknowledged)
+        return float(self._results.draw(number, self._dice))
+
+    async def complete(self, experiment_id: str, val_bpb: float, key: str | None = None) -> None:
+        body = {"experiment_id": experiment_id, "val_bpb": val_bpb, "training_seconds": 1.5}
+        answer = await self.call("/api/experiment/complete", body, key)
+        if answer.status != 200:
+            self._findings.add("answers", f"a report by hand was answered {answer}")
+        else:
+            self.ledger.hear(experiment_id, answer.body)
+
+    async def acquire(self, experiment_id: str) -> str | None:
+        """A GPU for a training by hand, if one is idle."""
+        answer = await self.call("/api/pool/acquire", {"experiment_id": experiment_id})
+        gpu_id: str | None = answer.body.get("gpu_id")
+        return gpu_id
+
+    async def release(self, experiment_id: str, gpu_id: str) -> None:
+        await self.call("/api/pool/release", {"gpu_id": gpu_id, "experiment_id": experiment_id})

@@ -1,0 +1,116 @@
+"""Follows the event stream while the run goes on, and finds what must never be seen there.
+
+Scripts append to the stream in the step in which they act, so its order is the order of what
+happened. The stream is capped, and read faster than it grows.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import redis.exceptions
+
+from bench.chaos.ledger import Ledger
+from bench.chaos.system import System
+from bench.chaos.violations import Findings
+
+EVENTS = "ar:events"
+_BLOCK_MS = 500
+_READ_AT_ONCE = 2000
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One decision, at its place in the stream."""
+
+    experiment_id: str
+    tag: str
+    status: str
+    val_bpb: float | None
+
+
+class Observer:
+    def __init__(self, system: System, ledger: Ledger, findings: Findings) -> None:
+        self.decisions: list[Decided] = []
+        self.events = 0
+        self._system = system
+        self._ledger = ledger
+        self._findings = findings
+        self._last = "0-0"
+        self._best: dict[str, float] = {}
+        self._epochs: dict[str, int] = {}
+        self._lease_of: dict[str, str] = {}  # experiment -> GPU
+        self._taken_by: dict[str, str] = {}  # GPU -> experiment
+
+    async def follow(self) -> None:
+        """Read for ever; a Redis that is away is waited for."""
+        while True:
+            try:
+                await self.read(_BLOCK_MS)
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                await asyncio.sleep(0.1)
+
+    async def read(self, block_ms: int | None) -> int:
+        """Take in what is new, waiting for it; how many events there were."""
+        reply = await self._system.direct.xread(
+            {EVENTS: self._last}, count=_READ_AT_ONCE, block=block_ms
+        )
+        entries = reply[0][1] if reply else []
+        for event_id, fields in entries:
+            self._last = event_id
+            self._take_in(fields["type"], fields["tag"], fields["id"], json.loads(fields["data"]))
+        self.events += len(entries)
+        return len(entries)
+
+    def _take_in(self, kind: str, tag: str, subject: str, data: Any) -> None:
+        if kind == "claimed":
+            self._claimed(subject, data["gpu_id"], int(data["epoch"]))
+        elif kind == "queued":
+            self._end_lease(subject)
+        elif kind == "decided":
+            self._end_lease(subject)
+            self._decided(Decided(subject, tag, data["status"], _number(data.get("val_bpb"))))
+        elif kind == "gpu" and data["state"] == "held":
+            self._take(subject, data["experiment_id"])
+        elif kind == "gpu" and data["state"] == "released":
+            self._taken_by.pop(subject, None)
+
+    def _claimed(self, experiment_id: str, gpu_id: str, epoch: int) -> None:
+        if experiment_id in self._lease_of:
+            other = self._lease_of[experiment_id]
+            self._findings.add("two-leases", f"{experiment_id} leased by {other} and {gpu_id}")
+        if epoch != self._epochs.get(experiment_id, 0) + 1:
+            self._findings.add("two-leases", f"{experiment_id} leased again with epoch {epoch}")
+        self._epochs[experiment_id] = epoch
+        self._lease_of[experiment_id] = gpu_id
+        self._take(gpu_id, experiment_id)
+
+    def _take(self, gpu_id: str, experiment_id: str) -> None:
+        other = self._taken_by.get(gpu_id)
+        if other is not None:
+            self._findings.add("two-leases", f"{gpu_id} given to {other} and {experiment_id}")
+        self._taken_by[gpu_id] = experiment_id
+
+    def _end_lease(self, experiment_id: str) -> None:
+        gpu_id = self._lease_of.pop(experiment_id, None)
+        if gpu_id is not None and self._taken_by.get(gpu_id) == experiment_id:
+            del self._taken_by[gpu_id]
+
+    def _decided(self, decision: Decided) -> None:
+        experiment_id = decision.experiment_id
+        if experiment_id in self._ledger.decided:
+            self._findings.add("decided-twice", f"{experiment_id}, now {decision.status}")
+        self._ledger.decided.add(experiment_id)
+        self.decisions.append(decision)
+        if decision.status == "keep" and decision.val_bpb is not None:
+            best = self._best.get(decision.tag)
+            if best is not None and decision.val_bpb >= best:
+                self._findings.add(
+                    "keep-order", f"{experiment_id} kept with {decision.val_bpb}, best was {best}"
+                )
+            self._best[decision.tag] = decision.val_bpb
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)

@@ -1,0 +1,130 @@
+"""A TCP proxy between two parts of the system, whose faults are those of networks.
+
+    pass        bytes go both ways
+    hold        nothing goes either way, and nothing is lost: a pause
+    refuse      new connections are reset
+    drop answers, drop requests
+                bytes of one direction vanish: a one-sided partition, in which a request is executed
+                and nobody learns of it
+
+A stream with a hole is no stream, so connections that lost bytes are reset when the fault ends.
+Nothing here knows a protocol; a `tap` is shown what clients send.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal, cast
+
+Mode = Literal["pass", "hold", "refuse", "drop answers", "drop requests"]
+Tap = Callable[[bytes], None]
+
+
+class _End(asyncio.Protocol):
+    """One end of a connection through the proxy; `other` is where its bytes go."""
+
+    def __init__(self, proxy: "Proxy", dropped_in: Mode, tap: Tap | None = None) -> None:
+        self._proxy = proxy
+        self._dropped_in = dropped_in
+        self._tap = tap
+        self._early: list[bytes] = []
+        self.transport: asyncio.Transport | None = None
+        self.other: _End | None = None
+        self.damaged = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._proxy.ends.add(self)
+        if self._proxy.mode == "hold":
+            self.transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._tap is not None:
+            self._tap(data)
+        if self._proxy.mode == self._dropped_in:
+            self.damaged = True
+        elif self.other is None or self.other.transport is None:
+            self._early.append(data)  # the other side is still being connected
+        else:
+            self.other.transport.write(data)
+
+    def join(self, other: "_End") -> None:
+        self.other, other.other = other, self
+        if other.transport is not None:
+            other.transport.writelines(self._early)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._proxy.ends.discard(self)
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Proxy:
+    """Listens on a port of its own and passes everything on to `upstream`, a port of this host."""
+
+    def __init__(self, name: str, upstream: int, tap: Callable[[], Tap] | None = None) -> None:
+        self.name = name
+        self.ends: set[_End] = set()
+        self.mode: Mode = "pass"
+        self.port = 0
+        self._upstream = upstream
+        self._tap = tap
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def _accept(self) -> asyncio.Protocol:
+        client = _End(self, "drop requests", self._tap() if self._tap else None)
+        task = asyncio.get_running_loop().create_task(self._connect(client))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return client
+
+    async def _connect(self, client: _End) -> None:
+        loop = asyncio.get_running_loop()
+        if self.mode == "refuse":
+            client.abort()
+            return
+        try:
+            _, server = await loop.create_connection(
+                lambda: _End(self, "drop answers"), "127.0.0.1", self._upstream
+            )
+        except OSError:
+            client.abort()
+            return
+        client.join(server)
+        if client.transport is None or client.transport.is_closing():
+            server.abort()
+
+    def cut(self) -> None:
+        """Reset every connection there is."""
+        for end in list(self.ends):
+            end.abort()
+
+    def set(self, mode: Mode) -> None:
+        """Change what happens to bytes, from now on; leaving a mode that lost some resets those."""
+        before, self.mode = self.mode, mode
+        for end in list(self.ends):
+            if end.damaged:
+                end.abort()
+                if end.other is not None:
+                    end.other.abort()
+            elif mode == "hold" and end.transport is not None:
+                end.transport.pause_reading()
+            elif before == "hold" and end.transport is not None:
+                end.transport.resume_reading()
+        if mode == "refuse":
+            self.cut()
+
+    async def stop(self) -> None:
+        self._server.close()
+        self.cut()

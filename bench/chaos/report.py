@@ -1,0 +1,59 @@
+"""What a person sees: a line of progress while it runs, and the tables at the end."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from rich.console import Console
+from rich.table import Table
+
+from bench.chaos.rounds import Harness
+from bench.chaos.violations import INVARIANTS
+
+_console = Console()
+_SHOWN = 20
+
+
+@asynccontextmanager
+async def follow(harness: Harness) -> AsyncIterator[None]:
+    """Say now and then how far it is, while the block runs."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_say, harness)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def _say(harness: Harness) -> None:
+    seconds = 1.0 if _console.is_terminal else 10.0
+    while True:
+        await asyncio.sleep(seconds)
+        _console.print(_line(harness), end="\r" if _console.is_terminal else "\n")
+
+
+def _line(harness: Harness) -> str:
+    ledger, injector = harness.ledger, harness.injector
+    return (
+        f"{time.monotonic() - harness.started:6.0f} s  {len(ledger.decided):6} decided,"
+        f" {ledger.open:3} open  {injector.injected:5} of {injector.count} faults "
+        f" {harness.observer.events:7} events  {len(harness.findings.found)} violations"
+    )
+
+
+def table(harness: Harness) -> None:
+    """What was done, and what the audit says of each invariant."""
+    decisions = Counter(decision.status for decision in harness.observer.decisions)
+    done = Table("fault", "injected", title="Faults", title_justify="left")
+    for name, count in sorted(harness.injector.done.items()):
+        done.add_row(name, str(count))
+    _console.print(done)
+    _console.print(f"decisions: {dict(decisions)}")
+    checks = Table("invariant", "what it says", "violations", title="Audit", title_justify="left")
+    for name, count in harness.findings.by_invariant.items():
+        checks.add_row(name, INVARIANTS[name], str(count))
+    _console.print(checks)
+    for violation in harness.findings.found[:_SHOWN]:
+        _console.print(f"{violation.invariant}: {violation.what}", markup=False)
+    _console.print(_line(harness))

@@ -1,0 +1,167 @@
+"""A run of it all: start, submit and inject side by side, heal, come to rest, audit.
+
+`Trial` says what is to happen. A `Harness` may go through several rounds on one system, each with
+its audit: the hunt for seeded bugs does so until one is caught.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import anyio
+
+from bench.chaos import audit, evidence, journals
+from bench.chaos.agents import TAGS, Agents
+from bench.chaos.census import Census
+from bench.chaos.excuses import Excuses
+from bench.chaos.injector import Injector
+from bench.chaos.ledger import Ledger
+from bench.chaos.mix import FULL, Mix
+from bench.chaos.observer import Observer
+from bench.chaos.stage import Stage
+from bench.chaos.stub import Results
+from bench.chaos.system import Plan, System
+from bench.chaos.violations import Findings
+
+# How many experiments wait or run at a time, and how many agents submit at once.
+_DEPTH = 24
+_AGENTS = 4
+# What is explained by a fault that is over: a restarted worker needs seconds to come up.
+_AFTERMATH_SECONDS = 8.0
+_REST_SECONDS = 120.0
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How much of what. `results` draws what trainings reach."""
+
+    jobs: int
+    faults: int
+    seed: int
+    mix: Mix = field(default_factory=lambda: FULL)
+    steep: bool = False
+
+
+class Harness:
+    """One system under test with everything around it; use inside `running`."""
+
+    def __init__(self, plan: Plan, trial: Trial) -> None:
+        self.trial = trial
+        self.findings = Findings()
+        self.ledger = Ledger(self.findings)
+        self.system = System(plan)
+        self.excuses = Excuses(_AFTERMATH_SECONDS + plan.timing.lease)
+        self.agents = Agents(
+            self.system,
+            self.ledger,
+            self.findings,
+            Results(trial.jobs, trial.steep),
+            Random(trial.seed),
+        )
+        self.observer = Observer(self.system, self.ledger, self.findings)
+        self.census = Census(self.system, self.findings)
+        self.stage = Stage(self.system, self.agents, self.excuses, self.findings)
+        self.injector = self._injector(trial)
+        self.started = time.monotonic()
+        self._submitted = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, plan: Plan, trial: Trial) -> AsyncIterator["Harness"]:
+        """A started system, watched; all of it ends with the block."""
+        harness = cls(plan, trial)
+        try:
+            await harness.system.start()
+            async with anyio.create_task_group() as watchers:
+                for watcher in (
+                    harness.observer.follow,
+                    harness.census.keep,
+                    harness.excuses.watch_stalls,
+                ):
+                    watchers.start_soon(watcher)
+                await harness.agents.set_up()
+                yield harness
+                watchers.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await harness.agents.close()
+                await harness.system.stop()
+
+    def _injector(self, trial: Trial) -> Injector:
+        return Injector(self.stage, trial.mix, trial.faults, trial.seed)
+
+    def again(self) -> None:
+        """Prepare another round of the same size, with another seed."""
+        self.trial = replace(self.trial, seed=self.trial.seed + 1)
+        self.injector = self._injector(self.trial)
+        self._submitted = 0
+
+    # ------------------------------------------------------------------------ the round
+
+    async def round(self) -> None:
+        """All jobs and all faults of the trial, then rest and audit."""
+        before = len(self.ledger.decided)
+
+        def share_decided() -> float:
+            return (len(self.ledger.decided) - before) / self.trial.jobs
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(_AGENTS):
+                tasks.start_soon(self._submit)
+            tasks.start_soon(self.injector.run, share_decided)
+        await self._come_to_rest()
+        await self.audit()
+
+    async def _submit(self) -> None:
+        while self._submitted < self.trial.jobs:
+            if self.ledger.open < _DEPTH and self._submitted < self._due():
+                self._submitted += 1
+                await self.agents.submit()
+            else:
+                await asyncio.sleep(_LOOK_SECONDS / 5)
+
+    def _due(self) -> float:
+        """How many jobs go with the faults that have been injected, and a little more."""
+        share = (self.injector.injected + 1) / max(1, self.injector.count)
+        return self.trial.jobs * share + 2 * _DEPTH
+
+    async def _come_to_rest(self) -> None:
+        """Return when nothing is left to do, or when it is clear that this will not be."""
+        deadline = time.monotonic() + _REST_SECONDS
+        while time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self.ledger.acknowledged <= self.ledger.decided and await self._pool_rests():
+                break
+        await asyncio.sleep(self.system.plan.timing.heartbeat)  # supervisors of the last runs
+
+    async def _pool_rests(self) -> bool:
+        pool = await evidence.read_pool(self.system.direct)
+        return not (pool.leases or pool.busy) and len(pool.idle) == len(self.system.workers)
+
+    # ------------------------------------------------------------------------ the audit
+
+    async def audit(self) -> None:
+        """Every invariant, on a system that should be at rest."""
+        while await self.observer.read(None):
+            pass
+        tags = []
+        for tag in TAGS:
+            summary = await self.agents.call("/api/report/summary", {"tag": tag})
+            tags.append(await evidence.read_tag(self.system.direct, tag, summary.body))
+        audit.audit_promises(tags, self.ledger, self.findings)
+        audit.audit_rest(
+            await evidence.read_pool(self.system.direct),
+            [worker.gpu_id for worker in self.system.workers],
+            self.findings,
+        )
+        audit.audit_order(tags, self.observer.decisions, self.findings)
+        for evidence_of_tag in tags:
+            audit.audit_tag(evidence_of_tag, self.ledger, self.excuses, self.findings)
+        for worker in self.system.workers:
+            entries = journals.read(worker.folder.journal)
+            journals.check(entries, self.findings, at_rest=True)
+        self.census.check_rest()

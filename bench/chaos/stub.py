@@ -1,0 +1,96 @@
+"""Stub trainings: comments of a train.py that a shell script interprets.
+
+The orchestrator compiles every train.py that it is sent, so a stub is valid Python; but it is a
+short shell script that runs it, since CPython would be most of a short job's price. The result
+holds the attempt's epoch in its last digits: so the audit can tell whose result was stored.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+# What reads the comments. Each line of a stub is `# VERB REST`; Python sees comments only.
+LAUNCHER = r"""
+while read -r mark verb rest; do
+  [ "$mark" = "#" ] || continue
+  case $verb in
+    say) echo "$rest" ;;
+    sleep) sleep "$rest" ;;
+    result) printf -- '---\nval_bpb: %s%03d\ntraining_seconds: 1.5\n' "$rest" "${AUTORESEARCH_RUN##*.}" ;;
+    flood) head -c "$rest" /dev/zero | tr '\0' 'x'; echo ;;
+    escape) setsid sh -c 'trap "" TERM HUP; while :; do sleep 1; done' & ;;
+    deaf) trap '' TERM ;;
+    exit) exit "$rest" ;;
+  esac
+done < "$1"
+"""  # noqa: E501 - one line a verb
+
+# Digits of a result before those of the epoch.
+DIGITS = 4
+EPOCH_DIGITS = 3
+
+# What a train.py may do, with its share of all jobs.
+BEHAVIOURS = {
+    "well": 0.86,
+    "crash": 0.03,
+    "nan": 0.02,
+    "silent": 0.02,
+    "flood": 0.02,
+    "escape": 0.03,
+    "hang": 0.01,
+    "long": 0.01,
+}
+
+
+def epoch_in(val_bpb: float) -> int:
+    """The epoch of the attempt that printed this result."""
+    digits = round(val_bpb * 10 ** (DIGITS + EPOCH_DIGITS))
+    return int(digits % 10**EPOCH_DIGITS)
+
+
+def write_launcher(folder: Path) -> Path:
+    path = folder / "stub.sh"
+    path.write_text(LAUNCHER)
+    return path
+
+
+@dataclass(frozen=True)
+class Results:
+    """Which results trainings reach: `floor` after a long search, falling from 2, with noise.
+
+    With `steep` every result is better than the one before: the richest mix for wrong verdicts.
+    """
+
+    jobs: int
+    steep: bool = False
+
+    def draw(self, number: int, dice: Random) -> str:
+        """What the training of this number reaches, with DIGITS decimals: so ties occur."""
+        progress = min(1.0, number / self.jobs)
+        if self.steep:
+            value = 2.0 - progress + dice.uniform(-0.002, 0.002)
+        else:
+            value = 1.0 + (1 - progress) ** 2 + dice.gauss(0, 0.004)
+        return f"{max(value, 0.5):.{DIGITS}f}"
+
+
+def draw(number: int, results: Results, dice: Random) -> str:
+    """A train.py, unlike any other of the run."""
+    kind = dice.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))[0]
+    seconds = dice.uniform(0.05, 0.25)
+    head = [f"# {number} {kind}", "# say step 1 (50%) | loss: 2.5"]
+    return "\n".join(head + _body(kind, seconds, results.draw(number, dice))) + "\n"
+
+
+def _body(kind: str, seconds: float, result: str) -> list[str]:
+    sleep, end = f"# sleep {seconds:.2f}", f"# result {result}"
+    return {
+        "well": [sleep, end],
+        "crash": [sleep, "# say ValueError: the loss is too high", "# exit 1"],
+        "nan": [sleep, "# say ---", "# say val_bpb: nan"],
+        "silent": [sleep, "# say that was it"],
+        "flood": ["# flood 300000", sleep, end],
+        "escape": ["# escape", sleep, end],
+        "hang": ["# deaf", "# sleep 600"],
+        "long": [sleep, "# sleep 1.5", end],
+    }[kind]

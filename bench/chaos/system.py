@@ -1,0 +1,301 @@
+"""The processes under test: one Redis on disk, orchestrators, one worker a GPU, proxies between.
+
+    agents ── proxy ──┐
+                      orchestrator ── proxy ── Redis (appendonly yes, appendfsync always)
+    worker ── proxy ──┘
+
+Each process can be killed, stopped, continued and started again by whoever holds its lock: a fault
+takes the locks of what it touches, so that no two faults work on one process. What becomes of the
+processes that a worker starts is the product's affair, and the audit's.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+
+from bench.chaos.proxy import Proxy, Tap
+from bench.chaos.stub import write_launcher
+from bench.chaos.wire import Recorder
+from gpu_worker import tree
+from gpu_worker.folders import WorkerFolder
+from orchestrator.embedded import server_binary
+from orchestrator.settings import HomePaths
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The settings that decide how fast the system notices and gives up. Seconds."""
+
+    lease: float = 3.0
+    heartbeat: float = 0.4
+    offline: float = 6.0
+    budget: float = 1.0
+    grace: float = 3.0
+    kill_after: float = 0.5
+    redis_timeout: float = 1.0
+    claim_wait: float = 5.0
+    drain: float = 0.3
+
+
+PRODUCTION = Timing(
+    lease=30, heartbeat=5, offline=60, budget=300, grace=300, kill_after=10, redis_timeout=5,
+    claim_wait=20, drain=30,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to start. `sabotage` names a seeded bug (sabotage.py) that all processes get."""
+
+    folder: Path
+    workers: int = 5
+    orchestrators: int = 3
+    timing: Timing = Timing()
+    sabotage: str | None = None
+
+
+_die_with_harness = partial(tree.die_with_parent, signal.SIGKILL)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Process:
+    """One process of the system, and whether it is meant to run."""
+
+    def __init__(self, name: str, argv: list[str], env: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.lock = asyncio.Lock()
+        self.wanted = False
+        self._argv = argv
+        self._env = os.environ | env
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        self._process = self.spawn()
+        self.wanted = True
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Another process of the same command line."""
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._argv,
+                env=self._env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_harness,  # noqa: PLW1509 - one system call, no lock
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        if self.exit_code is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.wanted = False
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    async def end(self, seconds: float) -> int | None:
+        """SIGTERM; the exit code, or None when that did not end it in time."""
+        self.wanted = False
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        while self.exit_code is None and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+        return self.exit_code
+
+
+class Orchestrator(Process):
+    def __init__(self, index: int, plan: Plan, to_redis: Proxy) -> None:
+        self.port = free_port()
+        self.to_redis = to_redis
+        self.from_agents = Proxy(f"agents-orchestrator-{index}", self.port)
+        timing = plan.timing
+        env = {
+            "REDIS_URL": f"redis://127.0.0.1:{to_redis.port}/0",
+            "AUTORESEARCH_PORT": str(self.port),
+            "AUTORESEARCH_PREPARE_PY": str(plan.folder / "prepare.py"),
+            "AUTORESEARCH_LEASE_SECONDS": str(timing.lease),
+            "AUTORESEARCH_HEARTBEAT_SECONDS": str(timing.heartbeat),
+            "AUTORESEARCH_OFFLINE_SECONDS": str(timing.offline),
+            "AUTORESEARCH_GRACE_SECONDS": str(timing.grace),
+            "AUTORESEARCH_REDIS_TIMEOUT_SECONDS": str(timing.redis_timeout),
+            # A seeded bug may need to know which orchestrator it is in.
+            "CHAOS_INDEX": str(index),
+        }
+        argv = [*_entry("orchestrator.cli", plan.sabotage), "serve"]
+        log = plan.folder / "logs" / f"orchestrator-{index}.log"
+        super().__init__(f"orchestrator-{index}", argv, _home(plan) | env, log)
+
+    async def ready(self) -> None:
+        """Return once it listens; whether Redis answers it is another matter."""
+        await _listening(self, self.port)
+
+
+class Worker(Process):
+    def __init__(self, index: int, plan: Plan, orchestrator: Orchestrator, proxy: Proxy) -> None:
+        self.gpu_id = f"gpu-{index}"
+        self.orchestrator = orchestrator
+        self.proxy = proxy
+        self.folder = WorkerFolder(HomePaths(plan.folder / "home").worker_dir(self.gpu_id))
+        timing = plan.timing
+        env = {
+            "AUTORESEARCH_ORCHESTRATOR": f"http://127.0.0.1:{proxy.port}",
+            "AUTORESEARCH_LOCK_DIR": str(plan.folder / "locks"),
+            "AUTORESEARCH_LAUNCHER": f"sh {plan.folder / 'stub.sh'}",
+            "AUTORESEARCH_CHECK": "false",
+            "AUTORESEARCH_FREE_SPACE_BYTES": "0",
+            # In a PID namespace the kernel would do the work of the guards that are to be tested.
+            "AUTORESEARCH_ISOLATION": "direct",
+            "AUTORESEARCH_KILL_AFTER_SECONDS": str(timing.kill_after),
+            "AUTORESEARCH_DRAIN_TIMEOUT": str(timing.drain),
+            "AUTORESEARCH_CLAIM_WAIT_SECONDS": str(timing.claim_wait),
+            "AUTORESEARCH_LOG_LIMIT_BYTES": str(64 * 1024),
+        }
+        argv = [*_entry("gpu_worker", plan.sabotage), "--gpu", "cpu", "--gpu-id", self.gpu_id]
+        log = plan.folder / "logs" / f"worker-{index}.log"
+        super().__init__(f"worker-{index}", argv, _home(plan) | env, log)
+
+
+def _entry(module: str, sabotage: str | None) -> list[str]:
+    if sabotage is None:
+        return [sys.executable, "-m", module]
+    return [sys.executable, "-m", "bench.chaos.sabotage", sabotage, module]
+
+
+def _home(plan: Plan) -> dict[str, str]:
+    return {"AUTORESEARCH_HOME": str(plan.folder / "home")}
+
+
+async def _proxy(name: str, upstream: int, tap: Callable[[], Tap] | None = None) -> Proxy:
+    proxy = Proxy(name, upstream, tap)
+    await proxy.start()
+    return proxy
+
+
+async def _listening(process: Process, port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(_LOOK_SECONDS)
+            continue
+        writer.close()
+        return
+    raise TimeoutError(f"{process.name} does not listen on port {port}")
+
+
+class Redis(Process):
+    def __init__(self, plan: Plan) -> None:
+        self.port = free_port()
+        data = plan.folder / "redis"
+        data.mkdir()
+        durable = "no" if plan.sabotage == "volatile-redis" else "yes"
+        argv = [
+            server_binary(),
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(data)),
+            *("--appendonly", durable, "--appendfsync", "always", "--save", ""),
+            *("--maxmemory-policy", "noeviction", "--loglevel", "warning"),
+        ]
+        super().__init__("redis", argv, {}, plan.folder / "logs" / "redis.log")
+
+    async def ready(self) -> None:
+        await _listening(self, self.port)
+
+
+class System:
+    """All of it. `direct` speaks to Redis around the proxies, for the audit."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        for name in ("logs", "home", "locks"):
+            (plan.folder / name).mkdir()
+        (plan.folder / "prepare.py").write_text("# pinned\n")
+        write_launcher(plan.folder)
+        self.said = Recorder()
+        self.redis = Redis(plan)
+        self.orchestrators: list[Orchestrator] = []
+        self.workers: list[Worker] = []
+        # Any: redis-py types every answer as a union over text and bytes.
+        self.direct: Any = redis.asyncio.Redis(
+            port=self.redis.port, decode_responses=True, socket_timeout=30
+        )
+
+    @property
+    def processes(self) -> list[Process]:
+        return [self.redis, *self.orchestrators, *self.workers]
+
+    @property
+    def proxies(self) -> list[Proxy]:
+        return [
+            *(o.to_redis for o in self.orchestrators),
+            *(o.from_agents for o in self.orchestrators),
+            *(w.proxy for w in self.workers),
+        ]
+
+    async def start(self) -> None:
+        self.redis.start()
+        await self.redis.ready()
+        for index in range(self.plan.orchestrators):
+            to_redis = await _proxy(f"orchestrator-{index}-redis", self.redis.port)
+            orchestrator = Orchestrator(index, self.plan, to_redis)
+            await orchestrator.from_agents.start()
+            orchestrator.start()
+            self.orchestrators.append(orchestrator)
+        for index in range(self.plan.workers):
+            above = self.orchestrators[index % len(self.orchestrators)]
+            proxy = await _proxy(f"worker-{index}", above.port, self.said.tap)
+            worker = Worker(index, self.plan, above, proxy)
+            worker.start()
+            self.workers.append(worker)
+        for orchestrator in self.orchestrators:
+            await orchestrator.ready()
+
+    def run_marker(self) -> bytes:
+        """What the environment of every process of this system holds, and no other's."""
+        return f"AUTORESEARCH_HOME={self.plan.folder / 'home'}".encode()
+
+    async def stop(self) -> None:
+        """End everything, whatever state it is in."""
+        for process in [*self.workers, *self.orchestrators, self.redis]:
+            process.send(signal.SIGCONT)
+            process.kill()
+        name, _, home = self.run_marker().decode().partition("=")
+        await asyncio.to_thread(tree.sweep, name, home)
+        for proxy in self.proxies:
+            await proxy.stop()
+        await self.direct.aclose()

@@ -1,0 +1,59 @@
+"""The invariants by name, and the list of what was found against them.
+
+A name is what docs/chaos.md and the table of seeded bugs cite.
+"""
+
+from dataclasses import dataclass, field
+
+INVARIANTS = {
+    "lost": "every acknowledged submission is decided",
+    "decided-twice": "each experiment is decided once",
+    "verdict-changed": "a verdict, once told, is told the same for ever",
+    "created-twice": "a request sent twice creates one experiment",
+    "fencing": "only the current attempt's result is taken",
+    "two-leases": "a run has one lease at a time, a GPU one lease or hold",
+    "gpu-overlap": "by the workers' journals no GPU had two runs at once",
+    "gpu-lock": "a second worker of a GPU does not start",
+    "orphan": "no process outlives its run, or the system",
+    "stuck": "in the end nothing is queued, leased, running or held, and the pool is idle",
+    "needless-loss": "no attempt is lost unless a fault hit its worker",
+    "keep-order": "each keep is strictly better than the best before it, by order of decision",
+    "right-verdict": "each verdict, delta and near miss follows from the best before it",
+    "best": "the best of a tag is the least of its keeps",
+    "counters": "counters equal a recount from the records",
+    "time-order": "finished_at grows strictly in order of decision",
+    "answers": "no request is answered with a bug, or unlike what its twin was answered",
+    "alive": "no process ends that was not told to",
+}
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One finding: which invariant, and what was seen."""
+
+    invariant: str
+    what: str
+
+
+@dataclass
+class Findings:
+    """All that was found. `by_invariant` says how often, `first` what came first."""
+
+    found: list[Violation] = field(default_factory=list)
+
+    def add(self, invariant: str, what: str) -> None:
+        assert invariant in INVARIANTS, invariant
+        violation = Violation(invariant, what)
+        if violation not in self.found:
+            self.found.append(violation)
+
+    @property
+    def by_invariant(self) -> dict[str, int]:
+        counts = dict.fromkeys(INVARIANTS, 0)
+        for violation in self.found:
+            counts[violation.invariant] += 1
+        return counts
+
+    @property
+    def first(self) -> Violation | None:
+        return self.found[0] if self.found else None
