@@ -1,30 +1,59 @@
-"""`python -m bench.chaos`: faults over jobs, and the audit's verdict."""
+"""`python -m bench.chaos`: faults over jobs, and the audit's verdict.
+
+With --sabotage NAME a seeded bug is hunted instead, with `all` every one in turn.
+"""
 
 import argparse
 import asyncio
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from bench.chaos.report import follow, table
+from bench.chaos import hunt, report
 from bench.chaos.rounds import Harness, Trial
+from bench.chaos.sabotage import BUGS
 from bench.chaos.system import Plan
 
 
 def main() -> int:
     arguments = _parser().parse_args()
+    if arguments.sabotage:
+        return asyncio.run(_hunt(arguments))
+    return asyncio.run(_run(arguments))
+
+
+async def _run(arguments: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
     plan = Plan(folder, workers=arguments.workers, orchestrators=arguments.orchestrators)
     trial = Trial(arguments.jobs, arguments.faults, arguments.seed)
-    return asyncio.run(_run(plan, trial))
-
-
-async def _run(plan: Plan, trial: Trial) -> int:
     async with Harness.running(plan, trial) as harness:
-        async with follow(harness):
+        async with report.follow(harness):
             await harness.round()
-        table(harness)
-        return 1 if harness.findings.found else 0
+        report.tell(harness)
+        clean = not harness.findings.found
+    _tidy(folder, keep=arguments.keep or not clean)
+    return 0 if clean else 1
+
+
+async def _hunt(arguments: argparse.Namespace) -> int:
+    wanted = list(BUGS) if arguments.sabotage == "all" else [arguments.sabotage]
+    catches = []
+    for bug in wanted:
+        folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
+        catches.append(await hunt.hunt(bug, folder, arguments.seed))
+        report.tell_catch(catches[-1])
+        _tidy(folder, keep=arguments.keep or catches[-1].invariant is None)
+    print(hunt.markdown(catches))
+    return 0 if all(catch.invariant for catch in catches) else 1
+
+
+def _tidy(folder: Path, *, keep: bool) -> None:
+    """Logs and journals stay where they are needed."""
+    if keep:
+        print(f"logs, journals and Redis' data: {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=5)
     parser.add_argument("--orchestrators", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the run's own folder is created")
+    parser.add_argument("--keep", action="store_true", help="keep the folder of a clean run too")
+    parser.add_argument("--sabotage", choices=[*BUGS, "all"], help="hunt a seeded bug")
     return parser
 
 

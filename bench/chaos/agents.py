@@ -83,14 +83,18 @@ class Agents:
 
     async def call(self, path: str, body: Body | None = None, key: str | None = None) -> Answer:
         """POST until it is answered for good."""
-        key = key or self.key()
-        while (answer := await self.once("POST", path, body, key)) is None:
-            await asyncio.sleep(_PAUSE_SECONDS)
-        return answer
+        return await self._persist("POST", path, body, key or self.key())
 
     async def read(self, path: str) -> Answer:
-        while (answer := await self.once("GET", path)) is None:
+        return await self._persist("GET", path)
+
+    async def _persist(
+        self, method: str, path: str, body: Body | None = None, key: str | None = None
+    ) -> Answer:
+        while (answer := await self.once(method, path, body, key)) is None:
             await asyncio.sleep(_PAUSE_SECONDS)
+        if answer.status == 404:  # agents name only what was acknowledged to them
+            self._findings.add("lost", f"{path}: {answer.body['error']}")
         return answer
 
     # ------------------------------------------------------------------------ the queue

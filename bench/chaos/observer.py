@@ -6,6 +6,7 @@ happened. The stream is capped, and read faster than it grows.
 
 import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from bench.chaos.violations import Findings
 EVENTS = "ar:events"
 _BLOCK_MS = 500
 _READ_AT_ONCE = 2000
+# Far longer than any fault lasts.
+_STALL_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Observer:
         self._ledger = ledger
         self._findings = findings
         self._last = "0-0"
+        self._last_decision = time.monotonic()
         self._best: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
         self._lease_of: dict[str, str] = {}  # experiment -> GPU
@@ -50,6 +54,16 @@ class Observer:
                 await self.read(_BLOCK_MS)
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
                 await asyncio.sleep(0.1)
+
+    async def watch_progress(self) -> None:
+        """Nothing decided for long, though something is to be: for ever."""
+        while True:
+            await asyncio.sleep(1)
+            if self._ledger.open <= 0:
+                self._last_decision = time.monotonic()
+            still = time.monotonic() - self._last_decision
+            if still > _STALL_SECONDS:
+                self._findings.add("stuck", f"{self._ledger.open} open, none decided for long")
 
     async def read(self, block_ms: int | None) -> int:
         """Take in what is new, waiting for it; how many events there were."""
@@ -102,6 +116,7 @@ class Observer:
         if experiment_id in self._ledger.decided:
             self._findings.add("decided-twice", f"{experiment_id}, now {decision.status}")
         self._ledger.decided.add(experiment_id)
+        self._last_decision = time.monotonic()
         self.decisions.append(decision)
         if decision.status == "keep" and decision.val_bpb is not None:
             best = self._best.get(decision.tag)

@@ -10,6 +10,7 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
+from bench.chaos.hunt import Catch
 from bench.chaos.rounds import Harness
 from bench.chaos.violations import INVARIANTS
 
@@ -42,7 +43,7 @@ def _line(harness: Harness) -> str:
     )
 
 
-def table(harness: Harness) -> None:
+def tell(harness: Harness) -> None:
     """What was done, and what the audit says of each invariant."""
     decisions = Counter(decision.status for decision in harness.observer.decisions)
     done = Table("fault", "injected", title="Faults", title_justify="left")
@@ -57,3 +58,11 @@ def table(harness: Harness) -> None:
     for violation in harness.findings.found[:_SHOWN]:
         _console.print(f"{violation.invariant}: {violation.what}", markup=False)
     _console.print(_line(harness))
+
+
+def tell_catch(catch: Catch) -> None:
+    """One line for one hunt."""
+    found = f"{catch.invariant}: {catch.evidence}" if catch.invariant else "not caught"
+    _console.print(
+        f"{catch.bug}: {found} ({catch.faults} faults, {catch.seconds:.0f} s)", markup=False
+    )

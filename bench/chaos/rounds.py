@@ -25,25 +25,29 @@ from bench.chaos.stage import Stage
 from bench.chaos.stub import Results
 from bench.chaos.system import Plan, System
 from bench.chaos.violations import Findings
+from orchestrator.services.audit import Audit
+from orchestrator.store.connection import Store
 
 # How many experiments wait or run at a time, and how many agents submit at once.
 _DEPTH = 24
 _AGENTS = 4
 # What is explained by a fault that is over: a restarted worker needs seconds to come up.
 _AFTERMATH_SECONDS = 8.0
-_REST_SECONDS = 120.0
 _LOOK_SECONDS = 0.1
+_JOURNAL_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How much of what. `results` draws what trainings reach."""
+    """How much of what. With `steep` most results are better than all before; `rest_seconds` is how
+    long the system may take to come to rest after the last fault."""
 
     jobs: int
     faults: int
     seed: int
     mix: Mix = field(default_factory=lambda: FULL)
     steep: bool = False
+    rest_seconds: float = 120.0
 
 
 class Harness:
@@ -67,6 +71,7 @@ class Harness:
         self.stage = Stage(self.system, self.agents, self.excuses, self.findings)
         self.injector = self._injector(trial)
         self.started = time.monotonic()
+        self.faults_before = 0
         self._submitted = 0
 
     @classmethod
@@ -79,6 +84,7 @@ class Harness:
             async with anyio.create_task_group() as watchers:
                 for watcher in (
                     harness.observer.follow,
+                    harness.observer.watch_progress,
                     harness.census.keep,
                     harness.excuses.watch_stalls,
                 ):
@@ -97,8 +103,14 @@ class Harness:
     def again(self) -> None:
         """Prepare another round of the same size, with another seed."""
         self.trial = replace(self.trial, seed=self.trial.seed + 1)
+        self.faults_before += self.injector.injected
         self.injector = self._injector(self.trial)
         self._submitted = 0
+
+    @property
+    def faults(self) -> int:
+        """How many have been injected in all rounds."""
+        return self.faults_before + self.injector.injected
 
     # ------------------------------------------------------------------------ the round
 
@@ -131,7 +143,7 @@ class Harness:
 
     async def _come_to_rest(self) -> None:
         """Return when nothing is left to do, or when it is clear that this will not be."""
-        deadline = time.monotonic() + _REST_SECONDS
+        deadline = time.monotonic() + self.trial.rest_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
             if self.ledger.acknowledged <= self.ledger.decided and await self._pool_rests():
@@ -165,3 +177,13 @@ class Harness:
             entries = journals.read(worker.folder.journal)
             journals.check(entries, self.findings, at_rest=True)
         self.census.check_rest()
+        await self._audit_journals()
+
+    async def _audit_journals(self) -> None:
+        """What `autoresearch audit` would say, around the proxies."""
+        store = Store.connect(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
+        for tag in TAGS:
+            report = await Audit(store).check(tag)
+            for difference in report.differences:
+                self.findings.add("journal", f"{tag}: {difference}")
+        await store.close()

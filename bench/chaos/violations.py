@@ -22,6 +22,7 @@ INVARIANTS = {
     "best": "the best of a tag is the least of its keeps",
     "counters": "counters equal a recount from the records",
     "time-order": "finished_at grows strictly in order of decision",
+    "journal": "the product's own audit recomputes the tag from its journal without a difference",
     "answers": "no request is answered with a bug, or unlike what its twin was answered",
     "alive": "no process ends that was not told to",
 }
