@@ -1,6 +1,7 @@
 """`python -m bench.chaos`: faults over jobs, and the audit's verdict.
 
-With --sabotage NAME a seeded bug is hunted instead, with `all` every one in turn.
+With --sabotage NAME a seeded bug is hunted instead, with `all` every one in turn; `recovery`
+measures how long recovery takes at production timings.
 """
 
 import argparse
@@ -11,16 +12,21 @@ import tempfile
 from pathlib import Path
 
 from bench.chaos import hunt, report
+from bench.chaos.recovery import Recovery
 from bench.chaos.rounds import Harness, Trial
 from bench.chaos.sabotage import BUGS
 from bench.chaos.system import Plan
 
+_INTERRUPTED = 130
+
 
 def main() -> int:
     arguments = _parser().parse_args()
-    if arguments.sabotage:
-        return asyncio.run(_hunt(arguments))
-    return asyncio.run(_run(arguments))
+    work = _recover if arguments.command == "recovery" else _hunt if arguments.sabotage else _run
+    try:
+        return asyncio.run(work(arguments))
+    except KeyboardInterrupt:
+        return _INTERRUPTED  # every process has been ended on the way
 
 
 async def _run(arguments: argparse.Namespace) -> int:
@@ -48,6 +54,14 @@ async def _hunt(arguments: argparse.Namespace) -> int:
     return 0 if all(catch.invariant for catch in catches) else 1
 
 
+async def _recover(arguments: argparse.Namespace) -> int:
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
+    samples = await Recovery(folder, arguments.seed).run(arguments.repeat)
+    report.tell_recovery(samples)
+    _tidy(folder, keep=arguments.keep)
+    return 0
+
+
 def _tidy(folder: Path, *, keep: bool) -> None:
     """Logs and journals stay where they are needed."""
     if keep:
@@ -58,6 +72,8 @@ def _tidy(folder: Path, *, keep: bool) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench.chaos", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=["recovery"])
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of `recovery`")
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--seed", type=int, default=7)

@@ -106,13 +106,19 @@ class Agents:
             await self.call("/api/experiment/setup", body)
 
     async def submit(self, *, twice: bool = False) -> None:
-        """Submit a new training; `twice`: the same request at the same time, to be one."""
-        number = next(self._numbers)
+        """Submit a new training, and perhaps wait for its verdict."""
+        text = stub.draw(next(self._numbers), self._results, self._dice)
+        experiment_id = await self.submit_text(text, twice=twice)
+        if experiment_id and self._dice.random() < _WATCHED_SHARE:
+            await self._watch(experiment_id)
+
+    async def submit_text(self, train_py: str, *, twice: bool = False) -> str | None:
+        """Submit this train.py; `twice`: the same request at the same time, to be one."""
         body = {
             "tag": self._dice.choice(TAGS),
-            "hypothesis": f"idea {number}",
+            "hypothesis": "an idea",
             "category": self._dice.choice(CATEGORIES),
-            "train_py": stub.draw(number, self._results, self._dice),
+            "train_py": train_py,
             "priority": self._dice.choice((0, 0, 0, 5)),
         }
         key = self.key()
@@ -121,11 +127,10 @@ class Agents:
         first = answers[0]
         if first.status != 202 or any(answer != first for answer in answers):
             self._findings.add("answers", f"a new submission was answered {answers}")
-            return
-        experiment_id = first.body["experiment_id"]
+            return None
+        experiment_id: str = first.body["experiment_id"]
         self.ledger.acknowledge(experiment_id)
-        if self._dice.random() < _WATCHED_SHARE:
-            await self._watch(experiment_id)
+        return experiment_id
 
     async def _watch(self, experiment_id: str) -> None:
         """Wait for the verdict as agents do."""

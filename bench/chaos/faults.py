@@ -136,10 +136,19 @@ async def orchestrator_stands_still(stage: Stage, dice: Random) -> None:
 
 async def redis_dies(stage: Stage, dice: Random) -> None:
     """SIGKILL, and a new one on its append-only file."""
+    await _redis_is_away(stage, dice.uniform(0, 0.8))
+
+
+async def redis_dies_for_long(stage: Stage, dice: Random) -> None:
+    """Every lease looks old when it is back, and none may be judged by that."""
+    await _redis_is_away(stage, stage.lease + dice.uniform(0, 1))
+
+
+async def _redis_is_away(stage: Stage, seconds: float) -> None:
     redis = stage.system.redis
     async with redis.lock:
         redis.kill()
-        await asyncio.sleep(dice.uniform(0, 0.8))
+        await asyncio.sleep(seconds)
         redis.start()
         await redis.ready()
 

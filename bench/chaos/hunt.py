@@ -43,7 +43,7 @@ BAITS = {
     "two-step-claim": _bait(replays.submission_comes_twice),
     "client-clocks": _bait(faults.link_is_cut),
     "finish-decides-again": _bait(replays.reports_come_again, replays.hand_run),
-    "hasty-reaper": _bait(faults.redis_stands_still, faults.redis_dies),
+    "hasty-reaper": _bait(faults.redis_dies_for_long),
     "no-reaper": _bait(faults.worker_stands_still, faults.worker_dies_for_long),
     "no-release": _bait(faults.worker_stutters),
     "keep-on-tie": _bait(replays.stampede),

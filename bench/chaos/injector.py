@@ -18,6 +18,7 @@ class Injector:
 
     def __init__(self, stage: Stage, mix: Mix, count: int, seed: int) -> None:
         self.count = count
+        self.begun = 0
         self.done: Counter[str] = Counter()
         self._stage = stage
         self._mix = mix
@@ -44,9 +45,11 @@ class Injector:
         """One fault; where it finds nothing to hit, another one."""
         while True:
             fault, dice = self._draw()
+            self.begun += 1
             try:
                 await fault(self._stage, dice)
             except Missed:
+                self.begun -= 1
                 continue
             self.done[named(fault)] += 1
             return

@@ -22,6 +22,7 @@ FULL: Mix = {
     faults.orchestrator_dies: 6,
     faults.orchestrator_stands_still: 4,
     faults.redis_dies: 4,
+    faults.redis_dies_for_long: 1,
     faults.redis_stands_still: 5,
     faults.link_is_cut: 8,
     faults.link_refuses: 4,

@@ -1,6 +1,7 @@
 """What a person sees: a line of progress while it runs, and the tables at the end."""
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.chaos.hunt import Catch
+from bench.chaos.recovery import Sample
 from bench.chaos.rounds import Harness
 from bench.chaos.violations import INVARIANTS
 
@@ -58,6 +60,29 @@ def tell(harness: Harness) -> None:
     for violation in harness.findings.found[:_SHOWN]:
         _console.print(f"{violation.invariant}: {violation.what}", markup=False)
     _console.print(_line(harness))
+
+
+def tell_recovery(samples: list[Sample]) -> None:
+    """Seconds by kind of kill; with 100 samples or fewer p99 is the maximum."""
+    seconds = Table("kill", "n", "clock", "p50", "p99", "max", title="Recovery, seconds")
+    for kind in dict.fromkeys(sample.kind for sample in samples):
+        some = [sample for sample in samples if sample.kind == kind]
+        dead = [sample.tree_dead for sample in some if sample.tree_dead is not None]
+        clocks = {"until the tree is dead": dead, "until recovery": [s.recovered for s in some]}
+        for clock, values in clocks.items():
+            if values:
+                figures = [f"{quantile(values, q):.2f}" for q in (0.5, 0.99, 1.0)]
+                seconds.add_row(kind, str(len(values)), clock, *figures)
+        if dead:
+            first = sum(s.tree_dead < s.recovered for s in some if s.tree_dead is not None)
+            seconds.add_row(kind, str(len(some)), f"tree dead first: {first}", "", "", "")
+    _console.print(seconds)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The least value that is not below this share of them."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def tell_catch(catch: Catch) -> None:

@@ -71,7 +71,7 @@ class Harness:
         self.stage = Stage(self.system, self.agents, self.excuses, self.findings)
         self.injector = self._injector(trial)
         self.started = time.monotonic()
-        self.faults_before = 0
+        self._faults_before = 0
         self._submitted = 0
 
     @classmethod
@@ -103,14 +103,14 @@ class Harness:
     def again(self) -> None:
         """Prepare another round of the same size, with another seed."""
         self.trial = replace(self.trial, seed=self.trial.seed + 1)
-        self.faults_before += self.injector.injected
+        self._faults_before += self.injector.begun
         self.injector = self._injector(self.trial)
         self._submitted = 0
 
     @property
     def faults(self) -> int:
-        """How many have been injected in all rounds."""
-        return self.faults_before + self.injector.injected
+        """How many have begun, in all rounds."""
+        return self._faults_before + self.injector.begun
 
     # ------------------------------------------------------------------------ the round
 
