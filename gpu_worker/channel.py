@@ -2,18 +2,19 @@
 
 One JSON object a line over a Unix socket: first the worker's order, then its ticks (`I am alive`),
 stops and `settled`; back come `ready` (before the order) or `hello` (to a worker that takes over),
-`started` and `ended`. Standard library only: the supervisor starts with it. Everything that must
-outlive a process lies in files (folders.py).
+`started` and `ended`. Everything that must outlive a process lies in files (folders.py).
+
+Standard library only, and little of it: each run starts a supervisor, which starts with this. Hence
+named tuples, for dataclasses import a parser of Python.
 """
 
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Message = dict[str, Any]
 
@@ -25,8 +26,7 @@ EndReason = Literal["exited", "deadline", "stopped", "orphaned", "terminated"]
 StopReason = Literal["cancelled", "handed_back", "lease_lost", "gpu_lost"]
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """Everything a supervisor needs to know. Times in seconds, `run` is `<experiment>.<epoch>`."""
 
     run: str
@@ -43,8 +43,7 @@ class Order:
     log_limit_bytes: int
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """How a run ended. `exit_code` is the launcher's, 128 + signal where a signal ended it.
 
     `ended` is the moment at which no process of the run was left, by the host's monotonic clock.
@@ -60,10 +59,10 @@ class Result:
     dropped_bytes: int = 0
     problem: str | None = None
     unwritten: str = ""
-    unkillable: list[int] = field(default_factory=list)
+    unkillable: Sequence[int] = ()
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(self._asdict()).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> "Result":
@@ -75,7 +74,7 @@ def encode(message: Message) -> bytes:
 
 
 def encode_order(order: Order) -> bytes:
-    return encode({"order": asdict(order)})
+    return encode({"order": order._asdict()})
 
 
 def stop(reason: StopReason, *, now: bool) -> Message:

@@ -16,13 +16,11 @@ A folder with a result and without a settled report is the spool: it is reported
 orchestrator can be reached, by this worker or by one started later. Standard library only.
 """
 
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class RunFolder:
+class RunFolder(NamedTuple):
     """One attempt's files. `path` ends in the run's name."""
 
     path: Path
@@ -60,11 +58,12 @@ class RunFolder:
         self.job.unlink(missing_ok=True)
 
     def remove(self) -> None:
+        import shutil  # supervisors read this module too, and have no use for that one
+
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class WorkerFolder:
+class WorkerFolder(NamedTuple):
     """The folder of one GPU's worker."""
 
     path: Path

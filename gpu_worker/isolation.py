@@ -5,8 +5,6 @@ first process. Containers and hardened kernels forbid that now and then, so it i
 assumed. No other separation is meant: files, devices and the network stay those of the host.
 """
 
-import shutil
-import subprocess
 from typing import Literal
 
 Isolation = Literal["bwrap", "direct"]
@@ -50,6 +48,9 @@ def choose(wanted: Literal["auto", "bwrap", "direct"]) -> tuple[Isolation, str]:
 
 
 def _obstacle() -> str | None:
+    import shutil  # supervisors, which start with this module, have no use for these two
+    import subprocess
+
     if shutil.which("bwrap") is None:
         return "bubblewrap (bwrap) is not installed"
     try:

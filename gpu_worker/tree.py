@@ -17,11 +17,9 @@ import json
 import os
 import signal
 import time
-import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from gpu_worker.isolation import Isolation, wrap
 
@@ -51,8 +49,7 @@ def die_with_parent(number: signal.Signals) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """What the guard runs.
 
     `info_fd` is told the leader of the run's process group. `lock_fd` stays open in the guard, so
@@ -77,6 +74,8 @@ def start(command: Command) -> int:
     try:
         _guard(command, supervisor)
     except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
+        import traceback  # nearly never needed, and slow to import
+
         traceback.print_exc()
     finally:
         os._exit(70)

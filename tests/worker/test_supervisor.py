@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ async def test_a_run_is_logged_from_its_first_byte_and_its_exit_code_told(bench:
     assert (result.reason, result.exit_code) == ("exited", 1)
     assert bench.log == b"out\nerr\n"
     eventually(bench.folder.result.exists)
-    assert asdict(Result.from_json(bench.folder.result.read_bytes())) == asdict(result)
+    assert Result.from_json(bench.folder.result.read_bytes()) == result
     events = [json.loads(line)["event"] for line in bench.worker.journal.read_text().splitlines()]
     assert events == ["started", "ended"]
 
