@@ -18,6 +18,8 @@ from gpu_worker.daemon import EXIT_CANNOT_SERVE, EXIT_DRAINED
 
 # How long a process that was told to end may take: its report waits 5 s for an orchestrator.
 _END_SECONDS = 30.0
+# A worker that finds its GPU's lock taken looks for three seconds before it gives up.
+_TWIN_SECONDS = 15.0
 _LOOK_SECONDS = 0.02
 _LOOKS_FOR_A_RUN = 100
 
@@ -71,7 +73,7 @@ async def worker_gets_a_twin(stage: Stage, dice: Random) -> None:
     async with stage.a_worker(dice) as worker:
         twin = worker.spawn()
         try:
-            code = await asyncio.to_thread(twin.wait, _END_SECONDS)
+            code = await asyncio.to_thread(twin.wait, _TWIN_SECONDS)
         except subprocess.TimeoutExpired:
             code = None
         finally:

@@ -71,20 +71,21 @@ class Recovery:
             await self._system.start()
             await self._agents.set_up()
             for _ in range(rounds):
-                for kill in (_worker_stays_away, _worker_returns, _supervisor_dies):
-                    samples += await self._round(kill)
+                for kill, at_once in _KILLS:
+                    samples += await self._round(kill, at_once)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._agents.close()
                 await self._system.stop()
         return samples
 
-    async def _round(self, kill: _Kill) -> list[Sample]:
+    async def _round(self, kill: _Kill, at_once: int) -> list[Sample]:
+        lanes = asyncio.Semaphore(at_once)
         workers = self._system.workers
         ids = [await self._agents.submit_text(self._long_run()) for _ in workers]
         runs = [await self._run_on(worker) for worker in workers]
         samples = await asyncio.gather(
-            *(self._at_random(kill, *pair) for pair in zip(workers, runs, strict=True))
+            *(self._at_random(kill, lanes, *pair) for pair in zip(workers, runs, strict=True))
         )
         for experiment_id in filter(None, ids):
             await self._agents.cancel(experiment_id)
@@ -97,9 +98,12 @@ class Recovery:
     def _long_run(self) -> str:
         return f"# {self._dice.random()}\n# say step 1 (50%) | loss: 2.5\n# sleep 1000\n"
 
-    async def _at_random(self, kill: _Kill, worker: Worker, run: _Run) -> Sample:
+    async def _at_random(
+        self, kill: _Kill, lanes: asyncio.Semaphore, worker: Worker, run: _Run
+    ) -> Sample:
         await asyncio.sleep(self._dice.uniform(0, self._system.plan.timing.heartbeat))
-        return await kill(self, worker, run)
+        async with lanes:
+            return await kill(self, worker, run)
 
     async def _run_on(self, worker: Worker) -> _Run:
         await self._until(lambda: journals.running(worker.folder.journal) is not None)
@@ -184,6 +188,14 @@ async def _supervisor_dies(recovery: Recovery, _: Worker, run: _Run) -> Sample:
     dead = await recovery.death_of(run)
     requeued = await recovery.requeueing_of(run)
     return Sample("supervisor killed", dead - killed, requeued - killed)
+
+
+# Workers that all start at once on one small machine would only wait for its processors.
+_KILLS: tuple[tuple[_Kill, int], ...] = (
+    (_worker_stays_away, WORKERS),
+    (_worker_returns, 1),
+    (_supervisor_dies, WORKERS),
+)
 
 
 def _run_key(run: _Run) -> str:
