@@ -87,7 +87,7 @@ class System:
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         process = self.start("serve", "--port", str(port), **environment)
-        eventually(self.ready, what="the orchestrator")
+        eventually(self.ready, 60, "the orchestrator")
         return process
 
     def ready(self) -> bool:
