@@ -39,8 +39,9 @@ def outcomes(system: System, experiment_id: str) -> list[str | None]:
 
 
 @contextmanager
-def own_redis(folder: Path) -> Iterator[tuple[Proxy, int, str]]:
-    """A Redis beside the system: a proxy in front of it, its pid, its own address."""
+def own_redis(system: System) -> Iterator[tuple[Proxy, int, str]]:
+    """A Redis beside the system, which ends first: a proxy in front of it, its pid, its address."""
+    folder = system.folder / "redis"
     folder.mkdir()
     with redis_server(server_binaries()[0], folder) as url:
         with redis.Redis.from_url(url) as client:
@@ -50,9 +51,10 @@ def own_redis(folder: Path) -> Iterator[tuple[Proxy, int, str]]:
         try:
             yield proxy, pid, url
         finally:
-            proxy.refuse()
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+            system.stop()
+            proxy.refuse()
 
 
 class Disk:

@@ -19,6 +19,7 @@ from tests.conftest import server_binaries
 from tests.e2e.conftest import System, eventually, stub
 from tests.e2e.faults import decisions, outcomes
 
+FAKED_CLOCK = Path(__file__).parent / "faked_clock"
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 pytestmark = [
@@ -50,8 +51,8 @@ class Clock:
 
 
 @pytest.fixture
-def redis_on(tmp_path: Path) -> Iterator[Callable[[Clock | None], str]]:
-    """Start a Redis by that clock."""
+def redis_on(system: System, tmp_path: Path) -> Iterator[Callable[[Clock | None], str]]:
+    """Start a Redis by that clock; it ends after the system that uses it."""
     with ExitStack() as stack:
 
         def start(clock: Clock | None) -> str:
@@ -73,6 +74,7 @@ def redis_on(tmp_path: Path) -> Iterator[Callable[[Clock | None], str]]:
             return url
 
         yield start
+        system.stop()
 
 
 @pytest.mark.parametrize("host", ["orchestrator", "worker", "redis"])
@@ -86,11 +88,12 @@ def test_a_clock_that_is_an_hour_off_and_jumps_in_a_run_decides_once_and_leaves_
     clock = Clock(tmp_path / "clock")
     clock.set(first)
     url = redis_on(clock if host == "redis" else None)
-    variables = {
-        name: clock.variables if name == host else {} for name in ("orchestrator", "worker")
-    }
-    system.serve(REDIS_URL=url, AUTORESEARCH_OFFLINE_SECONDS="3", **variables["orchestrator"])
-    worker = system.worker("cpu-0", **variables["worker"])
+    of_orchestrator = dict(clock.variables) if host == "orchestrator" else {}
+    of_worker = clock.variables | {"PYTHONPATH": str(FAKED_CLOCK)} if host == "worker" else {}
+    # Longer than a busy machine takes to fetch what a run needs.
+    of_orchestrator |= {"AUTORESEARCH_LEASE_SECONDS": "6", "AUTORESEARCH_OFFLINE_SECONDS": "3"}
+    system.serve(REDIS_URL=url, **of_orchestrator)
+    worker = system.worker("cpu-0", **of_worker)
     system.post("/api/experiment/setup", tag="t")
     before = system.submit(stub(1.0, 0.2))
     system.wait(before)

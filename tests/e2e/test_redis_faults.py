@@ -28,11 +28,11 @@ def spooled(system: System) -> list[Path]:
 
 @pytest.mark.parametrize("fault", ["paused", "refused", "withheld"])
 def test_a_run_that_ends_while_redis_is_away_is_decided_once_on_its_return(
-    system: System, tmp_path: Path, fault: str
+    system: System, fault: str
 ) -> None:
     """Away for more than a lease. Callers get 503 with Retry-After, training goes on, the result
     is spooled and delivered; nobody takes the silence of the worker for its death."""
-    with own_redis(tmp_path / "redis") as (proxy, pid, url):
+    with own_redis(system) as (proxy, pid, url):
         system.serve(REDIS_URL=proxy.url, AUTORESEARCH_REDIS_TIMEOUT_SECONDS="0.5")
         system.worker()
         system.post("/api/experiment/setup", tag="t")
@@ -62,11 +62,11 @@ def test_a_run_that_ends_while_redis_is_away_is_decided_once_on_its_return(
 
 
 def test_a_decision_whose_orchestrator_was_killed_before_it_could_answer_is_replayed(
-    system: System, tmp_path: Path
+    system: System,
 ) -> None:
     """kill -9 between the decision and its answer: the same request, sent to the next one, hears
     the verdict of the first, and nothing is decided again."""
-    with own_redis(tmp_path / "redis") as (proxy, _, url):
+    with own_redis(system) as (proxy, _, url):
         system.serve(REDIS_URL=url)
         port = int(system.url.rsplit(":", 1)[1])
         system.post("/api/experiment/setup", tag="t")
