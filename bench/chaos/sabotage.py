@@ -148,11 +148,12 @@ def _patch(owner: object, name: str, value: object) -> None:
 def _short_lease() -> None:
     from orchestrator.services.reaper import Reaper
 
-    init = Reaper.__init__
+    init: Callable[..., None] = Reaper.__init__
 
-    def impatient(self: Reaper, store: Any, judge: Any, settings: Any) -> None:
+    def impatient(self: Reaper, *others: Any) -> None:
+        *stores, settings = others
         lease = settings.heartbeat_seconds / 4
-        init(self, store, judge, settings.model_copy(update={"lease_seconds": lease}))
+        init(self, *stores, settings.model_copy(update={"lease_seconds": lease}))
 
     _patch(Reaper, "__init__", impatient)
 
