@@ -19,7 +19,6 @@ from bench.chaos.violations import Findings
 
 TAGS = ("chaos-a", "chaos-b")
 CATEGORIES = ("architecture", "optimizer", "attention", "other")
-_WATCHED_SHARE = 0.15
 _PAUSE_SECONDS = 0.1
 _PATIENCE_SECONDS = 8.0
 _IN_PROGRESS = "still being served"
@@ -105,12 +104,10 @@ class Agents:
             body = {"tag": tag, "time_budget_seconds": timing.budget, "near_miss_threshold": 0.003}
             await self.call("/api/experiment/setup", body)
 
-    async def submit(self, *, twice: bool = False) -> None:
-        """Submit a new training, and perhaps wait for its verdict."""
+    async def submit(self, *, twice: bool = False) -> str | None:
+        """Submit a new training."""
         text = stub.draw(next(self._numbers), self._results, self._dice)
-        experiment_id = await self.submit_text(text, twice=twice)
-        if experiment_id and self._dice.random() < _WATCHED_SHARE:
-            await self._watch(experiment_id)
+        return await self.submit_text(text, twice=twice)
 
     async def submit_text(self, train_py: str, *, twice: bool = False) -> str | None:
         """Submit this train.py; `twice`: the same request at the same time, to be one."""
@@ -132,7 +129,7 @@ class Agents:
         self.ledger.acknowledge(experiment_id)
         return experiment_id
 
-    async def _watch(self, experiment_id: str) -> None:
+    async def watch(self, experiment_id: str) -> None:
         """Wait for the verdict as agents do."""
         while True:
             answer = await self.read(f"/api/experiment/{experiment_id}/wait?timeout=5")

@@ -33,7 +33,7 @@ async def _say(harness: Harness) -> None:
     seconds = 1.0 if _console.is_terminal else 10.0
     while True:
         await asyncio.sleep(seconds)
-        _console.print(_line(harness), end="\r" if _console.is_terminal else "\n")
+        _console.print(_line(harness), soft_wrap=True, end="\r" if _console.is_terminal else "\n")
 
 
 def _line(harness: Harness) -> str:
@@ -58,8 +58,8 @@ def tell(harness: Harness) -> None:
         checks.add_row(name, INVARIANTS[name], str(count))
     _console.print(checks)
     for violation in harness.findings.found[:_SHOWN]:
-        _console.print(f"{violation.invariant}: {violation.what}", markup=False)
-    _console.print(_line(harness))
+        _console.print(f"{violation.invariant}: {violation.what}", markup=False, soft_wrap=True)
+    _console.print(_line(harness), soft_wrap=True)
 
 
 def tell_recovery(samples: list[Sample]) -> None:
@@ -89,5 +89,7 @@ def tell_catch(catch: Catch) -> None:
     """One line for one hunt."""
     found = f"{catch.invariant}: {catch.evidence}" if catch.invariant else "not caught"
     _console.print(
-        f"{catch.bug}: {found} ({catch.faults} faults, {catch.seconds:.0f} s)", markup=False
+        f"{catch.bug}: {found} ({catch.faults} faults, {catch.seconds:.0f} s)",
+        markup=False,
+        soft_wrap=True,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import anyio
+import anyio.abc
 
 from bench.chaos import audit, evidence, journals
 from bench.chaos.agents import TAGS, Agents
@@ -31,6 +32,8 @@ from orchestrator.store.connection import Store
 # How many experiments wait or run at a time, and how many agents submit at once.
 _DEPTH = 24
 _AGENTS = 4
+# One submission in so many is waited for, by an agent of its own.
+_WATCHED_EVERY = 7
 # What is explained by a fault that is over: a restarted worker needs seconds to come up.
 _AFTERMATH_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
@@ -123,16 +126,18 @@ class Harness:
 
         async with anyio.create_task_group() as tasks:
             for _ in range(_AGENTS):
-                tasks.start_soon(self._submit)
+                tasks.start_soon(self._submit, tasks)
             tasks.start_soon(self.injector.run, share_decided)
         await self._come_to_rest()
         await self.audit()
 
-    async def _submit(self) -> None:
+    async def _submit(self, tasks: anyio.abc.TaskGroup) -> None:
         while self._submitted < self.trial.jobs:
             if self.ledger.open < _DEPTH and self._submitted < self._due():
                 self._submitted += 1
-                await self.agents.submit()
+                experiment_id = await self.agents.submit()
+                if experiment_id and self._submitted % _WATCHED_EVERY == 0:
+                    tasks.start_soon(self.agents.watch, experiment_id)
             else:
                 await asyncio.sleep(_LOOK_SECONDS / 5)
 
