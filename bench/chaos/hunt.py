@@ -19,7 +19,7 @@ from bench.chaos.system import Plan
 
 _LIMIT_SECONDS = 300.0
 _LOOK_SECONDS = 0.1
-_JOBS, _FAULTS, _REST_SECONDS = 40, 12, 25.0
+_JOBS, _FAULTS, _REST_SECONDS = 24, 5, 25.0
 
 
 @dataclass(frozen=True)
