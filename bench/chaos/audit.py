@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.chaos import stub
-from bench.chaos.evidence import PoolEvidence, TagEvidence
+from bench.chaos.evidence import PoolEvidence, Record, TagEvidence
 from bench.chaos.excuses import Excuses
 from bench.chaos.ledger import Ledger
 from bench.chaos.observer import Decided
@@ -81,35 +81,42 @@ def audit_order(tags: Iterable[TagEvidence], seen: list[Decided], findings: Find
 
 
 def _check_verdicts(tag: TagEvidence, ledger: Ledger, findings: Findings) -> None:
+    """Judge every run again, in order of decision."""
     threshold = float(tag.fields["threshold"])
     best: float | None = None
     near: dict[str, float] = {}
     for record in tag.in_order:
-        verdict, value = record.verdict or {}, record.val_bpb
-        told = ledger.told.get(record.id, verdict)
-        if told != verdict:
-            findings.add("verdict-changed", f"{record.id}: told {told}, stored {verdict}")
+        told = ledger.told.get(record.id, record.verdict)
+        if told != record.verdict:
+            findings.add("verdict-changed", f"{record.id}: {told}, stored is {record.verdict}")
+        value = record.val_bpb
         if value is None:
             if record.status in ("keep", "discard"):
                 findings.add("right-verdict", f"{record.id} is {record.status} without a result")
             continue
-        if stub.epoch_in(value) != int(record.run.get("epoch", 0)):
-            findings.add("fencing", f"{record.id} took {value} in epoch {record.run.get('epoch')}")
-        better = best is None or value < best
-        if record.status == "keep" and not better:
-            findings.add("keep-order", f"{record.id} kept with {value}, best was {best}")
-        right = "keep" if better else "discard"
-        delta = 0.0 if best is None else best - value
-        if (record.status, verdict.get("delta")) != (right, delta):
-            findings.add("right-verdict", f"{record.id}: {value} against {best} gave {verdict}")
-        if best is not None and not better and (value - best < threshold or value == best):
+        _check_result(record, value, best, findings)
+        if best is None or value < best:
+            best = value
+        elif value - best < threshold or value == best:
             near[record.id] = value - best
-        best = value if better else best
     if near != tag.near:
-        findings.add(
-            "right-verdict", f"{tag.name}: near misses are off by {_unlike(near, tag.near)}"
-        )
+        off = _unlike(near, tag.near)
+        findings.add("right-verdict", f"{tag.name}: near misses are off by {off}")
     _check_best(tag, findings)
+
+
+def _check_result(record: Record, value: float, best: float | None, findings: Findings) -> None:
+    """One result against the best before it."""
+    epoch = int(record.run.get("epoch", 0))
+    if stub.epoch_in(value) != epoch:
+        findings.add("fencing", f"{record.id} took {value} in epoch {epoch}")
+    better = best is None or value < best
+    if record.status == "keep" and not better:
+        findings.add("keep-order", f"{record.id} kept with {value}, best was {best}")
+    verdict = record.verdict or {}
+    right = ("keep" if better else "discard", 0.0 if best is None else best - value)
+    if (record.status, verdict.get("delta")) != right:
+        findings.add("right-verdict", f"{record.id}: {value} against {best} gave {verdict}")
 
 
 def _check_best(tag: TagEvidence, findings: Findings) -> None:

@@ -37,6 +37,7 @@ class Observer:
     def __init__(self, system: System, ledger: Ledger, findings: Findings) -> None:
         self.decisions: list[Decided] = []
         self.events = 0
+        self.stalled = asyncio.Event()
         self._system = system
         self._ledger = ledger
         self._findings = findings
@@ -51,7 +52,7 @@ class Observer:
         """Read for ever; a Redis that is away is waited for."""
         while True:
             try:
-                await self.read(_BLOCK_MS)
+                await self._read()
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
                 await asyncio.sleep(0.1)
 
@@ -64,18 +65,23 @@ class Observer:
             still = time.monotonic() - self._last_decision
             if still > _STALL_SECONDS:
                 self._findings.add("stuck", f"{self._ledger.open} open, none decided for long")
+                self.stalled.set()
 
-    async def read(self, block_ms: int | None) -> int:
-        """Take in what is new, waiting for it; how many events there were."""
+    async def catch_up(self) -> None:
+        """Return once everything that happened until now has been taken in."""
+        newest = await self._system.direct.xrevrange(EVENTS, count=1)
+        while newest and _order(self._last) < _order(newest[0][0]):
+            await asyncio.sleep(0.01)
+
+    async def _read(self) -> None:
         reply = await self._system.direct.xread(
-            {EVENTS: self._last}, count=_READ_AT_ONCE, block=block_ms
+            {EVENTS: self._last}, count=_READ_AT_ONCE, block=_BLOCK_MS
         )
         entries = reply[0][1] if reply else []
         for event_id, fields in entries:
             self._last = event_id
             self._take_in(fields["type"], fields["tag"], fields["id"], json.loads(fields["data"]))
         self.events += len(entries)
-        return len(entries)
 
     def _take_in(self, kind: str, tag: str, subject: str, data: Any) -> None:
         if kind == "claimed":
@@ -125,6 +131,12 @@ class Observer:
                     "keep-order", f"{experiment_id} kept with {decision.val_bpb}, best was {best}"
                 )
             self._best[decision.tag] = decision.val_bpb
+
+
+def _order(event_id: str) -> tuple[int, int]:
+    """An id of the stream, to be compared."""
+    milliseconds, _, number = event_id.partition("-")
+    return int(milliseconds), int(number)
 
 
 def _number(text: str | None) -> float | None:

@@ -124,12 +124,19 @@ class Harness:
         def share_decided() -> float:
             return (len(self.ledger.decided) - before) / self.trial.jobs
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(_AGENTS):
-                tasks.start_soon(self._submit, tasks)
-            tasks.start_soon(self.injector.run, share_decided)
+        async with anyio.create_task_group() as patience:
+            patience.start_soon(self._give_up_when_stalled, patience.cancel_scope)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(_AGENTS):
+                    tasks.start_soon(self._submit, tasks)
+                tasks.start_soon(self.injector.run, share_decided)
+            patience.cancel_scope.cancel()
         await self._come_to_rest()
         await self.audit()
+
+    async def _give_up_when_stalled(self, scope: anyio.CancelScope) -> None:
+        await self.observer.stalled.wait()
+        scope.cancel()
 
     async def _submit(self, tasks: anyio.abc.TaskGroup) -> None:
         while self._submitted < self.trial.jobs:
@@ -163,8 +170,7 @@ class Harness:
 
     async def audit(self) -> None:
         """Every invariant, on a system that should be at rest."""
-        while await self.observer.read(None):
-            pass
+        await self.observer.catch_up()
         tags = []
         for tag in TAGS:
             summary = await self.agents.call("/api/report/summary", {"tag": tag})

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from bench.chaos.agents import Agents
 from bench.chaos.excuses import Excuses
+from bench.chaos.process import Process
 from bench.chaos.proxy import Proxy
-from bench.chaos.system import Orchestrator, Process, System, Worker
+from bench.chaos.system import Orchestrator, System, Worker
 from bench.chaos.violations import Findings
 
 AnyProcess = TypeVar("AnyProcess", bound=Process)

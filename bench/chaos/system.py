@@ -4,26 +4,22 @@
                       orchestrator ── proxy ── Redis (appendonly yes, appendfsync always)
     worker ── proxy ──┘
 
-Each process can be killed, stopped, continued and started again by whoever holds its lock: a fault
-takes the locks of what it touches, so that no two faults work on one process. What becomes of the
-processes that a worker starts is the product's affair, and the audit's.
+What becomes of the processes that a worker starts is the product's affair, and the audit's.
 """
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio
 
+from bench.chaos.process import LOOK_SECONDS, Process
 from bench.chaos.proxy import Proxy, Tap
 from bench.chaos.stub import write_launcher
 from bench.chaos.wire import Recorder
@@ -32,9 +28,7 @@ from gpu_worker.folders import WorkerFolder
 from orchestrator.embedded import server_binary
 from orchestrator.settings import HomePaths
 
-ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -69,73 +63,9 @@ class Plan:
     sabotage: str | None = None
 
 
-_die_with_harness = partial(tree.die_with_parent, signal.SIGKILL)
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
-
-
-class Process:
-    """One process of the system, and whether it is meant to run."""
-
-    def __init__(self, name: str, argv: list[str], env: dict[str, str], log: Path) -> None:
-        self.name = name
-        self.lock = asyncio.Lock()
-        self.wanted = False
-        self._argv = argv
-        self._env = os.environ | env
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs."""
-        return None if self._process is None else self._process.poll()
-
-    def start(self) -> None:
-        self._process = self.spawn()
-        self.wanted = True
-
-    def spawn(self) -> subprocess.Popen[bytes]:
-        """Another process of the same command line."""
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                self._argv,
-                env=self._env,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_die_with_harness,  # noqa: PLW1509 - one system call, no lock
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        if self.exit_code is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.wanted = False
-        self.send(signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
-
-    async def end(self, seconds: float) -> int | None:
-        """SIGTERM; the exit code, or None when that did not end it in time."""
-        self.wanted = False
-        self.send(signal.SIGCONT)
-        self.send(signal.SIGTERM)
-        deadline = time.monotonic() + seconds
-        while self.exit_code is None and time.monotonic() < deadline:
-            await asyncio.sleep(_LOOK_SECONDS)
-        return self.exit_code
 
 
 class Orchestrator(Process):
@@ -212,7 +142,7 @@ async def _listening(process: Process, port: int) -> None:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             continue
         writer.close()
         return

@@ -1,0 +1,262 @@
+"""The patches that make the seeded bugs of sabotage.py: what a process must do before it starts.
+
+Lua is edited as text. An edit or a patch that finds no place to apply fails: a bug that is not in
+force must not pass for one that was caught.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+# How far apart the clocks of the orchestrators are in `client-clocks`, by their index.
+_SKEW_SECONDS = (0, -1800, 1800)
+_GAP_SECONDS = 0.01
+
+
+# ---------------------------------------------------------------------------- the scripts
+
+
+def _edit(verb: str, *edits: tuple[str, str]) -> None:
+    """Replace parts of a verb's Lua text, prelude and nonce handling included."""
+    from orchestrator.store import scripts
+
+    load = scripts._load  # noqa: SLF001 - there is no other way in, and the product needs none
+
+    def edited(wanted: str) -> str:
+        text = load(wanted)
+        if wanted == verb:
+            for old, new in edits:
+                if old not in text:
+                    raise LookupError(f"{verb} no longer says {old!r}")
+                text = text.replace(old, new)
+        return text
+
+    _patch(scripts, "_load", edited)
+
+
+def _verbs() -> list[str]:
+    from importlib.resources import files
+
+    folder = files("orchestrator.store") / "lua"
+    names = [entry.name.removesuffix(".lua") for entry in folder.iterdir()]
+    return [name for name in names if not name.startswith("_")]
+
+
+def no_epoch_check() -> None:
+    _edit("decide", ("if fenced and run.epoch ~= ARGV[6] then return reply('LOST') end", ""))
+    _edit("requeue", ("if run.epoch ~= ARGV[5] then return reply('LOST') end", ""))
+    _edit("renew", ("run[2] ~= ARGV[5] or ", ""))
+
+
+def no_nonce() -> None:
+    from orchestrator.store import scripts
+
+    for verb in _verbs():
+        if verb not in scripts.PLAIN:
+            _edit(verb, ("if kept then return kept end", ""))
+
+
+def no_compare() -> None:
+    _edit("decide", ("if tag_fields[1] ~= ARGV[7] then return reply('STALE') end", ""))
+
+
+def finish_decides_again() -> None:
+    done = "if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end"
+    as_if_new = "if run.state == 'decided' then run.state = string.match(ARGV[5], '%a+') end"
+    _edit("decide", (done, as_if_new))
+
+
+def no_release() -> None:
+    _edit(
+        "decide",
+        (
+            "if redis.call('HGET', G.gpu .. gpu_id, 'lease') == id .. ' ' .. run.epoch then",
+            "if false then",
+        ),
+    )
+
+
+def two_step_claim() -> None:
+    """Read the head of the queue in one script, take it in another a moment later."""
+    from orchestrator.store import scripts
+
+    load, run = scripts._load, scripts.Scripts.run  # noqa: SLF001
+    choose, take = "local first, id, tag = redis.call(", "local t = T(tag)\nif gpu.profile"
+
+    def split(verb: str) -> str:
+        if not verb.startswith("claim_"):
+            return load(verb)
+        text = load("claim")
+        start, end = text.index(choose), text.index(take)
+        if verb == "claim_look":
+            look = (
+                "local first = redis.call('ZRANGE', lane, 0, 0)[1]\n"
+                "local id = lane == G.direct .. gpu_id and first\n"
+                "  or redis.call('ZRANGE', T(first).queue, 0, 0)[1]\n"
+                "if true then return reply('SEEN', { id = id }) end\n"
+            )
+            return text[:start] + look + text[text.index(choose) :]
+        blindly = (
+            "local id, tag = ARGV[4], tag_of(ARGV[4])\n"
+            "redis.call('ZREM', T(tag).queue, id)\nredis.call('ZREM', G.direct .. gpu_id, id)\n"
+        )
+        return text[:start] + blindly + text[end:]
+
+    async def in_two_steps(
+        self: scripts.Scripts, verb: str, *args: object, nonce: str | None = None
+    ) -> scripts.Reply:
+        if verb != "claim":
+            return await run(self, verb, *args, nonce=nonce)
+        seen = await run(self, "claim_look", *args, nonce=nonce)
+        if seen.outcome != "SEEN":
+            return seen  # nothing there, or the reply that was kept for this very claim
+        await asyncio.sleep(_GAP_SECONDS)
+        return await run(self, "claim_take", *args, seen["id"], nonce=nonce)
+
+    _patch(scripts, "_load", split)
+    _patch(scripts.Scripts, "run", in_two_steps)
+
+
+# ---------------------------------------------------------------------------- the orchestrator
+
+
+def _patch(owner: object, name: str, value: object) -> None:
+    if not hasattr(owner, name):
+        raise LookupError(f"{owner} no longer has {name}")
+    setattr(owner, name, value)
+
+
+def short_lease() -> None:
+    from orchestrator.services.reaper import Reaper
+
+    init: Callable[..., None] = Reaper.__init__
+
+    def impatient(self: Reaper, *others: Any) -> None:
+        *stores, settings = others
+        lease = settings.heartbeat_seconds / 4
+        init(self, *stores, settings.model_copy(update={"lease_seconds": lease}))
+
+    _patch(Reaper, "__init__", impatient)
+
+
+def no_reaper() -> None:
+    from orchestrator.services.reaper import Reaper
+
+    async def sleep(_: Reaper) -> None:
+        await asyncio.sleep(float("inf"))
+
+    _patch(Reaper, "run", sleep)
+
+
+def hasty_reaper() -> None:
+    _judge_by_stamps(skew_seconds=0)
+
+
+def client_clocks() -> None:
+    skew = _SKEW_SECONDS[int(os.environ.get("CHAOS_INDEX", "0")) % len(_SKEW_SECONDS)]
+    for verb in _verbs():
+        _edit(verb, ("+ time[2]", f"+ time[2] + {skew * 1_000_000}"))
+    _judge_by_stamps(skew)
+
+
+def _judge_by_stamps(skew_seconds: float) -> None:
+    """A lease is dead when its stamp is old by this process's clock, seen alive or not."""
+    from orchestrator.services.reaper import Reaper
+
+    def by_stamp(self: Any, leases: list[Any], _: float) -> list[Any]:
+        limit = time.time() + skew_seconds - self._settings.lease_seconds
+        return [lease for lease in leases if int(lease.renewal) / 1e6 < limit]
+
+    _patch(Reaper, "_observe", by_stamp)
+
+
+def keep_on_tie() -> None:
+    from orchestrator.domain import Status
+    from orchestrator.rules.decide import decide
+    from orchestrator.services import judge
+
+    def generous(snapshot: Any, outcome: Any) -> Any:
+        decision = decide(snapshot, outcome)
+        if decision.status is Status.DISCARD and decision.delta == 0:
+            return replace(decision, status=Status.KEEP, improved=True, near_miss=None)
+        return decision
+
+    _patch(judge, "decide", generous)
+
+
+# ---------------------------------------------------------------------------- the worker
+
+
+def parent_only_kill() -> None:
+    """End the process that was started, and nothing that it has started in turn."""
+    from gpu_worker import tree
+
+    def kill_the_child(statuses: dict[int, int] | None = None, _: float = 0) -> list[int]:
+        for pid in tree.descendants(os.getpid())[:1]:
+            tree.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+            if statuses is not None:
+                statuses[pid] = status
+        return []
+
+    _patch(tree, "kill_descendants", kill_the_child)
+    _patch(tree, "kill_group", tree.kill)
+    _patch(tree, "become_subreaper", lambda: None)
+    _patch(tree, "sweep", lambda *_: [])
+    _sabotage_supervisors()
+
+
+def _sabotage_supervisors() -> None:
+    """What the worker starts is sabotaged too."""
+    module, name = "gpu_worker.supervisor", sys.argv[1]
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            if module in command:
+                rest = command[command.index(module) + 1 :]
+                command = [sys.executable, "-m", "bench.chaos.sabotage", name, module, *rest]
+            super().__init__(command, **options)
+
+    _patch(subprocess, "Popen", Popen)
+
+
+def no_gpu_lock() -> None:
+    from gpu_worker import lock
+
+    def take(path: Any) -> int:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    _patch(lock, "take", take)
+
+
+def no_wait_for_the_end() -> None:
+    """A worker that has lost a lease goes on to the next job while the old run still lives."""
+    import anyio
+
+    from gpu_worker.attempt import Attempt
+
+    listen, stop = Attempt._listen, Attempt._stop  # noqa: SLF001
+
+    async def listen_while_leased(self: Any, link: Any) -> Any:
+        while not self._lease_lost:
+            with anyio.move_on_after(0.05):
+                return await listen(self, link)
+        return None
+
+    async def no_sweep(_: Attempt) -> list[int]:
+        return []
+
+    def stop_others(self: Attempt, reason: Any, *, now: bool) -> None:
+        if reason != "lease_lost":
+            stop(self, reason, now=now)
+
+    _patch(Attempt, "_listen", listen_while_leased)
+    _patch(Attempt, "_sweep", no_sweep)
+    _patch(Attempt, "_stop", stop_others)

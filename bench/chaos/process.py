@@ -1,0 +1,81 @@
+"""One process of the system under test, to be killed, stopped, continued and started again.
+
+Whoever does so holds its lock, so that no two faults work on one process. It ends with the harness,
+however that ends.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+from gpu_worker import tree
+
+ROOT = Path(__file__).resolve().parents[2]
+LOOK_SECONDS = 0.05
+
+_die_with_harness = partial(tree.die_with_parent, signal.SIGKILL)
+
+
+class Process:
+    """One process of the system, and whether it is meant to run."""
+
+    def __init__(self, name: str, argv: list[str], env: dict[str, str], log: Path) -> None:
+        self.name = name
+        self.lock = asyncio.Lock()
+        self.wanted = False
+        self._argv = argv
+        self._env = os.environ | env
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        self._process = self.spawn()
+        self.wanted = True
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Another process of the same command line."""
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._argv,
+                env=self._env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_harness,  # noqa: PLW1509 - one system call, no lock
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        if self.exit_code is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.wanted = False
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    async def end(self, seconds: float) -> int | None:
+        """SIGTERM; the exit code, or None when that did not end it in time."""
+        self.wanted = False
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        deadline = time.monotonic() + seconds
+        while self.exit_code is None and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
+        return self.exit_code
