@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
 _SHUTDOWN_SECONDS = 2
+# Workers speak up every few seconds on one connection, which must not close in between.
+_KEEP_ALIVE_SECONDS = 75
 _WATCHDOG_SECONDS = 1.0
 ECHO_SECONDS = 0.3
 _log = logging.getLogger(__name__)
@@ -192,6 +194,7 @@ def _serve_app(
         server_header=False,
         # Nobody stands before us whose word on the caller's address would count.
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     server = Server(config)

@@ -1,0 +1,1 @@
+"""What each endpoint costs, against a yardstick, raw Redis, scanning, and MLflow: see __main__."""

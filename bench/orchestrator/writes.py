@@ -1,0 +1,135 @@
+"""Writes against the yardstick: register, acquire, heartbeat, complete with its decision.
+
+All servers share one Redis (AOF, fsync always) and take turns within each repetition.
+"""
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+from bench.harness.figures import Measurements, Row
+from bench.harness.servers import Process, RedisProcess, application, orchestrator, redis_server
+from bench.harness.wire import Connection
+from bench.orchestrator.texts import IDEA, METRICS
+from bench.orchestrator.timing import Block, empty, timed
+
+TAG = "writes"
+POOLS = (8, 1000)
+
+
+def run(folder: Path, repetitions: int, requests: int) -> tuple[Measurements, list[Row]]:
+    measured = Measurements()
+    with (
+        redis_server(folder / "redis") as server,
+        application(
+            "bench.orchestrator.yardstick:app", folder / "yardstick", YARDSTICK_REDIS=server.url
+        ) as yardstick,
+        orchestrator(server, folder / "home") as ours,
+    ):
+        bench = _Writes(server, yardstick, ours)
+        bench.repetition(Measurements(), requests // 4)  # connections, scripts, caches
+        for _ in range(repetitions):
+            bench.repetition(measured, requests)
+    return measured, _rows(measured)
+
+
+class _Writes:
+    def __init__(self, server: RedisProcess, yardstick: Process, ours: Process) -> None:
+        self._server, self._yardstick, self._ours = server, yardstick, ours
+        self._to_yardstick = Connection(yardstick.port)
+        self._to_ours = Connection(ours.port)
+        self._numbers = itertools.count()
+        self._random = random.Random(7)  # noqa: S311 - a benchmark wants the same runs each time
+        self._best = 2.0
+        self._to_ours.post("/api/experiment/setup", tag=TAG)
+        self._fill_pool(0, POOLS[0])
+        self._pool = POOLS[0]
+
+    def repetition(self, measured: Measurements, requests: int) -> None:
+        """Each kind of write once, the yardstick between them."""
+        blocks = {"yardstick": empty()}
+        share = requests // 4
+        blocks["yardstick"] += self._yardstick_block(share)
+        blocks["heartbeat"] = self._heartbeats(requests)
+        blocks["yardstick"] += self._yardstick_block(share)
+        blocks["register"], ids = self._registers(requests)
+        blocks["yardstick"] += self._yardstick_block(share)
+        for size in POOLS:
+            self._resize_pool(size)
+            blocks[f"acquire at {size}"] = self._acquires(ids[: requests // 2])
+        blocks["yardstick"] += self._yardstick_block(share)
+        blocks["complete"] = self._completes(ids)
+        for name, block in blocks.items():
+            measured.add(f"{name}: p50", block.p50_ms, "ms")
+            measured.add(f"{name}: CPU", block.cpu_us, "us")
+
+    def _yardstick_block(self, count: int) -> Block:
+        make = self._to_yardstick.prepare
+        numbers = itertools.islice(self._numbers, count)
+        requests = [make("POST", "/item", {"item_id": f"item-{n}", "value": 1.5}) for n in numbers]
+        return timed(self._yardstick, self._to_yardstick, requests)
+
+    def _heartbeats(self, count: int) -> Block:
+        body = {"gpu_id": "gpu-0", "health": {"temperature_c": 61, "memory_used_mb": 70_000}}
+        request = self._to_ours.prepare("POST", "/api/pool/heartbeat", body)
+        return timed(self._ours, self._to_ours, [request] * count)
+
+    def _registers(self, count: int) -> tuple[Block, list[str]]:
+        request = self._to_ours.prepare("POST", "/api/experiment/register", {"tag": TAG} | IDEA)
+        block = timed(self._ours, self._to_ours, [request] * count)
+        return block, [json.loads(answer)["experiment_id"] for answer in block.answers]
+
+    def _acquires(self, ids: list[str]) -> Block:
+        """In blocks of half a small pool, so that an idle GPU is always there; releases untimed."""
+        block, size = empty(), POOLS[0] // 2
+        make = self._to_ours.prepare
+        for start in range(0, len(ids), size):
+            bodies = [{"experiment_id": i} for i in ids[start : start + size]]
+            requests = [make("POST", "/api/pool/acquire", body) for body in bodies]
+            block += timed(self._ours, self._to_ours, requests)
+            for answer in block.answers[-len(bodies) :]:
+                found = json.loads(answer)
+                assert found["acquired"], found
+                self._to_ours.post("/api/pool/release", gpu_id=found["gpu_id"])
+        return block
+
+    def _completes(self, ids: list[str]) -> Block:
+        """Mostly discards, now and then a keep and a near miss, as a search has them."""
+        requests = []
+        for experiment_id in ids:
+            kept = self._random.random() < 0.05
+            self._best -= 0.0001 * kept
+            val_bpb = self._best if kept else self._best + self._random.random() * 0.05
+            body = {"experiment_id": experiment_id, "val_bpb": val_bpb} | METRICS
+            requests.append(self._to_ours.prepare("POST", "/api/experiment/complete", body))
+        return timed(self._ours, self._to_ours, requests)
+
+    def _fill_pool(self, start: int, stop: int) -> None:
+        for index in range(start, stop):
+            self._to_ours.post(
+                "/api/pool/register",
+                gpu_id=f"gpu-{index}", gpu_index=index % 8, gpu_name="Test GPU", vram_mb=80_000,
+            )  # fmt: skip
+
+    def _resize_pool(self, size: int) -> None:
+        for index in range(size, self._pool):
+            self._to_ours.post("/api/pool/deregister", gpu_id=f"gpu-{index}")
+        self._fill_pool(self._pool, size)
+        self._pool = size
+
+
+def _rows(measured: Measurements) -> list[Row]:
+    rows = []
+    bars = {"register": 1.3, "acquire at 8": 1.3, "heartbeat": 1.3, "complete": 2.0}
+    for name, bar in bars.items():
+        for quantity in ("p50", "CPU"):
+            ours, yardstick = f"{name}: {quantity}", f"yardstick: {quantity}"
+            detail = f"{measured.series[ours].text()} ÷ {measured.series[yardstick].text()}"
+            ratio = measured.ratio(ours, yardstick)
+            rows.append(Row(f"{name} ÷ yardstick, {quantity}", ratio, bar, "×", detail=detail))
+    small, large = (f"acquire at {size}: p50" for size in POOLS)
+    detail = f"{measured.series[large].text()} ÷ {measured.series[small].text()}"
+    ratio = measured.ratio(large, small)
+    rows.append(Row("acquire at 1 000 GPUs ÷ at 8, p50", ratio, 1.2, "×", detail=detail))
+    return rows
