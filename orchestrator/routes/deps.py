@@ -31,29 +31,29 @@ class Services:
     notices: Notices
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
 
-def _experiments(request: Request) -> Experiments:
-    return _services(request).experiments
+async def _experiments(request: Request) -> Experiments:
+    return (await _services(request)).experiments
 
 
-def _jobs(request: Request) -> Jobs:
-    return _services(request).jobs
+async def _jobs(request: Request) -> Jobs:
+    return (await _services(request)).jobs
 
 
-def _pool(request: Request) -> Pool:
-    return _services(request).pool
+async def _pool(request: Request) -> Pool:
+    return (await _services(request)).pool
 
 
-def _reports(request: Request) -> Reports:
-    return _services(request).reports
+async def _reports(request: Request) -> Reports:
+    return (await _services(request)).reports
 
 
-def _search(request: Request) -> Search:
-    return _services(request).search
+async def _search(request: Request) -> Search:
+    return (await _services(request)).search
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
@@ -68,7 +68,7 @@ def only(*names: str) -> Any:
     """A dependency that refuses query parameters other than `names`: a misspelt `wait` must not
     pass silently."""
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:
         for name in request.query_params:
             if name not in names:
                 raise Invalid(f"No such query parameter: {name}; known here: {', '.join(names)}.")
