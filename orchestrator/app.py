@@ -89,7 +89,8 @@ def create_app(settings: Settings) -> FastAPI:
     # A server calls this when it is told to stop: it waits for its requests before the lifespan
     # ends, and long polls would make it wait for long.
     app.state.end_long_polls = services.notices.close
-    for module in (experiments, search, pool, reports, jobs, ops):
+    # Routes are tried in this order: first what every worker calls every few seconds.
+    for module in (jobs, pool, experiments, search, reports, ops):
         app.include_router(module.router)
     _map_errors(app)
     return app

@@ -1,6 +1,6 @@
 """Serves an ASGI application of the benchmark as `autoresearch serve` serves the product's.
 
-    python -m bench.harness.serve bench.orchestrator.yardstick:app FD
+python -m bench.harness.serve bench.orchestrator.yardstick:app FD
 """
 
 import socket

@@ -13,14 +13,14 @@ router = APIRouter(tags=["pool"])
 GpuPath = Annotated[schemas.GpuId, Path()]
 
 
-@router.post("/api/pool/register")
-async def register(body: schemas.RegisterGpuRequest, service: PoolDep) -> schemas.RegisterGpuAnswer:
-    return await service.register(body)
-
-
 @router.post("/api/pool/heartbeat")
 async def heartbeat(body: schemas.HeartbeatRequest, service: PoolDep) -> schemas.Ok:
     return await service.heartbeat(body)
+
+
+@router.post("/api/pool/register")
+async def register(body: schemas.RegisterGpuRequest, service: PoolDep) -> schemas.RegisterGpuAnswer:
+    return await service.register(body)
 
 
 @router.get("/api/pool/list")

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 # How long a waiter trusts in being woken before it looks for itself.
 LOOK_SECONDS = 5.0
+# What happens within this time after a notice is read in one go. One that comes after some quiet is
+# passed on at once; in a burst, reading each by itself cost as much as the request that caused it.
+REST_SECONDS = 0.005
 SUBSCRIBER_BACKLOG = 2000
 
 
@@ -57,9 +60,12 @@ class Notices:
             try:
                 if last is None:
                     last = await self._events.last_id()
-                for event in await self._events.after(last, self._poll_seconds):
+                events = await self._events.after(last, self._poll_seconds)
+                for event in events:
                     last = event.id
                     self._dispatch(event)
+                if events:
+                    await anyio.sleep(REST_SECONDS)
             except AutoresearchError as error:
                 logger.warning("Event stream: %s", error)
                 await anyio.sleep(0.5)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.connection import BlockingConnectionPool, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 
@@ -19,6 +19,7 @@ from orchestrator.store.journal import JournalStore
 from orchestrator.store.pool import PoolStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
+from orchestrator.store.shared import SharedConnection
 
 MINIMUM_VERSION = (6, 2)
 
@@ -47,6 +48,7 @@ class Store:
     """The whole state of the system, by what one does with it."""
 
     redis: TextRedis
+    connections: tuple[SharedConnection, ...]
     experiments: ExperimentStore
     jobs: JobStore
     pool: PoolStore
@@ -73,14 +75,25 @@ class Store:
             retry=FlatRetry(ExponentialBackoff(cap=0.5, base=0.05), 2),
         )
         redis = cast("TextRedis", Redis.from_pool(pool))
-        scripts = Scripts(redis)
+        make = ConnectionPool.from_url(
+            url,
+            decode_responses=True,
+            protocol=2,
+            socket_timeout=None,  # SharedConnection has a clock of its own
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+        ).make_connection
+        shared = SharedConnection(make, timeout_seconds)
+        tail = SharedConnection(make, timeout_seconds)  # apart: its reads block
+        scripts = Scripts(shared)
         return cls(
             redis=redis,
+            connections=(shared, tail),
             experiments=ExperimentStore(scripts),
             jobs=JobStore(scripts, redis),
             pool=PoolStore(scripts, redis),
             reads=ReadStore(redis),
-            events=EventStore(redis),
+            events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis),
         )
@@ -99,4 +112,6 @@ class Store:
             raise SetupError(f"Redis {version} is too old; 6.2 or Valkey is the oldest that works.")
 
     async def close(self) -> None:
+        for connection in self.connections:
+            await connection.aclose()
         await self.redis.aclose()  # and the pool with it: `from_pool` handed it over

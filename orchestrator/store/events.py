@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.store import keys
-from orchestrator.store.client import TextRedis
 from orchestrator.store.scripts import redis_errors
+from orchestrator.store.shared import SharedConnection
 
 
 @dataclass(frozen=True)
@@ -22,31 +22,27 @@ class Event:
 
 
 class EventStore:
-    def __init__(self, redis: TextRedis) -> None:
-        self._redis = redis
+    def __init__(self, shared: SharedConnection, tail: SharedConnection) -> None:
+        """`tail` is for this store alone, since reads that wait hold up a connection."""
+        self._shared = shared
+        self._tail = tail
 
     async def last_id(self) -> str:
         """Where the stream ends now."""
         with redis_errors():
-            last = await self._redis.xrevrange(keys.of_all("events"), count=1)
+            last = await self._shared.ask("XREVRANGE", keys.of_all("events"), "+", "-", "COUNT", 1)
         return str(last[0][0]) if last else "0-0"
 
     async def after(self, event_id: str, wait_seconds: float) -> list[Event]:
         """At most 1 000 events after `event_id`, waiting up to `wait_seconds` for one (below the
         connection's time-out, or the wait reads as a fault; 0 does not wait)."""
+        block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
         with redis_errors():
-            reply = await self._redis.xread(
-                {keys.of_all("events"): event_id},
-                count=1000,
-                block=int(wait_seconds * 1000) or None,
+            streams = await (self._tail if block else self._shared).ask(
+                "XREAD", "COUNT", 1000, *block, "STREAMS", keys.of_all("events"), event_id
             )
-        # RESP2 answers a list of pairs, RESP3 a map.
-        streams = list(reply.items()) if isinstance(reply, dict) else reply or []
-        return [_event_from(i, fields) for _, entries in streams for i, fields in _flat(entries)]
-
-
-def _flat(entries: Any) -> Any:
-    return entries[0] if entries and isinstance(entries[0], list) else entries
+        entries = streams[0][1] if streams else []
+        return [_event_from(i, dict(zip(f[::2], f[1::2], strict=True))) for i, f in entries]
 
 
 def _event_from(event_id: str, fields: dict[str, str]) -> Event:

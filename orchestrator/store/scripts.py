@@ -31,7 +31,7 @@ from redis.exceptions import (
 
 from orchestrator.errors import StoreBroken, Unavailable
 from orchestrator.store import keys
-from orchestrator.store.client import TextRedis
+from orchestrator.store.client import ScriptRunner
 
 # Verbs that only read, or that are harmless twice: no nonce, no reply kept.
 PLAIN = frozenset({"snapshot", "renew", "heartbeat", "pool_list", "tidy"})
@@ -123,7 +123,7 @@ class Reply:
 class Scripts:
     """The Lua verbs on one Redis connection pool."""
 
-    def __init__(self, redis: TextRedis) -> None:
+    def __init__(self, redis: ScriptRunner) -> None:
         self._redis = redis
         self._texts: dict[str, tuple[str, str]] = {}
 

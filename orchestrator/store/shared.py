@@ -1,0 +1,141 @@
+"""One connection to Redis that all requests of a process share, for commands that do not block.
+
+Redis answers in the order in which it was asked, so many requests can wait on one connection: what
+they send at the same moment travels together, and nobody waits for a connection of a pool. On the
+way it costs a third of the CPU of a pooled command (docs/decisions.md). redis-py opens the
+connection (URL, TLS, password) and parses; what is ours is who gets which answer, time-outs, and
+asking again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+# A command that got no answer is sent again this often; nonces make that harmless.
+RETRIES = 2
+PAUSE_SECONDS = 0.05
+
+
+class SharedConnection:
+    """Sends commands over one connection, opened on first use and again when it is lost."""
+
+    def __init__(self, make: Callable[[], AbstractConnection], timeout_seconds: float) -> None:
+        """`make` gives unconnected connections whose reads never time out."""
+        self._make = make
+        self._timeout = timeout_seconds
+        self._connecting = asyncio.Lock()
+        self._current: _Conversation | None = None
+
+    async def evalsha(self, sha: str, numkeys: int, *args: str) -> str:
+        return str(await self.ask("EVALSHA", sha, numkeys, *args))
+
+    async def eval(self, script: str, numkeys: int, *args: str) -> str:
+        return str(await self.ask("EVAL", script, numkeys, *args))
+
+    async def aclose(self) -> None:
+        if self._current is not None:
+            await self._current.end(RedisConnectionError("the connection was closed"))
+
+    async def ask(self, *command: str | int) -> Any:
+        """The server's answer as RESP2 has it: text, integers, lists, None.
+
+        Raises redis-py's errors, as redis-py does.
+        """
+        for retry in range(RETRIES + 1):
+            try:
+                conversation = self._current
+                if conversation is None or conversation.over:
+                    conversation = await self._open()
+                return await conversation.ask(command)
+            except (RedisConnectionError, RedisTimeoutError):
+                if retry == RETRIES:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS * 2**retry)
+        raise AssertionError("the last try returns or raises")
+
+    async def _open(self) -> "_Conversation":
+        async with self._connecting:
+            if self._current is None or self._current.over:
+                connection = self._make()
+                try:
+                    await asyncio.wait_for(
+                        connection.connect(),  # type: ignore[no-untyped-call]
+                        self._timeout,
+                    )
+                except asyncio.TimeoutError as error:
+                    await connection.disconnect(nowait=True)
+                    raise RedisTimeoutError("no answer while connecting") from error
+                self._current = _Conversation(connection, self._timeout)
+            return self._current
+
+
+class _Conversation:
+    """The questions and answers on one open connection, until it is lost."""
+
+    def __init__(self, connection: AbstractConnection, timeout_seconds: float) -> None:
+        self._connection = connection
+        self._timeout = timeout_seconds
+        self._loop = asyncio.get_running_loop()
+        # Whom the next answers are for, in the order asked, and since when they wait.
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self.over = False
+        self._listener = self._loop.create_task(self._listen())
+        self._watchdog = self._loop.create_task(self._watch())
+
+    async def ask(self, command: tuple[str | int, ...]) -> Any:
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        packed = self._connection.pack_command(*command)
+        # Nothing is awaited between the two: the order of questions is that of the line.
+        self._waiting.append((answer, self._loop.time()))
+        try:
+            await self._connection.send_packed_command(packed, check_health=False)
+        except BaseException:  # redis-py has closed the connection; who asked knows already
+            answer.cancel()
+            raise
+        return await answer
+
+    async def end(self, reason: Exception) -> None:
+        """Close, and tell everybody who still waits why."""
+        if self.over:
+            return
+        self.over = True
+        for task in (self._listener, self._watchdog):
+            if task is not asyncio.current_task():
+                task.cancel()
+        for answer, _ in self._waiting:
+            if not answer.done():
+                answer.set_exception(reason)
+        self._waiting.clear()
+        await self._connection.disconnect(nowait=True)
+
+    async def _listen(self) -> None:
+        """Give each answer to whom it belongs."""
+        while True:
+            try:
+                reply = await self._connection.read_response()
+            except ResponseError as error:  # the server's word on one command
+                reply = error
+            except (RedisError, OSError) as error:
+                await self.end(RedisConnectionError(str(error)))
+                return
+            answer, _ = self._waiting.popleft()
+            if answer.done():  # its request was given up
+                continue
+            if isinstance(reply, Exception):
+                answer.set_exception(reply)
+            else:
+                answer.set_result(reply)
+
+    async def _watch(self) -> None:
+        """One clock for all: a timer for each command would cost more than the command."""
+        while True:
+            await asyncio.sleep(self._timeout / 10)
+            if self._waiting and self._loop.time() - self._waiting[0][1] > self._timeout:
+                await self.end(RedisTimeoutError(f"no answer in {self._timeout:g} s"))
+                return
