@@ -23,15 +23,11 @@ class Reports:
         self._settings = settings
 
     async def summary(self, tag_name: str) -> schemas.SummaryAnswer:
-        snapshot = await self._store.experiments.snapshot(tag_name)
-        tag, reads = snapshot.tag, self._store.reads
-        categories = await reads.categories(tag_name)
-        keeps = await reads.keeps(tag_name, PROGRESSION_LENGTH)
-        total, idle, training = await self._store.pool.counts()
-        abandoned = await reads.abandoned(
-            tag_name,
-            tag.time_budget_seconds + self._settings.grace_seconds + ABANDONED_AFTER_SECONDS,
+        overview = await self._store.reads.overview(
+            tag_name, PROGRESSION_LENGTH, self._settings.grace_seconds + ABANDONED_AFTER_SECONDS
         )
+        snapshot, tag = overview.snapshot, overview.snapshot.tag
+        total, idle, training = overview.gpus
         best = None
         if tag.best_experiment_id is not None and tag.best_val_bpb is not None:
             best = schemas.SummaryBest(
@@ -43,9 +39,9 @@ class Reports:
             tag=tag_name,
             branch=branch_of(tag_name),
             best=best,
-            stats=_stats(snapshot, abandoned),
-            categories={name: count.total for name, count in categories.items()},
-            bpb_progression=[views.progression(keep) for keep in keeps],
+            stats=_stats(snapshot, overview.abandoned),
+            categories={name: count.total for name, count in overview.categories.items()},
+            bpb_progression=[views.progression(keep) for keep in overview.keeps],
             total_training_minutes=round(tag.training_seconds / 60, 1),
             strategy=snapshot.strategy.mode,
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),

@@ -48,10 +48,9 @@ class Search:
         raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")
 
     async def suggest(self, tag: str) -> schemas.Suggestion:
-        snapshot = await self._store.experiments.snapshot(tag)
-        categories = await self._store.reads.categories(tag)
-        keeps = await self._store.reads.keeps(tag, TREND_LENGTH)
-        trend = [keep.val_bpb for keep in keeps]
+        overview = await self._store.reads.overview(tag, TREND_LENGTH, 0)
+        snapshot, categories = overview.snapshot, overview.categories
+        trend = [keep.val_bpb for keep in overview.keeps]
         advice = advise(snapshot, categories, trend)
         return schemas.Suggestion(
             strategy=snapshot.strategy.mode,

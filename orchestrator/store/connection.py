@@ -92,7 +92,7 @@ class Store:
             experiments=ExperimentStore(scripts),
             jobs=JobStore(scripts, redis),
             pool=PoolStore(scripts, redis),
-            reads=ReadStore(redis),
+            reads=ReadStore(redis, scripts),
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis),

@@ -95,7 +95,7 @@ class ExperimentStore:
 
     async def snapshot(self, tag: str, experiment_id: str = "") -> Snapshot:
         """Read a tag, and one of its runs where an id is given, in one step."""
-        reply = await self._scripts.run("snapshot", tag, experiment_id)
+        reply = await self._scripts.run("snapshot", tag, experiment_id, "", "")
         if reply.outcome == "UNKNOWN_TAG":
             raise unknown_experiment(experiment_id) if experiment_id else unknown_tag(tag)
         if reply.outcome == "UNKNOWN_ID":

@@ -83,7 +83,7 @@ class JournalStore:
             pairs = await self._redis.zrange(
                 keys.of_tag(tag, "keeps"), "-inf", decided_us, byscore=True, withscores=True
             )
-        return [keep_from(text, int(score)) for text, score in pairs]
+        return [keep_from(text, score) for text, score in pairs]
 
     async def near_misses(self, tag: str) -> dict[str, float]:
         """The distance of every near miss."""

@@ -59,16 +59,6 @@ class PoolStore:
             raise unknown_gpu(gpu_id)
         return PoolView(seconds * 1_000_000 + micros, [records.gpu_from(gpu_id, stored)])
 
-    async def counts(self) -> tuple[int, int, int]:
-        """GPUs in all, idle, and busy, without reading any of them. One that has just fallen silent
-        counts as idle until the reaper's next pass."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for name in ("gpus", "idle", "busy"):
-            pipeline.zcard(keys.of_all(name))
-        with redis_errors():
-            total, idle, busy = await pipeline.execute()
-        return total, idle, busy
-
     async def acquire(
         self, tag: str, experiment_id: str, offline_seconds: float, grace_seconds: float
     ) -> tuple[str, int] | None:

@@ -4,12 +4,12 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain import Attempt, Experiment, Run, State, Status, Tag
+from orchestrator.domain import Attempt, Experiment, Run, Snapshot, State, Status, Tag
 from orchestrator.rules.suggest import CategoryCount
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import unknown_experiment, unknown_tag
-from orchestrator.store.scripts import redis_errors
+from orchestrator.store.scripts import Scripts, redis_errors
 
 CHUNK = 500
 
@@ -52,9 +52,23 @@ class Keep:
     decided_us: int
 
 
+@dataclass(frozen=True)
+class Overview:
+    """What suggest and summary tell of a tag. `keeps` are the newest, in order of decision;
+    `gpus` counts all, idle and busy ones, where one that has just fallen silent counts as idle
+    until the reaper's next pass; `abandoned` counts hand-runs that were never reported."""
+
+    snapshot: Snapshot
+    keeps: list[Keep]
+    categories: dict[str, CategoryCount]
+    gpus: tuple[int, int, int]
+    abandoned: int
+
+
 class ReadStore:
-    def __init__(self, redis: TextRedis) -> None:
+    def __init__(self, redis: TextRedis, scripts: Scripts) -> None:
         self._redis = redis
+        self._scripts = scripts
 
     async def tag(self, tag: str) -> Tag:
         with redis_errors():
@@ -168,44 +182,47 @@ class ReadStore:
         entries = [e async for e in self._in_chunks(tag, [member for member, _ in pairs])]
         return list(zip(entries, (score for _, score in pairs), strict=True)), total
 
-    async def keeps(self, tag: str, limit: int) -> list[Keep]:
-        """The newest `limit` keeps in order of decision."""
-        with redis_errors():
-            pairs = await self._redis.zrange(
-                keys.of_tag(tag, "keeps"), 0, limit - 1, desc=True, withscores=True
-            )
-        return [keep_from(text, int(score)) for text, score in reversed(pairs)]
-
-    async def categories(self, tag: str) -> dict[str, CategoryCount]:
-        """Counters of each category that has experiments."""
-        with redis_errors():
-            stored = await self._redis.hgetall(keys.of_tag(tag, "cats"))
-        names = [field[2:] for field, n in stored.items() if field.startswith("n:") and int(n)]
-        return {
-            name: CategoryCount(
-                total=int(stored[f"n:{name}"]),
-                kept=int(stored.get(f"kept:{name}", 0)),
-                near=int(stored.get(f"near:{name}", 0)),
-            )
-            for name in names
-        }
-
-    async def abandoned(self, tag: str, older_than_seconds: float) -> int:
-        """Hand-runs that have not reported for longer than they can have trained."""
-        with redis_errors():
-            seconds, _ = await self._redis.time()
-            before = int((seconds - older_than_seconds) * 1e6)
-            return int(await self._redis.zcount(keys.of_tag(tag, "hand"), "-inf", before))
+    async def overview(self, tag: str, keeps: int, abandoned_after_seconds: float) -> Overview:
+        """A tag with its newest `keeps`, read in one step. A hand-run counts as abandoned when its
+        budget and this much more have passed."""
+        reply = await self._scripts.run(
+            "snapshot", tag, "", keeps, int(abandoned_after_seconds * 1e6)
+        )
+        if reply.outcome == "UNKNOWN_TAG":
+            raise unknown_tag(tag)
+        newest = reply["keeps"] or []  # an empty Lua table encodes as {}
+        total, idle, busy = reply["pool"]
+        return Overview(
+            snapshot=records.snapshot_from(reply.fields, ""),
+            keeps=[keep_from(*pair) for pair in zip(newest[::2], newest[1::2], strict=True)],
+            categories=_categories_from(reply["cats"] or []),
+            gpus=(total, idle, busy),
+            abandoned=reply["abandoned"],
+        )
 
 
-def keep_from(text: str, decided_us: int) -> Keep:
+def _categories_from(flat: Sequence[str]) -> dict[str, CategoryCount]:
+    """Counters of each category that has experiments."""
+    stored = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
+    return {
+        field[2:]: CategoryCount(
+            total=total,
+            kept=stored.get(f"kept:{field[2:]}", 0),
+            near=stored.get(f"near:{field[2:]}", 0),
+        )
+        for field, total in stored.items()
+        if field.startswith("n:") and total
+    }
+
+
+def keep_from(text: str, decided_us: float | str) -> Keep:
     value = json.loads(text)
     return Keep(
         experiment_id=value["id"],
         val_bpb=value["val_bpb"],
         description=value["description"],
         category=value["category"],
-        decided_us=decided_us,
+        decided_us=int(decided_us),
     )
 
 

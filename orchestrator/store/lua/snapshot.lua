@@ -1,6 +1,8 @@
--- Reads in one step what a decision rests on.
--- ARGV: '', '', tag, id ('' for the tag alone).
--- Outcomes: OK {tag, strategy, counts, near, recent, run, exp}, UNKNOWN_TAG, UNKNOWN_ID.
+-- Reads in one step what a decision rests on, or what suggest and summary tell of a tag.
+-- ARGV: '', '', tag, id ('' for the tag alone), how many keeps to tell of ('' for a decision, which
+--       asks for none of the last four), µs beyond its budget after which a hand-run is given up.
+-- Outcomes: OK {tag, strategy, counts, near, recent, run, exp, keeps: [json, time, ..],
+--           cats: [field, n, ..], pool: [all, idle, busy], abandoned}, UNKNOWN_TAG, UNKNOWN_ID.
 local t, id = T(ARGV[3]), ARGV[4]
 local tag = hash_of(t.tag)
 if not tag.created then return reply('UNKNOWN_TAG') end
@@ -17,5 +19,14 @@ end
 if id ~= '' then
   out.run, out.exp = hash_of(t.run .. id), hash_of(t.exp .. id)
   if not out.run.state then return reply('UNKNOWN_ID') end
+end
+if ARGV[5] ~= '' then
+  out.keeps = redis.call('ZRANGE', t.keeps, -tonumber(ARGV[5]), -1, 'WITHSCORES')
+  out.cats = redis.call('HGETALL', t.cats)
+  out.pool = {
+    redis.call('ZCARD', G.gpus), redis.call('ZCARD', G.idle), redis.call('ZCARD', G.busy),
+  }
+  local before = now_us() - tag.budget * 1000000 - ARGV[6]
+  out.abandoned = redis.call('ZCOUNT', t.hand, '-inf', us(before))
 end
 return reply('OK', out)
