@@ -50,7 +50,7 @@ def redis_server(binary: str, folder: Path) -> Iterator[str]:
         [
             binary, "--port", "0", "--unixsocket", str(path), "--dir", str(folder),
             "--save", "", "--appendonly", "yes", "--appendfsync", "always",
-            "--maxmemory-policy", "noeviction",
+            "--maxmemory-policy", "noeviction", "--hash-max-ziplist-value", "4096",
         ],
         stdout=subprocess.DEVNULL,
     )  # fmt: skip

@@ -69,7 +69,7 @@ def redis_server(folder: Path, appendonly: bool = True) -> Iterator[RedisProcess
     command = [
         server_binary(), "--port", "0", "--unixsocket", str(path), "--dir", str(folder),
         "--save", "", "--appendonly", "yes" if appendonly else "no", "--appendfsync", "always",
-        "--maxmemory-policy", "noeviction",
+        "--maxmemory-policy", "noeviction", "--hash-max-ziplist-value", "4096",
     ]  # fmt: skip
     with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as process:
         server = RedisProcess(process.pid, url=f"unix://{path}?db=0")

@@ -1,9 +1,13 @@
-"""Times blocks of prepared requests: the median latency, and the server's CPU a request."""
+"""Times prepared requests to several servers in turn: median latency, and CPU a request.
+
+The servers are asked one after the other, request by request, so that whatever else the machine
+does strikes all of them alike. Each has a CPU clock of its own.
+"""
 
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.harness.servers import Process
 from bench.harness.wire import Connection
@@ -16,9 +20,9 @@ SETTLE_SECONDS = 0.003
 class Block:
     """Latencies of requests, and the CPU that the server spent on all of them."""
 
-    seconds: list[float]
-    cpu_seconds: float
-    answers: list[bytes]
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    answers: list[bytes] = field(default_factory=list)
 
     @property
     def p50_ms(self) -> float:
@@ -35,20 +39,27 @@ class Block:
         return self
 
 
-def empty() -> Block:
-    return Block([], 0.0, [])
+@dataclass(frozen=True)
+class Lane:
+    """A server, a connection to it, and what to send."""
+
+    server: Process
+    connection: Connection
+    requests: Sequence[bytes]
 
 
-def timed(server: Process, connection: Connection, requests: Sequence[bytes]) -> Block:
-    """Send the requests one after the other."""
-    block, clock, send = empty(), time.perf_counter, connection.send
+def timed(*lanes: Lane) -> list[Block]:
+    """Send the lanes' requests in turn; a block for each lane. All lanes are equally long."""
+    clock = time.perf_counter
+    blocks = [Block() for _ in lanes]
+    before = [lane.server.cpu_seconds() for lane in lanes]
+    for requests in zip(*(lane.requests for lane in lanes), strict=True):
+        for lane, block, request in zip(lanes, blocks, requests, strict=True):
+            start = clock()
+            answer = lane.connection.send(request)
+            block.seconds.append(clock() - start)
+            block.answers.append(answer)
     time.sleep(SETTLE_SECONDS)
-    before = server.cpu_seconds()
-    for request in requests:
-        start = clock()
-        answer = send(request)
-        block.seconds.append(clock() - start)
-        block.answers.append(answer)
-    time.sleep(SETTLE_SECONDS)
-    block.cpu_seconds = server.cpu_seconds() - before
-    return block
+    for lane, block, cpu in zip(lanes, blocks, before, strict=True):
+        block.cpu_seconds = lane.server.cpu_seconds() - cpu
+    return blocks

@@ -1,6 +1,6 @@
 """Writes against the yardstick: register, acquire, heartbeat, complete with its decision.
 
-All servers share one Redis (AOF, fsync always) and take turns within each repetition.
+All servers share one Redis (AOF, fsync always) and take turns request by request.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from bench.harness.figures import Measurements, Row
 from bench.harness.servers import Process, RedisProcess, application, orchestrator, redis_server
 from bench.harness.wire import Connection
 from bench.orchestrator.texts import IDEA, METRICS
-from bench.orchestrator.timing import Block, empty, timed
+from bench.orchestrator.timing import Block, Lane, timed
 
 TAG = "writes"
 POOLS = (8, 1000)
@@ -47,54 +47,56 @@ class _Writes:
         self._pool = POOLS[0]
 
     def repetition(self, measured: Measurements, requests: int) -> None:
-        """Each kind of write once, the yardstick between them."""
-        blocks = {"yardstick": empty()}
-        share = requests // 4
-        blocks["yardstick"] += self._yardstick_block(share)
-        blocks["heartbeat"] = self._heartbeats(requests)
-        blocks["yardstick"] += self._yardstick_block(share)
-        blocks["register"], ids = self._registers(requests)
-        blocks["yardstick"] += self._yardstick_block(share)
+        """Each kind of write once, in turn with the yardstick."""
+        self._record(measured, "heartbeat", self._heartbeats(requests))
+        register = self._registers(requests)
+        self._record(measured, "register", register)
+        ids = [json.loads(answer)["experiment_id"] for answer in register[0].answers]
         for size in POOLS:
             self._resize_pool(size)
-            blocks[f"acquire at {size}"] = self._acquires(ids[: requests // 2])
-        blocks["yardstick"] += self._yardstick_block(share)
-        blocks["complete"] = self._completes(ids)
-        for name, block in blocks.items():
-            measured.add(f"{name}: p50", block.p50_ms, "ms")
-            measured.add(f"{name}: CPU", block.cpu_us, "us")
+            self._record(measured, f"acquire at {size}", self._acquires(ids[: requests // 2]))
+        self._record(measured, "complete", self._completes(ids))
 
-    def _yardstick_block(self, count: int) -> Block:
+    @staticmethod
+    def _record(measured: Measurements, name: str, blocks: list[Block]) -> None:
+        for who, block in zip((name, f"{name}'s yardstick"), blocks, strict=True):
+            measured.add(f"{who}: p50", block.p50_ms, "ms")
+            measured.add(f"{who}: CPU", block.cpu_us, "us")
+
+    def _in_turn(self, requests: list[bytes]) -> list[Block]:
+        """Ours, and the yardstick's write after each of ours."""
         make = self._to_yardstick.prepare
-        numbers = itertools.islice(self._numbers, count)
-        requests = [make("POST", "/item", {"item_id": f"item-{n}", "value": 1.5}) for n in numbers]
-        return timed(self._yardstick, self._to_yardstick, requests)
+        numbers = itertools.islice(self._numbers, len(requests))
+        items = [make("POST", "/item", {"item_id": f"item-{n}", "value": 1.5}) for n in numbers]
+        return timed(
+            Lane(self._ours, self._to_ours, requests),
+            Lane(self._yardstick, self._to_yardstick, items),
+        )
 
-    def _heartbeats(self, count: int) -> Block:
+    def _heartbeats(self, count: int) -> list[Block]:
         body = {"gpu_id": "gpu-0", "health": {"temperature_c": 61, "memory_used_mb": 70_000}}
-        request = self._to_ours.prepare("POST", "/api/pool/heartbeat", body)
-        return timed(self._ours, self._to_ours, [request] * count)
+        return self._in_turn([self._to_ours.prepare("POST", "/api/pool/heartbeat", body)] * count)
 
-    def _registers(self, count: int) -> tuple[Block, list[str]]:
-        request = self._to_ours.prepare("POST", "/api/experiment/register", {"tag": TAG} | IDEA)
-        block = timed(self._ours, self._to_ours, [request] * count)
-        return block, [json.loads(answer)["experiment_id"] for answer in block.answers]
+    def _registers(self, count: int) -> list[Block]:
+        body = {"tag": TAG} | IDEA
+        path = "/api/experiment/register"
+        return self._in_turn([self._to_ours.prepare("POST", path, body)] * count)
 
-    def _acquires(self, ids: list[str]) -> Block:
-        """In blocks of half a small pool, so that an idle GPU is always there; releases untimed."""
-        block, size = empty(), POOLS[0] // 2
-        make = self._to_ours.prepare
+    def _acquires(self, ids: list[str]) -> list[Block]:
+        """In blocks of a small pool, so that an idle GPU is always there; releases untimed."""
+        blocks, size = [Block(), Block()], POOLS[0]
         for start in range(0, len(ids), size):
             bodies = [{"experiment_id": i} for i in ids[start : start + size]]
-            requests = [make("POST", "/api/pool/acquire", body) for body in bodies]
-            block += timed(self._ours, self._to_ours, requests)
-            for answer in block.answers[-len(bodies) :]:
-                found = json.loads(answer)
-                assert found["acquired"], found
-                self._to_ours.post("/api/pool/release", gpu_id=found["gpu_id"])
-        return block
+            path = "/api/pool/acquire"
+            found = self._in_turn([self._to_ours.prepare("POST", path, body) for body in bodies])
+            for total, block in zip(blocks, found, strict=True):
+                total += block
+            for answer in map(json.loads, found[0].answers):
+                assert answer["acquired"], answer
+                self._to_ours.post("/api/pool/release", gpu_id=answer["gpu_id"])
+        return blocks
 
-    def _completes(self, ids: list[str]) -> Block:
+    def _completes(self, ids: list[str]) -> list[Block]:
         """Mostly discards, now and then a keep and a near miss, as a search has them."""
         requests = []
         for experiment_id in ids:
@@ -103,7 +105,7 @@ class _Writes:
             val_bpb = self._best if kept else self._best + self._random.random() * 0.05
             body = {"experiment_id": experiment_id, "val_bpb": val_bpb} | METRICS
             requests.append(self._to_ours.prepare("POST", "/api/experiment/complete", body))
-        return timed(self._ours, self._to_ours, requests)
+        return self._in_turn(requests)
 
     def _fill_pool(self, start: int, stop: int) -> None:
         for index in range(start, stop):
@@ -124,12 +126,12 @@ def _rows(measured: Measurements) -> list[Row]:
     bars = {"register": 1.3, "acquire at 8": 1.3, "heartbeat": 1.3, "complete": 2.0}
     for name, bar in bars.items():
         for quantity in ("p50", "CPU"):
-            ours, yardstick = f"{name}: {quantity}", f"yardstick: {quantity}"
+            ours, yardstick = f"{name}: {quantity}", f"{name}'s yardstick: {quantity}"
             detail = f"{measured.series[ours].text()} ÷ {measured.series[yardstick].text()}"
             ratio = measured.ratio(ours, yardstick)
-            rows.append(Row(f"{name} ÷ yardstick, {quantity}", ratio, bar, "×", detail=detail))
+            rows.append(Row(f"{name} ÷ yardstick, {quantity}", ratio, bar, "x", detail=detail))
     small, large = (f"acquire at {size}: p50" for size in POOLS)
     detail = f"{measured.series[large].text()} ÷ {measured.series[small].text()}"
     ratio = measured.ratio(large, small)
-    rows.append(Row("acquire at 1 000 GPUs ÷ at 8, p50", ratio, 1.2, "×", detail=detail))
+    rows.append(Row("acquire at 1 000 GPUs ÷ at 8, p50", ratio, 1.2, "x", detail=detail))
     return rows

@@ -1,0 +1,145 @@
+"""Fills a Redis with finished experiments: one of each kind through the API, the rest as copies.
+
+Copying (copy.lua) writes what the product wrote, record by record and index by index, some ten
+times faster than deciding each. `check` holds a copy against its template.
+"""
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from bench.harness.servers import RedisProcess
+from bench.harness.wire import Connection
+from bench.orchestrator.texts import ENVIRONMENT, IDEA, METRICS
+from orchestrator.store import keys
+
+TAGS = 10
+# As many characters as the copies' tags have, so that copies are as large as their templates.
+TEMPLATE_TAG = "load-x"
+GPU = "load-gpu"
+# A copy's fields that differ from its template's.
+_OWN = {"created", "source", "finished", "verdict"}
+_BATCH = 5000
+# In 100 experiments of a tag: kinds in the share that a long search shows.
+SHARES = {"discard": 70, "near": 20, "keep": 3, "crash": 7}
+# The first tag holds a few keeps at any size, so that its answers stay of one size.
+STEADY_KEEPS = 3
+
+
+def tag_name(number: int) -> str:
+    return f"load-{number}"
+
+
+class Loader:
+    def __init__(self, server: RedisProcess, port: int) -> None:
+        self._redis = server.client()
+        self._api = Connection(port)
+        script = keys.lua_names() + (Path(__file__).parent / "copy.lua").read_text("utf-8")
+        self._copy: Any = self._redis.register_script(script)
+        self._templates = self._make_templates()
+
+    def load(self, total: int) -> float:
+        """Fill ten tags with `total` experiments; answers the bytes that each took."""
+        for number in range(TAGS):
+            self._api.post("/api/experiment/setup", tag=tag_name(number))
+        before = self._used()
+        per_tag = total // TAGS
+        for number in range(TAGS):
+            self._load_tag(tag_name(number), self._plan(per_tag, steady=number == 0))
+        return (self._used() - before) / (per_tag * TAGS)
+
+    @staticmethod
+    def _plan(count: int, *, steady: bool) -> dict[str, int]:
+        plan = {kind: max(1, count * share // 100) for kind, share in SHARES.items()}
+        plan["keep"] = STEADY_KEEPS if steady or plan["keep"] < STEADY_KEEPS else plan["keep"]
+        plan["discard"] = count - sum(plan.values()) + plan["discard"]
+        return plan
+
+    def _load_tag(self, tag: str, plan: dict[str, int]) -> None:
+        total = sum(plan.values())
+        created = int(time.time() * 1e6) - 1_000_000 - total * 10
+        last = ""
+        for offset, (kind, count) in enumerate(plan.items()):
+            # So that the kinds stand mixed in time; a multiple of their number, so that no two meet.
+            step = total * 10 // count // len(plan) * len(plan)
+            for start in range(0, count, _BATCH):
+                first = created + start * step + offset
+                args = [self._templates[kind], tag, min(_BATCH, count - start), first, step]
+                last = self._copy(args=args)
+            if kind == "keep":
+                self._set_best(tag, last)
+        self.check(self._templates["crash"], last)
+
+    def _set_best(self, tag: str, experiment_id: str) -> None:
+        """What the decision that made it the best would have written."""
+        template = self._redis.hgetall(keys.of_tag(TEMPLATE_TAG, "tag"))
+        fields = {n: template[n] for n in ("best_val_bpb", "best_commit", "best_at", "profile")}
+        self._redis.hset(keys.of_tag(tag, "tag"), mapping=fields | {"best_id": experiment_id})
+
+    def check(self, template: str, copy: str) -> None:
+        """A copy must be what the API made, but for its own fields; AssertionError if not."""
+        tag = str(keys.tag_of(copy))
+        for name in ("exp:", "run:"):
+            made = self._redis.hgetall(keys.of_tag(TEMPLATE_TAG, name, template))
+            copied = self._redis.hgetall(keys.of_tag(tag, name, copy))
+            assert made.keys() == copied.keys()
+            for field in made.keys() - _OWN:
+                assert made[field] == copied[field], field
+            for field in made.keys() & _OWN:
+                assert len(made[field]) == len(copied[field]), field
+        name = keys.of_tag(tag, "attempts:", copy)
+        made = self._redis.lrange(keys.of_tag(TEMPLATE_TAG, "attempts:", template), 0, -1)
+        assert made == self._redis.lrange(name, 0, -1)
+        shown, model = (self._api.get(f"/api/experiment/{i}") for i in (copy, template))
+        assert shown.keys() == model.keys()
+        assert shown["verdict"] == model["verdict"] | {"experiment_id": copy}
+
+    def record_bytes(self, copies: int) -> list[int]:
+        """What the keys of single experiments take (MEMORY USAGE), of the newest of each tag."""
+        sizes = []
+        for number in range(TAGS):
+            tag = tag_name(number)
+            for i in self._redis.zrange(keys.of_tag(tag, "all"), -copies, -1):
+                names = [keys.of_tag(tag, name, i) for name in ("exp:", "run:", "attempts:")]
+                sizes.append(sum(self._redis.memory_usage(name, samples=0) or 0 for name in names))
+        return sizes
+
+    def _used(self) -> int:
+        return int(self._redis.info("memory")["used_memory"])
+
+    # -- templates, through the API
+
+    def _make_templates(self) -> dict[str, str]:
+        self._api.post("/api/experiment/setup", tag=TEMPLATE_TAG)
+        self._api.post(
+            "/api/pool/register", gpu_id=GPU, gpu_index=0, gpu_name="Test GPU", vram_mb=80_000,
+            profile=ENVIRONMENT["profile"],
+        )  # fmt: skip
+        made = {}
+        for kind, val_bpb in (("keep", 0.9831), ("near", 0.9842), ("discard", 0.9913)):
+            made[kind] = self._finished(outcome="completed", metrics={"val_bpb": val_bpb} | METRICS)
+        error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB."
+        made["crash"] = self._finished(outcome="crash", error=error)
+        return made
+
+    def _finished(self, **report: Any) -> str:
+        source = f"# {secrets.token_hex(8)}\nprint('---')\n"
+        idea = {k: v for k, v in IDEA.items() if k != "commit_sha"}
+        self._api.post("/api/experiment/submit", tag=TEMPLATE_TAG, train_py=source, **idea)
+        claim = {"gpu_id": GPU, "claim_id": secrets.token_hex(8)}
+        job = self._api.post("/api/job/claim", **claim)["job"]
+        lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+        self._api.post("/api/job/finish", environment=ENVIRONMENT, **lease, **report)
+        return str(job["experiment_id"])
+
+
+def settled(client: redis.Redis) -> None:
+    """Wait until no rewrite of the append-only file is running or due."""
+    while True:
+        state = client.info("persistence")
+        if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
+            return
+        time.sleep(0.2)
