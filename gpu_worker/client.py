@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.05
 MINIMUM_TIMEOUT_SECONDS = 2.0
-# Below the five seconds after which servers commonly close an idle connection: a request sent into
-# one that is being closed would be lost at every heartbeat.
-KEEPALIVE_SECONDS = 2.0
+# Below what `autoresearch serve` grants an idle connection: a request sent into one that is being
+# closed would be lost. Above the heartbeat, or each one would open a connection of its own.
+KEEPALIVE_SECONDS = 30.0
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 T = TypeVar("T")

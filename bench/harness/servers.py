@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import redis
 
@@ -43,7 +43,8 @@ class Process:
 class RedisProcess(Process):
     url: str = ""
 
-    def client(self) -> redis.Redis:
+    def client(self) -> Any:
+        """A client; untyped, since redis-py types every answer as a union over text and bytes."""
         return redis.Redis.from_url(self.url, decode_responses=True)
 
 
@@ -135,7 +136,7 @@ def _await_line(process: subprocess.Popen[bytes], stdout: IO[bytes], log: Path) 
     """A server says one line of JSON once it listens."""
     line = stdout.readline()
     if not line:
-        raise SystemExit(f"a server did not start ({process.args}):\n{log.read_text('utf-8')}")
+        raise SystemExit(f"a server did not start ({process.args!r}):\n{log.read_text('utf-8')}")
     json.loads(line)
 
 

@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from bench.harness.servers import RedisProcess
 from bench.harness.wire import Connection
 from bench.orchestrator.texts import ENVIRONMENT, IDEA, METRICS
@@ -63,7 +61,7 @@ class Loader:
         created = int(time.time() * 1e6) - 1_000_000 - total * 10
         last = ""
         for offset, (kind, count) in enumerate(plan.items()):
-            # So that the kinds stand mixed in time; a multiple of their number, so that no two meet.
+            # Kinds stand mixed in time; a multiple of their number, so that no two meet.
             step = total * 10 // count // len(plan) * len(plan)
             for start in range(0, count, _BATCH):
                 first = created + start * step + offset
@@ -136,7 +134,7 @@ class Loader:
         return str(job["experiment_id"])
 
 
-def settled(client: redis.Redis) -> None:
+def settled(client: Any) -> None:
     """Wait until no rewrite of the append-only file is running or due."""
     while True:
         state = client.info("persistence")

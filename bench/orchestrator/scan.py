@@ -11,9 +11,7 @@ from bench.orchestrator.timing import Lane, timed
 PATHS = {"suggest": "/api/search/suggest", "summary": "/api/report/summary"}
 
 
-def run(
-    folder: Path, size: int, repetitions: int, requests: int
-) -> tuple[Measurements, list[Row]]:
+def run(folder: Path, size: int, repetitions: int, requests: int) -> tuple[Measurements, list[Row]]:
     measured = Measurements()
     with (
         redis_server(folder / "redis") as server,

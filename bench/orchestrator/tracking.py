@@ -148,8 +148,11 @@ def _mlflow(folder: Path, command: str) -> Iterator[int]:
         "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination", str(folder / "artifacts"),
     ]  # fmt: skip
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")
+    # Its own job runners would take CPU from its tracking server.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("VIRTUAL_ENV", "PYTHONPATH")
     }
     with (folder / "server.log").open("wb") as log:
         # In a session of its own: it starts workers, and all of them must end.

@@ -44,7 +44,7 @@ class Jobs:
         deadline = anyio.current_time() + wait_seconds
         with self._notices.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
-                waiter.woken.clear()  # before the look, so that no job between the two is missed
+                job = waiter.look()  # before it does, so that no job between the two is missed
                 found = await self._store.jobs.claim(request.gpu_id, request.claim_id)
                 if isinstance(found, Claimed):
                     return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
@@ -52,13 +52,17 @@ class Jobs:
                 if remaining <= 0 or self._notices.closed:
                     break
                 waiter.learn(found.profile)
+                if found.busy and job is not None:
+                    self._notices.pass_on(job, waiter)
                 with anyio.move_on_after(min(remaining, LOOK_SECONDS)):
                     await waiter.woken.wait()
         return schemas.ClaimAnswer(job=None)
 
     async def _job(self, gpu_id: str, claimed: Claimed) -> schemas.Job:
         try:
-            train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
+            train_py = self._files.recent_source(claimed.source_sha256)
+            if train_py is None:
+                train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
         except AutoresearchError as error:
             # Not the run's fault, nor the worker's: the lease ends and the loss is counted.
             await self._judge.lose(claimed.experiment_id, claimed.epoch, "lost", why=error.message)

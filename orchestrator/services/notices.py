@@ -1,7 +1,8 @@
 """Wakes whoever waits: one reader of the event stream a process, many waiters.
 
-Nothing depends on a wake-up: waiters look for themselves from time to time, so a lost notice costs
-seconds and never a job.
+A wake-up reaches whoever it is for: what the reader may have missed wakes everybody, and a claim
+that was woken and cannot use it passes it on. Nothing depends on that all the same: waiters look
+for themselves from time to time.
 """
 
 import asyncio
@@ -17,8 +18,9 @@ from orchestrator.store.events import Event, EventStore
 
 logger = logging.getLogger(__name__)
 
-# How long a waiter trusts in being woken before it looks for itself.
-LOOK_SECONDS = 5.0
+# How long a waiter trusts in being woken before it looks for itself. Each look is a script: of five
+# thousand waiters that look every five seconds a thousand a second.
+LOOK_SECONDS = 30.0
 # What happens within this time after a notice is read in one go. One that comes after some quiet is
 # passed on at once; in a burst, reading each by itself cost as much as the request that caused it.
 REST_SECONDS = 0.005
@@ -31,8 +33,15 @@ class JobWaiter:
 
     gpu_id: str
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    job: Event | None = None  # what it was woken for, until it has looked
     _asked: bool = False
     _profile: str | None = None
+
+    def look(self) -> Event | None:
+        """It looks now, so the next job wakes it again; answers what it was woken for."""
+        job, self.job = self.job, None
+        self.woken.clear()
+        return job
 
     def learn(self, profile: str | None) -> None:
         self._asked, self._profile = True, profile
@@ -49,7 +58,7 @@ class Notices:
         self._events = events
         self._poll_seconds = poll_seconds
         self._deciding: dict[str, list[asyncio.Event]] = {}
-        self._jobs: list[JobWaiter] = []
+        self._jobs: dict[JobWaiter, None] = {}  # a line: those who have waited longest first
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
         self.closed = False
 
@@ -69,17 +78,21 @@ class Notices:
             except AutoresearchError as error:
                 logger.warning("Event stream: %s", error)
                 await anyio.sleep(0.5)
+                self._wake_all()  # whatever happened meanwhile: all look for themselves
 
     def close(self) -> None:
         """The service is going away: end every long poll and stream now, as if its time were up."""
         self.closed = True
+        self._wake_all()
+        for queue in self._subscribers:
+            queue.put_nowait(None)
+
+    def _wake_all(self) -> None:
         for waiters in self._deciding.values():
             for waiter in waiters:
                 waiter.set()
         for job_waiter in self._jobs:
             job_waiter.woken.set()
-        for queue in self._subscribers:
-            queue.put_nowait(None)
 
     def _dispatch(self, event: Event) -> None:
         if event.kind == "decided":
@@ -94,12 +107,19 @@ class Notices:
                 self._subscribers.discard(queue)
                 queue.put_nowait(None)
 
-    def _wake_one(self, event: Event) -> None:
+    def _wake_one(self, job: Event) -> None:
         """One job wakes one waiter, the one that has waited longest."""
         for waiter in self._jobs:
-            if not waiter.woken.is_set() and waiter.may_take(event):
+            if not waiter.woken.is_set() and waiter.may_take(job):
+                waiter.job = job
                 waiter.woken.set()
                 return
+
+    def pass_on(self, job: Event, waiter: JobWaiter) -> None:
+        """`waiter` cannot take the job that it was woken for: it leaves the line, and the next is
+        woken. It still looks for itself."""
+        self._jobs.pop(waiter, None)
+        self._wake_one(job)
 
     @contextmanager
     def deciding(self, experiment_id: str) -> Iterator[asyncio.Event]:
@@ -118,11 +138,13 @@ class Notices:
     def waiting_for_jobs(self, gpu_id: str) -> Iterator[JobWaiter]:
         """Stand in the line of those whom a new job wakes."""
         waiter = JobWaiter(gpu_id)
-        self._jobs.append(waiter)
+        self._jobs[waiter] = None
         try:
             yield waiter
         finally:
-            self._jobs.remove(waiter)
+            self._jobs.pop(waiter, None)
+            if waiter.job is not None:  # its caller is gone before it has looked
+                self._wake_one(waiter.job)
 
     @contextmanager
     def subscription(self) -> Iterator["asyncio.Queue[Event | None]"]:

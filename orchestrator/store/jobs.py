@@ -34,9 +34,11 @@ class Claimed:
 
 @dataclass(frozen=True)
 class NothingToClaim:
-    """No job for this GPU now; `profile` says for which jobs to wake its waiter."""
+    """No job for this GPU now; `profile` says for which jobs to wake its waiter, `busy` that it may
+    have none at all: it has one, or is held, draining, or not fit."""
 
     profile: str | None = None
+    busy: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class JobStore:
         if reply.outcome == "UNKNOWN_GPU":
             raise unknown_gpu(gpu_id)
         if reply.outcome != "OK":
-            return NothingToClaim(reply.fields.get("profile"))
+            return NothingToClaim(reply.fields.get("profile"), reply.outcome == "BUSY")
         return Claimed(
             experiment_id=reply["id"],
             tag=reply["tag"],

@@ -1,0 +1,307 @@
+"""How many GPUs one orchestrator process serves: a fleet of virtual workers over HTTP.
+
+Each virtual GPU keeps two connections, as a worker does: one for its heartbeat every five seconds
+and the renewals of its lease, one that claims by long poll and reports. Four in five train (runs of
+300 s, which end at random moments), the rest wait in a claim; a new job comes for each that ends.
+All of the fleet is one client process on the same machine, so its own delays count against us.
+
+    uv run python -m bench.fleet --gpus 5000
+    uv run python -m bench.fleet                 # 2 500, 5 000, 7 500, 10 000, while p99 < 250 ms
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.harness.channel import Channel
+from bench.harness.figures import percentile
+from bench.harness.servers import Process, RedisProcess, orchestrator, redis_server
+
+TAG = "fleet"
+HEARTBEAT_SECONDS = 5.0
+RUN_SECONDS = 300.0
+TRAINING_SHARE = 0.8
+CLAIM_WAIT_SECONDS = 25
+STEPS = (2500, 5000, 7500, 10_000)
+BAR_MS = 250.0
+AT_ONCE = 32  # registrations and first submissions under way
+HEALTH = {"temperature_c": 61, "memory_used_mb": 70_000, "utilization_percent": 99}
+
+
+@dataclass
+class Latencies:
+    """Milliseconds by kind of request, of those sent while `recording`."""
+
+    recording: bool = False
+    by_kind: dict[str, list[float]] = field(default_factory=dict)
+
+    async def of(self, kind: str, call: Coroutine[Any, Any, Any]) -> Any:
+        start = time.perf_counter()
+        answer = await call
+        if self.recording:
+            self.by_kind.setdefault(kind, []).append((time.perf_counter() - start) * 1e3)
+        return answer
+
+
+class Gpu:
+    """One virtual worker."""
+
+    def __init__(self, number: int, port: int, latencies: Latencies) -> None:
+        self._id = f"gpu-{number:05d}"
+        self._beats = Channel(port)
+        self._work = Channel(port)
+        self._latencies = latencies
+        self._job: dict[str, Any] | None = None
+
+    async def register(self) -> None:
+        await self._work.post(
+            "/api/pool/register", gpu_id=self._id, gpu_index=0, gpu_name="Test GPU", vram_mb=80_000
+        )
+
+    async def beat(self) -> None:
+        """Heartbeats, and a renewal beside each while a run is on."""
+        await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)  # noqa: S311
+        while True:
+            start = time.perf_counter()
+            beat = self._beats.post("/api/pool/heartbeat", gpu_id=self._id, health=HEALTH)
+            await self._latencies.of("heartbeat", beat)
+            if self._job is not None:
+                renewal = self._beats.post("/api/job/renew", **self._job)
+                await self._latencies.of("renew", renewal)
+            await asyncio.sleep(max(0.0, HEARTBEAT_SECONDS - (time.perf_counter() - start)))
+
+    async def work(self, submissions: "asyncio.Queue[None]") -> None:
+        """Claim, train, report, for ever; each run that ends is followed by a new submission."""
+        remaining = random.random() * RUN_SECONDS  # noqa: S311 - the fleet is met in full swing
+        for claim in range(1_000_000):
+            answer = await self._work.post(
+                f"/api/job/claim?wait={CLAIM_WAIT_SECONDS}",
+                gpu_id=self._id,
+                claim_id=f"{self._id}-{claim}",
+            )
+            if answer["job"] is None:
+                continue
+            lease = {name: answer["job"][name] for name in ("experiment_id", "gpu_id", "epoch")}
+            self._job = lease
+            await asyncio.sleep(remaining)
+            remaining, self._job = RUN_SECONDS, None
+            metrics = {"val_bpb": 0.99 + random.random() / 10}  # noqa: S311
+            report = self._work.post(
+                "/api/job/finish", outcome="completed", metrics=metrics, **lease
+            )
+            await self._latencies.of("finish", report)
+            submissions.put_nowait(None)
+
+
+class Fleet:
+    def __init__(self, gpus: int, port: int) -> None:
+        self.latencies = Latencies()
+        self._gpus = [Gpu(number, port, self.latencies) for number in range(gpus)]
+        self._agent = Channel(port)
+        self._submissions: asyncio.Queue[None] = asyncio.Queue()
+        self._seed = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Register everybody, queue the first jobs, let all beat and work."""
+        await self._agent.post("/api/experiment/setup", tag=TAG)
+        await _at_once(gpu.register() for gpu in self._gpus)
+        for _ in range(int(len(self._gpus) * TRAINING_SHARE)):
+            await self._submit()
+        for gpu in self._gpus:
+            self._spawn(gpu.beat())
+            self._spawn(gpu.work(self._submissions))
+        self._spawn(self._submit_on_demand())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.ensure_future(work))
+
+    def check(self) -> None:
+        """Raise what made a virtual worker stop, if any did."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def _submit_on_demand(self) -> None:
+        while True:
+            await self._submissions.get()
+            await self.latencies.of("submit", self._submit())
+
+    async def _submit(self) -> None:
+        """One source under many seeds: what is measured is the queue, not the compiler."""
+        self._seed += 1
+        await self._agent.post(
+            "/api/experiment/submit",
+            tag=TAG,
+            hypothesis="fleet",
+            train_py="x = 1\n",
+            seed=self._seed,
+        )
+
+
+async def _at_once(calls: Any) -> None:
+    """Run the calls, so many under way at a time."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(call: Coroutine[Any, Any, None]) -> None:
+        async with gate:
+            await call
+
+    await asyncio.gather(*(one(call) for call in calls))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a fleet of one size cost and felt."""
+
+    gpus: int
+    heartbeat_p50_ms: float
+    heartbeat_p99_ms: float
+    requests_per_second: float
+    orchestrator_cpu_percent: float
+    redis_cpu_percent: float
+    redis_commands_per_second: float
+    redis_mb_per_1000_gpus: float
+    orchestrator_mb: float
+    client_cpu_percent: float
+    p99_ms: dict[str, float]
+
+    @property
+    def served(self) -> bool:
+        return self.heartbeat_p99_ms < BAR_MS
+
+
+@dataclass(frozen=True)
+class _Counters:
+    """Running totals at one moment, whose differences are a report."""
+
+    at: float
+    orchestrator_cpu: float
+    redis_cpu: float
+    client_cpu: float
+    commands: int
+
+    @classmethod
+    def now(cls, server: RedisProcess, process: Process) -> "_Counters":
+        with server.client() as client:
+            commands = int(client.info("stats")["total_commands_processed"])
+        return cls(
+            time.perf_counter(),
+            process.cpu_seconds(),
+            server.cpu_seconds(),
+            time.process_time(),
+            commands,
+        )
+
+
+async def measure(gpus: int, seconds: float, server: RedisProcess, process: Process) -> Report:
+    """Let a fleet of `gpus` work for `seconds` once it is in full swing."""
+    with server.client() as client:
+        empty = client.info("memory")["used_memory"]
+    fleet = Fleet(gpus, process.port)
+    await fleet.start()
+    await asyncio.sleep(2 * HEARTBEAT_SECONDS)
+    before = _Counters.now(server, process)
+    fleet.latencies.recording = True
+    await asyncio.sleep(seconds)
+    fleet.check()
+    after = _Counters.now(server, process)
+    with server.client() as client:
+        used = client.info("memory")["used_memory"] - empty
+    return _report(gpus, fleet.latencies, before, after, used, process.resident_mb())
+
+
+def _report(
+    gpus: int,
+    latencies: Latencies,
+    before: _Counters,
+    after: _Counters,
+    used: float,
+    resident: float,
+) -> Report:
+    seconds = after.at - before.at
+    beats = latencies.by_kind["heartbeat"]
+    return Report(
+        gpus=gpus,
+        heartbeat_p50_ms=percentile(beats, 50),
+        heartbeat_p99_ms=percentile(beats, 99),
+        requests_per_second=sum(map(len, latencies.by_kind.values())) / seconds,
+        orchestrator_cpu_percent=(after.orchestrator_cpu - before.orchestrator_cpu) / seconds * 100,
+        redis_cpu_percent=(after.redis_cpu - before.redis_cpu) / seconds * 100,
+        redis_commands_per_second=(after.commands - before.commands) / seconds,
+        redis_mb_per_1000_gpus=used / 2**20 / gpus * 1000,
+        orchestrator_mb=resident,
+        client_cpu_percent=(after.client_cpu - before.client_cpu) / seconds * 100,
+        p99_ms={kind: percentile(times, 99) for kind, times in latencies.by_kind.items()},
+    )
+
+
+def run(gpus: int, seconds: float) -> Report:
+    """One fleet on a fresh orchestrator and Redis."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redis_server(Path(folder) / "redis") as server,
+        orchestrator(server, Path(folder) / "home") as process,
+    ):
+        return uvloop.run(measure(gpus, seconds, server, process))
+
+
+def table(reports: list[Report]) -> str:
+    """The reports as Markdown."""
+    columns = (
+        "GPUs", "heartbeat p50, p99 (ms)", "requests/s", "orchestrator CPU", "Redis CPU",
+        "Redis commands/s", "Redis MB per 1,000 GPUs", "orchestrator RSS (MB)",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [
+        f"| {r.gpus:,} | {r.heartbeat_p50_ms:.1f}, {r.heartbeat_p99_ms:.1f} |"
+        f" {r.requests_per_second:,.0f} | {r.orchestrator_cpu_percent:.0f} % |"
+        f" {r.redis_cpu_percent:.0f} % | {r.redis_commands_per_second:,.0f} |"
+        f" {r.redis_mb_per_1000_gpus:.1f} | {r.orchestrator_mb:.0f} |"
+        for r in reports
+    ]
+    return "\n".join(lines)
+
+
+def raise_descriptor_limit(wanted: int = 65_536) -> None:
+    """Two connections a GPU; the orchestrator, started from here, inherits the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+    except (ValueError, PermissionError):  # only root may raise the hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--gpus", type=int, nargs="+", default=list(STEPS))
+    parser.add_argument("--seconds", type=float, default=20, help="how long each is measured")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    arguments = parser.parse_args()
+    raise_descriptor_limit()
+    reports: list[Report] = []
+    for gpus in arguments.gpus:
+        reports.append(run(gpus, arguments.seconds))
+        print(table(reports[-1:]), file=sys.stderr)
+        if not reports[-1].served:
+            break
+    print(table(reports))
+    served = max((r.gpus for r in reports if r.served), default=0)
+    print(f"largest fleet with heartbeat p99 < {BAR_MS:g} ms: {served:,}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(r) for r in reports], indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
