@@ -39,6 +39,10 @@ class Loader:
         self._copy: Any = self._redis.register_script(script)
         self._templates = self._make_templates()
 
+    def close(self) -> None:
+        self._redis.close()
+        self._api.close()
+
     def load(self, total: int) -> float:
         """Fill ten tags with `total` experiments; answers the bytes that each took."""
         for number in range(TAGS):

@@ -13,7 +13,7 @@ from orchestrator.domain import Environment, Metrics, Outcome
 from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
 from orchestrator.services.judge import Judge, tag_of
-from orchestrator.services.notices import LOOK_SECONDS, Notices
+from orchestrator.services.notices import BUSY_LOOK_SECONDS, LOOK_SECONDS, Notices
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import by_lease
@@ -54,7 +54,8 @@ class Jobs:
                 waiter.learn(found.profile)
                 if found.busy and job is not None:
                     self._notices.pass_on(job, waiter)
-                with anyio.move_on_after(min(remaining, LOOK_SECONDS)):
+                pause = BUSY_LOOK_SECONDS if found.busy else LOOK_SECONDS
+                with anyio.move_on_after(min(remaining, pause)):
                     await waiter.woken.wait()
         return schemas.ClaimAnswer(job=None)
 

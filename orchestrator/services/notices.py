@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 
 # How long a waiter trusts in being woken before it looks for itself. Each look is a script: of five
 # thousand waiters that look every five seconds a thousand a second.
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 15.0
+# A GPU that may have no job now is not woken by one, nor by becoming fit or free again.
+BUSY_LOOK_SECONDS = 5.0
 # What happens within this time after a notice is read in one go. One that comes after some quiet is
 # passed on at once; in a burst, reading each by itself cost as much as the request that caused it.
 REST_SECONDS = 0.005
@@ -34,6 +36,7 @@ class JobWaiter:
     gpu_id: str
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     job: Event | None = None  # what it was woken for, until it has looked
+    unfit: bool = False  # may have no job now; it still looks for itself
     _asked: bool = False
     _profile: str | None = None
 
@@ -47,6 +50,8 @@ class JobWaiter:
         self._asked, self._profile = True, profile
 
     def may_take(self, event: Event) -> bool:
+        if self.unfit:
+            return False
         gpu_id, profile = event.data.get("gpu_id"), event.data.get("profile")
         if gpu_id:
             return bool(gpu_id == self.gpu_id)
@@ -116,9 +121,8 @@ class Notices:
                 return
 
     def pass_on(self, job: Event, waiter: JobWaiter) -> None:
-        """`waiter` cannot take the job that it was woken for: it leaves the line, and the next is
-        woken. It still looks for itself."""
-        self._jobs.pop(waiter, None)
+        """`waiter` cannot take the job that it was woken for: the next in line is woken."""
+        waiter.unfit = True
         self._wake_one(job)
 
     @contextmanager
@@ -142,7 +146,7 @@ class Notices:
         try:
             yield waiter
         finally:
-            self._jobs.pop(waiter, None)
+            del self._jobs[waiter]
             if waiter.job is not None:  # its caller is gone before it has looked
                 self._wake_one(waiter.job)
 

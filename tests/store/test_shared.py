@@ -1,0 +1,72 @@
+"""The connection that all requests of a process share: who gets which answer, also in trouble."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from orchestrator.store.shared import SharedConnection
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUT_SECONDS = 0.3
+
+
+@pytest.fixture
+async def shared(each_redis_url: str) -> AsyncIterator[SharedConnection]:
+    pool = ConnectionPool.from_url(
+        each_redis_url, decode_responses=True, protocol=2, socket_timeout=None
+    )
+    shared = SharedConnection(pool.make_connection, TIMEOUT_SECONDS)
+    yield shared
+    await shared.aclose()
+
+
+async def test_each_of_many_who_ask_at_once_gets_its_own_answer(shared: SharedConnection) -> None:
+    answers = await asyncio.gather(*(shared.ask("ECHO", str(n)) for n in range(500)))
+    assert answers == [str(n) for n in range(500)]
+
+
+async def test_a_request_that_is_given_up_does_not_shift_the_answers_of_others(
+    shared: SharedConnection,
+) -> None:
+    await shared.ask("PING")
+    calls = [asyncio.ensure_future(shared.ask("ECHO", str(n))) for n in range(9)]
+    await asyncio.sleep(0)
+    calls[3].cancel()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(answers.pop(3), asyncio.CancelledError)
+    assert answers == [str(n) for n in range(9) if n != 3]
+
+
+async def test_a_refused_command_fails_alone(shared: SharedConnection) -> None:
+    refused, answer = await asyncio.gather(
+        shared.ask("NO-SUCH-COMMAND"), shared.ask("ECHO", "x"), return_exceptions=True
+    )
+    assert isinstance(refused, ResponseError)
+    assert answer == "x"
+
+
+async def test_a_connection_that_is_lost_is_opened_again_for_the_next_request(
+    shared: SharedConnection, each_redis_url: str
+) -> None:
+    name = await shared.ask("CLIENT", "ID")
+    async with Redis.from_url(each_redis_url) as other:
+        await other.client_kill_filter(_id=name)
+    assert await shared.ask("ECHO", "again") == "again"
+
+
+async def test_a_silent_server_is_a_time_out_and_later_answers_go_to_nobody_else(
+    shared: SharedConnection,
+) -> None:
+    """Every command sent while it was silent fails in time; afterwards answers are right."""
+    await shared.ask("PING")
+    await shared.ask("CLIENT", "PAUSE", int(TIMEOUT_SECONDS * 8 * 1000))
+    with pytest.raises(RedisTimeoutError):
+        await shared.ask("ECHO", "lost")
+    await asyncio.sleep(TIMEOUT_SECONDS * 6)
+    assert await shared.ask("ECHO", "found") == "found"

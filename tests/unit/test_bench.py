@@ -1,0 +1,58 @@
+"""The benchmarks' own arithmetic, and that what their loader writes is what the product writes."""
+
+import contextlib
+
+import redis
+
+from bench.gap import gaps
+from bench.harness.figures import Measurements, Row, percentile, table
+from bench.harness.servers import RedisProcess
+from bench.orchestrator.load import Loader, tag_name
+from tests.conftest import MakeApi
+
+
+def test_a_ratio_is_the_median_of_the_ratios_within_each_repetition() -> None:
+    """A repetition in which everything took ten times as long changes nothing."""
+    measured = Measurements()
+    for slow in (1, 10, 1):
+        measured.add("ours", 3.0 * slow, "ms")
+        measured.add("yardstick", 2.0 * slow, "ms")
+    assert measured.ratio("ours", "yardstick") == 1.5
+
+
+def test_a_row_passes_by_its_bar_and_a_bar_may_be_a_floor() -> None:
+    assert Row("x", 1.3, 1.3).verdict == "PASS"
+    assert Row("x", 1.31, 1.3).verdict == "FAIL"
+    assert Row("x", 20, 20, at_least=True).verdict == "PASS"
+    assert Row("x", 19, 20, at_least=True).verdict == "FAIL"
+    assert "| x | 1 |" in table([Row("x", 1, None)]).replace("  ", " ")
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    assert percentile([3, 1, 2], 50) == 2
+    assert percentile([1, 2, 3], 99) == 3
+
+
+def test_a_gap_is_from_the_end_of_a_run_to_the_start_of_the_next() -> None:
+    entries = [
+        {"event": "started", "monotonic": 1.0},
+        {"event": "ended", "monotonic": 2.0},
+        {"event": "started", "monotonic": 2.04},
+        {"event": "ended", "monotonic": 3.0},
+    ]
+    assert [round(gap) for gap in gaps(entries)] == [40]
+
+
+def test_the_loader_writes_what_the_product_writes(make_api: MakeApi, redis_url: str) -> None:
+    """A record equals its template (`check`), and lists and counters agree."""
+    api = make_api(heartbeat_seconds=5)
+    port = int(api.url.rpartition(":")[2])
+    with contextlib.closing(Loader(RedisProcess(0, url=redis_url), port)) as loader:
+        loader.load(200)
+    tag = tag_name(1)
+    stats = api.post("/api/report/summary", tag=tag)["stats"]
+    assert stats["total"] == 20
+    assert api.post("/api/experiment/history", tag=tag)["total"] == 20
+    assert stats["kept"] == len(api.post("/api/report/summary", tag=tag)["bpb_progression"])
+    with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
+        assert client.xlen(f"ar:{{{tag}}}:journal") == 21  # the setup, and each decision
