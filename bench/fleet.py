@@ -71,7 +71,7 @@ class Gpu:
 
     async def beat(self) -> None:
         """Heartbeats, and a renewal beside each while a run is on."""
-        await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)  # noqa: S311
+        await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)
         while True:
             start = time.perf_counter()
             beat = self._beats.post("/api/pool/heartbeat", gpu_id=self._id, health=HEALTH)
@@ -83,7 +83,7 @@ class Gpu:
 
     async def work(self, submissions: "asyncio.Queue[None]") -> None:
         """Claim, train, report, for ever; each run that ends is followed by a new submission."""
-        remaining = random.random() * RUN_SECONDS  # noqa: S311 - the fleet is met in full swing
+        remaining = random.random() * RUN_SECONDS
         for claim in range(1_000_000):
             answer = await self._work.post(
                 f"/api/job/claim?wait={CLAIM_WAIT_SECONDS}",
@@ -96,7 +96,7 @@ class Gpu:
             self._job = lease
             await asyncio.sleep(remaining)
             remaining, self._job = RUN_SECONDS, None
-            metrics = {"val_bpb": 0.99 + random.random() / 10}  # noqa: S311
+            metrics = {"val_bpb": 0.99 + random.random() / 10}
             report = self._work.post(
                 "/api/job/finish", outcome="completed", metrics=metrics, **lease
             )

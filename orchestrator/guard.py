@@ -8,12 +8,12 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -57,7 +57,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            headers = Headers(scope=scope)
+            headers = _headers(scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
             self._check_token(scope, headers)
@@ -68,7 +68,7 @@ class Guard:
             return
         await self._app(scope, receive, send)
 
-    def _check_host(self, headers: Headers) -> None:
+    def _check_host(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if name.lower() not in self._hosts:
@@ -76,7 +76,7 @@ class Guard:
                 f"Host {host!r} is not served here; name it in AUTORESEARCH_ALLOWED_HOSTS."
             )
 
-    def _check_origin(self, scope: Scope, headers: Headers) -> None:
+    def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """A browser says where a request comes from; curl, agents and workers say nothing."""
         site = headers.get("sec-fetch-site", "none")
         link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
@@ -88,7 +88,7 @@ class Guard:
         if origin is not None and origin.split("://")[-1] != headers.get("host"):
             raise Forbidden(f"Origin {origin!r} may not call this service.")
 
-    def _check_token(self, scope: Scope, headers: Headers) -> None:
+    def _check_token(self, scope: Scope, headers: Mapping[str, str]) -> None:
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -98,7 +98,13 @@ class Guard:
             raise Unauthorized("Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN.")
 
 
-async def _limited(scope: Scope, headers: Headers, receive: Receive) -> Receive:
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by name, the first where a name comes twice. Decoded once: starlette's `Headers`
+    goes through all of them at each look."""
+    return {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(scope["headers"])}
+
+
+async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
     """Read the whole body up to the limit, and let it pass as JSON."""
     limit = SUBMIT_LIMIT_BYTES if scope["path"] == SUBMIT_PATH else schemas.BODY_LIMIT_BYTES
     length = headers.get("content-length", "")
@@ -114,7 +120,8 @@ async def _limited(scope: Scope, headers: Headers, receive: Receive) -> Receive:
             raise TooLarge(f"The body is over the limit of {limit} bytes.")
         if not message.get("more_body"):
             break
-    MutableHeaders(scope=scope)["content-type"] = "application/json"
+    others = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
+    scope["headers"] = [*others, (b"content-type", b"application/json")]
     return replayed(bytes(body), receive)
 
 

@@ -20,7 +20,7 @@ NEAR_MISS_THRESHOLD = 0.002
 
 
 def _experiments(total: int) -> list[dict[str, Any]]:
-    source = random.Random(7)  # noqa: S311 - the same data each time
+    source = random.Random(7)
     kinds, weights = list(SHARES), list(SHARES.values())
     made = []
     for number in range(total):

@@ -74,7 +74,7 @@ class _Ours:
     def __init__(self, port: int) -> None:
         self._api = Connection(port)
         self._tag = tag_name(0)
-        self._random = random.Random(7)  # noqa: S311
+        self._random = random.Random(7)
 
     def one(self) -> None:
         registered = self._api.post("/api/experiment/register", tag=self._tag, **IDEA)
@@ -89,7 +89,7 @@ class _MLflow:
     def __init__(self, port: int, folder: Path) -> None:
         self._api = Connection(port)
         self._database = folder / "mlflow.db"
-        self._random = random.Random(7)  # noqa: S311
+        self._random = random.Random(7)
         created = self._call("experiments/create", name="bench")
         self._experiment = created["experiment_id"]
 

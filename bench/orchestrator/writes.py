@@ -40,7 +40,7 @@ class _Writes:
         self._to_yardstick = Connection(yardstick.port)
         self._to_ours = Connection(ours.port)
         self._numbers = itertools.count()
-        self._random = random.Random(7)  # noqa: S311 - a benchmark wants the same runs each time
+        self._random = random.Random(7)
         self._best = 2.0
         self._to_ours.post("/api/experiment/setup", tag=TAG)
         self._fill_pool(0, POOLS[0])

@@ -5,7 +5,7 @@ One constructor a value. Redis holds text; an absent metric means None, never ze
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from orchestrator.domain import (
@@ -48,11 +48,11 @@ def text_fields(values: Mapping[str, object]) -> dict[str, str]:
 
 
 def metric_fields(metrics: Metrics) -> dict[str, str]:
-    return text_fields(asdict(metrics))
+    return text_fields(vars(metrics))
 
 
 def environment_fields(environment: Environment) -> dict[str, str]:
-    return {f"env_{n}": v for n, v in text_fields(asdict(environment)).items()}
+    return {f"env_{n}": v for n, v in text_fields(vars(environment)).items()}
 
 
 def strategy_fields(strategy: Strategy) -> dict[str, str]:
