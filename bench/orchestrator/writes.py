@@ -25,7 +25,8 @@ def run(folder: Path, repetitions: int, requests: int) -> tuple[Measurements, li
         application(
             "bench.orchestrator.yardstick:app", folder / "yardstick", YARDSTICK_REDIS=server.url
         ) as yardstick,
-        orchestrator(server, folder / "home") as ours,
+        # No GPU of the pool speaks up by itself, and none must be taken for gone.
+        orchestrator(server, folder / "home", offline_seconds=86_400) as ours,
     ):
         bench = _Writes(server, yardstick, ours)
         bench.repetition(Measurements(), requests // 4)  # connections, scripts, caches
