@@ -6,6 +6,7 @@ Composition only: listening socket, server lease, application, signals. Workers 
 import contextlib
 import logging
 import math
+import resource
 import signal
 import socket
 import threading
@@ -32,6 +33,8 @@ _SHUTDOWN_SECONDS = 2
 # Workers speak up every few seconds on one connection, which must not close in between.
 _KEEP_ALIVE_SECONDS = 75
 _WATCHDOG_SECONDS = 1.0
+# Each worker holds two or three connections, and many systems begin with a limit of 1 024 files.
+_OPEN_FILES = 65_536
 ECHO_SECONDS = 0.3
 _log = logging.getLogger(__name__)
 
@@ -81,11 +84,25 @@ def run_server(
     """Serve until SIGINT or SIGTERM; SetupError or CommandError when it cannot start."""
     from orchestrator.app import create_app
 
+    allow_open_files()
     try:
         with interruptible(), redis_for(settings) as ready:
             _serve_app(create_app(ready), listener, announce, access_log=access_log)
     except KeyboardInterrupt:
         _log.info("stopped")
+
+
+def allow_open_files(wanted: int = _OPEN_FILES) -> None:
+    """Raise this process's limit on open files to `wanted`, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as error:  # macOS has a limit below the hard one
+        _log.warning("no more than %d open files (`ulimit -n`): %s", soft, error)
 
 
 @contextlib.contextmanager
