@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvloop
 
 from bench.harness.channel import Channel
 from bench.harness.figures import percentile
@@ -254,7 +253,7 @@ def run(gpus: int, seconds: float) -> Report:
         redis_server(Path(folder) / "redis") as server,
         orchestrator(server, Path(folder) / "home") as process,
     ):
-        return uvloop.run(measure(gpus, seconds, server, process))
+        return asyncio.run(measure(gpus, seconds, server, process))
 
 
 def table(reports: list[Report]) -> str:

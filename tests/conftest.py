@@ -121,7 +121,11 @@ class Api:
         self.app = create_app(settings)
         self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         config = uvicorn.Config(
-            self.app, log_level="warning", timeout_graceful_shutdown=1, lifespan="on"
+            self.app,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            lifespan="on",
+            loop="asyncio",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [sock]})

@@ -50,11 +50,12 @@ class Reaper:
 
     async def make_pass(self) -> None:
         """Look at all leases once and end the dead ones."""
-        now = time.monotonic()
+        leases = await self._store.jobs.leases()
+        now = time.monotonic()  # after the answer, which may have waited for Redis to return
         if now - self._last_pass > self._settings.lease_seconds / 2:
             self._watched.clear()
         self._last_pass = now
-        dead = self._observe(await self._store.jobs.leases(), now)
+        dead = self._observe(leases, now)
         for lease in dead:
             try:
                 await self._expire(lease)

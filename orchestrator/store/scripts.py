@@ -17,15 +17,11 @@ from typing import Any
 
 from redis.exceptions import (
     BusyLoadingError,
+    ConnectionError as RedisConnectionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 

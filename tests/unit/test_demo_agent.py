@@ -4,8 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from orchestrator.demo.agent import Agent, Guidance, NothingLeftError, Proposal
 from orchestrator.demo.constants import Derived, Value, read_constants

@@ -2,8 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gpu_worker.curve import POINTS_SENT, Curve, read_point, thin
 from orchestrator.schemas import CurvePoint

@@ -1,8 +1,7 @@
 """What is read from a run's output, and what is not believed."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gpu_worker import metrics
 

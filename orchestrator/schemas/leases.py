@@ -1,0 +1,107 @@
+"""The protocol of the workers: claim, renew, progress, finish."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from orchestrator.schemas.base import (
+    Answer,
+    Count,
+    ExperimentId,
+    GpuId,
+    PublicStatus,
+    Request,
+    Text,
+)
+from orchestrator.schemas.experiments import AnyVerdict, Metrics
+from orchestrator.schemas.queue import CurvePoint, Environment
+
+
+class ClaimRequest(Request):
+    """`claim_id` is fresh for each claim and the same when that claim is sent again: a claim whose
+    answer was lost on the way then gets the same job, not a second one."""
+
+    gpu_id: GpuId
+    claim_id: Annotated[str, StringConstraints(min_length=8, max_length=64)]
+
+
+class Job(Answer):
+    """One leased run. `epoch` is the fencing token that every later call on it must carry."""
+
+    experiment_id: str
+    tag: str
+    gpu_id: str
+    epoch: int
+    seed: int
+    time_budget_seconds: float
+    grace_seconds: float
+    lease_seconds: float
+    train_py: str
+    source_sha256: str
+    prepare_sha256: str | None
+
+
+class ClaimAnswer(Answer):
+    job: Job | None
+
+
+class LeaseRequest(Request):
+    experiment_id: ExperimentId
+    gpu_id: GpuId
+    epoch: Annotated[int, Field(ge=1)]
+
+
+class RenewRequest(LeaseRequest):
+    """`started` turns the lease into a running attempt: the launcher has been executed."""
+
+    started: bool = True
+
+
+class LeaseAnswer(Answer):
+    ok: Literal[True] = True
+    cancel: bool = False
+
+
+class LogChunk(Request):
+    """`data` is base64 of at most 128 KiB of raw output that begins at byte `offset` of the log."""
+
+    offset: Count
+    data: Annotated[str, StringConstraints(max_length=180_000)]
+
+
+class ProgressRequest(LeaseRequest):
+    """`curve` is the whole curve so far, thinned to at most 256 points: sending it again is
+    harmless."""
+
+    log: LogChunk | None = None
+    curve: Annotated[list[CurvePoint], Field(max_length=256)] | None = None
+
+
+class FinishRequest(LeaseRequest):
+    """The end of an attempt.
+
+    `completed` needs metrics; `crash` and `timeout` are results; `cancelled` answers a cancel;
+    `handed_back` (drain) and `lost` (the infrastructure failed) put the run back in the queue.
+    """
+
+    outcome: Literal["completed", "crash", "timeout", "cancelled", "handed_back", "lost"]
+    metrics: Metrics | None = None
+    error: Text = ""
+    exit_code: int | None = None
+    warnings: list[Text] = Field(default_factory=list, max_length=20)
+    environment: Environment = Environment()
+    curve: Annotated[list[CurvePoint], Field(max_length=256)] | None = None
+
+    @model_validator(mode="after")
+    def _completed_has_metrics(self) -> "FinishRequest":
+        if self.outcome == "completed" and self.metrics is None:
+            raise ValueError("outcome 'completed' needs metrics")
+        return self
+
+
+class FinishAnswer(Answer):
+    """The verdict, or `queued` where the run will be tried again."""
+
+    experiment_id: str
+    status: PublicStatus
+    verdict: AnyVerdict | None = None

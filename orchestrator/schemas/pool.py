@@ -1,0 +1,143 @@
+"""The GPUs, and what their daemons say of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.schemas.base import (
+    Amount,
+    Answer,
+    ExperimentId,
+    GpuId,
+    Name,
+    Number,
+    Request,
+    Text,
+)
+
+
+class Health(Request):
+    temperature_c: Number | None = None
+    memory_used_mb: Number | None = None
+    memory_total_mb: Number | None = None
+    utilization_percent: Number | None = None
+
+
+class RegisterGpuRequest(Request):
+    """The first four fields are the hand-run contract; the rest is what a daemon adds."""
+
+    gpu_id: GpuId
+    gpu_index: Annotated[int, Field(ge=0, le=10_000)]
+    gpu_name: Name
+    vram_mb: Amount
+    name: Name | None = None
+    host: Name | None = None
+    gpu_uuid: Name | None = None
+    boot_id: Name | None = None
+    profile: Name | None = None
+    driver_version: Name | None = None
+    torch_version: Name | None = None
+    problem: Text | None = None
+
+
+class Worker(Answer):
+    id: str
+    name: str
+    gpu_index: int
+    gpu_name: str
+    vram_mb: float
+    status: Literal["idle", "training", "offline", "draining", "quarantined", "unfit"]
+    current_experiment_id: str | None
+    registered_at: str
+    last_heartbeat: str
+    host: str | None = None
+    profile: str | None = None
+    problem: str | None = None
+
+
+class Timing(Answer):
+    """The orchestrator's clockwork, told to workers so that one setting rules both sides."""
+
+    lease_seconds: float
+    heartbeat_seconds: float
+
+
+class RegisterGpuAnswer(Answer):
+    registered: Literal[True] = True
+    worker: Worker
+    timing: Timing
+
+
+class HeartbeatRequest(Request):
+    """`problem` (text) keeps the GPU out of claims and shows in the pool list; `quarantined` marks
+    a GPU that failed in hardware; `draining` one whose daemon is on its way out."""
+
+    gpu_id: GpuId
+    health: Health | None = None
+    problem: Text | None = None
+    quarantined: bool = False
+    draining: bool = False
+
+
+class Ok(Answer):
+    ok: Literal[True] = True
+
+
+class PoolAnswer(Answer):
+    workers: list[Worker]
+    total: int
+    idle: int
+    training: int
+    offline: int
+
+
+class AcquireRequest(Request):
+    experiment_id: ExperimentId
+
+
+class AcquireAnswer(Answer):
+    acquired: bool
+    gpu_id: str | None
+    gpu_index: int | None = None
+    reason: str | None = None
+
+
+class ReleaseRequest(Request):
+    gpu_id: GpuId
+    experiment_id: ExperimentId | None = None
+
+
+class ReleaseAnswer(Answer):
+    released: Literal[True] = True
+
+
+class GpuRequest(Request):
+    gpu_id: GpuId
+
+
+class DeregisterAnswer(Answer):
+    deregistered: Literal[True] = True
+
+
+class TrainOnGpuRequest(Request):
+    experiment_id: ExperimentId
+
+
+class TrainOnGpuAnswer(Answer):
+    status: Literal["queued", "running", "success", "crash", "timeout", "cancelled"]
+    experiment_id: str
+    gpu_id: str
+    val_bpb: float | None = None
+    peak_vram_mb: float | None = None
+    training_seconds: float | None = None
+    total_tokens_m: float | None = None
+    mfu_percent: float | None = None
+    num_steps: int | None = None
+    num_params_m: float | None = None
+    depth: int | None = None
+    log_path: str | None = None
+
+
+class HealthAnswer(Health):
+    gpu_id: str
+    age_seconds: float | None
