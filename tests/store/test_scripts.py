@@ -55,6 +55,14 @@ async def test_a_verb_that_redis_runs_twice_acts_once(store: Store) -> None:
     assert (await store.reads.history("t", None, 10, None)).total == 1
 
 
+async def test_a_key_whose_taking_redis_ran_twice_is_taken_by_us(store: Store) -> None:
+    """The second SET says that somebody has it: the mark in it tells that this was ourselves."""
+    for _ in range(2):
+        assert await store.idempotency.begin("key", "body", "we") == "new"
+    assert await store.idempotency.begin("key", "body", "others") == "busy"
+    assert await store.idempotency.begin("key", "another body", "we") == "mismatch"
+
+
 async def test_a_refusal_is_not_kept_under_the_nonce(store: Store) -> None:
     """A claim that found nothing may be sent again with its id, and then gets the job."""
     await setup(store)
