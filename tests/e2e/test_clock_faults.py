@@ -47,6 +47,9 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._path),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # The library's cure for an old glibc: with it, threads wait for each other's locks in
+            # vain, and Python's for seconds.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
 
 

@@ -94,6 +94,7 @@ def test_a_full_disk_of_redis_loses_nothing_that_was_acknowledged(
 
     eventually(refused, what="503 for want of disk")
     disk.free()
+    eventually(system.ready, 60, "Redis' return")
     found = system.wait(running)
     assert found["status"] == "keep"
     assert system.get(f"/api/experiment/{done['id']}")["verdict"] == done["verdict"]
