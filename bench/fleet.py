@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from bench.harness.channel import Channel
 from bench.harness.figures import percentile
 from bench.harness.servers import Process, RedisProcess, orchestrator, redis_server

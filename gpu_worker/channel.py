@@ -27,7 +27,10 @@ StopReason = Literal["cancelled", "handed_back", "lease_lost", "gpu_lost"]
 
 
 class Order(NamedTuple):
-    """Everything a supervisor needs to know. Times in seconds, `run` is `<experiment>.<epoch>`."""
+    """Everything a supervisor needs to know. Times in seconds, `run` is `<experiment>.<epoch>`.
+
+    A run whose worker has said nothing for `orphan_seconds` is ended.
+    """
 
     run: str
     folder: str
@@ -39,7 +42,7 @@ class Order(NamedTuple):
     isolation: Literal["bwrap", "direct"]
     deadline_seconds: float
     kill_after_seconds: float
-    lease_seconds: float
+    orphan_seconds: float
     log_limit_bytes: int
 
 

@@ -29,6 +29,9 @@ from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
 
+# One for the time between two renewals, the rest for the killing.
+_ORPHAN_HEARTBEATS = 1.2
+
 EXIT_DRAINED = 0
 EXIT_CANNOT_SERVE = 2
 EXIT_INTERRUPTED = 130
@@ -54,6 +57,13 @@ def log_to_stderr() -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def orphan_seconds(lease_seconds: float, heartbeat_seconds: float) -> float:
+    """How long a run may go on without its worker. It must be dead when the lease ends, and that
+    began with the last renewal: up to a heartbeat before the worker's last word to the supervisor.
+    """
+    return lease_seconds - _ORPHAN_HEARTBEATS * heartbeat_seconds
 
 
 class Daemon:
@@ -238,7 +248,7 @@ class Daemon:
             isolation=self._walls,
             deadline_seconds=job.time_budget_seconds + job.grace_seconds,
             kill_after_seconds=settings.kill_after_seconds,
-            lease_seconds=job.lease_seconds,
+            orphan_seconds=orphan_seconds(job.lease_seconds, self._client.heartbeat_seconds),
             log_limit_bytes=settings.log_limit_bytes,
         )
 

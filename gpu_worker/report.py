@@ -43,7 +43,7 @@ def report(end: End) -> FinishRequest | None:
     if result.reason == "stopped":
         return _stopped(end, result)
     if result.reason == "orphaned":
-        return _lost(end, "the worker was gone for a whole lease")
+        return _lost(end, "the worker was gone until the lease ran out")
     return _lost(end, "the run's supervisor was told to end")
 
 

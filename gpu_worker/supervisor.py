@@ -175,8 +175,8 @@ class Supervisor:
     # ------------------------------------------------------------------------ its end
 
     def _seconds_to_wait(self) -> float:
-        lease_ends = self._heard + self._order.lease_seconds
-        moment = self._kill_at if self._reason else min(self._deadline, lease_ends)
+        orphaned = self._heard + self._order.orphan_seconds
+        moment = self._kill_at if self._reason else min(self._deadline, orphaned)
         return max(0.0, min(moment - time.monotonic(), 60.0))
 
     def _look_at_the_clock(self) -> None:
@@ -184,7 +184,7 @@ class Supervisor:
         if self._reason is None:
             if now >= self._deadline:
                 self._stop("deadline", self._order.kill_after_seconds)
-            elif now >= self._heard + self._order.lease_seconds:
+            elif now >= self._heard + self._order.orphan_seconds:
                 # Somebody else may be given the run from now on: no time for a polite end.
                 self._stop("orphaned", kill_after=0)
         if now >= self._kill_at:

@@ -5,6 +5,9 @@ import os
 import signal
 import time
 
+import pytest
+
+from gpu_worker.daemon import orphan_seconds
 from tests.worker.conftest import BLOCK, Host, end, eventually
 from tests.worker.stub import Json, Stub
 
@@ -54,7 +57,16 @@ def test_a_killed_worker_that_stays_away_leaves_no_tree_behind(host: Host, stub:
     host.start()
     report = stub.report(run)
     assert report["outcome"] == "lost"
-    assert "gone for a whole lease" in report["error"]
+    assert "gone until the lease ran out" in report["error"]
+
+
+@pytest.mark.parametrize("heartbeat", [0.1, 5, 15])
+def test_an_orphan_is_dead_before_somebody_else_can_get_its_run(heartbeat: float) -> None:
+    """The last renewal may be a heartbeat older than the last sign of life."""
+    lease = 30.0
+    silent_from = heartbeat  # the last renewal was at 0
+    assert silent_from + orphan_seconds(lease, heartbeat) < lease
+    assert orphan_seconds(lease, heartbeat) > lease / 3
 
 
 def test_a_run_that_ended_while_its_worker_was_dead_is_reported_by_the_next(

@@ -61,7 +61,7 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (b"", {"reason": "stopped", "stop": "cancelled"}, "cancelled", "cancelled"),
         (b"", {"reason": "stopped", "stop": "handed_back"}, "handed_back", "going away"),
         (b"", {"reason": "stopped", "stop": "gpu_lost"}, "lost", "GPU failed"),
-        (BLOCK, {"reason": "orphaned"}, "lost", "whole lease"),
+        (BLOCK, {"reason": "orphaned"}, "lost", "lease ran out"),
         (BLOCK, {"reason": "terminated"}, "lost", "told to end"),
         (b"", {"problem": "the log could not be written: x"}, "lost", "could not be written"),
     ],

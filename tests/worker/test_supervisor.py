@@ -64,7 +64,7 @@ class Bench:
             "isolation": self._walls,
             "deadline_seconds": 30.0,
             "kill_after_seconds": 0.3,
-            "lease_seconds": 30.0,
+            "orphan_seconds": 30.0,
             "log_limit_bytes": 1024 * 1024,
             **changes,
         }
@@ -227,7 +227,7 @@ async def test_a_guard_that_is_killed_costs_only_its_run(bench: Bench) -> None:
 
 async def test_a_run_whose_worker_is_gone_for_a_lease_is_killed(bench: Bench) -> None:
     """Without a polite pause: the run may be somebody else's now. The result stays on disk."""
-    bench.start(ESCAPE + SLEEP, lease_seconds=0.6, kill_after_seconds=30.0)
+    bench.start(ESCAPE + SLEEP, orphan_seconds=0.6, kill_after_seconds=30.0)
     bench.said(b"escaped")
     bench.abandon()
     eventually(bench.folder.result.exists)
@@ -237,7 +237,7 @@ async def test_a_run_whose_worker_is_gone_for_a_lease_is_killed(bench: Bench) ->
 
 async def test_a_worker_that_stops_ticking_counts_as_gone(bench: Bench) -> None:
     """A worker that hangs holds its connection open, but nobody renews the lease."""
-    link = bench.start(SLEEP, lease_seconds=0.6)
+    link = bench.start(SLEEP, orphan_seconds=0.6)
     assert (await end_of(link)).reason == "orphaned"
 
 
