@@ -37,6 +37,7 @@ def _edit(verb: str, *edits: tuple[str, str]) -> None:
                 text = text.replace(old, new)
         return text
 
+    edited(verb)  # fails now, where a process that loads it later would only seem to be buggy
     _patch(scripts, "_load", edited)
 
 
@@ -119,6 +120,7 @@ def two_step_claim() -> None:
         await asyncio.sleep(_GAP_SECONDS)
         return await run(self, "claim_take", *args, seen["id"], nonce=nonce)
 
+    split("claim_take")
     _patch(scripts, "_load", split)
     _patch(scripts.Scripts, "run", in_two_steps)
 

@@ -14,7 +14,7 @@ import anyio
 from bench.chaos import faults, replays
 from bench.chaos.mix import FULL, Fault, Mix
 from bench.chaos.rounds import Harness, Trial
-from bench.chaos.sabotage import BUGS
+from bench.chaos.sabotage import BUGS, check
 from bench.chaos.system import Plan
 
 _LIMIT_SECONDS = 300.0
@@ -68,6 +68,7 @@ class Catch:
 
 async def hunt(bug: str, folder: Path, seed: int) -> Catch:
     """Faults upon a system with this bug, until a check finds something."""
+    check(bug)
     plan = Plan(folder, sabotage=bug)
     bait = BAITS[bug]
     trial = Trial(_JOBS, _FAULTS, seed, bait.mix, bait.steep, _REST_SECONDS)

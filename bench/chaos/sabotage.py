@@ -7,11 +7,15 @@ product knows nothing of it.
 """
 
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench.chaos import bugs
+
+# In a module's place: try the patches, run nothing.
+_CHECK = "check"
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,19 @@ BUGS = {
 }  # fmt: skip
 
 
+def check(name: str) -> None:
+    """Raise CalledProcessError, after the patch's own words, unless the bug can be made."""
+    subprocess.run([sys.executable, "-m", "bench.chaos.sabotage", name, _CHECK], check=True)
+
+
 def main() -> None:
     name, module, *arguments = sys.argv[1:]
     bug = BUGS[name]
-    patch = bug.orchestrator if module == "orchestrator.cli" else bug.worker
-    if patch is not None:
-        patch()
+    for patch, where in ((bug.orchestrator, "orchestrator."), (bug.worker, "gpu_worker")):
+        if patch is not None and (module == _CHECK or module.startswith(where)):
+            patch()
+    if module == _CHECK:
+        return
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
