@@ -65,6 +65,8 @@ async def events(
 async def _stream(services: Services, tag: str | None, after: str | None) -> AsyncIterator[str]:
     with services.notices.subscription() as queue:
         sent = (0, 0)
+        # First the place from which the queue is complete, then what was missed before it.
+        await services.notices.following()
         yield "retry: 1000\n\n"
         try:
             while after and (missed := await services.store.events.after(after, 0)):

@@ -180,6 +180,7 @@ class Experiments:
         deadline = anyio.current_time() + seconds
         with self._notices.deciding(experiment_id) as decided:
             while True:
+                decided.clear()  # before the look: it may be woken only to look
                 run = await self.run(experiment_id)
                 remaining = deadline - anyio.current_time()
                 if run.state is State.DECIDED or remaining <= 0 or self._notices.closed:

@@ -65,15 +65,27 @@ class Notices:
         self._deciding: dict[str, list[asyncio.Event]] = {}
         self._jobs: dict[JobWaiter, None] = {}  # a line: those who have waited longest first
         self._subscribers: set[asyncio.Queue[Event | None]] = set()
+        self._wants = 0  # how many wait, of whatever kind
+        self._wanted = asyncio.Event()
+        self._following = asyncio.Event()
         self.closed = False
 
     async def run(self) -> None:
-        """Follow the stream for ever; a Redis that is away is waited for."""
+        """Follow the stream for ever, while anybody waits; a Redis that is away is waited for.
+
+        A reader that nobody needs would cost each process a read for every event of all others.
+        """
         last: str | None = None
         while True:
+            if not self._wants:
+                last = None
+                self._following.clear()
+                await self._wanted.wait()
             try:
                 if last is None:
                     last = await self._events.last_id()
+                    self._following.set()
+                    self._wake_all()  # what came before that place they find by looking
                 events = await self._events.after(last, self._poll_seconds)
                 for event in events:
                     last = event.id
@@ -85,10 +97,27 @@ class Notices:
                 await anyio.sleep(0.5)
                 self._wake_all()  # whatever happened meanwhile: all look for themselves
 
+    async def following(self) -> None:
+        """Return once events reach the queue of a subscriber."""
+        await self._following.wait()
+
+    @contextmanager
+    def _wanting(self) -> Iterator[None]:
+        """The stream is followed while the block lasts."""
+        self._wants += 1
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._wants -= 1
+            if not self._wants:
+                self._wanted.clear()
+
     def close(self) -> None:
         """The service is going away: end every long poll and stream now, as if its time were up."""
         self.closed = True
         self._wake_all()
+        self._following.set()
         for queue in self._subscribers:
             queue.put_nowait(None)
 
@@ -127,12 +156,13 @@ class Notices:
 
     @contextmanager
     def deciding(self, experiment_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when the run is decided; enter before looking at the run."""
+        """An event that is set when the run may be decided: clear it before each look at it."""
         waiter = asyncio.Event()
         waiters = self._deciding.setdefault(experiment_id, [])
         waiters.append(waiter)
         try:
-            yield waiter
+            with self._wanting():
+                yield waiter
         finally:
             waiters.remove(waiter)
             if not waiters:
@@ -144,7 +174,8 @@ class Notices:
         waiter = JobWaiter(gpu_id)
         self._jobs[waiter] = None
         try:
-            yield waiter
+            with self._wanting():
+                yield waiter
         finally:
             del self._jobs[waiter]
             if waiter.job is not None:  # its caller is gone before it has looked
@@ -152,10 +183,11 @@ class Notices:
 
     @contextmanager
     def subscription(self) -> Iterator["asyncio.Queue[Event | None]"]:
-        """All events from now on; None ends a subscriber that fell too far behind."""
+        """All events from `following` on; None ends a subscriber that fell too far behind."""
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._subscribers.add(queue)
         try:
-            yield queue
+            with self._wanting():
+                yield queue
         finally:
             self._subscribers.discard(queue)

@@ -1,12 +1,14 @@
 """Who is woken by a job, and what becomes of a wake-up that cannot be used."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from orchestrator.errors import Unavailable
-from orchestrator.services.notices import Notices
+from orchestrator.services.notices import JobWaiter, Notices
 from orchestrator.store.events import Event
 
 pytestmark = pytest.mark.anyio
@@ -17,23 +19,29 @@ def queued(**data: Any) -> Event:
 
 
 class Stream:
-    """An event stream from which a test has its reader read."""
+    """An event stream that holds what a test puts there."""
 
     def __init__(self) -> None:
         self.coming: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
-        self.asked_again = asyncio.Event()
+        self.reads = 0
+        self._asked = asyncio.Event()
 
     async def last_id(self) -> str:
         return "0-0"
 
     async def after(self, _event_id: str, _wait_seconds: float) -> list[Event]:
-        self.asked_again.clear()
+        self.reads += 1
+        self._asked.set()
         found = await self.coming.get()
-        if not found:
-            self.asked_again.set()
         if isinstance(found, Exception):
             raise found
         return found
+
+    async def bring(self, found: list[Event] | Exception) -> None:
+        """Let the reader read this, and return when it comes back for more."""
+        self._asked.clear()
+        self.coming.put_nowait(found)
+        await self._asked.wait()
 
 
 @pytest.fixture
@@ -46,12 +54,15 @@ def notices(stream: Stream) -> Notices:
     return Notices(stream, 1.0)  # type: ignore[arg-type]
 
 
-async def follow(notices: Notices, stream: Stream, *coming: list[Event] | Exception) -> None:
-    """Let the reader read what comes, and come back for more."""
-    for item in (*coming, []):
-        stream.coming.put_nowait(item)
+@asynccontextmanager
+async def followed(notices: Notices, *waiters: JobWaiter) -> AsyncIterator[None]:
+    """The stream is read; the waiters have looked since that began, and wait."""
     reader = asyncio.ensure_future(notices.run())
-    await stream.asked_again.wait()
+    await notices.following()
+    await asyncio.sleep(0)
+    for waiter in waiters:
+        waiter.look()
+    yield
     reader.cancel()
 
 
@@ -59,16 +70,18 @@ async def test_one_job_wakes_one_waiter_and_the_next_job_the_next(
     notices: Notices, stream: Stream
 ) -> None:
     with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
-        await follow(notices, stream, [queued()])
-        assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
-        await follow(notices, stream, [queued()])
-        assert b.woken.is_set()
+        async with followed(notices, a, b):
+            await stream.bring([queued()])
+            assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
+            await stream.bring([queued()])
+            assert b.woken.is_set()
 
 
 async def test_a_job_meant_for_one_gpu_wakes_that_gpu(notices: Notices, stream: Stream) -> None:
     with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
-        await follow(notices, stream, [queued(gpu_id="b")])
-        assert (a.woken.is_set(), b.woken.is_set()) == (False, True)
+        async with followed(notices, a, b):
+            await stream.bring([queued(gpu_id="b")])
+            assert (a.woken.is_set(), b.woken.is_set()) == (False, True)
 
 
 async def test_a_caller_that_goes_before_it_has_looked_leaves_its_job_to_the_next(
@@ -77,40 +90,55 @@ async def test_a_caller_that_goes_before_it_has_looked_leaves_its_job_to_the_nex
     gone = notices.waiting_for_jobs("a")
     a = gone.__enter__()
     with notices.waiting_for_jobs("b") as b:
-        await follow(notices, stream, [queued()])
-        assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
-        gone.__exit__(None, None, None)
-        assert b.woken.is_set()
-
-
-async def test_a_waiter_that_has_looked_keeps_nothing_for_the_next(
-    notices: Notices, stream: Stream
-) -> None:
-    with notices.waiting_for_jobs("a") as a:
-        await follow(notices, stream, [queued()])
-        job = a.look()
-        assert job is not None
-        assert not a.woken.is_set()
-        assert a.look() is None
+        async with followed(notices, a, b):
+            await stream.bring([queued()])
+            assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
+            gone.__exit__(None, None, None)
+            assert b.woken.is_set()
 
 
 async def test_a_gpu_that_may_have_no_job_passes_it_on_and_is_not_woken_again(
     notices: Notices, stream: Stream
 ) -> None:
     with notices.waiting_for_jobs("busy") as busy, notices.waiting_for_jobs("idle") as idle:
-        await follow(notices, stream, [queued()])
-        job = busy.look()
-        assert job is not None
-        notices.pass_on(job, busy)
-        assert idle.look() is job
-        await follow(notices, stream, [queued()])
-        assert (busy.woken.is_set(), idle.woken.is_set()) == (False, True)
+        async with followed(notices, busy, idle):
+            await stream.bring([queued()])
+            job = busy.look()
+            assert job is not None
+            notices.pass_on(job, busy)
+            assert idle.look() is job
+            await stream.bring([queued()])
+            assert (busy.woken.is_set(), idle.woken.is_set()) == (False, True)
 
 
 async def test_all_look_for_themselves_when_the_stream_could_not_be_read(
     notices: Notices, stream: Stream
 ) -> None:
     with notices.waiting_for_jobs("a") as a, notices.deciding("exp-1") as decided:
-        await follow(notices, stream, Unavailable("Redis does not answer"))
+        async with followed(notices, a):
+            decided.clear()
+            await stream.bring(Unavailable("Redis does not answer"))
+            assert a.woken.is_set()
+            assert decided.is_set()
+
+
+async def test_nobody_reads_the_stream_while_nobody_waits(notices: Notices, stream: Stream) -> None:
+    reader = asyncio.ensure_future(notices.run())
+    await asyncio.sleep(0.01)
+    assert stream.reads == 0
+    with notices.waiting_for_jobs("a"):
+        await notices.following()
+        await asyncio.sleep(0)
+        assert stream.reads == 1
+    reader.cancel()
+
+
+async def test_who_waits_before_the_reader_has_its_place_looks_again(notices: Notices) -> None:
+    """A job that came between a waiter's look and that place is not told by the stream."""
+    with notices.waiting_for_jobs("a") as a:
+        a.look()
+        reader = asyncio.ensure_future(notices.run())
+        await notices.following()
         assert a.woken.is_set()
-        assert decided.is_set()
+        assert a.look() is None  # woken for no job in particular
+    reader.cancel()
