@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import heapq
 import http.client
 import json
 import math
@@ -35,24 +36,29 @@ import sysconfig
 import threading
 import urllib.error
 import urllib.request
-from bisect import bisect_left, bisect_right
+import weakref
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
+from dataclasses import dataclass, field
+from itertools import count, islice, pairwise
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from ssl import SSLError
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
-import tiktoken
 import torch
+import torch.nn.functional as F  # noqa: N812  (the name that everybody knows it by)
 from torch import Tensor
+
+# pyarrow and tiktoken are imported where they are used: training needs neither, and a run starts
+# the sooner.
+if TYPE_CHECKING:
+    import tiktoken
 
 Split = Literal["train", "val"]
 T = TypeVar("T")
+Tokens = np.ndarray[Any, np.dtype[np.uint16]]  # ids of one or more documents, one-dimensional
 say = functools.partial(print, flush=True)  # logs are often pipes, where Python would hold it back
 
 
@@ -80,8 +86,8 @@ class Profile:
 
 # Big first: the first one that the GPU's memory reaches is taken.
 PROFILES = (
-    Profile("80gb", 70, 2048, 40 * 2**19, 8, 128, 2**19, compile=True),
-    Profile("40gb", 38, 2048, 40 * 2**19, 8, 64, 2**19, compile=True),
+    Profile("80gb", 70, 2048, 40 * 2**19, 8, 128, 2**18, compile=True),
+    Profile("40gb", 38, 2048, 40 * 2**19, 8, 64, 2**18, compile=True),
     Profile("24gb", 20, 2048, 10 * 2**19, 8, 8, 2**17, compile=True),
     Profile("small", 0, 2048, 2 * 2**19, 4, 2, 2**16, compile=False),
     Profile("cpu", None, 256, 2**16, 2, 8, 2**11, compile=False),
@@ -147,6 +153,225 @@ def pick_device() -> torch.device:
     """The GPU, unless there is none or the profile is the CPU's."""
     usable = torch.cuda.is_available() and PROFILE.min_vram_gb is not None
     return torch.device("cuda" if usable else "cpu")
+
+
+# Dense bf16 TFLOP/s with fp32 accumulation, from the makers' data sheets; the first match counts.
+PEAK_TFLOPS = (
+    ("B200", 2250.0),
+    ("NVL", 835.0),
+    ("H100 PCIe", 756.0),
+    ("H100", 989.5),
+    ("H200", 989.5),
+    ("A100", 312.0),
+    ("L40S", 362.0),
+    ("L40", 181.0),
+    ("L4", 121.0),
+    ("RTX 5090", 209.5),
+    ("RTX 4090", 165.2),
+    ("RTX 3090", 71.0),
+)
+
+
+def peak_flops(device_name: str) -> float:
+    """FLOP/s of a device, or 0.0 when it is not in the table (the CPU, for one)."""
+    return next((t * 1e12 for name, t in PEAK_TFLOPS if name in device_name), 0.0)
+
+
+def share_compiled_code() -> None:
+    """Let all runs on this host find what an earlier one compiled; variables set outside win.
+
+    The compilers write each file under another name and rename it, so runs at the same time, and
+    killed ones, do no harm.
+    """
+    folder = cache_dir() / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(folder / "flash"))
+
+
+# --------------------------------------------------------------------------------------------------
+# Kernels: what this device does fastest. Each has a plain form, which runs anywhere
+
+if torch.cuda.is_available():  # half a second that a CPU run saves
+    import triton  # type: ignore[import-untyped]
+    import triton.language as tl  # type: ignore[import-untyped]
+    from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped]
+
+
+@dataclass
+class Kernels:
+    """What is used where the plain form is not."""
+
+    flash: Any = None  # FlashAttention-4's module
+    flex_masks: dict[tuple[int, int], Any] = field(default_factory=dict)  # by (context, window)
+    multiprocessors: int = 0  # of a GPU that runs the fused MLP, else 0
+
+
+KERNELS = Kernels()
+
+
+def choose_kernels(
+    context: int, windows: Iterable[int], dtype: torch.dtype, device: torch.device
+) -> None:
+    """For a compiled model on a GPU. The fused MLP needs Hopper or later and bf16; FlashAttention-4
+    also has to be installed. Without it, windows go to FlexAttention.
+    """
+    gpu = torch.cuda.get_device_properties(device)
+    if dtype == torch.bfloat16 and gpu.major >= 9:
+        KERNELS.multiprocessors = gpu.multi_processor_count
+        with contextlib.suppress(ImportError):
+            from flash_attn.cute import interface  # type: ignore[import-not-found]
+
+            KERNELS.flash = interface
+            return
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    for window in set(windows) - {context}:
+
+        def sees(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor, window: int = window) -> Tensor:
+            return (q >= k) & (q - k < window)
+
+        mask = create_block_mask(sees, None, None, context, context, device=str(device))
+        KERNELS.flex_masks[context, window] = mask
+
+
+# The compiler takes these two for black boxes, so each also has to say what shapes it returns. What
+# was compiled is found again by their names: with other shapes they need other names.
+@torch.library.custom_op("autoresearch::flash", mutates_args=())
+def flash(q: Tensor, k: Tensor, v: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The result, [B, T, H, D], and the logarithms of the softmax's denominators, [B, H, T]."""
+    sides = (window - 1, 0) if window < q.size(1) else (None, None)
+    attend = KERNELS.flash.flash_attn_func
+    return attend(q, k, v, causal=True, window_size=sides, return_lse=True)  # type: ignore[no-any-return]
+
+
+@torch.library.custom_op("autoresearch::flash_backward", mutates_args=())
+def flash_backward(
+    dy: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, lse: Tensor, window: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    left, right = (window - 1, 0) if window < q.size(1) else (None, None)
+    sides = {"window_size_left": left, "window_size_right": right}
+    backward = KERNELS.flash._flash_attn_bwd  # noqa: SLF001  (public only by way of autograd)
+    return backward(q, k, v, y, dy, lse, causal=True, **sides)  # type: ignore[no-any-return]
+
+
+def keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:3], *output)
+    ctx.window = inputs[3]
+
+
+def flash_shapes(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    rows, context, heads, _width = q.shape
+    return q.new_empty(q.shape), q.new_empty((rows, heads, context), dtype=torch.float32)
+
+
+flash.register_fake(flash_shapes)
+flash_backward.register_fake(
+    lambda _dy, *qkv_and_more: tuple(map(torch.empty_like, qkv_and_more[:3]))
+)
+flash.register_autograd(
+    lambda ctx, dy, _: (*flash_backward(dy, *ctx.saved_tensors, ctx.window), None),
+    setup_context=keep_for_backward,
+)
+
+if torch.cuda.is_available():
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def relu2_kernel(a, b, c, hidden, M, N, K,  # type: ignore[no-untyped-def]  # noqa: N803
+                     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,  # noqa: N803
+                     PROGRAMS: tl.constexpr, BACKWARD: tl.constexpr):  # noqa: N803  # fmt: skip
+        columns = tl.cdiv(N, BN)
+        for tile in tl.range(tl.program_id(0), tl.cdiv(M, BM) * columns, PROGRAMS, flatten=True):
+            m, n = tile // columns * BM, tile % columns * BN
+            x = tl.zeros((BM, BN), tl.float32)
+            for k in range(0, K, BK):
+                x = tl.dot(a.load([m, k]), b.load([n, k]).T, x)
+            # In two halves, which take less shared memory on their way out.
+            halves = tl.split(tl.permute(tl.reshape(x, (BM, 2, BN // 2)), (0, 2, 1)))
+            for i in tl.static_range(2):
+                half = halves[i]
+                if BACKWARD:
+                    half *= 2 * tl.sqrt(hidden.load([m, n + i * (BN // 2)]).to(tl.float32))
+                else:
+                    half = tl.maximum(half, 0.0)
+                    half *= half
+                c.store([m, n + i * (BN // 2)], half.to(c.dtype))
+
+
+def relu2_product(a: Tensor, b: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """relu(a bᵀ)² of a [M, K] and b [N, K], both contiguous: [M, N].
+
+    With `hidden`, relu(z)², and a bᵀ as the gradient by it: the gradient by z, a bᵀ · 2 relu(z).
+    """
+    (m, k), n, (bm, bn, bk) = a.shape, len(b), (128, 256, 64)
+    c = a.new_empty(m, n)
+    blocks = (
+        (a, [bm, bk]),
+        (b, [bn, bk]),
+        (c, [bm, bn // 2]),
+        (c if hidden is None else hidden, [bm, bn // 2]),
+    )
+    tensors = [TensorDescriptor.from_tensor(x, block) for x, block in blocks]
+    relu2_kernel[(KERNELS.multiprocessors,)](
+        *tensors, m, n, k, bm, bn, bk, KERNELS.multiprocessors, hidden is not None,
+        num_stages=3, num_warps=8,
+    )  # fmt: skip
+    return c
+
+
+class FusedMLP(torch.autograd.Function):
+    """down · relu(up · x)² of x [N, C]; keeps the hidden activations after relu² alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        hidden = relu2_product(x, up)
+        ctx.save_for_backward(x, up, down, hidden)
+        return hidden @ down.T
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, up, down, hidden = ctx.saved_tensors
+        dz = relu2_product(dy.contiguous(), down.T.contiguous(), hidden)
+        return dz @ up, dz.T @ x, dy.T @ hidden
+
+
+def window_mask(context: int, window: int, device: torch.device) -> Tensor:
+    """Boolean [context, context]: row t is true at the last `window` tokens up to t, t included."""
+    position = torch.arange(context, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Causal attention in which each token sees the last `window` tokens, itself included.
+
+    q, k, v and the result: [B, T, H, D]. The scale is D^-1/2.
+    """
+    if KERNELS.flash is not None:
+        y: Tensor = flash(q, k, v, window)[0]
+        return y
+    context = q.size(1)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if window >= context:
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    elif (context, window) in KERNELS.flex_masks:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        y = flex_attention(q, k, v, block_mask=KERNELS.flex_masks[context, window])
+    else:
+        mask = window_mask(context, window, q.device)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return y.transpose(1, 2)
+
+
+def relu2_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """down · relu(up · x)² for each x of [..., C]; up [H, C], down [C, H]."""
+    up, down = up.to(x.dtype), down.to(x.dtype)
+    if not KERNELS.multiprocessors:
+        return F.linear(F.relu(F.linear(x, up)).square(), down)
+    y: Tensor = FusedMLP.apply(x.flatten(0, -2), up, down)
+    return y.view_as(x)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -269,15 +494,21 @@ class Tokenizer:
         self.vocab_size = len(ranks) + len(specials)
         self.bos_id = specials[SPECIAL_TOKENS[0]]
         self._ranks = ranks
-        self._encoding = tiktoken.Encoding(
-            "n-autoresearch",
-            pat_str=SPLIT_PATTERN,
-            mergeable_ranks=ranks,
-            special_tokens=specials,
-            explicit_n_vocab=self.vocab_size,  # asserts that the ids have no gaps
-        )
+        self._specials = specials
         by_rank = sorted(ranks, key=ranks.__getitem__)
         self.token_bytes = torch.tensor([*map(len, by_rank), *(0 for _ in specials)])
+
+    @functools.cached_property
+    def _encoding(self) -> "tiktoken.Encoding":
+        import tiktoken
+
+        return tiktoken.Encoding(
+            "n-autoresearch",
+            pat_str=SPLIT_PATTERN,
+            mergeable_ranks=self._ranks,
+            special_tokens=self._specials,
+            explicit_n_vocab=self.vocab_size,  # asserts that the ids have no gaps
+        )
 
     @classmethod
     def train(cls, documents: Iterator[str], vocab_size: int = VOCAB_SIZE) -> "Tokenizer":
@@ -315,10 +546,18 @@ class Tokenizer:
         return cls({base64.b64decode(token): int(rank) for token, rank in lines})
 
     def save(self, directory: Path) -> None:
-        by_rank = sorted(self._ranks.items(), key=lambda item: item[1])
-        content = b"".join(b"%s %d\n" % (base64.b64encode(t), rank) for t, rank in by_rank)
+        content = self._content()
         write_file(directory / "ranks.tiktoken", content)
         write_file(directory / "meta.json", json.dumps(self._meta(content), indent=1).encode())
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Equal for tokenizers that give equal ids, and for no others."""
+        return hashlib.sha256(json.dumps(self._meta(self._content())).encode()).hexdigest()
+
+    def _content(self) -> bytes:
+        by_rank = sorted(self._ranks.items(), key=lambda item: item[1])
+        return b"".join(b"%s %d\n" % (base64.b64encode(t), rank) for t, rank in by_rank)
 
     @staticmethod
     def _meta(ranks: bytes) -> dict[str, Any]:
@@ -341,50 +580,29 @@ class Tokenizer:
             return self._encoding.encode_ordinary(text)
         return self._encoding.encode_ordinary_batch(text, num_threads=num_threads)
 
+    def encode_document(self, text: str) -> Tokens:
+        """BOS and the ids of a text, as they are stored."""
+        ids = self._encoding.encode_to_numpy(text, disallowed_special=())
+        return np.concatenate(([self.bos_id], ids), dtype=np.uint16, casting="unsafe")
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD."""
         return self._encoding.decode(list(ids))
 
 
 # --------------------------------------------------------------------------------------------------
-# Batches
+# Tokens: each document is tokenized once, and training reads them through memory maps
 
-READ_DOCUMENTS = 128  # tokenized at a time: enough for all threads, and no long pause on a CPU
+READ_DOCUMENTS = 128  # taken from a parquet file at a time
 PACKING_BUFFER = 1000  # documents that best-fit chooses from
-
-
-def pack_rows(
-    documents: Iterable[Sequence[int]], row_tokens: int, buffer_size: int = PACKING_BUFFER
-) -> Iterator[list[int]]:
-    """Rows of exactly `row_tokens` tokens, without padding, each starting with a document's start.
-
-    Of the `buffer_size` documents that wait, the longest that fits the rest of the row is placed;
-    if none fits, the shortest is cropped to fill it, and what was cropped is lost. Equal lengths
-    leave in order of arrival. At the end of finite input, the last incomplete row is dropped.
-    """
-    source = iter(documents)
-    lengths: list[int] = []  # ascending; waiting[i] has lengths[i] tokens
-    waiting: list[Sequence[int]] = []
-    row: list[int] = []
-    while True:
-        for document in islice(source, buffer_size - len(waiting)):
-            at = bisect_right(lengths, len(document))
-            lengths.insert(at, len(document))
-            waiting.insert(at, document)
-        if not waiting:
-            return
-        room = row_tokens - len(row)
-        fitting = bisect_right(lengths, room)
-        at = bisect_left(lengths, lengths[fitting - 1]) if fitting else 0
-        del lengths[at]
-        row.extend(waiting.pop(at)[:room])
-        if len(row) == row_tokens:
-            yield row
-            row = []
+BATCHES_AHEAD = 3  # buffers between the thread that packs and the device
 
 
 def read_texts(path: Path, documents: int = READ_DOCUMENTS) -> Iterator[list[str]]:
     """The `text` column of a parquet file, up to `documents` at a time, without empty texts."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=documents, columns=["text"]):
@@ -393,75 +611,276 @@ def read_texts(path: Path, documents: int = READ_DOCUMENTS) -> Iterator[list[str
         raise PrepareError(f"{path} is no parquet file with a `text` column: {error}") from error
 
 
-class TokenDocuments:
-    """The documents of a split as token lists that start with BOS; `passes` None never ends.
+@dataclass(frozen=True)
+class TokenFile:
+    """An array in the cache, <name>.npy, and <name>.json with its SHA-256, which is written last.
 
-    The order is the files' own, every time. `epoch` is the pass of the document read last, from 1.
+    `source_bytes` is the size of the parquet file that it was made of: another one, another array.
     """
 
-    def __init__(self, tokenizer: Tokenizer, split: Split, passes: int | None) -> None:
-        self.epoch = 0
-        self._tokenizer = tokenizer
-        self._passes = passes
-        self._paths = Manifest.require().paths(split)
+    path: Path
+    source_bytes: int
 
-    def __iter__(self) -> Iterator[list[int]]:
-        bos = self._tokenizer.bos_id
-        for epoch in count(1) if self._passes is None else range(1, self._passes + 1):
-            self.epoch = epoch
-            found = False
-            for texts in (texts for path in self._paths for texts in read_texts(path)):
-                for ids in self._tokenizer.encode(texts):
-                    found = True
-                    ids.insert(0, bos)
-                    yield ids
-            if not found:  # or an endless stream of nothing would hang
+    @property
+    def record(self) -> Path:
+        return self.path.with_suffix(".json")
+
+    def exists(self) -> bool:
+        """Whether it is there and made of the right file; a look at its name and record only."""
+        return self.path.is_file() and self._recorded("source_bytes") == self.source_bytes
+
+    def intact(self) -> bool:
+        """Whether it is also what was written: reads all of it, at the disk's speed."""
+        return self.exists() and self._recorded("sha256") == self._sha256()
+
+    def write(self, array: "np.ndarray[Any, Any]") -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.record.unlink(missing_ok=True)
+        with partial(self.path).open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        publish(self.path)
+        record = {"sha256": self._sha256(), "source_bytes": self.source_bytes}
+        write_file(self.record, json.dumps(record).encode())
+
+    def map(self) -> "np.ndarray[Any, Any]":
+        """The array, checked, and then read from disk where it is looked at."""
+        if not self.intact():
+            raise PrepareError(f"{self.path} is damaged. `uv run prepare.py` makes it again.")
+        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+
+    def _recorded(self, key: str) -> Any:
+        try:
+            return json.loads(self.record.read_bytes()).get(key)
+        except (FileNotFoundError, ValueError, AttributeError):
+            return None
+
+    def _sha256(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+class TokenShards:
+    """The tokenized documents of a split: for each parquet file two arrays in the cache.
+
+    <shard>.tokens.npy: uint16, the documents one after the other, each with BOS in front.
+    <shard>.starts.npy: int64, where each one starts, and at last where the last one ends.
+    They lie in a folder named after the tokenizer, so that no other one reads them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, split: Split) -> None:
+        self._tokenizer = tokenizer
+        self._parquet = Manifest.require().paths(split)
+        self.folder = cache_dir() / "tokens" / tokenizer.digest[:16]
+
+    def files(self, parquet: Path) -> tuple[TokenFile, TokenFile]:
+        """The (tokens, starts) of one parquet file, whether they exist or not."""
+        size = parquet.stat().st_size
+        names = (self.folder / f"{parquet.stem}.{part}.npy" for part in ("tokens", "starts"))
+        tokens, starts = (TokenFile(name, size) for name in names)
+        return tokens, starts
+
+    def missing(self, there: Callable[[TokenFile], bool] = TokenFile.exists) -> list[Path]:
+        """The parquet files whose arrays are not `there`."""
+        return [p for p in self._parquet if not all(map(there, self.files(p)))]
+
+    def build(self, parquet_files: list[Path]) -> None:
+        """Tokenize these on all cores. The caller sees to it that it is `alone`."""
+        for number, parquet in enumerate(parquet_files, 1):
+            pieces: list[Tokens] = []
+            for documents in self._tokenized(parquet, f"{number} of {len(parquet_files)} shards"):
+                pieces += documents
+            starts = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+            tokens_file, starts_file = self.files(parquet)
+            tokens_file.write(np.concatenate([np.empty(0, np.uint16), *pieces]))
+            starts_file.write(starts)
+
+    def _tokenized(self, parquet: Path, title: str) -> Iterator[list[Tokens]]:
+        """The file's documents in order. tiktoken lets other threads run, so threads suffice."""
+        import pyarrow.parquet as pq
+
+        total, done, terminal = max(1, pq.read_metadata(parquet).num_rows), 0, sys.stdout.isatty()
+        encode = self._tokenizer.encode_document
+        with ThreadPool(os.cpu_count() or 1) as pool:
+            for documents in pool.imap(lambda texts: [*map(encode, texts)], read_texts(parquet)):
+                done += len(documents)
+                if terminal:
+                    bar = "#" * (30 * done // total)
+                    say(f"\rtokens: {title} [{bar:30}] {100 * done // total:3} %", end="")
+                yield documents
+        say(("\r" if terminal else "") + f"tokens: {title}, {done:,} documents".ljust(70))
+
+    def documents(self) -> Iterator[Tokens]:
+        """One pass over all documents, in the files' own order, checking each file before."""
+        for parquet in self._parquet:
+            tokens, starts = (file.map() for file in self.files(parquet))
+            for start, end in pairwise(starts.tolist()):
+                yield tokens[start:end]
+
+
+class EndlessDocuments:
+    """Pass after pass over the documents; `epoch` is the pass of the one read last, from 1."""
+
+    def __init__(self, shards: TokenShards) -> None:
+        self.epoch = 0
+        self._shards = shards
+
+    def __iter__(self) -> Iterator[Tokens]:
+        for self.epoch in count(1):
+            document = None
+            for document in self._shards.documents():
+                yield document
+            if document is None:  # or an endless stream of nothing would hang
                 raise PrepareError(
                     "The data holds no text. `uv run prepare.py --force` starts anew."
                 )
 
 
-def device_batches(
-    rows: Iterable[list[int]], batch_size: int, row_tokens: int, device: torch.device
-) -> Iterator[tuple[Tensor, int]]:
-    """Pairs (batch int64 [2, B, T] on `device`: inputs and targets; how many of its B rows count).
+# --------------------------------------------------------------------------------------------------
+# Batches
 
-    Only the last batch of finite rows can have rows that do not count: copies of its first row,
-    because a compiled model would be compiled anew for another shape.
+Document = TypeVar("Document", bound="Sequence[int] | Tokens")
+
+
+class Waiting(Generic[Document]):
+    """Documents by length: the longest that fits, or the shortest, in order of arrival.
+
+    Those that fit a row wait in one queue per length, and the bits of an integer say which queues
+    hold any; longer ones wait in a heap. Neither looks at the other documents one by one.
     """
-    shape, on_gpu = (2, batch_size, row_tokens - 1), device.type == "cuda"
-    slots: list[tuple[Tensor, torch.cuda.Event]] = []
-    if on_gpu:
-        # A copy is asynchronous from page-locked memory only. One buffer is filled while the other
-        # is on its way; its event says when it may be written to again.
-        pinned = (torch.empty(shape, dtype=torch.int64, pin_memory=True) for _ in range(2))
-        slots = [(host, torch.cuda.Event()) for host in pinned]  # type: ignore[no-untyped-call]
-    source = iter(rows)
-    for turn in count():
-        if on_gpu:
-            host, copied = slots[turn % 2]
-            copied.synchronize()
+
+    def __init__(self, row_tokens: int) -> None:
+        self._row_tokens = row_tokens
+        self._by_length: defaultdict[int, deque[Document]] = defaultdict(deque)
+        self._lengths = 0  # bit n is set when documents of n tokens wait
+        self._longer: list[tuple[int, int, Document]] = []
+        self._arrivals = count()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, document: Document) -> None:
+        self._size += 1
+        length = len(document)
+        if length <= self._row_tokens:
+            self._by_length[length].append(document)
+            self._lengths |= 1 << length
         else:
-            host = torch.empty(shape, dtype=torch.int64)  # the consumer may keep it
-        used = fill(host.numpy(), islice(source, batch_size))
-        if not used:
+            heapq.heappush(self._longer, (length, next(self._arrivals), document))
+
+    def take(self, room: int) -> Document:
+        """The longest of at most `room` tokens; if there is none, the shortest of all."""
+        self._size -= 1
+        fitting = self._lengths & ((2 << room) - 1)
+        if not fitting and not self._lengths:
+            return heapq.heappop(self._longer)[2]
+        lowest = (self._lengths & -self._lengths).bit_length() - 1
+        length = fitting.bit_length() - 1 if fitting else lowest
+        queue_of_length = self._by_length[length]
+        document = queue_of_length.popleft()
+        if not queue_of_length:
+            self._lengths ^= 1 << length
+        return document
+
+
+def pack_rows(
+    documents: Iterable[Document], row_tokens: int, buffer_size: int = PACKING_BUFFER
+) -> Iterator[list[Document]]:
+    """Rows of exactly `row_tokens` tokens, without padding, as lists of pieces of documents.
+
+    Of the `buffer_size` documents that wait, the longest that fits the rest of the row is placed;
+    if none fits, the shortest is cropped to fill it, and what was cropped is lost. Equal lengths
+    leave in order of arrival. At the end of finite input, the last incomplete row is dropped.
+    """
+    source = iter(documents)
+    waiting = Waiting[Document](row_tokens)
+    row: list[Document] = []
+    room = row_tokens
+    while True:
+        for document in islice(source, buffer_size - len(waiting)):
+            waiting.add(document)
+        if not len(waiting):
             return
-        batch = host.to(device, non_blocking=True)
-        if on_gpu:
-            copied.record(torch.cuda.current_stream(device))
-        yield batch, used
+        piece: Any = waiting.take(room)[:room]
+        row.append(piece)
+        room -= len(piece)
+        if not room:
+            yield row
+            row, room = [], row_tokens
 
 
-def fill(host: "np.ndarray[Any, np.dtype[np.int64]]", rows: Iterable[list[int]]) -> int:
-    """Write rows of T+1 tokens into host [2, B, T], targets one ahead; return their number."""
-    used = 0
-    for i, row in enumerate(rows):
-        tokens = np.asarray(row, dtype=np.int64)
-        host[0, i], host[1, i] = tokens[:-1], tokens[1:]
-        used = i + 1
-    if used:
-        host[:, used:] = host[:, :1]
-    return used
+@dataclass
+class HostBatch:
+    """A buffer that the packing thread fills and the device reads: int32 [B, T+1]."""
+
+    tokens: Tensor
+    copied: "torch.cuda.Event | None"  # when the device has read it
+    epoch: int = 0
+
+
+class Batches:
+    """Endless batches for make_dataloader. A thread packs while the device works on earlier ones.
+
+    A copy is asynchronous from page-locked memory only, so the thread waits for a buffer's event
+    before it writes to it again. The thread ends with this object.
+    """
+
+    def __init__(
+        self, documents: EndlessDocuments, batch_size: int, seq_len: int, device: torch.device
+    ) -> None:
+        self._device = device
+        self._filled: queue.SimpleQueue[HostBatch | Exception] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[HostBatch | None] = queue.SimpleQueue()
+        on_gpu = device.type == "cuda"
+        for _ in range(BATCHES_AHEAD):
+            tokens = torch.empty(batch_size, seq_len + 1, dtype=torch.int32, pin_memory=on_gpu)
+            self._free.put(HostBatch(tokens, torch.cuda.Event() if on_gpu else None))  # type: ignore[no-untyped-call]
+        thread = threading.Thread(
+            target=fill_batches, args=(documents, self._free, self._filled), daemon=True
+        )
+        thread.start()
+        # Also when the program ends: Python would tear a running thread out of the middle of C++.
+        weakref.finalize(self, end_thread, thread, self._free)
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor, int]:
+        batch = self._filled.get()
+        if isinstance(batch, Exception):
+            self._filled.put(batch)  # whoever asks again is told again
+            raise batch
+        tokens, epoch = batch.tokens.to(self._device, non_blocking=True), batch.epoch
+        x, y = tokens[:, :-1].long(), tokens[:, 1:].long()
+        if batch.copied is not None:
+            batch.copied.record(torch.cuda.current_stream(self._device))
+        self._free.put(batch)
+        return x, y, epoch
+
+
+def end_thread(thread: threading.Thread, free: "queue.SimpleQueue[HostBatch | None]") -> None:
+    free.put(None)
+    if thread is not threading.current_thread():  # where a garbage collection may run
+        thread.join()
+
+
+def fill_batches(
+    documents: EndlessDocuments,
+    free: "queue.SimpleQueue[HostBatch | None]",
+    filled: "queue.SimpleQueue[HostBatch | Exception]",
+) -> None:
+    """The packing thread: fill each free buffer, until None comes. Its errors go the same way."""
+    try:
+        rows: Iterator[list[Tokens]] | None = None
+        while (batch := free.get()) is not None:
+            rows = rows or pack_rows(documents, batch.tokens.size(1))
+            if batch.copied is not None:
+                batch.copied.synchronize()
+            for target, row in zip(batch.tokens.numpy(), rows, strict=False):
+                np.concatenate(row, out=target, casting="unsafe")
+            batch.epoch = documents.epoch
+            filled.put(batch)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the consumer must not wait for ever)
+        filled.put(error)
 
 
 def make_dataloader(
@@ -472,15 +891,35 @@ def make_dataloader(
     y[b, t] follows x[b, t]. Rows depend on data, tokenizer and seq_len, not on batch_size. `epoch`
     counts from 1. Raises PrepareError when the cache is not prepared.
     """
-    documents = TokenDocuments(tokenizer, split, passes=None)
-    batches = device_batches(pack_rows(documents, seq_len + 1), batch_size, seq_len + 1, device)
-    return ((batch[0], batch[1], documents.epoch) for batch, _ in batches)
+    shards = TokenShards(tokenizer, split)
+    if shards.missing():
+        with alone():
+            shards.build(shards.missing())
+    return Batches(EndlessDocuments(shards), batch_size, seq_len, device)
 
 
 # --------------------------------------------------------------------------------------------------
 # The metric
 
 say_once = functools.cache(say)
+
+
+def validation_file(shards: TokenShards) -> TokenFile:
+    """The rows that the metric reads, uint16 [rows, MAX_SEQ_LEN + 1].
+
+    EVAL_TOKENS targets, or one pass over the validation shard where it has fewer.
+    """
+    (parquet,) = Manifest.require().paths("val")
+    name = f"validation_{EVAL_TOKENS // MAX_SEQ_LEN}x{MAX_SEQ_LEN}.npy"
+    return TokenFile(shards.folder / name, parquet.stat().st_size)
+
+
+def pack_validation(shards: TokenShards) -> None:
+    """Make validation_file from the shards, which must be there. The caller is `alone`."""
+    wanted = EVAL_TOKENS // MAX_SEQ_LEN
+    rows = islice(pack_rows(shards.documents(), MAX_SEQ_LEN + 1), wanted)
+    array = np.array([np.concatenate(row) for row in rows], dtype=np.uint16)
+    validation_file(shards).write(array.reshape(-1, MAX_SEQ_LEN + 1))
 
 
 @torch.no_grad()
@@ -492,28 +931,37 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
     vocabularies. EVAL_TOKENS targets are read, or one pass where the shard has fewer; which ones
     does not depend on batch_size. The caller sets the model's mode. Sums are kept in float64.
     """
+    shards = TokenShards(tokenizer, "val")
+    file = validation_file(shards)
+    if not file.exists():
+        with alone():
+            shards.build(shards.missing())
+            pack_validation(shards)
     device = pick_device()
+    rows = torch.from_numpy(file.map().astype(np.int32)).to(device)
+    if not len(rows):
+        raise PrepareError(
+            f"The validation shard has no row of {MAX_SEQ_LEN} tokens. Use more text."
+        )
+    if len(rows) < EVAL_TOKENS // MAX_SEQ_LEN:
+        say_once(
+            f"val_bpb is measured on {len(rows) * MAX_SEQ_LEN:,} tokens, all that the validation "
+            f"shard has; profile {PROFILE.name} asks for {EVAL_TOKENS:,}"
+        )
     token_bytes = tokenizer.token_bytes.to(device)
     nats = torch.zeros((), dtype=torch.float64, device=device)
     total_bytes = torch.zeros((), dtype=torch.int64, device=device)
-    wanted, read = EVAL_TOKENS // MAX_SEQ_LEN, 0
-    documents = TokenDocuments(tokenizer, "val", passes=1)
-    rows = islice(pack_rows(documents, MAX_SEQ_LEN + 1), wanted)
-    for (x, y), used in device_batches(rows, batch_size, MAX_SEQ_LEN + 1, device):
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        # Copies of its first row fill the last batch, because a compiled model would be compiled
+        # anew for another shape; they do not count.
+        used, filler = len(part), part[:1].expand(batch_size - len(part), -1)
+        tokens = torch.cat((part, filler)).long()
+        x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
         losses = model(x, y, reduction="none").reshape(y.shape)[:used]
         sizes = token_bytes[y[:used]]
         nats += torch.where(sizes > 0, losses.double(), 0.0).sum()  # 0 · inf would be NaN
         total_bytes += sizes.sum()
-        read += used
-    if read == 0:
-        raise PrepareError(
-            f"The validation shard has no row of {MAX_SEQ_LEN} tokens. Use more text."
-        )
-    if read < wanted:
-        say_once(
-            f"val_bpb is measured on {read * MAX_SEQ_LEN:,} tokens, all that the validation shard "
-            f"has; profile {PROFILE.name} asks for {EVAL_TOKENS:,}"
-        )
     return nats.item() / (math.log(2) * total_bytes.item())
 
 
@@ -617,6 +1065,9 @@ def download(
                 ) from error
             pause = min(30.0, BACKOFF_SECONDS * 2 ** (failures - 1))
             stop.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 (jitter is no secret)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         readable = "text" in pq.read_schema(part).names
     except (pa.ArrowInvalid, OSError):
@@ -791,6 +1242,9 @@ def hold_out(sections: Iterable[list[str]], limit: int) -> tuple[list[str], list
 
 def write_shards(source: str, train: list[str], validation: list[str]) -> None:
     """Put a corpus into the cache, in climbmix's layout."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     shards = {shard_name(0): train, VALIDATION_SHARD: validation}
     manifest = begin(source, list(shards))
     for name, texts in shards.items():
@@ -819,11 +1273,12 @@ def copy_shards(source: Path) -> None:
 
 
 def begin(source: str, shards: list[str]) -> Manifest:
-    """Remove the old corpus and its tokenizer, but no file of others, and announce the new one."""
+    """Remove the old corpus, what was made of it but no file of others; announce the new one."""
     folder, tokenizer = Manifest.folder(), cache_dir() / "tokenizer"
     ours = [tokenizer / "meta.json", tokenizer / "ranks.tiktoken", folder / "manifest.json"]
     for path in [*ours, *folder.glob("shard_?????.parquet*")]:
         path.unlink(missing_ok=True)
+    shutil.rmtree(cache_dir() / "tokens", ignore_errors=True)
     manifest = Manifest(source, shards)
     manifest.save()
     return manifest
@@ -936,6 +1391,17 @@ def prepare_tokenizer() -> None:
     say(f"tokenizer: {directory}")
 
 
+def prepare_tokens() -> None:
+    """Tokenize what is missing or damaged, so that runs need not."""
+    tokenizer = Tokenizer.load()
+    train, validation = TokenShards(tokenizer, "train"), TokenShards(tokenizer, "val")
+    for shards in (train, validation):
+        shards.build(shards.missing(TokenFile.intact))
+    if not validation_file(validation).intact():
+        pack_validation(validation)
+    say(f"tokens: {validation.folder}")
+
+
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Lets one prepare.py at a time work on this cache; the lock ends with its process."""
@@ -1027,6 +1493,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with alone():
             prepare_data(args.source, args.num_shards, force=args.force)
             prepare_tokenizer()
+            prepare_tokens()
     except KeyboardInterrupt:
         say("\nInterrupted. The same command goes on where this one stopped.")
         return 130

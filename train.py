@@ -22,14 +22,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a
 import gc
 import math
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name that everybody knows it by)
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from prepare import (
     MAX_SEQ_LEN,
@@ -37,9 +37,14 @@ from prepare import (
     TIME_BUDGET,
     PrepareError,
     Tokenizer,
+    attention,
+    choose_kernels,
     evaluate_bpb,
     make_dataloader,
+    peak_flops,
     pick_device,
+    relu2_mlp,
+    share_compiled_code,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -52,7 +57,8 @@ COMPILE = PROFILE.compile  # whether torch.compile is used
 
 ASPECT_RATIO = 64  # width per block of depth, rounded up to whole heads
 HEAD_DIM = 128  # width of one attention head
-WINDOW_PATTERN = "SSSL"  # per block, repeated: S sees half the context, L all; the last is always L
+WINDOW_PATTERN = "SSSL"  # per block, repeated: S sees a part of the context, L all; the last is L
+SHORT_WINDOW = 0.5  # that part
 MLP_RATIO = 4  # hidden width of the MLP over the model's width
 ROTARY_BASE = 10_000.0  # longest wavelength of the rotary angles over 2 pi, in tokens
 GATE_CHANNELS = 32  # channels of the block's input that the value gates read
@@ -73,9 +79,9 @@ MUON_MOMENTUM_STEPS = 300  # length of that ramp, in steps
 MUON_BETA2 = 0.95  # decay of NorMuon's second moment
 WEIGHT_DECAY = 0.2  # Muon's cautious decay at the start; falls linearly to 0
 
-WARMDOWN_FRACTION = 0.5  # part of the budget, at its end, in which the learning rate falls
-FINAL_LR_FRACTION = 0.0  # what is left of the learning rate at the very end
-LOSS_CHUNK_TOKENS = 32_768  # tokens whose fp32 logits exist at a time on a GPU; no effect on losses
+WARMDOWN_FRACTION = 0.75  # part of the budget, at its end, in which the learning rate falls
+FINAL_LR_FRACTION = 0.03  # what is left of the learning rate at the very end
+LOSS_CHUNK_TOKENS = 32_768  # tokens whose logits exist at a time on a GPU; no effect on losses
 CPU_LOSS_CHUNK_TOKENS = 512  # the same on a CPU: pieces that malloc can reuse halve a step's time
 
 # Not for tuning: how a run is timed, and when it is given up.
@@ -115,7 +121,7 @@ class GPTConfig:
 
 def layer_windows(pattern: str, depth: int, context: int) -> tuple[int, ...]:
     """Window of each block in tokens; the last block always sees the whole context."""
-    sizes = {"S": context // 2, "L": context}
+    sizes = {"S": round(context * SHORT_WINDOW), "L": context}
     windows = [sizes[pattern[i % len(pattern)]] for i in range(depth)]
     return (*windows[:-1], context)
 
@@ -145,49 +151,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (i, i + D/2) of x [B, T, H, D] by the angle of its position."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
-
-
-# FlexAttention's masks by (context, window). Without them windows go through SDPA: FlexAttention
-# has no backward pass on CPU, and is slow when it is not compiled.
-FLEX_MASKS: dict[tuple[int, int], Any] = {}
-
-
-def build_flex_masks(config: GPTConfig, device: torch.device) -> None:
-    from torch.nn.attention.flex_attention import create_block_mask  # 2 s that a CPU run saves
-
-    t = config.context
-    for window in set(config.windows) - {t}:
-
-        def sees(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor, window: int = window) -> Tensor:
-            return (q >= k) & (q - k < window)
-
-        FLEX_MASKS[t, window] = create_block_mask(sees, None, None, t, t, device=str(device))
-
-
-def window_mask(context: int, window: int, device: torch.device) -> Tensor:
-    """Boolean [context, context]: row t is true at the last `window` tokens up to t, t included."""
-    position = torch.arange(context, device=device)
-    distance = position[:, None] - position[None, :]
-    return (distance >= 0) & (distance < window)
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """Causal attention in which each token sees the last `window` tokens, itself included.
-
-    q, k, v and the result: [B, T, H, D]. The scale is D^-1/2.
-    """
-    context = q.size(1)
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if window >= context:
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    elif (context, window) in FLEX_MASKS:
-        from torch.nn.attention.flex_attention import flex_attention
-
-        y = flex_attention(q, k, v, block_mask=FLEX_MASKS[context, window])
-    else:
-        mask = window_mask(context, window, q.device)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return y.transpose(1, 2)
 
 
 class Linear(nn.Linear):
@@ -221,7 +184,8 @@ class Attention(nn.Module):
             gate = 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS]))
             v = v + gate.unsqueeze(-1) * heads(value_embedding)
         q, k = (rotate(rms_norm(a), *rotary) for a in (q, k))
-        return self.out(attention(q, k, v, self.window).flatten(2))  # type: ignore[no-any-return]
+        y: Tensor = self.out(attention(q, k, v, self.window).flatten(2))
+        return y
 
 
 class Block(nn.Module):
@@ -233,7 +197,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary) -> Tensor:
         x = x + self.attention(rms_norm(x), value_embedding, rotary)
-        return x + self.down(F.relu(self.up(rms_norm(x))).square())  # type: ignore[no-any-return]
+        return x + relu2_mlp(rms_norm(x), self.up.weight, self.down.weight)
 
 
 def has_value_embedding(layer: int, depth: int) -> bool:
@@ -245,22 +209,60 @@ def softcap(logits: Tensor) -> Tensor:
     return LOGIT_SOFTCAP * torch.tanh(logits.float() / LOGIT_SOFTCAP)
 
 
-def token_losses(
-    hidden: Tensor, head: Tensor, targets: Tensor, chunk: int, *, recompute: bool
-) -> Tensor:
-    """Cross-entropy in nats per token, [N], from hidden [N, C], head [V, C] and targets [N].
+def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Per row of logits [N, V]: the loss in nats, [N], and its gradient by the logits, [N, V].
 
-    Works on `chunk` tokens at a time. With `recompute`, a chunk's logits are thrown away and made
-    again in the backward pass, so that the fp32 logits of the whole batch never exist.
+    Capped logits need no maximum subtracted before exp: their sum fits fp32 up to a cap of 79.
+    """
+    capped = softcap(logits)
+    total = capped.exp().sum(-1, keepdim=True)
+    losses = total.log().squeeze(-1) - capped.gather(-1, targets[:, None]).squeeze(-1)
+    is_target = torch.arange(logits.size(-1), device=logits.device) == targets[:, None]
+    slope = 1 - (capped / LOGIT_SOFTCAP).square()
+    gradient = (capped.exp() / total - is_target.to(capped.dtype)) * slope
+    return losses, gradient.to(logits.dtype)
+
+
+def mm_fp32(a: Tensor, b: Tensor) -> Tensor:
+    """a · b in fp32, also for bf16 factors, whose product would be rounded otherwise."""
+    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else torch.mm(a, b).float()
+
+
+class HeadLoss(torch.autograd.Function):
+    """Cross-entropy in nats per token, [N], and its mean, of hidden [N, C], head [V, C], targets.
+
+    Works on LOSS_CHUNK_TOKENS at a time, and on each chunk's gradients at once: the logits of the
+    whole batch never exist, and none are made twice. Only the mean has a gradient.
     """
 
-    def losses(h: Tensor, t: Tensor) -> Tensor:
-        return F.cross_entropy(softcap(F.linear(h, head.to(h.dtype))), t, reduction="none")
+    cross_entropy = staticmethod(cross_entropy)  # run() puts the compiled one here
 
-    chunks = list(zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True))
-    if recompute and len(chunks) > 1:
-        return torch.cat([checkpoint(losses, h, t, use_reentrant=False) for h, t in chunks])
-    return torch.cat([losses(h, t) for h, t in chunks])
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, learns: bool
+    ) -> tuple[Tensor, Tensor]:
+        weight = head.to(hidden.dtype)
+        d_hidden = torch.empty_like(hidden) if learns else hidden
+        d_head = torch.zeros_like(head) if learns else head
+        chunk = LOSS_CHUNK_TOKENS if hidden.is_cuda else CPU_LOSS_CHUNK_TOKENS
+        losses = []
+        for start in range(0, len(hidden), chunk):
+            h = hidden[start : start + chunk]
+            loss, d_logits = HeadLoss.cross_entropy(h @ weight.T, targets[start : start + chunk])
+            losses.append(loss)
+            if learns:
+                torch.mm(d_logits, weight, out=d_hidden[start : start + chunk])
+                d_head += mm_fp32(d_logits.T, h)
+        ctx.save_for_backward(d_hidden, d_head)
+        per_token = torch.cat(losses)
+        ctx.mark_non_differentiable(per_token)
+        return per_token.mean(), per_token
+
+    @staticmethod
+    def backward(ctx: Any, d_mean: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        d_hidden, d_head = ctx.saved_tensors
+        scale = d_mean / len(d_hidden)
+        return d_hidden * scale, d_head * scale, None, None
 
 
 class GPT(nn.Module):
@@ -321,11 +323,12 @@ class GPT(nn.Module):
         self, tokens: Tensor, targets: Tensor, reduction: Literal["mean", "none"] = "mean"
     ) -> Tensor:
         """Loss in nats: its mean over all tokens, or with reduction="none" each token's, [B, T]."""
-        x = self.hidden(tokens).flatten(0, 1)
-        chunk = LOSS_CHUNK_TOKENS if x.is_cuda else CPU_LOSS_CHUNK_TOKENS
-        head, targets_flat = self.lm_head.weight, targets.flatten()
-        losses = token_losses(x, head, targets_flat, chunk, recompute=x.is_cuda)
-        return losses.mean() if reduction == "mean" else losses.view_as(targets)
+        learns = torch.is_grad_enabled()
+        with torch.set_grad_enabled(learns or COMPILE):  # evaluation runs what training compiled
+            hidden = self.hidden(tokens).flatten(0, 1)
+        result = HeadLoss.apply(hidden, self.lm_head.weight, targets.flatten(), learns)
+        mean, losses = cast("tuple[Tensor, Tensor]", result)
+        return mean if reduction == "mean" else losses.view_as(targets)
 
     def num_params(self) -> int:
         return sum(p.numel() for p in self.parameters())
@@ -450,10 +453,11 @@ class MuonAdamW:
             self._muon_step = torch.compile(muon_step, dynamic=False, fullgraph=True)
 
     def zero_grad(self) -> None:
-        for p in [p for a in self.adamw for p in a.params] + [
-            p for m in self.muon for p in m.params
+        for params in [group.params for group in self.adamw] + [
+            group.params for group in self.muon
         ]:
-            p.grad = None
+            for p in params:
+                p.grad = None
 
     @torch.no_grad()
     def step(self, multiplier: float, momentum: float, weight_decay: float) -> None:
@@ -509,36 +513,31 @@ def weight_decay_at(progress: float) -> float:
 
 
 # --------------------------------------------------------------------------------------------------
-# Measuring
-
-# Dense bf16 TFLOP/s with fp32 accumulation, from the makers' data sheets; the first match counts.
-PEAK_TFLOPS = (
-    ("B200", 2250.0),
-    ("NVL", 835.0),
-    ("H100 PCIe", 756.0),
-    ("H100", 989.5),
-    ("H200", 989.5),
-    ("A100", 312.0),
-    ("L40S", 362.0),
-    ("L40", 181.0),
-    ("L4", 121.0),
-    ("RTX 5090", 209.5),
-    ("RTX 4090", 165.2),
-    ("RTX 3090", 71.0),
-)
-
-
-def peak_flops(device_name: str) -> float:
-    """FLOP/s of a device, or 0.0 when it is not in the table (the CPU, for one)."""
-    return next((t * 1e12 for name, t in PEAK_TFLOPS if name in device_name), 0.0)
-
-
-# --------------------------------------------------------------------------------------------------
 # The run
 
 
 class TrainingDivergedError(Exception):
     """The loss is NaN or far too high: going on would only waste the rest of the budget."""
+
+
+class PendingStep:
+    """A step that the device may still be at: its loss, on its way to the host, and its rate."""
+
+    def __init__(self, loss: Tensor, multiplier: float) -> None:
+        self.multiplier = multiplier
+        self._done: torch.cuda.Event | None = None
+        self._loss = loss
+        if loss.is_cuda:
+            self._loss = torch.empty_like(loss, device="cpu", pin_memory=True)
+            self._loss.copy_(loss, non_blocking=True)
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record()
+
+    def loss(self) -> float:
+        """Waits until the device has finished the step, so that times are true."""
+        if self._done is not None:
+            self._done.synchronize()
+        return self._loss.item()
 
 
 def train(
@@ -555,21 +554,27 @@ def train(
     steps, the seconds that counted, and those of the untimed steps.
     """
     steps, seconds, untimed, smooth, show_at = 0, 0.0, 0.0, 0.0, 0.0
+    under_way: deque[PendingStep] = deque()
     clock = time.perf_counter()
     x, y, epoch = next(batches)
-    tokens = micro_batches * x.numel()
-    while seconds < budget:
-        losses, progress = [], seconds / budget
-        for _ in range(micro_batches):
-            loss = model(x, y)
-            (loss / micro_batches).backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
-            x, y, epoch = next(batches)  # prepared while the device still works on the last one
-        multiplier = lr_multiplier(progress)
-        optimizer.step(multiplier, muon_momentum(steps), weight_decay_at(progress))
-        optimizer.zero_grad()
+    tokens, ahead = micro_batches * x.numel(), int(x.is_cuda)
+    while seconds < budget or under_way:
+        if seconds < budget:
+            losses, multiplier = [], lr_multiplier(seconds / budget)
+            for _ in range(micro_batches):
+                loss = model(x, y)
+                (loss / micro_batches).backward()  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
+                x, y, epoch = next(batches)
+            momentum = muon_momentum(steps + len(under_way))
+            optimizer.step(multiplier, momentum, weight_decay_at(seconds / budget))
+            optimizer.zero_grad()
+            under_way.append(PendingStep(torch.stack(losses).mean(), multiplier))
+            if len(under_way) <= ahead:
+                continue  # the device always has a step before it while the host waits for one
 
-        value = torch.stack(losses).mean().item()  # waits for the device, so that times are true
+        step = under_way.popleft()
+        value = step.loss()
         if not value <= MAX_LOSS:  # false for NaN as well
             raise TrainingDivergedError(f"loss {value} at step {steps}")
         smooth += 0.1 * (value - smooth)
@@ -591,13 +596,14 @@ def train(
             show_at = now + (0.0 if sys.stdout.isatty() else 0.25)
             print(
                 f"\rstep {steps - 1:05d} ({100 * min(1.0, seconds / budget):5.1f}%)"
-                f" | loss: {smooth / (1 - 0.9**steps):.6f} | lrm: {multiplier:.2f}"
+                f" | loss: {smooth / (1 - 0.9**steps):.6f} | lrm: {step.multiplier:.2f}"
                 f" | dt: {1000 * elapsed:.0f}ms | tok/sec: {tokens / elapsed:,.0f}"
                 f" | mfu: {mfu(tokens / elapsed):.1f}% | epoch: {epoch}"
                 f" | remaining: {max(0.0, budget - seconds):.0f}s    ",
-                end="\n" if seconds >= budget else "",
+                end="",
                 flush=True,
             )
+    print(flush=True)
     gc.enable()
     return steps, seconds, untimed
 
@@ -607,6 +613,7 @@ def run() -> None:
     seed = int(os.environ.get("AUTORESEARCH_SEED", "42"))
     torch.manual_seed(seed)
     torch.set_float32_matmul_precision("high")
+    share_compiled_code()
     device = pick_device()
     on_gpu = device.type == "cuda"
     device_name = torch.cuda.get_device_name(device) if on_gpu else device.type
@@ -622,9 +629,10 @@ def run() -> None:
         model = GPT(config)
     optimizer = build_optimizer(model, compiled=COMPILE)
     if COMPILE:
-        model.compile(dynamic=False)
-    if COMPILE and on_gpu:
-        build_flex_masks(config, device)
+        model.hidden = torch.compile(model.hidden, dynamic=False)  # type: ignore[method-assign]
+        HeadLoss.cross_entropy = staticmethod(torch.compile(cross_entropy, dynamic=False))
+        if on_gpu:
+            choose_kernels(MAX_SEQ_LEN, config.windows, config.dtype, device)
     print(f"{config} on {device_name}: {model.num_params():,} parameters", flush=True)
 
     flops, peak = model.flops_per_token(), peak_flops(device_name)

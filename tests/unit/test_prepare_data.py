@@ -69,6 +69,7 @@ def full_cache(cache, prepared):
 def data_only(monkeypatch):
     """For tests of corpora: the tokenizer, which takes longest, is left out."""
     monkeypatch.setattr(prepare, "prepare_tokenizer", lambda: None)
+    monkeypatch.setattr(prepare, "prepare_tokens", lambda: None)
 
 
 def texts(split: prepare.Split) -> list[str]:

@@ -100,6 +100,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "BACKOFF_SECONDS", 0.001)
     # The tokenizer has its own tests, and these shards are too small for one.
     monkeypatch.setattr(prepare, "prepare_tokenizer", lambda: None)
+    monkeypatch.setattr(prepare, "prepare_tokens", lambda: None)
     server = Hub()
     monkeypatch.setenv("AUTORESEARCH_HUB", server.url)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -48,7 +48,7 @@ def brute_force(tokenizer: Tokenizer, rows: int) -> float:
     documents = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in prepared_texts()]
     nats, size = 0.0, 0
     for row in itertools.islice(pack_rows(documents, CONTEXT + 1), rows):
-        for token, target in itertools.pairwise(row):
+        for token, target in itertools.pairwise(itertools.chain(*row)):
             if target < tokenizer.vocab_size - 4:
                 nats += (token * 31 + target * 17) % 97 / 13
                 size += len(tokenizer._encoding.decode_single_token_bytes(target))
@@ -147,11 +147,12 @@ def test_a_small_validation_shard_is_read_once_and_that_is_said_once(
 ):
     """Never more than one pass: the result is the same for all batch sizes, and so is the text."""
     monkeypatch.setattr(prepare, "EVAL_TOKENS", 10**9)
-    rows = len(list(pack_rows(prepare.TokenDocuments(tokenizer, "val", 1), CONTEXT + 1)))
+    documents = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in prepared_texts()]
+    rows = len(list(pack_rows(documents, CONTEXT + 1)))
     expected = brute_force(tokenizer, rows)
     for batch_size in (1, 8, 13):
         assert evaluate_bpb(hashed_loss, tokenizer, batch_size) == pytest.approx(expected, rel=1e-6)
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = [a for a in capsys.readouterr().out.splitlines() if "val_bpb" in a]
     assert f"{rows * CONTEXT:,} tokens" in line
 
 
@@ -161,3 +162,11 @@ def test_a_shard_without_one_row_is_an_error(tokenizer, monkeypatch):
     monkeypatch.setattr(prepare, "EVAL_TOKENS", 10**7)
     with pytest.raises(prepare.PrepareError, match="no row"):
         evaluate_bpb(hashed_loss, tokenizer, 1)
+
+
+def test_validation_rows_are_packed_once_and_stored(tokenizer, monkeypatch):
+    """Later evaluations read neither text nor documents, and find the same number."""
+    expected = evaluate_bpb(hashed_loss, tokenizer, 4)
+    monkeypatch.setattr(prepare, "pack_rows", None)
+    monkeypatch.setattr(prepare, "read_texts", None)
+    assert evaluate_bpb(hashed_loss, tokenizer, 4) == expected

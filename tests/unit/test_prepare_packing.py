@@ -1,7 +1,9 @@
 """Packing documents into rows, and the dataloader that turns rows into batches."""
 
 import itertools
+import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
@@ -38,10 +40,15 @@ def naive_rows(docs: list[list[int]], row_tokens: int, buffer_size: int) -> list
             row = []
 
 
+def packed(docs: list[list[int]], row_tokens: int, buffer_size: int) -> list[list[int]]:
+    """What pack_rows gives, each row's pieces joined."""
+    return [list(itertools.chain(*row)) for row in pack_rows(docs, row_tokens, buffer_size)]
+
+
 @given(lengths, row_sizes, buffer_sizes)
 def test_rows_are_full_and_start_with_a_document(sizes, row_tokens, buffer_size):
     """No padding: every row has exactly the asked length, and its first token begins a document."""
-    for row in pack_rows(documents(sizes), row_tokens, buffer_size):
+    for row in packed(documents(sizes), row_tokens, buffer_size):
         assert len(row) == row_tokens
         assert row[0] % STRIDE == 0
 
@@ -50,8 +57,7 @@ def test_rows_are_full_and_start_with_a_document(sizes, row_tokens, buffer_size)
 def test_nothing_is_lost_but_crops_and_the_last_incomplete_row(sizes, row_tokens, buffer_size):
     """Rows are made of whole documents; only a row's last one may be cut, and none comes twice."""
     placed: dict[int, int] = {}
-    for row in pack_rows(documents(sizes), row_tokens, buffer_size):
-        pieces = [list(g) for _, g in itertools.groupby(row, lambda token: token // STRIDE)]
+    for pieces in pack_rows(documents(sizes), row_tokens, buffer_size):
         for piece in pieces:
             document = piece[0] // STRIDE
             assert document not in placed
@@ -64,18 +70,17 @@ def test_nothing_is_lost_but_crops_and_the_last_incomplete_row(sizes, row_tokens
 
 @given(lengths, row_sizes, buffer_sizes)
 def test_packing_equals_the_literal_rule(sizes, row_tokens, buffer_size):
-    """The sorted list and its bisections choose what a scan of all waiting documents chooses."""
+    """Queues per length and a heap choose what a scan of all waiting documents chooses."""
     docs = documents(sizes)
-    assert list(pack_rows(docs, row_tokens, buffer_size)) == naive_rows(
-        docs, row_tokens, buffer_size
-    )
+    assert packed(docs, row_tokens, buffer_size) == naive_rows(docs, row_tokens, buffer_size)
 
 
 def test_packing_reads_no_further_ahead_than_its_buffer():
     """An endless stream can be packed, and only the buffer's documents are held."""
     taken = itertools.count()
     rows = pack_rows(([next(taken)] for _ in itertools.repeat(None)), 4, buffer_size=10)
-    assert [next(rows) for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    first, second = next(rows), next(rows)
+    assert (first, second) == ([[0], [1], [2], [3]], [[4], [5], [6], [7]])
     assert next(taken) <= 12 + 10
 
 
@@ -148,6 +153,88 @@ def test_data_without_text_ends_instead_of_spinning(tokenizer):
     prepare.write_shards("offline", [""], [""])
     with pytest.raises(prepare.PrepareError, match="no text"):
         next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+
+
+def stored(tokenizer: Tokenizer, split: prepare.Split) -> list[list[int]]:
+    return [d.tolist() for d in prepare.TokenShards(tokenizer, split).documents()]
+
+
+def test_documents_are_tokenized_once_and_stored_as_they_are(tokenizer, monkeypatch):
+    """The stored ids are those of encode() with BOS in front, and later runs read them."""
+    next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+    (path,) = prepare.Manifest.require().paths("train")
+    texts = [text for batch in prepare.read_texts(path) for text in batch]
+    expected = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in texts]
+    monkeypatch.setattr(prepare, "read_texts", None)
+    assert stored(tokenizer, "train") == expected
+    next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+
+
+def test_text_that_names_a_special_token_is_stored_as_text(tokenizer):
+    """The array form of the encoder must not find specials either."""
+    text = "".join(prepare.SPECIAL_TOKENS)
+    ids = tokenizer.encode_document(text)
+    assert ids.dtype == np.uint16
+    assert ids.tolist() == [tokenizer.bos_id, *tokenizer.encode(text)]
+
+
+def test_another_tokenizer_reads_no_foreign_tokens(tokenizer):
+    """Ids mean nothing without the tokenizer they come from."""
+    next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+    other = Tokenizer.train(iter(["a dog ran in the fog"] * 20), vocab_size=262)
+    next(make_dataloader(other, 2, 16, "train", CPU))
+    assert other.digest != tokenizer.digest
+    assert stored(other, "train") != stored(tokenizer, "train")
+
+
+def test_damaged_tokens_are_an_error_that_says_what_to_do(tokenizer):
+    """A flipped bit would train on other text than the other runs; the loader's thread tells."""
+    shards = prepare.TokenShards(tokenizer, "train")
+    next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+    (path,) = prepare.Manifest.require().paths("train")
+    file, _ = shards.files(path)
+    content = bytearray(file.path.read_bytes())
+    content[-1] ^= 1
+    file.path.write_bytes(content)
+    loader = make_dataloader(tokenizer, 2, 16, "train", CPU)
+    for _ in range(2):  # asking again does not wait for ever
+        with pytest.raises(prepare.PrepareError, match=r"damaged.*prepare\.py"):
+            next(loader)
+    shards.build(shards.missing(prepare.TokenFile.intact))
+    next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+
+
+def test_a_loader_that_is_dropped_leaves_no_thread(tokenizer):
+    """Tests, benchmarks and searches in one process make many of them."""
+    before = threading.active_count()
+    loaders = [make_dataloader(tokenizer, 2, 16, "train", CPU) for _ in range(3)]
+    for loader in loaders:
+        next(loader)
+    assert threading.active_count() > before
+    del loaders, loader
+    assert threading.active_count() == before
+
+
+def test_runs_that_start_together_tokenize_once(tokenizer, monkeypatch):
+    """Four loaders on a cache without tokens: one builds, three wait for it."""
+    built = []
+    real = prepare.TokenShards.build
+
+    def build(self, parquet_files):
+        built.append(len(parquet_files))
+        real(self, parquet_files)
+
+    monkeypatch.setattr(prepare.TokenShards, "build", build)
+
+    def first() -> None:
+        next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+
+    threads = [threading.Thread(target=first) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(built) == 1
 
 
 @pytest.mark.gpu

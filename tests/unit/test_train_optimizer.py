@@ -269,12 +269,11 @@ def test_the_optimizer_holds_every_parameter_once_at_its_rate() -> None:
     assert rates[id(model.x0_scale)] == (0.5, 0.96, 0.95)
 
 
-def test_the_learning_rate_has_no_warmup_and_falls_to_zero_over_the_last_half() -> None:
-    """1 from the first step, then a straight line that ends at 0 with the budget."""
-    assert [train.lr_multiplier(p) for p in (0.0, 0.25, 0.5)] == [1.0, 1.0, 1.0]
-    assert train.lr_multiplier(0.75) == pytest.approx(0.5)
-    assert train.lr_multiplier(0.9) == pytest.approx(0.2)
-    assert train.lr_multiplier(1.0) == 0.0
+def test_the_learning_rate_has_no_warmup_and_falls_over_the_last_three_quarters() -> None:
+    """1 from the first step, then a straight line that ends at 0.03 with the budget."""
+    assert [train.lr_multiplier(p) for p in (0.0, 0.1, 0.25)] == [1.0, 1.0, 1.0]
+    assert train.lr_multiplier(0.625) == pytest.approx(0.515)
+    assert train.lr_multiplier(1.0) == pytest.approx(0.03)
 
 
 def test_the_learning_rate_can_end_above_zero(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,9 @@ def test_schedules_follow_counted_time(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = FakeOptimizer()
     train.train(FakeModel(clock, 1.0), optimizer, batches(), 1, 4.0, no_mfu)
     multipliers, momenta, decays = zip(*optimizer.calls, strict=True)
-    assert multipliers == (*[1.0] * 11, 1.0, 1.0, 1.0, 0.5)
+    assert multipliers == pytest.approx(
+        [train.lr_multiplier(p) for p in [0] * 11 + [0, 0.25, 0.5, 0.75]]
+    )
     assert decays == pytest.approx([*[0.2] * 11, 0.2, 0.15, 0.1, 0.05])
     assert momenta == pytest.approx([0.85 + 0.1 * step / 300 for step in range(15)])
 
@@ -196,7 +198,7 @@ def test_progress_is_one_line_in_the_workers_format(
     assert "".join(m.group(0) for m in PROGRESS.finditer(out)) == out.rstrip("\n")
     # 2 rows of 8 tokens in one second are 16 tokens/s, and twice that in the `mfu` above.
     assert lines[0] == ("00000", "0.0", "2.000000", "1.00", "1000", "16", "32.0", "1", "4")
-    assert lines[-1] == ("00014", "100.0", "2.000000", "0.50", "1000", "16", "32.0", "1", "0")
+    assert lines[-1] == ("00014", "100.0", "2.000000", "0.35", "1000", "16", "32.0", "1", "0")
 
 
 def test_a_log_gets_at_most_four_progress_lines_a_second(
