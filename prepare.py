@@ -181,9 +181,13 @@ def share_compiled_code() -> None:
     """Let all runs on this host find what an earlier one compiled; variables set outside win.
 
     The compilers write each file under another name and rename it, so runs at the same time, and
-    killed ones, do no harm.
+    killed ones, do no harm. Where the cache cannot be written to, each keeps to its own default.
     """
     folder = cache_dir() / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
     os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
@@ -716,6 +720,13 @@ class TokenShards:
                 yield tokens[start:end]
 
 
+def complete(shards: TokenShards) -> None:
+    """Tokenize what prepare.py has not, once for all runs that start at the same time."""
+    if shards.missing():
+        with alone():
+            shards.build(shards.missing())
+
+
 class EndlessDocuments:
     """Pass after pass over the documents; `epoch` is the pass of the one read last, from 1."""
 
@@ -892,9 +903,7 @@ def make_dataloader(
     counts from 1. Raises PrepareError when the cache is not prepared.
     """
     shards = TokenShards(tokenizer, split)
-    if shards.missing():
-        with alone():
-            shards.build(shards.missing())
+    complete(shards)
     return Batches(EndlessDocuments(shards), batch_size, seq_len, device)
 
 
@@ -904,22 +913,31 @@ def make_dataloader(
 say_once = functools.cache(say)
 
 
-def validation_file(shards: TokenShards) -> TokenFile:
-    """The rows that the metric reads, uint16 [rows, MAX_SEQ_LEN + 1].
-
-    EVAL_TOKENS targets, or one pass over the validation shard where it has fewer.
-    """
+def validation_file(shards: TokenShards, context: int, eval_tokens: int) -> TokenFile:
+    """Where the rows that the metric reads are stored, uint16 [rows, context + 1]."""
     (parquet,) = Manifest.require().paths("val")
-    name = f"validation_{EVAL_TOKENS // MAX_SEQ_LEN}x{MAX_SEQ_LEN}.npy"
+    name = f"validation_{eval_tokens // context}x{context}.npy"
     return TokenFile(shards.folder / name, parquet.stat().st_size)
 
 
-def pack_validation(shards: TokenShards) -> None:
-    """Make validation_file from the shards, which must be there. The caller is `alone`."""
-    wanted = EVAL_TOKENS // MAX_SEQ_LEN
-    rows = islice(pack_rows(shards.documents(), MAX_SEQ_LEN + 1), wanted)
+def pack_validation(shards: TokenShards, context: int, eval_tokens: int) -> Tokens:
+    """The rows for `eval_tokens` targets, or for one pass where the validation shard has fewer."""
+    rows = islice(pack_rows(shards.documents(), context + 1), eval_tokens // context)
     array = np.array([np.concatenate(row) for row in rows], dtype=np.uint16)
-    validation_file(shards).write(array.reshape(-1, MAX_SEQ_LEN + 1))
+    return array.reshape(-1, context + 1)
+
+
+def validation_rows(tokenizer: Tokenizer) -> Tokens:
+    """This profile's rows, stored by prepare.py or by the first run that has to pack them."""
+    shards = TokenShards(tokenizer, "val")
+    file = validation_file(shards, MAX_SEQ_LEN, EVAL_TOKENS)
+    if file.exists():
+        return file.map()
+    complete(shards)
+    rows = pack_validation(shards, MAX_SEQ_LEN, EVAL_TOKENS)
+    with contextlib.suppress(PrepareError), alone():  # a cache that cannot be written to will do
+        file.write(rows)
+    return rows
 
 
 @torch.no_grad()
@@ -931,14 +949,8 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
     vocabularies. EVAL_TOKENS targets are read, or one pass where the shard has fewer; which ones
     does not depend on batch_size. The caller sets the model's mode. Sums are kept in float64.
     """
-    shards = TokenShards(tokenizer, "val")
-    file = validation_file(shards)
-    if not file.exists():
-        with alone():
-            shards.build(shards.missing())
-            pack_validation(shards)
     device = pick_device()
-    rows = torch.from_numpy(file.map().astype(np.int32)).to(device)
+    rows = torch.from_numpy(validation_rows(tokenizer).astype(np.int32)).to(device)
     if not len(rows):
         raise PrepareError(
             f"The validation shard has no row of {MAX_SEQ_LEN} tokens. Use more text."
@@ -1397,16 +1409,24 @@ def prepare_tokens() -> None:
     train, validation = TokenShards(tokenizer, "train"), TokenShards(tokenizer, "val")
     for shards in (train, validation):
         shards.build(shards.missing(TokenFile.intact))
-    if not validation_file(validation).intact():
-        pack_validation(validation)
+    # For every profile: those who train may have other devices than the one who prepares.
+    for shape in {(profile.max_seq_len, profile.eval_tokens) for profile in PROFILES}:
+        if not (file := validation_file(validation, *shape)).intact():
+            file.write(pack_validation(validation, *shape))
     say(f"tokens: {validation.folder}")
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Lets one prepare.py at a time work on this cache; the lock ends with its process."""
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    with (cache_dir() / "prepare.lock").open("w") as file:
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        lock = (cache_dir() / "prepare.lock").open("w")
+    except OSError as error:
+        raise PrepareError(
+            f"The cache cannot be written to ({error}). Run `uv run prepare.py` where it can."
+        ) from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -215,12 +215,17 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     Capped logits need no maximum subtracted before exp: their sum fits fp32 up to a cap of 79.
     """
     capped = softcap(logits)
-    total = capped.exp().sum(-1, keepdim=True)
+    odds = capped.exp()
+    total = odds.sum(-1, keepdim=True)
     losses = total.log().squeeze(-1) - capped.gather(-1, targets[:, None]).squeeze(-1)
-    is_target = torch.arange(logits.size(-1), device=logits.device) == targets[:, None]
-    slope = 1 - (capped / LOGIT_SOFTCAP).square()
-    gradient = (capped.exp() / total - is_target.to(capped.dtype)) * slope
-    return losses, gradient.to(logits.dtype)
+    gradient = odds.div_(total)  # in place, because on a CPU memory is what takes the time
+    if logits.is_cuda:  # a comparison fuses with the rest, a scatter would not
+        is_target = torch.arange(logits.size(-1), device=logits.device) == targets[:, None]
+        gradient = gradient - is_target.to(gradient.dtype)
+    else:
+        gradient[torch.arange(len(logits)), targets] -= 1
+    slope = capped.div_(LOGIT_SOFTCAP).square_().neg_().add_(1)
+    return losses, gradient.mul_(slope).to(logits.dtype)
 
 
 def mm_fp32(a: Tensor, b: Tensor) -> Tensor:
@@ -247,12 +252,15 @@ class HeadLoss(torch.autograd.Function):
         chunk = LOSS_CHUNK_TOKENS if hidden.is_cuda else CPU_LOSS_CHUNK_TOKENS
         losses = []
         for start in range(0, len(hidden), chunk):
-            h = hidden[start : start + chunk]
-            loss, d_logits = HeadLoss.cross_entropy(h @ weight.T, targets[start : start + chunk])
+            h, t = hidden[start : start + chunk], targets[start : start + chunk]
+            logits = h @ weight.T
+            if not learns:
+                losses.append(F.cross_entropy(softcap(logits), t, reduction="none"))
+                continue
+            loss, d_logits = HeadLoss.cross_entropy(logits, t)
             losses.append(loss)
-            if learns:
-                torch.mm(d_logits, weight, out=d_hidden[start : start + chunk])
-                d_head += mm_fp32(d_logits.T, h)
+            torch.mm(d_logits, weight, out=d_hidden[start : start + chunk])
+            d_head += mm_fp32(d_logits.T, h)
         ctx.save_for_backward(d_hidden, d_head)
         per_token = torch.cat(losses)
         ctx.mark_non_differentiable(per_token)

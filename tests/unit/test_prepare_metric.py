@@ -170,3 +170,30 @@ def test_validation_rows_are_packed_once_and_stored(tokenizer, monkeypatch):
     monkeypatch.setattr(prepare, "pack_rows", None)
     monkeypatch.setattr(prepare, "read_texts", None)
     assert evaluate_bpb(hashed_loss, tokenizer, 4) == expected
+
+
+def test_a_cache_that_cannot_be_written_to_is_evaluated_on_all_the_same(tokenizer, monkeypatch):
+    """Workers in containers get it read-only, perhaps prepared for another profile."""
+    expected = evaluate_bpb(hashed_loss, tokenizer, 4)
+    monkeypatch.setattr(
+        prepare.TokenFile, "exists", lambda file: "validation" not in file.path.name
+    )
+    real = prepare.Path.open
+
+    def refuse(self, mode="r", *arguments, **keywords):
+        if set(mode) & set("wax+"):
+            raise OSError(30, "Read-only file system")
+        return real(self, mode, *arguments, **keywords)
+
+    monkeypatch.setattr(prepare.Path, "open", refuse)
+    assert evaluate_bpb(hashed_loss, tokenizer, 4) == expected
+
+
+def test_prepare_stores_rows_for_every_profile(tokenizer, monkeypatch):
+    """The one who prepares, a container without a GPU for one, need not be the one who trains."""
+    profile = prepare.Profile("tiny", None, 8, 64, 1, 1, 8, compile=False)
+    monkeypatch.setattr(prepare, "PROFILES", (profile,))
+    monkeypatch.setattr(Tokenizer, "load", lambda: tokenizer)
+    prepare.prepare_tokens()
+    shards = prepare.TokenShards(tokenizer, "val")
+    assert prepare.validation_file(shards, 8, 64).map().shape == (8, 9)

@@ -368,6 +368,8 @@ def test_reduction_none_gives_each_tokens_loss() -> None:
     expected = F.cross_entropy(slow_model(model, x).transpose(1, 2), y, reduction="none")
     torch.testing.assert_close(losses.double(), expected, atol=3e-4, rtol=1e-4)
     torch.testing.assert_close(model(x, y), losses.mean())
+    with torch.no_grad():  # the way without gradients, which evaluation takes
+        torch.testing.assert_close(model(x, y, reduction="none"), losses)
 
 
 def test_a_later_token_changes_nothing_before_it() -> None:
