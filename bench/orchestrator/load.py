@@ -43,15 +43,15 @@ class Loader:
         self._redis.close()
         self._api.close()
 
-    def load(self, total: int) -> float:
-        """Fill ten tags with `total` experiments; answers the bytes that each took."""
-        for number in range(TAGS):
+    def load(self, total: int, tags: int = TAGS) -> float:
+        """Fill `tags` tags with `total` experiments; answers the bytes that each took."""
+        for number in range(tags):
             self._api.post("/api/experiment/setup", tag=tag_name(number))
         before = self._used()
-        per_tag = total // TAGS
-        for number in range(TAGS):
+        per_tag = total // tags
+        for number in range(tags):
             self._load_tag(tag_name(number), self._plan(per_tag, steady=number == 0))
-        return (self._used() - before) / (per_tag * TAGS)
+        return (self._used() - before) / (per_tag * tags)
 
     @staticmethod
     def _plan(count: int, *, steady: bool) -> dict[str, int]:

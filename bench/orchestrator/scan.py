@@ -1,4 +1,4 @@
-"""suggest and summary at 10^5 experiments, against the scanning way of answering them."""
+"""suggest and summary of one search of 10^5 experiments, against the scanning way of answering."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def run(folder: Path, size: int, repetitions: int, requests: int) -> tuple[Measu
             "bench.orchestrator.scanning:app", folder / "scanning", SCANNED_EXPERIMENTS=str(size)
         ) as scanning,
     ):
-        Loader(server, ours.port).load(size)
+        Loader(server, ours.port).load(size, tags=1)
         for repetition in range(repetitions + 1):
             into = measured if repetition else Measurements()  # the first one warms up
             for name, path in PATHS.items():

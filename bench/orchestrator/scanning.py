@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from bench.orchestrator.load import SHARES, TAGS, tag_name
+from bench.orchestrator.load import SHARES, tag_name
 from bench.orchestrator.texts import IDEA, METRICS
 from orchestrator.domain import CORE_CATEGORIES
 
@@ -30,7 +30,7 @@ def _experiments(total: int) -> list[dict[str, Any]]:
             | METRICS
             | {
                 "id": f"exp-{number:08d}",
-                "tag": tag_name(number % TAGS),
+                "tag": tag_name(0),
                 "status": "discard" if kind == "near" else kind,
                 "val_bpb": 0.98 + source.random() * 0.05,
                 "category": source.choice(CORE_CATEGORIES),

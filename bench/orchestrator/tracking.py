@@ -23,7 +23,7 @@ from typing import Any
 from bench.harness.figures import Measurements, Row
 from bench.harness.servers import listening, orchestrator, redis_server
 from bench.harness.wire import Connection
-from bench.orchestrator.load import TAGS, Loader, tag_name
+from bench.orchestrator.load import Loader, tag_name
 from bench.orchestrator.texts import IDEA, METRICS
 
 BARS = {1000: 20.0, 10_000: 40.0}
@@ -42,7 +42,7 @@ def run(
             _mlflow(folder / f"mlflow-{size}", command) as port,
         ):
             # One tag takes all, as MLflow's one experiment does.
-            Loader(server, ours.port).load(size * TAGS)
+            Loader(server, ours.port).load(size, tags=1)
             mine, theirs = _Ours(ours.port), _MLflow(port, folder / f"mlflow-{size}")
             theirs.fill(size)
             for repetition in range(repetitions + 1):
