@@ -19,7 +19,7 @@ from orchestrator.domain import CORE_CATEGORIES
 NEAR_MISS_THRESHOLD = 0.002
 
 
-def _experiments(total: int) -> list[dict[str, Any]]:
+def _experiments(total: int, tags: int) -> list[dict[str, Any]]:
     source = random.Random(7)
     kinds, weights = list(SHARES), list(SHARES.values())
     made = []
@@ -30,7 +30,7 @@ def _experiments(total: int) -> list[dict[str, Any]]:
             | METRICS
             | {
                 "id": f"exp-{number:08d}",
-                "tag": tag_name(0),
+                "tag": tag_name(number % tags),
                 "status": "discard" if kind == "near" else kind,
                 "val_bpb": 0.98 + source.random() * 0.05,
                 "category": source.choice(CORE_CATEGORIES),
@@ -41,7 +41,7 @@ def _experiments(total: int) -> list[dict[str, Any]]:
     return made
 
 
-EXPERIMENTS = _experiments(int(os.environ["SCANNED_EXPERIMENTS"]))
+EXPERIMENTS = _experiments(int(os.environ["SCANNED_EXPERIMENTS"]), int(os.environ["SCANNED_TAGS"]))
 app = FastAPI()
 
 
