@@ -57,7 +57,7 @@ def parts(scale: Scale, mlflow: str) -> dict[str, Part]:
         "processes": lambda folder: processes.run(folder, n, scale.requests),
         "gap": gaps,
         "scan": lambda folder: scan.run(folder, scale.scanned, n, few),
-        "mlflow": lambda folder: tracking.run(folder, mlflow, n, few),
+        "mlflow": lambda folder: tracking.run(folder, mlflow, min(n, 5), min(few, 10)),
         "reads": lambda folder: reads.run(folder, scale.sizes, n, few),
     }
 
