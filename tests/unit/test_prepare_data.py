@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import pickle
 import random
 import runpy
@@ -504,3 +505,28 @@ def test_preparing_with_wrong_settings_is_refused(full_cache, monkeypatch, capsy
     """A misspelt profile is noticed before the download, not after it."""
     monkeypatch.setenv("AUTORESEARCH_PROFILE", "h100")
     assert "it must be one of" in refusal(capsys)
+
+
+COMPILERS = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR")
+
+
+def test_runs_share_compiled_code_in_the_cache(cache, monkeypatch):
+    """Every compiler writes below the cache, except where the environment says otherwise."""
+    for name in COMPILERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/elsewhere")
+    monkeypatch.setenv("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, so that nothing stays behind
+    prepare.share_compiled_code()
+    found = {name: os.environ[name] for name in COMPILERS}
+    assert found.pop("TRITON_CACHE_DIR") == "/elsewhere"
+    assert all(path.startswith(str(cache / "compiled")) for path in found.values())
+
+
+def test_a_cache_that_cannot_be_written_to_shares_nothing(cache, monkeypatch):
+    """The compilers' own defaults do there."""
+    for name in COMPILERS:
+        monkeypatch.delenv(name, raising=False)
+    cache.write_text("a file where the folder should be")
+    prepare.share_compiled_code()
+    assert not [name for name in COMPILERS if name in os.environ]
