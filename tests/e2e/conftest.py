@@ -1,5 +1,7 @@
 """The whole system as real processes: orchestrators, workers, stub trainings, the user's Redis."""
 
+import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -32,9 +34,16 @@ def stub(bpb: float, seconds: float = 0.05, note: str = "") -> str:
     return f"# {note}\n" + STUB.format(bpb=bpb, seconds=seconds)
 
 
+# Below the ports that the system gives out by itself, and apart for each of the processes that run
+# tests: a port that was free a moment ago must not be somebody else's by now.
+_ports = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("the count goes on for ever")
 
 
 def eventually(condition: Any, seconds: float = 30, what: str = "the condition") -> Any:

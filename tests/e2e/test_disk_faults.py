@@ -169,6 +169,7 @@ def test_a_disk_that_fills_up_during_a_run_stops_its_log_and_not_the_run(
     assert any("No space left" in warning for warning in found["warnings"])
     log = httpx.get(f"{system.url}/api/experiment/{experiment_id}/log").content
     assert log.startswith(b"step\nxxx")
+    disk.fill()  # the run that is over has made some room
     eventually(lambda: workers(system)[0]["status"] == "unfit", what="word of the full disk")
     disk.free()
     assert system.wait(system.submit(stub(0.5)))["status"] == "keep"
