@@ -935,7 +935,7 @@ def _id(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-@pytest.mark.timeout(0 if ON_DEMAND else 120)
+@pytest.mark.timeout(0 if ON_DEMAND else 240)
 def test_redis_and_a_plain_model_agree_after_every_step(redis_url: str, tmp_path: Path) -> None:
     run_state_machine_as_test(
         lambda: Machine(redis_url, tmp_path),
