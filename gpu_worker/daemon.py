@@ -92,19 +92,15 @@ class Daemon:
         )
         self._folder.create()
         durable.turn_over(self._folder.journal)
-        try:
-            self._lock_fd, leftovers = await take_over(self._folder, self._lock_path)
-        except (lock.LockBusy, OSError) as error:
-            hint = "" if self._gpu.device.uuid else "; a second CPU worker needs a --gpu-id"
-            logger.critical("no lock on this GPU: %s%s", error, hint)
-            return EXIT_CANNOT_SERVE
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            tasks.start_soon(self._shutdown.watch_signals)
+            # Before anything is taken over: from here on a signal drains and never just kills.
+            await tasks.start(self._shutdown.watch_signals)
             tasks.start_soon(self._announce_drain)
-            await self._settle_leftovers(leftovers)
-            await self._work()
-            await self._leave()
+            if (leftovers := await self._take_over()) is not None:
+                await self._settle_leftovers(leftovers)
+                await self._work()
+                await self._leave()
             tasks.cancel_scope.cancel()
         await self._client.close()
         return EXIT_INTERRUPTED if self._shutdown.at_once.is_set() else self._exit_code
@@ -114,6 +110,19 @@ class Daemon:
         self._standing.tell_at_once()
 
     # ------------------------------------------------------------------------ at the start
+
+    async def _take_over(self) -> list[Leftover] | None:
+        """The GPU's lock, and what an earlier worker left; None when there is nothing to serve."""
+        with self._shutdown.limit(0):
+            try:
+                self._lock_fd, leftovers = await take_over(self._folder, self._lock_path)
+            except (lock.LockBusy, OSError) as error:
+                hint = "" if self._gpu.device.uuid else "; a second CPU worker needs a --gpu-id"
+                logger.critical("no lock on this GPU: %s%s", error, hint)
+                self._exit_code = EXIT_CANNOT_SERVE
+                return None
+            return leftovers
+        return None
 
     async def _settle_leftovers(self, leftovers: list[Leftover]) -> None:
         """Go on with the run that still lives, and report those that ended meanwhile."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import anyio
+from anyio.abc import TaskStatus
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +23,9 @@ class Shutdown:
         self.at_once = anyio.Event()
         self._limits: dict[anyio.CancelScope, float] = {}
 
-    async def watch_signals(self) -> None:
+    async def watch_signals(self, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
             async for number in signals:
                 if not self.draining.is_set():
                     logger.info("%s: draining", signal.Signals(number).name)

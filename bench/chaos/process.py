@@ -64,6 +64,14 @@ class Process:
         if self.exit_code is None:
             os.kill(self.pid, number)
 
+    def catches(self, number: signal.Signals) -> bool:
+        """Whether it handles this signal by now: one that is still starting does not."""
+        if self.exit_code is not None:
+            return False
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
     def kill(self) -> None:
         self.wanted = False
         self.send(signal.SIGKILL)
