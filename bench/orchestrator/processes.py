@@ -1,10 +1,10 @@
 """CPU a request with two orchestrator processes on one Redis, against one process.
 
 Each process has a client of its own that writes without a pause, so what differs is the neighbour.
-The yardstick is driven in the same way in turn: what its ratio is above 1 is the machine's doing (two
-processes share its cores and caches), not the state's that ours share. Besides, two clients on the one
-process: its loop then serves two requests a turn, which is cheaper. Throughput is told but not judged:
-clients and Redis share the cores.
+The yardstick is driven in the same way in turn: what its ratio is above 1 is the machine's doing,
+whose cores and caches two processes share, not that of the state which ours share. Besides, two
+clients on the one process: its loop then serves two requests a turn, which is cheaper. Throughput
+is told but not judged: clients and Redis share the cores.
 """
 
 import threading
