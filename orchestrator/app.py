@@ -19,7 +19,7 @@ from starlette.responses import Response
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
-from orchestrator.routes import experiments, jobs, ops, pool, reports, search
+from orchestrator.routes import experiments, jobs, ops, pool, reports, search, steer
 from orchestrator.routes.deps import Services
 from orchestrator.schemas import Answer, Problem
 from orchestrator.services.experiments import Experiments
@@ -31,6 +31,7 @@ from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
 from orchestrator.services.sources import Sources
+from orchestrator.services.steering import Steering
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
@@ -90,7 +91,7 @@ def create_app(settings: Settings) -> FastAPI:
     # ends, and long polls would make it wait for long.
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds.
-    for module in (jobs, pool, experiments, search, reports, ops):
+    for module in (jobs, pool, experiments, search, reports, steer, ops):
         app.include_router(module.router)
     _map_errors(app)
     return app
@@ -127,6 +128,7 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
         search=Search(store),
+        steering=Steering(store, judge),
         notices=notices,
     )
     return services, Reaper(store, judge, jobs, settings)

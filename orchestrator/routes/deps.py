@@ -13,6 +13,7 @@ from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.steering import Steering
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -28,6 +29,7 @@ class Services:
     pool: Pool
     reports: Reports
     search: Search
+    steering: Steering
     notices: Notices
 
 
@@ -56,12 +58,17 @@ async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
+async def _steering(request: Request) -> Steering:
+    return (await _services(request)).steering
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
 SearchDep = Annotated[Search, Depends(_search)]
+SteeringDep = Annotated[Steering, Depends(_steering)]
 
 
 def only(*names: str) -> Any:
