@@ -62,6 +62,8 @@ def requests_of(api: Api) -> dict[str, Body]:
         "/api/steer/drop-note": tag | {"note_id": note},
         "/api/pool/drain": {"gpu_id": "gpu-5"} | why,
         "/api/pool/undrain": {"gpu_id": "gpu-5"} | why,
+        "/api/login": {"token": "none is configured"},
+        "/api/logout": {},
         "/api/job/claim": {"gpu_id": "gpu-4", "claim_id": "a-claim-of-gpu-4"},
         "/api/job/renew": lease,
         "/api/job/progress": lease,
