@@ -30,7 +30,7 @@ from orchestrator.errors import (
     Unauthorized,
     Unavailable,
 )
-from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, Sessions, same_csrf
+from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, Sessions, equal
 from orchestrator.settings import Settings
 from orchestrator.store.idempotency import IN_PROGRESS_SECONDS, IdempotencyStore, StoredAnswer
 from orchestrator.store.scripts import nonces_from
@@ -105,7 +105,7 @@ class Guard:
 
 
 def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) -> None:
-    """Whoever asks has the token, or a session; with a session alone, changes need its CSRF token."""
+    """Who asks has the token, or a session; with that alone, changes need its CSRF token."""
     path: str = scope["path"]
     if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
         return
@@ -119,7 +119,7 @@ def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) 
             "Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN; a page logs in with"
             " POST /api/login."
         )
-    if scope["method"] not in SAFE_METHODS and not same_csrf(headers.get(CSRF_HEADER, ""), csrf):
+    if scope["method"] not in SAFE_METHODS and not equal(headers.get(CSRF_HEADER, ""), csrf):
         raise Forbidden(
             f"A page's call carries the header X-CSRF-Token with the value of its cookie"
             f" {CSRF_COOKIE}; log in again if there is none."

@@ -2,8 +2,8 @@
 
 A session is a cookie that scripts cannot read, `EXPIRY.RANDOM.SIGNATURE`, signed with a key derived
 from the token. So every orchestrator with this token honours it, a restart ends none, and another
-token ends all. Whoever has the cookie alone may look; to change something a call must also carry the
-session's CSRF token, which the page reads from a second cookie and a foreign page cannot.
+token ends all. Whoever has the cookie alone may look; to change something a call must also carry
+the session's CSRF token, which the page reads from a second cookie and a foreign page cannot.
 """
 
 import hashlib
@@ -39,14 +39,14 @@ class Sessions:
     """Begins and checks the sessions of a service with this token."""
 
     def __init__(self, token: str) -> None:
-        self._token = token.encode()
+        self._token = token
         self._key = hashlib.pbkdf2_hmac(
-            "sha256", self._token, b"autoresearch session", _KEY_ITERATIONS
+            "sha256", token.encode(), b"autoresearch session", _KEY_ITERATIONS
         )
         self._wrong: deque[tuple[float, str]] = deque(maxlen=_REMEMBERED_TRIES)
 
     def is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token)
+        return equal(given, self._token)
 
     def login(self, given: str, address: str, now: float) -> Session:
         """Begin a session of whoever sends the token.
@@ -64,9 +64,7 @@ class Sessions:
             )
         if not self.is_token(given):
             self._wrong.append((now, address))
-            raise Unauthorized(
-                "That is not the token: it is the orchestrator's AUTORESEARCH_TOKEN."
-            )
+            raise Unauthorized("That is not the token; the orchestrator's AUTORESEARCH_TOKEN is.")
         expires = int(now) + SESSION_SECONDS
         content = f"{expires}.{secrets.token_urlsafe(16)}"
         cookie = f"{content}.{self._signed('session', content)}"
@@ -75,7 +73,7 @@ class Sessions:
     def csrf_of(self, cookie: str, now: float) -> str | None:
         """The CSRF token of a session; None if it has ended or was never begun here."""
         content, _, signature = cookie.rpartition(".")
-        if not _equal(signature, self._signed("session", content)):
+        if not equal(signature, self._signed("session", content)):
             return None
         return self._signed("csrf", cookie) if int(content.partition(".")[0]) > now else None
 
@@ -84,10 +82,6 @@ class Sessions:
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
 
-def _equal(given: str, due: str) -> bool:
+def equal(given: str, due: str) -> bool:
+    """Compares without telling by its duration how much of a secret was right."""
     return hmac.compare_digest(given.encode(), due.encode())
-
-
-def same_csrf(given: str, due: str) -> bool:
-    """Whether a call carries its session's CSRF token."""
-    return _equal(given, due)
