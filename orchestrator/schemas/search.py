@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from orchestrator.schemas.base import Answer, Mode, Request, RequiredText, TagName
-from orchestrator.schemas.steering import Actor, Note
+from orchestrator.schemas.steering import Actor, Note, plain_lines
 
 
 class Strategy(Answer):
@@ -20,7 +20,7 @@ class Strategy(Answer):
 class SetStrategyRequest(Request):
     tag: TagName
     mode: Mode
-    reason: RequiredText
+    reason: Annotated[RequiredText, AfterValidator(plain_lines)]
     explore_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     pinned: bool = True
