@@ -1,4 +1,4 @@
-"""Steering real workers: a pause holds the queue, a requeue ends a tree, a drain outlives a worker."""
+"""Steering real workers: a pause holds the queue, a requeue ends a tree, a drain outlives all."""
 
 import signal
 import time
