@@ -25,12 +25,14 @@ from typing import Any
 from bench.harness.channel import Channel
 from bench.harness.figures import percentile
 from bench.harness.servers import Process, RedisProcess, orchestrator, redis_server
+from bench.harness.wire import HttpError
+from gpu_worker.client import spread
 
 TAG = "fleet"
 HEARTBEAT_SECONDS = 5.0
 RUN_SECONDS = 300.0
 TRAINING_SHARE = 0.8
-CLAIM_WAIT_SECONDS = 25
+CLAIM_WAIT_SECONDS = 20
 STEPS = (2500, 5000, 7500, 10_000)
 BAR_MS = 250.0
 AT_ONCE = 32  # registrations and first submissions under way
@@ -72,11 +74,16 @@ class Gpu:
         await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)
         while True:
             start = time.perf_counter()
-            if self._job is None:
+            job = self._job
+            if job is None:
                 beat = self._beats.post("/api/pool/heartbeat", gpu_id=self._id, health=HEALTH)
             else:
-                beat = self._beats.post("/api/job/renew", health=HEALTH, **self._job)
-            await self._latencies.of("heartbeat", beat)
+                beat = self._beats.post("/api/job/renew", health=HEALTH, **job)
+            try:
+                await self._latencies.of("heartbeat", beat)
+            except HttpError:
+                if self._job is job:  # else its run ended while the renewal was on its way
+                    raise
             await asyncio.sleep(max(0.0, HEARTBEAT_SECONDS - (time.perf_counter() - start)))
 
     async def work(self, submissions: "asyncio.Queue[None]") -> None:
@@ -84,7 +91,7 @@ class Gpu:
         remaining = random.random() * RUN_SECONDS
         for claim in range(1_000_000):
             answer = await self._work.post(
-                f"/api/job/claim?wait={CLAIM_WAIT_SECONDS}",
+                f"/api/job/claim?wait={spread(CLAIM_WAIT_SECONDS)}",
                 gpu_id=self._id,
                 claim_id=f"{self._id}-{claim}",
             )
