@@ -11,6 +11,7 @@ All of the fleet is one client process on the same machine, so its own delays co
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import resource
@@ -72,8 +73,8 @@ class Gpu:
     async def beat(self) -> None:
         """Heartbeats; while a run is on, the renewals of its lease, which are heartbeats too."""
         await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)
+        start = time.perf_counter()
         while True:
-            start = time.perf_counter()
             job = self._job
             if job is None:
                 beat = self._beats.post("/api/pool/heartbeat", gpu_id=self._id, health=HEALTH)
@@ -84,7 +85,8 @@ class Gpu:
             except HttpError:
                 if self._job is job:  # else its run ended while the renewal was on its way
                     raise
-            await asyncio.sleep(max(0.0, HEARTBEAT_SECONDS - (time.perf_counter() - start)))
+            late = (time.perf_counter() - start) % HEARTBEAT_SECONDS
+            await asyncio.sleep(HEARTBEAT_SECONDS - late)
 
     async def work(self, submissions: "asyncio.Queue[None]") -> None:
         """Claim, train, report, for ever; each run that ends is followed by a new submission."""
@@ -216,11 +218,13 @@ async def measure(gpus: int, seconds: float, server: RedisProcess, process: Proc
         empty = client.info("memory")["used_memory"]
     fleet = Fleet(gpus, process.port)
     await fleet.start()
-    await asyncio.sleep(2 * HEARTBEAT_SECONDS)
+    await asyncio.sleep(5 * HEARTBEAT_SECONDS)
+    gc.disable()  # collections of the client, of up to 0.3 s, would be taken for the server's
     before = _Counters.now(server, process)
     fleet.latencies.recording = True
     await asyncio.sleep(seconds)
     fleet.check()
+    gc.enable()
     after = _Counters.now(server, process)
     with server.client() as client:
         used = client.info("memory")["used_memory"] - empty

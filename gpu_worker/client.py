@@ -61,6 +61,15 @@ def spread(seconds: float) -> float:
     return seconds * random.uniform(0.75, 1)  # noqa: S311 - no secret
 
 
+def until_next(period: float, start: float) -> float:
+    """Seconds to the next beat of a rhythm that began at `start` on anyio's clock.
+
+    One that is late does not shift those after it: callers that an outage has brought together, or
+    one slow answer, fall apart again.
+    """
+    return period - (anyio.current_time() - start) % period
+
+
 class Client:
     """One orchestrator, spoken to on behalf of one GPU."""
 
