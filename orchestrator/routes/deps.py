@@ -13,6 +13,8 @@ from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.steering import Steering
+from orchestrator.sessions import Sessions
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -28,7 +30,9 @@ class Services:
     pool: Pool
     reports: Reports
     search: Search
+    steering: Steering
     notices: Notices
+    sessions: Sessions | None
 
 
 async def _services(request: Request) -> Services:
@@ -56,12 +60,22 @@ async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
+async def _steering(request: Request) -> Steering:
+    return (await _services(request)).steering
+
+
+async def _sessions(request: Request) -> Sessions | None:
+    return (await _services(request)).sessions
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
 SearchDep = Annotated[Search, Depends(_search)]
+SessionsDep = Annotated[Sessions | None, Depends(_sessions)]
+SteeringDep = Annotated[Steering, Depends(_steering)]
 
 
 def only(*names: str) -> Any:

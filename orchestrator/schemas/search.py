@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from orchestrator.schemas.base import Answer, Mode, Request, RequiredText, TagName
+from orchestrator.schemas.steering import Actor, Note, plain_lines
 
 
 class Strategy(Answer):
@@ -19,10 +20,11 @@ class Strategy(Answer):
 class SetStrategyRequest(Request):
     tag: TagName
     mode: Mode
-    reason: RequiredText
+    reason: Annotated[RequiredText, AfterValidator(plain_lines)]
     explore_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     pinned: bool = True
+    by: Actor = "human"
 
 
 class CategoryStats(Answer):
@@ -40,3 +42,6 @@ class Suggestion(Answer):
     near_miss_categories: list[str]
     recent_bpb_trend: list[float]
     suggestions: list[str]
+    # What people say to the agents of this tag, newest first.
+    notes: list[Note] = Field(default_factory=list)
+    paused: bool = False
