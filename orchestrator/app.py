@@ -22,6 +22,7 @@ from orchestrator.guard import Guard, Idempotency
 from orchestrator.routes import experiments, jobs, ops, pool, reports, search
 from orchestrator.routes.deps import Services
 from orchestrator.schemas import Answer, Problem
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
@@ -119,10 +120,14 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
     # A blocking read must end well before its connection times out.
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
+    digests = Digests(store, files)
     jobs = Jobs(store, files, judge, notices, settings)
     services = Services(
         store=store,
-        experiments=Experiments(store, files, judge, notices, sources, _prepare_py(settings)),
+        experiments=Experiments(
+            store, files, judge, notices, sources, digests, _prepare_py(settings)
+        ),
+        digests=digests,
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),

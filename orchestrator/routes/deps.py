@@ -7,6 +7,7 @@ from fastapi import Depends, Query, Request
 
 from orchestrator import schemas
 from orchestrator.errors import Invalid
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.notices import Notices
@@ -24,6 +25,7 @@ class Services:
 
     store: Store
     experiments: Experiments
+    digests: Digests
     jobs: Jobs
     pool: Pool
     reports: Reports
@@ -38,6 +40,10 @@ async def _services(request: Request) -> Services:
 
 async def _experiments(request: Request) -> Experiments:
     return (await _services(request)).experiments
+
+
+async def _digests(request: Request) -> Digests:
+    return (await _services(request)).digests
 
 
 async def _jobs(request: Request) -> Jobs:
@@ -58,6 +64,7 @@ async def _search(request: Request) -> Search:
 
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
+DigestsDep = Annotated[Digests, Depends(_digests)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
@@ -68,10 +75,12 @@ def only(*names: str) -> Any:
     """A dependency that refuses query parameters other than `names`: a misspelt `wait` must not
     pass silently."""
 
+    known = ", ".join(names) or "none"
+
     async def check(request: Request) -> None:
         for name in request.query_params:
             if name not in names:
-                raise Invalid(f"No such query parameter: {name}; known here: {', '.join(names)}.")
+                raise Invalid(f"No such query parameter: {name}; known here: {known}.")
 
     return Depends(check)
 

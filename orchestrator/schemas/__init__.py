@@ -29,6 +29,14 @@ from orchestrator.schemas.base import (
     Text as Text,
     ValBpb as ValBpb,
 )
+from orchestrator.schemas.digest import (
+    DIGEST_LIMIT_BYTES as DIGEST_LIMIT_BYTES,
+    Comparison as Comparison,
+    Digest as Digest,
+    DigestWarning as DigestWarning,
+    Frame as Frame,
+    Untrusted as Untrusted,
+)
 from orchestrator.schemas.experiments import (
     AnyVerdict as AnyVerdict,
     Best as Best,

@@ -11,6 +11,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
+from orchestrator.services.digests import Digests
 from orchestrator.services.judge import Judge, tag_of
 from orchestrator.services.notices import LOOK_SECONDS, Notices
 from orchestrator.services.sources import Sources
@@ -28,6 +29,7 @@ class Experiments:
         judge: Judge,
         notices: Notices,
         sources: Sources,
+        digests: Digests,
         prepare_py: Path | None,
     ) -> None:
         self._store = store
@@ -35,6 +37,7 @@ class Experiments:
         self._judge = judge
         self._notices = notices
         self._sources = sources
+        self._digests = digests
         self._prepare_py = prepare_py
 
     # -- writes
@@ -171,6 +174,26 @@ class Experiments:
         tag = found.entry.experiment.tag
         curve = await anyio.to_thread.run_sync(self._files.curve, tag, experiment_id)
         return views.detail(found, [schemas.CurvePoint(**point) for point in curve])
+
+    async def outcome(self, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
+        """Wait for the verdict, which comes with its digest, or say where the run stands then."""
+        await self.wait(experiment_id, seconds)
+        found = await self._store.reads.detail(experiment_id)
+        verdict = views.stored_verdict(found.entry.run)
+        return schemas.SubmitAnswer(
+            experiment_id=experiment_id,
+            status=found.entry.run.status.value,
+            position=found.position,
+            verdict=verdict and await self._digests.attached(verdict),
+        )
+
+    async def waited(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
+        """The experiment in full once it is decided, or after `seconds`; a verdict comes with its
+        digest."""
+        await self.wait(experiment_id, seconds)
+        detail = await self.detail(experiment_id)
+        verdict = detail.verdict and await self._digests.attached(detail.verdict)
+        return detail.model_copy(update={"verdict": verdict})
 
     async def run(self, experiment_id: str) -> Run:
         return (await self._store.reads.entry(experiment_id)).run
