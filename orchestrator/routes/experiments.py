@@ -3,14 +3,15 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import HTTPException, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import DigestsDep, ExperimentsDep, TagQuery, WaitSeconds, only
 from orchestrator.routes.ranges import log_response
 
-router = APIRouter(prefix="/api/experiment", tags=["experiments"])
+router = problems.router(prefix="/api/experiment", tags=["experiments"])
 
 
 @router.post("/setup")
