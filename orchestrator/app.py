@@ -19,6 +19,7 @@ from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.memory import Memory
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
@@ -45,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watched, services.notices.run)
             tasks.start_soon(_watched, reaper.run)
+            tasks.start_soon(_watched, services.memory.run)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -101,6 +103,7 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
     digests = Digests(store, files)
+    memory = Memory(store, settings.paths)
     jobs = Jobs(store, files, judge, notices, settings)
     services = Services(
         store=store,
@@ -111,7 +114,8 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
-        search=Search(store),
+        search=Search(store, memory),
+        memory=memory,
         notices=notices,
     )
     return services, Reaper(store, judge, jobs, settings)

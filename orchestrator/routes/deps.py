@@ -10,6 +10,7 @@ from orchestrator.errors import Invalid
 from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
+from orchestrator.services.memory import Memory
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
@@ -30,6 +31,7 @@ class Services:
     pool: Pool
     reports: Reports
     search: Search
+    memory: Memory
     notices: Notices
 
 
@@ -62,12 +64,17 @@ async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
+async def _memory(request: Request) -> Memory:
+    return (await _services(request)).memory
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 DigestsDep = Annotated[Digests, Depends(_digests)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
+MemoryDep = Annotated[Memory, Depends(_memory)]
 SearchDep = Annotated[Search, Depends(_search)]
 
 

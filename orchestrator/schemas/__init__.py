@@ -114,7 +114,13 @@ from orchestrator.schemas.reports import (
 )
 from orchestrator.schemas.search import (
     CategoryStats as CategoryStats,
+    DeadEnd as DeadEnd,
+    Near as Near,
     SetStrategyRequest as SetStrategyRequest,
+    SimilarAnswer as SimilarAnswer,
+    SimilarRequest as SimilarRequest,
     Strategy as Strategy,
     Suggestion as Suggestion,
+    SuggestRequest as SuggestRequest,
+    Tried as Tried,
 )

@@ -87,22 +87,27 @@ class Experiments:
     async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
         source = await self._sources.keep(request.train_py, request.commit_sha)
         description = request.description if request.description is not None else request.hypothesis
-        experiment_id, position = await self._store.experiments.submit(
-            request.tag,
-            text_fields(
-                {
-                    "hypothesis": request.hypothesis,
-                    "description": description,
-                    "category": request.category,
-                    "commit_sha": source.commit_sha,
-                    "diff_summary": request.diff_summary,
-                    "parent_id": request.parent_id,
-                    "source": source.sha256,
-                }
-            ),
-            text_fields({"seed": request.seed, "priority": request.priority}),
-            repeat=request.repeat,
+        experiment = text_fields(
+            {
+                "hypothesis": request.hypothesis,
+                "description": description,
+                "category": request.category,
+                "commit_sha": source.commit_sha,
+                "diff_summary": request.diff_summary,
+                "parent_id": request.parent_id,
+                "source": source.sha256,
+            }
         )
+        try:
+            experiment_id, position = await self._store.experiments.submit(
+                request.tag,
+                experiment,
+                text_fields({"seed": request.seed, "priority": request.priority}),
+                repeat=request.repeat,
+            )
+        except Conflict as conflict:
+            earlier = await self.outcome(conflict.extra["existing"], 0)
+            raise Conflict(conflict.message, **conflict.extra, earlier=earlier) from conflict
         return schemas.SubmitAnswer(experiment_id=experiment_id, status="queued", position=position)
 
     async def complete(self, request: schemas.CompleteRequest) -> schemas.AnyVerdict:

@@ -159,6 +159,18 @@ class ReadStore:
         more = len(newest_first) > limit
         return Page(entries, total, ids[0] if more and ids else None)
 
+    async def created_after(self, tag: str, created_us: int, limit: int) -> list[Entry]:
+        """The first `limit` experiments created after that moment, in order of creation."""
+        with redis_errors():
+            ids = await self._redis.zrange(
+                keys.of_tag(tag, "all"), f"({created_us}", "+inf", byscore=True, offset=0, num=limit
+            )
+        return await self.entries(tag, ids)
+
+    async def number_of_all(self, tag: str) -> int:
+        with redis_errors():
+            return int(await self._redis.zcard(keys.of_tag(tag, "all")))
+
     async def everything(self, tag: str) -> AsyncIterator[Entry]:
         """All experiments of a tag in order of creation: for exports, whose answer is as long."""
         await self.tag(tag)
