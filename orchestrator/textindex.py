@@ -85,10 +85,12 @@ class TextIndex:
             for document in documents:
                 if document.created_us > newest_us:
                     number, newest_us = number + 1, document.created_us
-                    values = (number, document.id, newest_us)
-                    database.execute("INSERT INTO experiment VALUES (?, ?, ?)", values)
-                    values = (number, document.text)
-                    database.execute("INSERT INTO words(rowid, text) VALUES (?, ?)", values)
+                    database.execute(
+                        "INSERT INTO experiment VALUES (?, ?, ?)", (number, document.id, newest_us)
+                    )
+                    database.execute(
+                        "INSERT INTO words(rowid, text) VALUES (?, ?)", (number, document.text)
+                    )
             database.execute("COMMIT")
 
     def search(self, idea: str, limit: int) -> list[Match]:
