@@ -13,7 +13,17 @@ from starlette.middleware import Middleware
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
-from orchestrator.routes import experiments, jobs, ops, pool, problems, reports, search
+from orchestrator.routes import (
+    experiments,
+    jobs,
+    login,
+    ops,
+    pool,
+    problems,
+    reports,
+    search,
+    steer,
+)
 from orchestrator.routes.deps import Services
 from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
@@ -26,6 +36,8 @@ from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
 from orchestrator.services.sources import Sources
+from orchestrator.services.steering import Steering
+from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
@@ -38,7 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.redis_url is None:
         raise errors.SetupError("No Redis: set REDIS_URL, or start with `autoresearch serve`.")
     store = Store.connect(settings.redis_url.get_secret_value(), settings.redis_timeout_seconds)
-    services, reaper = _services(store, settings)
+    sessions = Sessions(settings.token.get_secret_value()) if settings.token else None
+    services, reaper = _services(store, settings, sessions)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -59,7 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
         # Asking at each request whether somebody has set OpenTelemetry up costs 3 % of it.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
-            Middleware(Guard, settings=settings, error_response=problems.response),
+            Middleware(
+                Guard, settings=settings, sessions=sessions, error_response=problems.response
+            ),
             Middleware(
                 Idempotency,
                 store=lambda: store.idempotency,
@@ -73,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds. Not by
     # include_router, which looks for the route twice: once among routers, and again within the one.
-    for module in (jobs, pool, experiments, search, reports, ops):
+    for module in (jobs, pool, experiments, search, reports, steer, login, ops):
         app.routes.extend(module.router.routes)
     problems.map_errors(app)
     return app
@@ -96,7 +111,9 @@ async def _check_server(store: Store) -> None:
         logger.warning("Serving 503 until Redis answers: %s", error)
 
 
-def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
+def _services(
+    store: Store, settings: Settings, sessions: Sessions | None
+) -> tuple[Services, Reaper]:
     files = Files(settings.paths)
     judge = Judge(store)
     # A blocking read must end well before its connection times out.
@@ -116,7 +133,9 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         reports=Reports(store, settings),
         search=Search(store, memory),
         memory=memory,
+        steering=Steering(store, judge),
         notices=notices,
+        sessions=sessions,
     )
     return services, Reaper(store, judge, jobs, settings)
 

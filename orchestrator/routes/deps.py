@@ -15,6 +15,8 @@ from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.steering import Steering
+from orchestrator.sessions import Sessions
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -32,7 +34,9 @@ class Services:
     reports: Reports
     search: Search
     memory: Memory
+    steering: Steering
     notices: Notices
+    sessions: Sessions | None
 
 
 async def _services(request: Request) -> Services:
@@ -68,6 +72,14 @@ async def _memory(request: Request) -> Memory:
     return (await _services(request)).memory
 
 
+async def _steering(request: Request) -> Steering:
+    return (await _services(request)).steering
+
+
+async def _sessions(request: Request) -> Sessions | None:
+    return (await _services(request)).sessions
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 DigestsDep = Annotated[Digests, Depends(_digests)]
@@ -76,6 +88,8 @@ PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
 MemoryDep = Annotated[Memory, Depends(_memory)]
 SearchDep = Annotated[Search, Depends(_search)]
+SessionsDep = Annotated[Sessions | None, Depends(_sessions)]
+SteeringDep = Annotated[Steering, Depends(_steering)]
 
 
 def only(*names: str) -> Any:

@@ -143,8 +143,3 @@ async def diff(
     experiment_id: str, service: ExperimentsDep, against: str | None = None
 ) -> PlainTextResponse:
     return PlainTextResponse(await service.diff(experiment_id, against))
-
-
-@router.post("/{experiment_id}/cancel")
-async def cancel(experiment_id: str, service: ExperimentsDep) -> schemas.CancelAnswer:
-    return await service.cancel(experiment_id)

@@ -20,6 +20,7 @@ from orchestrator.schemas.base import (
     ValBpb,
 )
 from orchestrator.schemas.digest import Digest
+from orchestrator.schemas.steering import Halt
 
 
 class SetupRequest(Request):
@@ -42,6 +43,8 @@ class TagInfo(Answer):
     kept_experiments: int
     profile: str | None
     prepare_sha256: str | None
+    paused: bool = False
+    pause: Halt | None = None
 
 
 class SetupAnswer(Answer):

@@ -14,6 +14,7 @@ from orchestrator.schemas.base import (
     TagName,
 )
 from orchestrator.schemas.experiments import TagRequest
+from orchestrator.schemas.steering import Actor, Note
 
 
 class Strategy(Answer):
@@ -32,6 +33,7 @@ class SetStrategyRequest(Request):
     explore_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     pinned: bool = True
+    by: Actor = "human"
 
 
 class CategoryStats(Answer):
@@ -103,3 +105,6 @@ class Suggestion(Answer):
     suggestions: list[str]
     dead_ends: list[DeadEnd]
     near: list[Near] = Field(default_factory=list)
+    # What people say to the agents of this tag, newest first.
+    notes: list[Note] = Field(default_factory=list)
+    paused: bool = False

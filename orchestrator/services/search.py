@@ -1,6 +1,7 @@
 """The search strategy and what to try next."""
 
 from orchestrator import schemas
+from orchestrator.domain import Intervention
 from orchestrator.errors import Unavailable
 from orchestrator.rules.deadends import RECENT, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
@@ -32,7 +33,10 @@ class Search:
             "reason": request.reason,
             "pinned": int(request.pinned),
         }
-        stored = await self._store.experiments.set_strategy(request.tag, text_fields(choice))
+        act = Intervention("set-strategy", request.by, request.reason)
+        stored = await self._store.experiments.set_strategy(
+            request.tag, text_fields(choice), act=act
+        )
         assert stored is not None  # noqa: S101 - without a revision nothing is stale
         return views.strategy(stored)
 
@@ -73,6 +77,8 @@ class Search:
             suggestions=advice.suggestions,
             dead_ends=[views.dead_end(end) for end in dead_ends(categories, pairs)],
             near=await self._near(request),
+            notes=[views.note(note) for note in overview.notes],
+            paused=snapshot.tag.pause is not None,
         )
 
     async def _near(self, request: schemas.SuggestRequest) -> list[schemas.Near]:
