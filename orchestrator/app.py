@@ -25,6 +25,7 @@ from orchestrator.routes import (
     steer,
 )
 from orchestrator.routes.deps import Services
+from orchestrator.services.briefs import Briefs
 from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
@@ -133,6 +134,7 @@ def _services(
         reports=Reports(store, settings),
         search=Search(store, memory),
         memory=memory,
+        briefs=Briefs(store),
         steering=Steering(store, judge),
         notices=notices,
         sessions=sessions,

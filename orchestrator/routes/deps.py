@@ -7,6 +7,7 @@ from fastapi import Depends, Query, Request
 
 from orchestrator import schemas
 from orchestrator.errors import Invalid
+from orchestrator.services.briefs import Briefs
 from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
@@ -34,6 +35,7 @@ class Services:
     reports: Reports
     search: Search
     memory: Memory
+    briefs: Briefs
     steering: Steering
     notices: Notices
     sessions: Sessions | None
@@ -72,6 +74,10 @@ async def _memory(request: Request) -> Memory:
     return (await _services(request)).memory
 
 
+async def _briefs(request: Request) -> Briefs:
+    return (await _services(request)).briefs
+
+
 async def _steering(request: Request) -> Steering:
     return (await _services(request)).steering
 
@@ -82,6 +88,7 @@ async def _sessions(request: Request) -> Sessions | None:
 
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
+BriefsDep = Annotated[Briefs, Depends(_briefs)]
 DigestsDep = Annotated[Digests, Depends(_digests)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]

@@ -100,6 +100,7 @@ from orchestrator.schemas.queue import (
     SubmitRequest as SubmitRequest,
 )
 from orchestrator.schemas.reports import (
+    BriefAnswer as BriefAnswer,
     DiffAnswer as DiffAnswer,
     DiffRequest as DiffRequest,
     DiffSide as DiffSide,

@@ -168,6 +168,12 @@ class ReadStore:
             )
         return await self.entries(tag, ids)
 
+    async def next_in_queue(self, tag: str, limit: int) -> list[Entry]:
+        """The tag's first jobs, next one first; those that are meant for one GPU stand apart."""
+        with redis_errors():
+            ids = await self._redis.zrange(keys.of_tag(tag, "queue"), 0, limit - 1)
+        return await self.entries(tag, ids)
+
     async def number_of_all(self, tag: str) -> int:
         with redis_errors():
             return int(await self._redis.zcard(keys.of_tag(tag, "all")))
