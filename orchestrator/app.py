@@ -9,10 +9,12 @@ from pathlib import Path
 import anyio
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
+from orchestrator.mcp.door import MCP_PATH, Door
 from orchestrator.routes import (
     experiments,
     jobs,
@@ -61,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             tasks.start_soon(_watched, services.notices.run)
             tasks.start_soon(_watched, reaper.run)
             tasks.start_soon(_watched, services.memory.run)
+            tasks.start_soon(_watched, door.run)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -91,6 +94,9 @@ def create_app(settings: Settings) -> FastAPI:
     # include_router, which looks for the route twice: once among routers, and again within the one.
     for module in (jobs, pool, experiments, search, reports, steer, login, ops):
         app.routes.extend(module.router.routes)
+    door = Door(app, settings)
+    # No GET: answers come with the request, nothing else is ever sent.
+    app.routes.append(Route(MCP_PATH, door, methods=["POST"]))
     problems.map_errors(app)
     return app
 

@@ -78,6 +78,11 @@ def block(value: str | bytes, limit: int, *, end: bool = False) -> str:
     return _cut(text[::-1], limit)[::-1]
 
 
+def visible(text: str) -> str:
+    """Source code or a diff without what cannot be seen: whole, with tabs and the ends of lines."""
+    return "\t".join(part.translate(_HARMLESS) for part in text.split("\t"))
+
+
 def size(text: str) -> int:
     """Bytes of clean `text` in JSON in UTF-8, without its quotation marks."""
     return len(text.encode()) + sum(text.count(char) for char in '"\\\n')

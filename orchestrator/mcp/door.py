@@ -1,0 +1,74 @@
+"""`/mcp`: streamable HTTP beside the REST API, behind the same guard.
+
+The protocol's library is loaded by the first request, since it takes a second and most services
+never see one. Sessions are not kept, so any orchestrator may serve any request.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchestrator.guard import SUBMIT_LIMIT_BYTES
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+MCP_PATH = "/mcp"
+
+
+class Door:
+    """An ASGI application; `run` must run beside it. Its tools call `app` in this process."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._wanted, self._open = asyncio.Event(), asyncio.Event()
+        self._manager: StreamableHTTPSessionManager | None = None
+
+    async def run(self) -> None:
+        """Serve from the first request on, until cancelled."""
+        await self._wanted.wait()
+        async with self._opened() as manager:
+            self._manager = manager
+            self._open.set()
+            await anyio.sleep_forever()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._wanted.set()
+        await self._open.wait()
+        assert self._manager is not None  # noqa: S101 - `run` has set it
+        await self._manager.handle_request(scope, receive, send)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator["StreamableHTTPSessionManager"]:
+        async with AsyncExitStack() as stack:
+            http = await stack.enter_async_context(self._client())
+            manager = await anyio.to_thread.run_sync(_manager, http)
+            await stack.enter_async_context(manager.run())
+            yield manager
+
+    def _client(self) -> httpx.AsyncClient:
+        token = self._settings.token
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self._app, raise_app_exceptions=False),
+            base_url="http://127.0.0.1",
+            headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
+        )
+
+
+def _manager(http: httpx.AsyncClient) -> "StreamableHTTPSessionManager":
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    from orchestrator.mcp.api import Api
+    from orchestrator.mcp.server import build
+    from orchestrator.mcp.tools import REMOTE
+
+    return StreamableHTTPSessionManager(
+        build(Api(http), REMOTE), stateless=True, max_request_body_size=SUBMIT_LIMIT_BYTES
+    )
