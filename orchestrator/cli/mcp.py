@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from orchestrator.cli.errors import ConfigError
-from orchestrator.cli.options import Token, Url
+from orchestrator.cli.options import Json, Token, Url
 
 if TYPE_CHECKING:
     from orchestrator.cli.config import ClientSettings
 
 
-def mcp(*, orchestrator: Url = None, token: Token = None) -> None:
+def mcp(*, orchestrator: Url = None, token: Token = None, json: Json = False) -> None:  # noqa: ARG001  (main reads it)
     """Serve the agent's tools over stdin and stdout, by the Model Context Protocol."""
     import anyio
 
