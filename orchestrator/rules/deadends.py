@@ -1,6 +1,6 @@
 """What not to try again: categories that never paid, and failures that repeat. Pure.
 
-It looks at counters and at the most recent runs; that an idea is new is not for it to say.
+It looks at counters and at the most recent failures; that an idea is new is not for it to say.
 """
 
 from collections import defaultdict
@@ -14,8 +14,8 @@ from orchestrator.rules.suggest import CategoryCount
 
 TRIED_OFTEN = 5
 REPEATED = 2
-# How many of the newest experiments are looked at for failures that repeat.
-RECENT = 50
+# How many of the newest failures are looked at.
+RECENT_FAILURES = 20
 LIMIT = 8
 _IDS = 3
 _CAUSE_BYTES = 100
@@ -34,10 +34,10 @@ class DeadEnd:
 
 
 def dead_ends(
-    categories: Mapping[str, CategoryCount], recent: Sequence[tuple[Experiment, Run]]
+    categories: Mapping[str, CategoryCount], failures: Sequence[tuple[Experiment, Run]]
 ) -> list[DeadEnd]:
-    """The most tried first, at most LIMIT. `recent` is in order of creation."""
-    found = [*_barren(categories), *_repeated(recent)]
+    """The most tried first, at most LIMIT. `failures` are the newest, in order of creation."""
+    found = [*_barren(categories), *_repeated(failures)]
     return sorted(found, key=lambda end: -end.tried)[:LIMIT]
 
 
@@ -49,14 +49,14 @@ def _barren(categories: Mapping[str, CategoryCount]) -> Iterator[DeadEnd]:
             yield DeadEnd("category", text, count.total, category=clean)
 
 
-def _repeated(recent: Sequence[tuple[Experiment, Run]]) -> Iterator[DeadEnd]:
+def _repeated(failures: Sequence[tuple[Experiment, Run]]) -> Iterator[DeadEnd]:
     failed: dict[str, list[str]] = defaultdict(list)
-    for experiment, run in recent:
-        if run.status in (Status.CRASH, Status.TIMEOUT) and run.reason != INFRA_LOST:
+    for experiment, run in failures:
+        if run.reason != INFRA_LOST:
             failed[_cause(run)].append(experiment.id)
     for cause, ids in failed.items():
         if len(ids) >= REPEATED:
-            text = f"{len(ids)} of the last {len(recent)} experiments failed alike"
+            text = f"{len(ids)} of the last {len(failures)} failures were alike"
             newest = tuple(ids[: -_IDS - 1 : -1])
             yield DeadEnd("failure", text, len(ids), experiment_ids=newest, cause=cause)
 

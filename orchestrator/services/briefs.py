@@ -2,8 +2,8 @@
 
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Experiment, Run, Status
-from orchestrator.rules import deadends
 from orchestrator.rules.brief import Situation, brief
+from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.suggest import advise
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
@@ -35,7 +35,8 @@ class Briefs:
         reads = self._store.reads
         overview = await reads.overview(name, ROWS, 0)
         snapshot = overview.snapshot
-        recent = (await reads.history(name, None, deadends.RECENT, None)).entries
+        failures = await reads.newest_failures(name, RECENT_FAILURES)
+        recent = (await reads.history(name, None, 3 * ROWS, None)).entries
         running = (await reads.history(name, Status.RUNNING, ROWS, None)).entries
         near, _ = await reads.near_misses(name, ROWS)
         keeps = await reads.entries(name, [keep.experiment_id for keep in overview.keeps[::-1]])
@@ -47,7 +48,7 @@ class Briefs:
             best=_pair(best[0]) if best else None,
             keeps=[_pair(entry) for entry in keeps],
             near_misses=[(e.experiment, e.run, distance) for e, distance in near],
-            dead_ends=deadends.dead_ends(overview.categories, [_pair(e) for e in recent]),
+            dead_ends=dead_ends(overview.categories, [_pair(e) for e in failures]),
             recent=[_pair(e) for e in reversed(recent) if e.run.status in FINISHED],
             running=[_pair(e) for e in running],
             queued=[_pair(e) for e in await reads.next_in_queue(name, ROWS)],

@@ -3,7 +3,7 @@
 from orchestrator import schemas
 from orchestrator.domain import Intervention
 from orchestrator.errors import Unavailable
-from orchestrator.rules.deadends import RECENT, dead_ends
+from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
@@ -57,10 +57,10 @@ class Search:
     async def suggest(self, request: schemas.SuggestRequest) -> schemas.Suggestion:
         """What to try next, what not to, and what was tried near the idea where there is one."""
         overview = await self._store.reads.overview(request.tag, TREND_LENGTH, 0)
-        recent = await self._store.reads.history(request.tag, None, RECENT, None)
+        failures = await self._store.reads.newest_failures(request.tag, RECENT_FAILURES)
         snapshot, categories = overview.snapshot, overview.categories
         trend = [keep.val_bpb for keep in overview.keeps]
-        pairs = [(entry.experiment, entry.run) for entry in recent.entries]
+        failed = [(entry.experiment, entry.run) for entry in failures]
         advice = advise(snapshot, categories, trend)
         return schemas.Suggestion(
             strategy=snapshot.strategy.mode,
@@ -75,7 +75,7 @@ class Search:
             near_miss_categories=advice.near_miss_categories,
             recent_bpb_trend=trend,
             suggestions=advice.suggestions,
-            dead_ends=[views.dead_end(end) for end in dead_ends(categories, pairs)],
+            dead_ends=[views.dead_end(end) for end in dead_ends(categories, failed)],
             near=await self._near(request),
             notes=[views.note(note) for note in overview.notes],
             paused=snapshot.tag.pause is not None,

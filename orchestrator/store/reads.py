@@ -168,6 +168,15 @@ class ReadStore:
             )
         return await self.entries(tag, ids)
 
+    async def newest_failures(self, tag: str, limit: int) -> list[Entry]:
+        """The newest crashes and time-outs, in order of creation."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for status in (Status.CRASH, Status.TIMEOUT):
+            pipeline.zrange(keys.of_tag(tag, "status:", status.value), 0, limit - 1, desc=True)
+        with redis_errors():
+            crashes, timeouts = await pipeline.execute()
+        return await self.entries(tag, sorted([*crashes, *timeouts])[-limit:])
+
     async def next_in_queue(self, tag: str, limit: int) -> list[Entry]:
         """The tag's first jobs, next one first; those that are meant for one GPU stand apart."""
         with redis_errors():
