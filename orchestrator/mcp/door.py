@@ -5,18 +5,16 @@ never see one. Sessions are not kept, so any orchestrator may serve any request.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
-import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orchestrator.guard import SUBMIT_LIMIT_BYTES
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    import httpx
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 MCP_PATH = "/mcp"
@@ -34,10 +32,11 @@ class Door:
     async def run(self) -> None:
         """Serve from the first request on, until cancelled."""
         await self._wanted.wait()
-        async with self._opened() as manager:
-            self._manager = manager
-            self._open.set()
-            await anyio.sleep_forever()
+        async with await anyio.to_thread.run_sync(_client, self._app, self._settings) as http:
+            self._manager = await anyio.to_thread.run_sync(_manager, http)
+            async with self._manager.run():
+                self._open.set()
+                await anyio.sleep_forever()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._wanted.set()
@@ -45,24 +44,20 @@ class Door:
         assert self._manager is not None  # noqa: S101 - `run` has set it
         await self._manager.handle_request(scope, receive, send)
 
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator["StreamableHTTPSessionManager"]:
-        async with AsyncExitStack() as stack:
-            http = await stack.enter_async_context(self._client())
-            manager = await anyio.to_thread.run_sync(_manager, http)
-            await stack.enter_async_context(manager.run())
-            yield manager
 
-    def _client(self) -> httpx.AsyncClient:
-        token = self._settings.token
-        return httpx.AsyncClient(
-            transport=httpx.ASGITransport(self._app, raise_app_exceptions=False),
-            base_url="http://127.0.0.1",
-            headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
-        )
+def _client(app: ASGIApp, settings: Settings) -> "httpx.AsyncClient":
+    """A client of the application itself, without a socket."""
+    import httpx
+
+    token = settings.token
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+        base_url="http://127.0.0.1",
+        headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
+    )
 
 
-def _manager(http: httpx.AsyncClient) -> "StreamableHTTPSessionManager":
+def _manager(http: "httpx.AsyncClient") -> "StreamableHTTPSessionManager":
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
     from orchestrator.mcp.api import Api
