@@ -98,6 +98,7 @@ class Experiments:
                 "source": source.sha256,
             }
         )
+        self._notices.expect_job()
         try:
             experiment_id, position = await self._store.experiments.submit(
                 request.tag,
