@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from orchestrator.schemas.base import (
     Answer,
@@ -14,7 +14,7 @@ from orchestrator.schemas.base import (
     TagName,
 )
 from orchestrator.schemas.experiments import TagRequest
-from orchestrator.schemas.steering import Actor, Note
+from orchestrator.schemas.steering import Actor, Note, plain_lines
 
 
 class Strategy(Answer):
@@ -29,7 +29,7 @@ class Strategy(Answer):
 class SetStrategyRequest(Request):
     tag: TagName
     mode: Mode
-    reason: RequiredText
+    reason: Annotated[RequiredText, AfterValidator(plain_lines)]
     explore_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     pinned: bool = True
