@@ -127,6 +127,7 @@ from orchestrator.schemas.search import (
 from orchestrator.schemas.steering import (
     NOTE_CHARACTERS as NOTE_CHARACTERS,
     NOTES_LIMIT as NOTES_LIMIT,
+    Actor as Actor,
     CancelAnswer as CancelAnswer,
     CancelRequest as CancelRequest,
     DrainAnswer as DrainAnswer,
@@ -146,6 +147,7 @@ from orchestrator.schemas.steering import (
     PauseAnswer as PauseAnswer,
     PriorityAnswer as PriorityAnswer,
     PriorityRequest as PriorityRequest,
+    Reason as Reason,
     RequeueAnswer as RequeueAnswer,
     RequeueRequest as RequeueRequest,
     SteeringAction as SteeringAction,
