@@ -23,14 +23,14 @@ Connect = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 @asynccontextmanager
-async def by_stdio(system: System, mode: str = "auto") -> AsyncIterator[Client]:
+async def by_stdio(system: System, mode: str = "auto", **environment: str) -> AsyncIterator[Client]:
     folder = system.folder / "agent"
     folder.mkdir(exist_ok=True)
     server = StdioServerParameters(
         command=sys.executable,
         args=["-m", "orchestrator.cli", "mcp", "--orchestrator", system.url],
         cwd=folder,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        env={"PYTHONPATH": str(Path(__file__).parents[2])} | environment,
     )
     with (system.folder / "mcp.log").open("w") as errors:
         async with Client(stdio_client(server, errors), mode=mode) as client:
@@ -144,9 +144,12 @@ async def test_a_wrong_call_is_told_what_is_wrong(system: System, connect: Conne
         assert "409" in await refused(client, "setup", tag="t")
         broken = await refused(client, "submit", tag="t", hypothesis="h", train_py="def f(:\n")
         assert "train.py line 1" in broken
+        large = {"tag": "t", "hypothesis": "h", "train_py": "#" * 1_100_000}
+        assert "1100000 bytes; the limit is" in await refused(client, "submit", **large)
         assert "No such tool" in await refused(client, "rm")
 
 
+@pytest.mark.slow
 async def test_a_long_wait_says_that_it_goes_on(system: System) -> None:
     """Progress, so that a client's own time-out does not strike while a run trains."""
     system.serve()
@@ -179,10 +182,15 @@ async def test_a_token_is_asked_for_at_the_http_door_and_passed_on_by_stdio(
         assert httpx2.post(url, headers=headers, json={}).status_code == 403
     assert httpx2.post(url, json={}).status_code == 401
     assert httpx2.get(url, headers={"Authorization": "Bearer secret"}).status_code == 405
-    http = httpx2.AsyncClient(headers={"Authorization": "Bearer secret"})
-    async with Client(streamable_http_client(url, http_client=http)) as client:
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": "Bearer secret"}) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
         await call(client, "setup", tag="t")
-        assert (await call(client, "pool"))["total"] == 0
+    async with by_stdio(system, AUTORESEARCH_TOKEN="secret") as client:
+        assert (await call(client, "brief", tag="t"))["tag"] == "t"
+    async with by_stdio(system) as client:
+        assert "AUTORESEARCH_TOKEN" in await refused(client, "brief", tag="t")
 
 
 async def test_a_file_beside_the_agent_is_submitted_and_checked_out_by_its_name(
