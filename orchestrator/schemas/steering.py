@@ -52,7 +52,7 @@ NoteText = Annotated[
 ]
 NoteId = Annotated[str, StringConstraints(pattern=r"^note-\d{1,18}$")]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
-Cursor = Annotated[str, StringConstraints(pattern=r"^\d{1,20}-\d{1,20}$")]
+Cursor = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,18}-\d{1,18}$")]
 
 SteeringAction = Literal[
     "pause", "resume", "note", "drop-note", "cancel", "requeue", "priority", "set-strategy",
