@@ -5,17 +5,22 @@ never see one. Sessions are not kept, so any orchestrator may serve any request.
 """
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from orchestrator.errors import Unavailable
 from orchestrator.guard import SUBMIT_LIMIT_BYTES
+from orchestrator.routes import problems
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+logger = logging.getLogger(__name__)
 
 MCP_PATH = "/mcp"
 
@@ -30,18 +35,29 @@ class Door:
         self._manager: StreamableHTTPSessionManager | None = None
 
     async def run(self) -> None:
-        """Serve from the first request on, until cancelled."""
+        """Serve from the first request on, until cancelled. What goes wrong here ends this door
+        only: workers and people have no use for it."""
         await self._wanted.wait()
-        async with await anyio.to_thread.run_sync(_client, self._app, self._settings) as http:
-            self._manager = await anyio.to_thread.run_sync(_manager, http)
-            async with self._manager.run():
-                self._open.set()
-                await anyio.sleep_forever()
+        try:
+            async with await anyio.to_thread.run_sync(_client, self._app, self._settings) as http:
+                manager = await anyio.to_thread.run_sync(_manager, http)
+                async with manager.run():
+                    self._manager = manager
+                    self._open.set()
+                    await anyio.sleep_forever()
+        except Exception:
+            logger.exception("%s is not served any more", MCP_PATH)
+        finally:
+            self._manager = None
+            self._open.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._wanted.set()
         await self._open.wait()
-        assert self._manager is not None  # noqa: S101 - `run` has set it
+        if self._manager is None:
+            error = Unavailable("MCP is not served here now; the orchestrator's log says why.")
+            await problems.response(error, MCP_PATH)(scope, receive, send)
+            return
         await self._manager.handle_request(scope, receive, send)
 
 
