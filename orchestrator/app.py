@@ -30,6 +30,7 @@ from orchestrator.routes.deps import Services
 from orchestrator.services.briefs import Briefs
 from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
+from orchestrator.services.failures import Failures
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
 from orchestrator.services.memory import Memory
@@ -128,6 +129,7 @@ def _services(
     sources = Sources(files, settings.repo)
     digests = Digests(store, files)
     memory = Memory(store, settings.paths)
+    failures = Failures(store)
     jobs = Jobs(store, files, judge, notices, settings)
     services = Services(
         store=store,
@@ -138,9 +140,9 @@ def _services(
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
-        search=Search(store, memory),
+        search=Search(store, memory, failures),
         memory=memory,
-        briefs=Briefs(store),
+        briefs=Briefs(store, failures),
         steering=Steering(store, judge),
         notices=notices,
         sessions=sessions,
