@@ -1,4 +1,4 @@
-"""The steering verbs on each kind of server: atomic, once under a nonce, and fenced where it counts."""
+"""The steering verbs on each kind of server: atomic, once under a nonce, fenced where it counts."""
 
 import pytest
 
