@@ -9,10 +9,12 @@ from pathlib import Path
 import anyio
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
+from orchestrator.mcp.door import MCP_PATH, Door
 from orchestrator.routes import (
     experiments,
     jobs,
@@ -25,9 +27,13 @@ from orchestrator.routes import (
     steer,
 )
 from orchestrator.routes.deps import Services
+from orchestrator.services.briefs import Briefs
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
+from orchestrator.services.failures import Failures
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.memory import Memory
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
@@ -57,6 +63,8 @@ def create_app(settings: Settings) -> FastAPI:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watched, services.notices.run)
             tasks.start_soon(_watched, reaper.run)
+            tasks.start_soon(_watched, services.memory.run)
+            tasks.start_soon(_watched, door.run)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -87,6 +95,9 @@ def create_app(settings: Settings) -> FastAPI:
     # include_router, which looks for the route twice: once among routers, and again within the one.
     for module in (jobs, pool, experiments, search, reports, steer, login, ops):
         app.routes.extend(module.router.routes)
+    door = Door(app, settings)
+    # No GET: answers come with the request, nothing else is ever sent.
+    app.routes.append(Route(MCP_PATH, door, methods=["POST"]))
     problems.map_errors(app)
     return app
 
@@ -116,14 +127,22 @@ def _services(
     # A blocking read must end well before its connection times out.
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
+    digests = Digests(store, files)
+    memory = Memory(store, settings.paths)
+    failures = Failures(store)
     jobs = Jobs(store, files, judge, notices, settings)
     services = Services(
         store=store,
-        experiments=Experiments(store, files, judge, notices, sources, _prepare_py(settings)),
+        experiments=Experiments(
+            store, files, judge, notices, sources, digests, _prepare_py(settings)
+        ),
+        digests=digests,
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
-        search=Search(store),
+        search=Search(store, memory, failures),
+        memory=memory,
+        briefs=Briefs(store, failures),
         steering=Steering(store, judge),
         notices=notices,
         sessions=sessions,

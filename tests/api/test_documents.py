@@ -75,11 +75,48 @@ def test_every_command_of_program_md_works_in_order(api: Api, tmp_path: Path) ->
             shell.remember("ID", experiment_id)
             train(api, experiment_id, val_bpb)
             val_bpb += 0.1
-    assert ran >= 18
+    assert ran >= 24
     assert (tmp_path / "train.py").read_text() == "print('baseline')\n"
     lines = (tmp_path / "results.tsv").read_text().splitlines()
     assert [line.split("\t")[3] for line in lines[1:]] == ["keep", "discard", "keep", "crash"]
     assert api.get("/api/pool/list")["idle"] == 1
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the skill's commands use jq")
+@pytest.mark.skipif(not shutil.which("curl"), reason="the skill's commands use curl")
+def test_every_command_of_the_skill_works_in_order(api: Api, tmp_path: Path) -> None:
+    """The ready file for coding agents: each block as an agent would type it."""
+    api.gpu()
+    shell = Shell(tmp_path, api.url)
+    val_bpb = 1.0
+    for block in blocks_of("skills/autoresearch/SKILL.md"):
+        output = shell.run(block)
+        if "/api/experiment/submit" in block:
+            experiment_id = json.loads(output)["experiment_id"]
+            shell.remember("ID", experiment_id)
+            train(api, experiment_id, val_bpb)
+            val_bpb -= 0.1
+    assert json.loads(output)["metrics"] == {"val_bpb": 0.9}
+    assert "# Where the search mar11 stands" in shell.run(
+        blocks_of("skills/autoresearch/SKILL.md")[1]
+    )
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the brief's commands use jq")
+@pytest.mark.skipif(not shutil.which("curl"), reason="the brief's commands use curl")
+def test_every_command_of_a_brief_works(api: Api, tmp_path: Path) -> None:
+    """What an agent without context is told to type, typed."""
+    api.gpu()
+    api.tag()
+    job = api.submit("print('best')")
+    train(api, job, 1.0)
+    text = api.get("/api/report/brief", tag="mar11")["text"]
+    commands = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+    shell = Shell(tmp_path, api.url)
+    shell.remember("ID", job)
+    output = shell.run(commands.replace("-o train.py", "-o train.py; echo >> train.py"))
+    assert '"status": "queued"' in output or '"status":"queued"' in output
+    assert "# Where the search mar11 stands" in output
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="the document's commands use jq")
