@@ -12,6 +12,7 @@ from orchestrator.cli import (
     reports,
     serve,
     up,
+    watch,
     worker,
 )
 
@@ -57,6 +58,7 @@ for command in (
     reports.setup,
     experiments.submit,
     reports.status,
+    watch.watch,
     experiments.log,
     experiments.wait,
     experiments.cancel,

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 from orchestrator.errors import Unavailable
 from orchestrator.routes.deps import Services, ServicesDep, only
-from orchestrator.store.events import Event
+from orchestrator.store.events import Event, order
 
 router = APIRouter(tags=["ops"])
 
@@ -55,7 +55,8 @@ async def events(
     last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,20}-\d{1,20}$")] = None,
     since: Annotated[str | None, Query(pattern=r"^\d{1,20}-\d{1,20}$")] = None,
 ) -> StreamingResponse:
-    """Server-sent events, resumed after `Last-Event-ID` (or `since`)."""
+    """Server-sent events, resumed after `Last-Event-ID` (or `since`); `missed` says that some may
+    be gone."""
     stream = _stream(services, tag, last_event_id or since)
     return StreamingResponse(
         stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
@@ -69,8 +70,10 @@ async def _stream(services: Services, tag: str | None, after: str | None) -> Asy
         await services.notices.following()
         yield "retry: 1000\n\n"
         try:
+            if after and await services.store.events.may_have_lost(after):
+                yield "event: missed\ndata: {}\n\n"
             while after and (missed := await services.store.events.after(after, 0)):
-                after, sent = missed[-1].id, _order(missed[-1].id)
+                after, sent = missed[-1].id, order(missed[-1].id)
                 for event in missed:
                     if tag in (None, event.tag):
                         yield _encoded(event)
@@ -84,13 +87,8 @@ async def _stream(services: Services, tag: str | None, after: str | None) -> Asy
                 yield "event: heartbeat\ndata: {}\n\n"
             elif next_event is None:
                 return
-            elif _order(next_event.id) > sent and tag in (None, next_event.tag):
+            elif order(next_event.id) > sent and tag in (None, next_event.tag):
                 yield _encoded(next_event)
-
-
-def _order(event_id: str) -> tuple[int, int]:
-    milliseconds, _, count = event_id.partition("-")
-    return int(milliseconds), int(count)
 
 
 def _encoded(event: Event) -> str:

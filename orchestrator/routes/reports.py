@@ -46,6 +46,14 @@ async def _tsv(tag: str, service: Reports, request: Request) -> schemas.TsvAnswe
     return answer
 
 
+@router.get("/export")
+async def export(
+    query: Annotated[schemas.ExportRequest, Query()], service: ReportsDep
+) -> schemas.ExportPage:
+    """All that is known of a tag's experiments, page by page in order of creation."""
+    return await service.export(query)
+
+
 @router.get("/journal", response_class=StreamingResponse)
 async def journal(query: TagQuery, service: ReportsDep) -> StreamingResponse:
     """Every decision with what it was based on, as JSON lines."""

@@ -53,6 +53,7 @@ class Worker(Answer):
     host: str | None = None
     profile: str | None = None
     problem: str | None = None
+    health: Health | None = None
 
 
 class Timing(Answer):

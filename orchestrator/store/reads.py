@@ -159,6 +159,19 @@ class ReadStore:
         more = len(newest_first) > limit
         return Page(entries, total, ids[0] if more and ids else None)
 
+    async def page(self, tag: str, status: Status | None, limit: int, after: str | None) -> Page:
+        """The oldest `limit` experiments after the cursor `after`, oldest first."""
+        await self.tag(tag)
+        key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
+        lowest = f"({_created_of(after)}" if after else "-inf"
+        with redis_errors():
+            ids = await self._redis.zrange(
+                key, lowest, "+inf", byscore=True, offset=0, num=limit + 1
+            )
+            total = await self._redis.zcard(key)
+        entries = [e async for e in self._in_chunks(tag, ids[:limit])]
+        return Page(entries, total, ids[limit - 1] if len(ids) > limit else None)
+
     async def everything(self, tag: str) -> AsyncIterator[Entry]:
         """All experiments of a tag in order of creation: for exports, whose answer is as long."""
         await self.tag(tag)
