@@ -85,9 +85,9 @@ class Follower:
         self._stopped = True
         response = self._response
         if response is not None:
-            stream = response.extensions.get("network_stream")
-            with contextlib.suppress(OSError, AttributeError):
-                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            line = response.extensions["network_stream"].get_extra_info("socket")
+            with contextlib.suppress(OSError):  # it is over already
+                line.shutdown(socket.SHUT_RDWR)
 
     def _connection(self) -> Iterator[Sign]:
         """One connection from its opening to its end."""
@@ -116,6 +116,4 @@ class Follower:
             return None
         self.last_id = message.id
         data = json.loads(message.data)
-        return Event(
-            message.id, message.event, data.pop("tag", ""), data.pop("subject", ""), data
-        )
+        return Event(message.id, message.event, data.pop("tag", ""), data.pop("subject", ""), data)

@@ -7,6 +7,7 @@ What a run prints is not to be trusted: nothing of it reaches the terminal as it
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from orchestrator.cli.client import OUTAGE_SECONDS, Client
@@ -97,7 +98,7 @@ def show(client: Client, experiment: str, sink: Sink, *, follow: bool) -> Experi
                     note(f"attempt {detail.lease.epoch} begins")
                 offset, attempt = 0, detail.lease.epoch
             before = offset
-            while piece := _patiently(lambda at=offset: client.log(experiment, at)):
+            while piece := _patiently(partial(client.log, experiment, offset)):
                 sink.write(offset, piece)
                 offset += len(piece)
             if not follow or detail.finished_at:
@@ -105,7 +106,7 @@ def show(client: Client, experiment: str, sink: Sink, *, follow: bool) -> Experi
             quiet = 0 if offset > before else quiet + 1
             time.sleep(_PAUSES[min(quiet, len(_PAUSES) - 1)])
             # The state before the log: what a run printed until its end is then not missed.
-            detail = _patiently(lambda: client.experiment(experiment))
+            detail = _patiently(partial(client.experiment, experiment))
     finally:
         sink.end()
 

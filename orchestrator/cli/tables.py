@@ -71,7 +71,10 @@ def pool_table(pool: schemas.PoolAnswer) -> Table:
     table = _table("GPU", "name", "status", "experiment", "problem")
     for w in pool.workers:
         table.add_row(
-            w.id, one_line(w.gpu_name), coloured(w.status), w.current_experiment_id or "",
+            w.id,
+            one_line(w.gpu_name),
+            coloured(w.status),
+            w.current_experiment_id or "",
             one_line(w.problem or ""),
         )
     return table

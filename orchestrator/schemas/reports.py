@@ -1,6 +1,10 @@
 """Summary, results table, difference, tags."""
 
-from orchestrator.schemas.base import Answer, ExperimentId, Mode, Request
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrator.schemas.base import Answer, ExperimentId, Mode, PublicStatus, Request, TagName
 from orchestrator.schemas.experiments import TagInfo
 
 

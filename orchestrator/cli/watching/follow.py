@@ -81,7 +81,7 @@ class Watcher:
             glanced = time.monotonic()
             looked = glanced if whole else looked
 
-    def _pause(self, changed: bool, looked: float, glanced: float) -> float:  # noqa: FBT001
+    def _pause(self, changed: bool, looked: float, glanced: float) -> float:
         """When to read next, by the monotonic clock."""
         if changed and not self._trouble:
             return looked + LOOK_SECONDS

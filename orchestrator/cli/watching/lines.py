@@ -1,5 +1,6 @@
-"""What `watch` says where there is no screen to draw on: one line for each thing that happens. Pure,
-but for the clock's zone."""
+"""What `watch` says where there is no screen to draw on: one line for each thing that happens.
+
+Pure, but for the clock and its zone."""
 
 from datetime import datetime, timezone
 from typing import Any

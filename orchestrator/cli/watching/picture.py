@@ -36,7 +36,7 @@ class Frame:
 def picture(view: View, frame: Frame) -> RenderableType:
     """Never taller than the frame."""
     parts: list[list[RenderableType]] = [_head(view, frame), _pool(view, frame)]
-    used = sum(map(len, parts)) + min(len(view.pool.workers), _pool_rows(frame)) + 1
+    used = sum(map(len, parts)) + min(len(view.pool.workers), _pool_rows(frame))
     curve = _curve(view, frame, rows=3 if frame.height - used >= 18 else 1)
     if frame.height - used >= 6:
         parts.append(curve)
@@ -45,7 +45,7 @@ def picture(view: View, frame: Frame) -> RenderableType:
     if queue and frame.height - used >= 5:
         parts.append(queue)
         used += len(queue)
-    parts.append(_recent(view, frame, rows=frame.height - used - 3))
+    parts.append(_recent(view, frame, rows=frame.height - used - 2))
     return Group(*(thing for part in parts for thing in part))
 
 
@@ -77,11 +77,10 @@ def standing(view: View) -> list[Text]:
     else:
         line.append(f"best {best.val_bpb:.6f}", style="bold green")
         line.append(_gain(view.summary))
-    decided = f"{stats.kept} kept of {stats.total}" if stats.total else "nothing decided"
-    crashes = stats.crashed
-    counts = Text(f"{decided}, ")
-    counts.append(f"{crashes} crashed", style="red" if crashes else "")
-    counts.append(f" · {stats.running} running, {stats.queued} queued")
+    counts = Text(f"{stats.kept} kept of {stats.total} · ")
+    counts.append(f"{stats.running} running, {stats.queued} queued")
+    if stats.crashed:
+        counts.append(f" · {stats.crashed} crashed", style="red")
     if view.strategy is not None:
         pinned = " (pinned)" if view.strategy.pinned else ""
         counts.append(f" · {view.strategy.mode}{pinned}")
@@ -106,7 +105,8 @@ def _pool_rows(frame: Frame) -> int:
 
 def _pool(view: View, frame: Frame) -> list[RenderableType]:
     if not view.pool.workers:
-        return ["", Text("no GPU has registered: `autoresearch worker`", style="yellow")]
+        words = Text("no GPU has registered: `autoresearch worker`", style="yellow")
+        return ["", _cut(words, frame.width)]
     table = _plain_table()
     wide, medium = frame.width >= _WIDE, frame.width >= _MEDIUM
     columns = ["GPU", "state", *(["°C", "memory", "util"] if wide else ["°C"] if medium else [])]
@@ -180,7 +180,9 @@ def _curve(view: View, frame: Frame, rows: int) -> list[RenderableType]:
     if detail is None:
         return []
     whose = f"loss of {detail.id}" if frame.width >= _MEDIUM else "loss"
-    whose += f" on {detail.gpu_id}" if detail.status == "running" and detail.gpu_id else ", the best"
+    whose += (
+        f" on {detail.gpu_id}" if detail.status == "running" and detail.gpu_id else ", the best"
+    )
     losses = [point.loss for point in detail.curve]
     room = max(8, min(frame.width - 20, 100))
     lines = sparkline(losses, room, rows, BLOCKS if frame.unicode else ASCII)

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ASCII = " .:-=+*#@"
 
 
-def sparkline(
-    values: Sequence[float], width: int, rows: int = 1, ramp: str = BLOCKS
-) -> list[str]:
+def sparkline(values: Sequence[float], width: int, rows: int = 1, ramp: str = BLOCKS) -> list[str]:
     """At most `width` columns and exactly `rows` lines, the upper first.
 
     The range is fitted to what comes after the first tenth: a loss falls so steeply at first that
@@ -42,4 +41,4 @@ def _thinned(values: Sequence[float], width: int) -> list[float]:
     if len(values) <= width:
         return list(values)
     edges = [round(i * len(values) / width) for i in range(width + 1)]
-    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
