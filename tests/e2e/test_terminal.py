@@ -237,7 +237,7 @@ def test_log_follows_to_the_verdict_and_over_a_restart(live: System, type_in: Op
 def test_submit_wait_shows_the_way_to_the_verdict_and_its_exit_code_tells_which(
     live: System, type_in: Open, tmp_path: Path
 ) -> None:
-    live.submit(stub(1.25, seconds=2))
+    live.submit(stub(1.25, seconds=6))
     source = written(tmp_path, stub(1.5, seconds=3))
     arguments = ("submit", source, "--tag", "t", "--hypothesis", "h", "--wait")
     seen = type_in(*arguments)
