@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from orchestrator.errors import Unavailable
+from orchestrator.routes import problems
 from orchestrator.routes.deps import Services, ServicesDep, only
 from orchestrator.store.events import Event, order
 
-router = APIRouter(tags=["ops"])
+router = problems.router(tags=["ops"])
 
 SSE_HEARTBEAT_SECONDS = 15.0
 

@@ -437,14 +437,20 @@ class Model:
         self._renewals += 1
         run.renewal = self._renewals
 
-    def renew(self, run: Run, epoch: int, *, started: bool) -> bool | Refusal:
+    def renew(
+        self, run: Run, epoch: int, *, started: bool, beat: bool
+    ) -> tuple[bool, bool] | Refusal:
+        """Whether it is to stop, and whether its GPU is known to the pool."""
         if not run.leased or run.epoch != epoch:
             return LeaseLost
         self._renewed(run)
         if started and run.state == "leased":
             run.state = "running"
             self.events.append(("started", run.tag.name, run.id))
-        return run.cancel
+        known = not beat or run.gpu in self.gpus
+        if beat and known:
+            self.gpus[run.gpu].silent = False
+        return run.cancel, known
 
     def direct(self, run: Run, gpu_id: str, source: str) -> Refusal | None:
         if gpu_id not in self.gpus:

@@ -258,13 +258,17 @@ class Machine(RuleBasedStateMachine):
         assert got == (run.id, run.epoch, run.seed, run.tag.name)
         assert sha256_of(answer.job.train_py) == run.source
 
-    async def do_renew(self, run: Run, epoch: int, how: str = "once", *, started: bool) -> None:
+    async def do_renew(
+        self, run: Run, epoch: int, how: str = "once", *, started: bool, beat: bool = False
+    ) -> None:
         request = schemas.RenewRequest(
-            experiment_id=run.id, gpu_id=run.gpu or "g0", epoch=epoch, started=started
-        )
+            experiment_id=run.id, gpu_id=run.gpu or "g0", epoch=epoch, started=started,
+            health=schemas.Health() if beat else None,
+        )  # fmt: skip
         answer = await self.ask(lambda: self.jobs.renew(request), how, keep=False)
-        expected = self.model.renew(run, epoch, started=started)
-        assert (answer if isinstance(answer, type) else answer.cancel) == expected
+        expected = self.model.renew(run, epoch, started=started, beat=beat)
+        found = answer if isinstance(answer, type) else (answer.cancel, answer.gpu_known)
+        assert found == expected
 
     async def do_finish(
         self, run: Run, epoch: int, end: Any, value: float, seconds: float | None, how: str = "once"
@@ -462,10 +466,10 @@ class Machine(RuleBasedStateMachine):
         return run, max(1, run.epoch + 1 - epoch)
 
     @precondition(lambda self: self.leased)
-    @rule(number=PICK, started=st.booleans(), how=HOW)
-    def renew(self, number: int, started: bool, how: str) -> None:
+    @rule(number=PICK, started=st.booleans(), beat=st.booleans(), how=HOW)
+    def renew(self, number: int, started: bool, beat: bool, how: str) -> None:
         run = pick(self.leased, number)
-        self.run(self.do_renew(run, run.epoch, how, started=started))
+        self.run(self.do_renew(run, run.epoch, how, started=started, beat=beat))
 
     @precondition(lambda self: self.model.runs)
     @rule(number=PICK, epoch=st.integers(0, 3), started=st.booleans(), how=HOW)

@@ -65,6 +65,16 @@ local function refresh_gpu(gpu_id)
   end
 end
 
+local function sign_of_life(gpu_id, health)
+  local key, now = G.gpu .. gpu_id, us(now_us())
+  redis.call('ZADD', G.seen, now, gpu_id)
+  if health == '' then
+    redis.call('HSET', key, 'heartbeat', now)
+  else
+    redis.call('HSET', key, 'heartbeat', now, 'health', health, 'health_at', now)
+  end
+end
+
 -- `ready` holds each tag with queued jobs once, at the score of its first job.
 local function refresh_ready(tag)
   local t = T(tag)
@@ -105,11 +115,13 @@ local function queue_score(priority)
   return us(redis.call('INCR', G.seq) - tonumber(priority) * 2 ^ 40)
 end
 
--- Writes a new experiment with its run and every index; answers its id.
-local function create(tag, experiment, run)
+-- Writes a new experiment with its run and every index; answers its id. `last` is when the tag's
+-- last one was created: the next is later, whatever the clock says. A hand-run starts with it.
+local function create(tag, experiment, run, last)
   local t = T(tag)
-  local created = math.max(now_us(), (tonumber(redis.call('HGET', t.tag, 'last_created')) or 0) + 1)
+  local created = math.max(now_us(), (tonumber(last) or 0) + 1)
   local id = string.format('exp-%014x-%s', created, tag)
+  if run.state == 'hand' then run.started = us(created) end
   redis.call('HSET', t.tag, 'last_created', us(created))
   experiment.created = us(created)
   set_hash(t.exp .. id, experiment)
