@@ -13,7 +13,17 @@ from starlette.middleware import Middleware
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
-from orchestrator.routes import experiments, jobs, ops, pool, problems, reports, search
+from orchestrator.routes import (
+    events,
+    experiments,
+    jobs,
+    ops,
+    page,
+    pool,
+    problems,
+    reports,
+    search,
+)
 from orchestrator.routes.deps import Services
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
@@ -70,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds. Not by
     # include_router, which looks for the route twice: once among routers, and again within the one.
-    for module in (jobs, pool, experiments, search, reports, ops):
+    for module in (jobs, pool, experiments, search, reports, ops, events, page):
         app.routes.extend(module.router.routes)
     problems.map_errors(app)
     return app

@@ -18,8 +18,8 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import UnreachableError
 
-# The orchestrator says something each 15 s; a stream that is silent for longer is dead.
-SILENCE_SECONDS = 40.0
+# The orchestrator says something each 10 s; a stream that is silent for longer is dead.
+SILENCE_SECONDS = 30.0
 _PAUSES = (0.3, 0.5, 1.0, 2.0)
 
 
@@ -112,8 +112,8 @@ class Follower:
     def _sign(self, message: ServerSentEvent) -> Event | Missed | None:
         if message.event == "missed":
             return Missed()
+        self.last_id = message.id or self.last_id
         if message.event == "heartbeat" or not message.id:
             return None
-        self.last_id = message.id
         data = json.loads(message.data)
         return Event(message.id, message.event, data.pop("tag", ""), data.pop("subject", ""), data)
