@@ -5,9 +5,12 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import (
+    chart,
+    compare,
     demo,
     doctor,
     experiments,
+    export,
     maintenance,
     reports,
     serve,
@@ -64,7 +67,9 @@ for command in (
     experiments.cancel,
     reports.best,
     reports.history,
-    reports.export,
+    export.export,
+    chart.chart,
+    compare.diff,
     maintenance.audit,
     maintenance.backup,
     maintenance.restore,

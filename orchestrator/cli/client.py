@@ -154,6 +154,12 @@ class Client:
         """The exact train.py that ran."""
         return self._send("GET", f"/api/experiment/{experiment_id}/train.py").content.decode()
 
+    def diff(self, experiment_id: str, against: str) -> str:
+        """Unified diff of the sources, from `against` to the experiment."""
+        path = f"/api/experiment/{experiment_id}/diff"
+        response = self._send("GET", path, params={"against": against})
+        return response.content.decode()
+
     def tsv(self, tag: str) -> schemas.TsvAnswer:
         return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
 

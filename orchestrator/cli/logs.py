@@ -6,19 +6,16 @@ What a run prints is not to be trusted: nothing of it reaches the terminal as it
 
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from orchestrator.cli.client import OUTAGE_SECONDS, Client
-from orchestrator.cli.errors import UnreachableError
+from orchestrator.cli.client import Client
 from orchestrator.cli.output import answer, note, write_json
+from orchestrator.cli.patience import patiently
 from orchestrator.cli.text import LogLines
 from orchestrator.schemas import ExperimentDetail
 
 _PAUSES = (0.3, 0.5, 1.0, 2.0)
-
-T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -98,7 +95,7 @@ def show(client: Client, experiment: str, sink: Sink, *, follow: bool) -> Experi
                     note(f"attempt {detail.lease.epoch} begins")
                 offset, attempt = 0, detail.lease.epoch
             before = offset
-            while piece := _patiently(partial(client.log, experiment, offset)):
+            while piece := patiently(partial(client.log, experiment, offset)):
                 sink.write(offset, piece)
                 offset += len(piece)
             if not follow or detail.finished_at:
@@ -106,22 +103,6 @@ def show(client: Client, experiment: str, sink: Sink, *, follow: bool) -> Experi
             quiet = 0 if offset > before else quiet + 1
             time.sleep(_PAUSES[min(quiet, len(_PAUSES) - 1)])
             # The state before the log: what a run printed until its end is then not missed.
-            detail = _patiently(partial(client.experiment, experiment))
+            detail = patiently(partial(client.experiment, experiment))
     finally:
         sink.end()
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    """The answer, from an orchestrator that may be away for a while."""
-    deadline = time.monotonic() + OUTAGE_SECONDS
-    told = False
-    while True:
-        try:
-            return call()
-        except UnreachableError as error:
-            if time.monotonic() > deadline:
-                raise
-            if not told:
-                note(f"{error.message} Waiting for it.")
-                told = True
-        time.sleep(1)

@@ -33,8 +33,8 @@ async def events(
     since: Annotated[str | None, Query(pattern=r"^\d{1,20}-\d{1,20}$")] = None,
 ) -> StreamingResponse:
     """Server-sent events, resumed after `Last-Event-ID` (or `since`). A `heartbeat` opens the
-    stream and comes every ten seconds; its data holds the service's time, its id the place. `missed` says that events after the one
-    named may be gone."""
+    stream and comes every ten seconds; its data holds the service's time, its id the place.
+    `missed` says that events after the one named may be gone."""
     stream = _stream(services, tag, last_event_id or since)
     return StreamingResponse(
         stream, media_type="text/event-stream", headers={"cache-control": "no-store"}

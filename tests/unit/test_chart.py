@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from orchestrator.demo.chart import _RAIL, Point, draw, value_range
+from orchestrator.chart.draw import DARK, LIGHT, Look, Theme, draw
+from orchestrator.chart.values import RAIL, Point, labelled, running_best, value_range
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -44,7 +45,7 @@ def test_any_history_gives_a_readable_png(points: list[Point], tmp_path: Path) -
 def test_the_rail_of_crashes_lies_below_every_run(runs: list[tuple[str, float]]) -> None:
     points = [Point(i, status, value) for i, (status, value) in enumerate(runs)]
     low, high = value_range(points)
-    assert min(value for _, value in runs) > low + 2 * _RAIL * (high - low)
+    assert min(value for _, value in runs) > low + 2 * RAIL * (high - low)
     assert all(value < high for status, value in runs if status == "keep")
 
 
