@@ -5,6 +5,7 @@ a line. No pyplot: no global state, no display needed.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from orchestrator.chart.values import (
@@ -72,13 +73,15 @@ def draw(
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    # The same history gives the same bytes.
-    with rc_context({"svg.hashsalt": "autoresearch"}), warnings.catch_warnings():
+    # The same history gives the same bytes; letters as paths would make them ten times as many.
+    style = rc_context({"svg.hashsalt": "autoresearch", "svg.fonttype": "none"})
+    with style, warnings.catch_warnings():
         # Text in a script that the font lacks is shown as boxes: no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(
-            figsize=(look.width, look.height), dpi=look.dpi, layout="constrained",
+            figsize=(look.width, look.height), dpi=look.dpi, layout=ConstrainedLayoutEngine(w_pad=0.18, h_pad=0.08),
             facecolor=look.theme.paper,
         )  # fmt: skip
         canvas = FigureCanvasAgg(figure)
@@ -137,7 +140,7 @@ class _Chart:
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_color(theme.grid)
-        axes.tick_params(colors=theme.muted, labelsize=9, length=0, pad=6)
+        axes.tick_params(which="both", colors=theme.muted, labelsize=9, length=0, pad=6)
 
     def _fit(self) -> None:
         from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -221,16 +224,24 @@ class _Chart:
 
 
 def _labels(axes: "Axes", look: Look, points: Sequence[Point]) -> None:
-    """Labels beside keeps: off the kept dots if possible, never on another label."""
-    keeps = [p for p in points if p.status == "keep"]
-    dots = [axes.transData.transform((position(p, look), p.val_bpb or 0)) for p in keeps]
+    """Labels beside keeps: never on another label or a kept dot, if possible off the rest."""
+    kept = _pixels(axes, look, [p for p in points if p.status == "keep"])
+    others = [p for p in points if p.val_bpb is not None and p.status != "keep"]
+    hidden = _corners(_pixels(axes, look, running_best(points)))
+    if len(others) <= _RASTER_ABOVE:  # more cannot be kept clear
+        hidden += _pixels(axes, look, others)
     taken: list[Bbox] = []
     for point in labelled(points):
         placed = [_label(axes, look, point, place) for place in _PLACES]
         boxes = [label.get_window_extent() for label in placed]
-        inside = [b for b in boxes if _covers(axes.get_window_extent(), b)]
-        free = [b for b in inside if not any(b.overlaps(other) for other in taken)]
-        chosen = min(free, key=lambda b: b.count_contains(dots), default=None)
+        free = [
+            box
+            for box in boxes
+            if _covers(axes.get_window_extent(), box)
+            and not any(box.overlaps(other) for other in taken)
+            and not box.count_contains(kept)
+        ]
+        chosen = min(free, key=lambda b: b.count_contains(hidden) if hidden else 0, default=None)
         for label, box in zip(placed, boxes, strict=True):
             if box is not chosen:
                 label.remove()
@@ -238,9 +249,21 @@ def _labels(axes: "Axes", look: Look, points: Sequence[Point]) -> None:
             taken.append(chosen.padded(2))
 
 
-def _label(axes: "Axes", look: Look, point: Point, place: tuple[int, int, str]) -> "Annotation":
-    from matplotlib.patheffects import withStroke
+def _pixels(axes: "Axes", look: Look, points: Sequence[Point]) -> list[tuple[float, float]]:
+    places = [(position(p, look), p.val_bpb or 0) for p in points]
+    return [tuple(xy) for xy in axes.transData.transform(places)] if places else []
 
+
+def _corners(dots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Places along the step line through `dots`, some ten pixels apart."""
+    along: list[tuple[float, float]] = []
+    for (x, y), (next_x, next_y) in pairwise(dots):
+        along += [(x + step, y) for step in range(0, int(next_x - x), 10)]
+        along += [(next_x, y - step) for step in range(0, int(y - next_y), 10)]
+    return along
+
+
+def _label(axes: "Axes", look: Look, point: Point, place: tuple[int, int, str]) -> "Annotation":
     text = point.label if len(point.label) <= _MAX_LABEL else point.label[:_MAX_LABEL] + "…"
     dx, dy, side = place
     return axes.annotate(
@@ -253,7 +276,8 @@ def _label(axes: "Axes", look: Look, point: Point, place: tuple[int, int, str]) 
         color=look.theme.ink,
         zorder=5,
         parse_math=False,
-        path_effects=[withStroke(linewidth=3, foreground=look.theme.paper)],
+        # A halo would turn the letters of an SVG into paths.
+        bbox={"facecolor": look.theme.paper, "edgecolor": "none", "alpha": 0.8, "pad": 1.2},
     )
 
 

@@ -11,7 +11,7 @@ from orchestrator.rules.report import TSV_HEADER, tsv_line
 from orchestrator.schemas import ExportRow
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    import pyarrow as pa  # type: ignore[import-untyped]
 
 Format = Literal["jsonl", "parquet", "tsv"]
 Write = Callable[[Sequence[ExportRow]], int]
@@ -39,7 +39,7 @@ def ensure_possible(kind: Format) -> None:
     if kind != "parquet":
         return
     try:
-        import pyarrow.parquet  # noqa: F401
+        import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             "Parquet needs pyarrow: pip install 'n-autoresearch[parquet]', or in a checkout "
