@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
+from orchestrator.latency import Measured
 from orchestrator.routes import (
     events,
     experiments,
@@ -28,6 +29,7 @@ from orchestrator.routes.deps import Services
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
@@ -66,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Asking at each request whether somebody has set OpenTelemetry up costs 3 % of it.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
+            Middleware(Measured, latency=services.monitoring.latency),
             Middleware(Guard, settings=settings, error_response=problems.response),
             Middleware(
                 Idempotency,
@@ -118,6 +121,7 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         reports=Reports(store, settings),
         search=Search(store),
         notices=notices,
+        monitoring=Monitoring(store, settings),
     )
     return services, Reaper(store, judge, jobs, settings)
 

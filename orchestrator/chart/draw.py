@@ -81,8 +81,8 @@ def draw(
         # Text in a script that the font lacks is shown as boxes: no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(
-            figsize=(look.width, look.height), dpi=look.dpi, layout=ConstrainedLayoutEngine(w_pad=0.18, h_pad=0.08),
-            facecolor=look.theme.paper,
+            figsize=(look.width, look.height), dpi=look.dpi, facecolor=look.theme.paper,
+            layout=ConstrainedLayoutEngine(w_pad=0.18, h_pad=0.08),
         )  # fmt: skip
         canvas = FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -239,7 +239,7 @@ def _labels(axes: "Axes", look: Look, points: Sequence[Point]) -> None:
             for box in boxes
             if _covers(axes.get_window_extent(), box)
             and not any(box.overlaps(other) for other in taken)
-            and not box.count_contains(kept)
+            and not box.padded(6).count_contains(kept)
         ]
         chosen = min(free, key=lambda b: b.count_contains(hidden) if hidden else 0, default=None)
         for label, box in zip(placed, boxes, strict=True):

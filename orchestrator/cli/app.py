@@ -12,6 +12,7 @@ from orchestrator.cli import (
     experiments,
     export,
     maintenance,
+    mirror,
     reports,
     serve,
     up,
@@ -76,3 +77,4 @@ for command in (
     doctor.doctor,
 ):
     app.command()(command)
+app.add_typer(mirror.app)

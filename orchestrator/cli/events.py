@@ -102,6 +102,8 @@ class Follower:
             try:
                 messages = EventSource(response).iter_sse()
                 next(messages)  # its first word is that all from here on will be told
+                if self.last_id is None:  # the second, a heartbeat, is where that is
+                    self._sign(next(messages))
                 yield Live()
                 yield from filter(None, map(self._sign, messages))
             except StopIteration:

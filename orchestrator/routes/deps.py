@@ -9,6 +9,7 @@ from orchestrator import schemas
 from orchestrator.errors import Invalid
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
+from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
@@ -29,6 +30,7 @@ class Services:
     reports: Reports
     search: Search
     notices: Notices
+    monitoring: Monitoring
 
 
 async def _services(request: Request) -> Services:

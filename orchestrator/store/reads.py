@@ -77,10 +77,10 @@ class ReadStore:
             raise unknown_tag(tag)
         return records.tag_from(stored)
 
-    async def tags(self) -> list[Tag]:
-        """All tags, newest first."""
+    async def tags(self, limit: int = 0) -> list[Tag]:
+        """All tags, newest first; at most `limit`, if that is not 0."""
         with redis_errors():
-            names = await self._redis.zrange(keys.of_all("tags"), 0, -1, desc=True)
+            names = await self._redis.zrange(keys.of_all("tags"), 0, limit - 1, desc=True)
             pipeline = self._redis.pipeline(transaction=False)
             for name in names:
                 pipeline.hgetall(keys.of_tag(name, "tag"))
