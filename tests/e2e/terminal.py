@@ -1,6 +1,5 @@
 """A command in a real pseudo-terminal, and what a person would see of it."""
 
-import contextlib
 import fcntl
 import os
 import pty
@@ -10,7 +9,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pyte
 
@@ -39,8 +38,9 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            # The terminal is the session's own, so that Ctrl-C becomes SIGINT as for a person.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            # The terminal is the session's own, so that Ctrl-C becomes SIGINT as for a person. One
+            # system call is harmless beside threads.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -96,14 +96,3 @@ class Terminal:
         os.close(self._slave)
         os.close(self._master)
         self._reader.join(5)
-
-
-@contextlib.contextmanager
-def terminal(
-    *arguments: str, environment: Mapping[str, str], columns: int = 110, rows: int = 30
-) -> Iterator[Terminal]:
-    made = Terminal(arguments, environment, columns, rows)
-    try:
-        yield made
-    finally:
-        made.close()

@@ -11,7 +11,7 @@ import pytest
 
 from tests import hostile
 from tests.e2e.conftest import System, eventually, free_port, stub
-from tests.e2e.terminal import Terminal, terminal
+from tests.e2e.terminal import Terminal
 
 INTERRUPT = "\x03"
 Open = Callable[..., "Terminal"]
