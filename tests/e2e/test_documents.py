@@ -21,13 +21,16 @@ def test_the_commands_of_the_terminal_document_work(system: System) -> None:
     system.post("/api/experiment/setup", tag="mar11", time_budget_seconds=5)
     eventually(lambda: system.get("/api/pool/list")["idle"])
     (system.folder / "train.py").write_text(stub(1.25))
+    environment = system.environment | {
+        "AUTORESEARCH_ORCHESTRATOR": system.url, "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
     text = (ROOT / "docs" / "terminal.md").read_text("utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     for block in blocks:
         done = subprocess.run(
             ["bash", "-c", PRELUDE + block],
             cwd=system.folder, capture_output=True, text=True, timeout=60, check=False,
-            env=system.environment | {"AUTORESEARCH_ORCHESTRATOR": system.url, "PYTHONPATH": str(ROOT)},
+            env=environment,
         )  # fmt: skip
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
     assert len(blocks) >= 4
