@@ -84,6 +84,7 @@ class Experiments:
     async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
         source = await self._sources.keep(request.train_py, request.commit_sha)
         description = request.description if request.description is not None else request.hypothesis
+        self._notices.expect_job()
         experiment_id, position = await self._store.experiments.submit(
             request.tag,
             text_fields(

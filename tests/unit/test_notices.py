@@ -77,6 +77,23 @@ async def test_one_job_wakes_one_waiter_and_the_next_job_the_next(
             assert b.woken.is_set()
 
 
+async def test_who_has_waited_longest_looks_as_soon_as_a_job_is_on_its_way(
+    notices: Notices, stream: Stream
+) -> None:
+    """It may not get it; the notice of the job then wakes the next."""
+    with (
+        notices.waiting_for_jobs("unfit") as unfit,
+        notices.waiting_for_jobs("a") as a,
+        notices.waiting_for_jobs("b") as b,
+    ):
+        async with followed(notices, unfit, a, b):
+            unfit.unfit = True
+            notices.expect_job()
+            assert [w.woken.is_set() for w in (unfit, a, b)] == [False, True, False]
+            await stream.bring([queued()])
+            assert b.woken.is_set()
+
+
 async def test_a_job_meant_for_one_gpu_wakes_that_gpu(notices: Notices, stream: Stream) -> None:
     with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
         async with followed(notices, a, b):
