@@ -1,7 +1,7 @@
 """A run.log as a malicious train.py would print it, for every reader of logs to survive.
 
-`RUN_LOG` is short enough for unit tests and holds everything but sheer size; `long_line()` makes the
-50 MB line. `assert_harmless` says what text must be free of wherever it is shown: it is written
+`RUN_LOG` is short enough for unit tests and holds everything but sheer size; `long_line()` makes
+the 50 MB line. `assert_harmless` says what text must be free of wherever it is shown: it is written
 apart from orchestrator/rules/taint.py on purpose, so that a hole in that one shows here.
 """
 
@@ -107,7 +107,6 @@ def assert_harmless(text: str) -> None:
     found |= {
         char
         for char in text
-        if char not in "\n"
-        and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+        if char != "\n" and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
     }
     assert not found, sorted(map(ascii, found))

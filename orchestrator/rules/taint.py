@@ -26,10 +26,12 @@ _SPACES = re.compile(r"\s+")
 # What Unicode calls default ignorable beyond the categories below: shown as nothing at all, such
 # as fillers and variation selectors. Braille's empty pattern is no better.
 _INVISIBLE = frozenset(
-    (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)
-    + tuple(range(0x180B, 0x1810))
-    + tuple(range(0xFE00, 0xFE10))
-    + tuple(range(0xE0100, 0xE01F0))
+    [
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        *range(0x180B, 0x1810),
+        *range(0xFE00, 0xFE10),
+        *range(0xE0100, 0xE01F0),
+    ]
 )
 _TAB = "    "
 
@@ -74,6 +76,11 @@ def block(value: str | bytes, limit: int, *, end: bool = False) -> str:
     if not end:
         return _cut(text, limit)
     return _cut(text[::-1], limit)[::-1]
+
+
+def visible(text: str) -> str:
+    """Source code or a diff without what cannot be seen: whole, with tabs and the ends of lines."""
+    return "\t".join(part.translate(_HARMLESS) for part in text.split("\t"))
 
 
 def size(text: str) -> int:

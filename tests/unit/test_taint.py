@@ -28,7 +28,7 @@ def json_bytes(text: str) -> int:
 @given(value=TEXTS, limit=LIMITS)
 @example(value=hostile.RUN_LOG, limit=4000)
 def test_a_block_is_harmless_bounded_and_stable(value: str | bytes, limit: int, end: bool) -> None:
-    """No forbidden character, no more bytes of JSON than asked for, and the same the second time."""
+    """No forbidden character, no more bytes of JSON than asked for, the same the second time."""
     text = taint.block(value, limit, end=end)
     hostile.assert_harmless(text)
     assert json_bytes(text) <= limit
