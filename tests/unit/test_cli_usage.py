@@ -43,7 +43,9 @@ def test_a_usage_error_is_2(arguments: list[str], capsys: pytest.CaptureFixture[
     [
         ["status"], ["status", "t"], ["status", "exp-1"], ["setup", "t"], ["best", "t"],
         ["history", "t"], ["export", "t", "--tsv", "x.tsv"], ["log", "exp-1"],
-        ["wait", "exp-1"], ["cancel", "exp-1"],
+        ["wait", "exp-1"], ["cancel", "exp-1"], ["watch"], ["watch", "t", "--once"],
+        ["diff", "exp-1", "exp-2"], ["chart", "t", "-o", "x.png"], ["log", "-f", "exp-1"],
+        ["export", "t", "-o", "x.jsonl"],
     ],
 )  # fmt: skip
 def test_nobody_there_is_3_and_says_how_to_start(
