@@ -8,7 +8,10 @@ from orchestrator import schemas
 from orchestrator.domain import (
     Decision,
     Gpu,
+    Halt,
+    LedgerEntry,
     Metrics,
+    Note,
     Outcome,
     Run,
     State,
@@ -18,8 +21,11 @@ from orchestrator.domain import (
     branch_of,
     rfc3339,
 )
+from orchestrator.rules import taint
+from orchestrator.rules.deadends import DeadEnd
 from orchestrator.store.reads import Detail, Entry, Keep
 
+HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
 NO_METRICS = Metrics(val_bpb=0.0)
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
 
@@ -42,6 +48,8 @@ def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
         kept_experiments=keeps,
         profile=tag.profile,
         prepare_sha256=tag.prepare_sha256,
+        paused=tag.pause is not None,
+        pause=halt(tag.pause),
     )
 
 
@@ -107,6 +115,8 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
             for attempt in found.attempts
         ],
         lease=lease(found),
+        stopping=run.stop if run.state in (State.LEASED, State.RUNNING) else None,
+        repeat_of=experiment.repeat_of,
         curve=curve,
         **metrics,
     )
@@ -141,6 +151,33 @@ def export_row(entry: Entry) -> schemas.ExportRow:
         warnings=list(run.warnings),
         **asdict(run.environment),
         **metrics,
+    )
+
+
+def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
+    """An experiment in short, safe to read."""
+    experiment, run = entry.experiment, entry.run
+    val_bpb = run.metrics.val_bpb if run.metrics else None
+    behind = None if val_bpb is None or best_val_bpb is None else round(val_bpb - best_val_bpb, 7)
+    return schemas.Tried(
+        experiment_id=experiment.id,
+        status=run.status.value,
+        category=taint.line(experiment.category, 64),
+        val_bpb=val_bpb,
+        behind_best=behind,
+        hypothesis=taint.line(experiment.hypothesis, HYPOTHESIS_BYTES),
+        diff_summary=taint.line(experiment.diff_summary, DIFF_SUMMARY_BYTES),
+    )
+
+
+def dead_end(value: DeadEnd) -> schemas.DeadEnd:
+    return schemas.DeadEnd(
+        kind=value.kind,
+        text=value.text,
+        tried=value.tried,
+        category=value.category,
+        experiment_ids=list(value.experiment_ids),
+        untrusted_cause=value.cause,
     )
 
 
@@ -211,6 +248,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         profile=gpu.profile,
         problem=gpu.problem,
         health=schemas.Health(**gpu.health) if gpu.health else None,
+        drain=halt(gpu.drain),
     )
 
 
@@ -221,4 +259,31 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
         description=keep.description,
         category=keep.category,
         at=rfc3339(keep.decided_us),
+    )
+
+
+def halt(value: Halt | None) -> schemas.Halt | None:
+    if value is None:
+        return None
+    return schemas.Halt(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
+
+
+def pause_answer(tag: Tag) -> schemas.PauseAnswer:
+    return schemas.PauseAnswer(tag=tag.name, paused=tag.pause is not None, pause=halt(tag.pause))
+
+
+def note(value: Note) -> schemas.Note:
+    return schemas.Note(id=value.id, text=value.text, by=value.by, at=rfc3339(value.at_us))
+
+
+def ledger_entry(entry: LedgerEntry) -> schemas.LedgerEntry:
+    return schemas.LedgerEntry(
+        id=entry.id,
+        at=rfc3339(entry.at_us),
+        by=entry.act.by,
+        action=entry.act.action,
+        tag=entry.tag or None,
+        target=entry.act.target or None,
+        reason=entry.act.reason,
+        outcome=entry.outcome,
     )

@@ -21,6 +21,7 @@ from orchestrator.store.pool import PoolStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 from orchestrator.store.shared import SharedConnection
+from orchestrator.store.steering import SteeringStore
 
 MINIMUM_VERSION = (6, 2)
 
@@ -57,6 +58,7 @@ class Store:
     events: EventStore
     idempotency: IdempotencyStore
     journal: JournalStore
+    steering: SteeringStore
 
     @classmethod
     def connect(cls, url: str, timeout_seconds: float) -> "Store":
@@ -100,6 +102,7 @@ class Store:
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis),
+            steering=SteeringStore(scripts, redis),
         )
 
     async def ping(self) -> None:
