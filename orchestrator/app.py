@@ -19,18 +19,20 @@ from starlette.responses import Response
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
-from orchestrator.routes import experiments, jobs, ops, pool, reports, search
+from orchestrator.routes import experiments, jobs, ops, overview, pool, reports, search
 from orchestrator.routes.deps import Services
 from orchestrator.schemas import Answer, Problem
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
 from orchestrator.services.sources import Sources
+from orchestrator.services.surroundings import Surroundings
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
@@ -90,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     # ends, and long polls would make it wait for long.
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds.
-    for module in (jobs, pool, experiments, search, reports, ops):
+    for module in (jobs, pool, experiments, search, reports, overview, ops):
         app.include_router(module.router)
     _map_errors(app)
     return app
@@ -126,6 +128,8 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
+        overviews=Overviews(store, files, settings),
+        surroundings=Surroundings(store),
         search=Search(store),
         notices=notices,
     )

@@ -10,9 +10,11 @@ from orchestrator.errors import Invalid
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.surroundings import Surroundings
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -27,6 +29,8 @@ class Services:
     jobs: Jobs
     pool: Pool
     reports: Reports
+    overviews: Overviews
+    surroundings: Surroundings
     search: Search
     notices: Notices
 
@@ -52,6 +56,14 @@ async def _reports(request: Request) -> Reports:
     return (await _services(request)).reports
 
 
+async def _overviews(request: Request) -> Overviews:
+    return (await _services(request)).overviews
+
+
+async def _surroundings(request: Request) -> Surroundings:
+    return (await _services(request)).surroundings
+
+
 async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
@@ -61,6 +73,8 @@ ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
+OverviewsDep = Annotated[Overviews, Depends(_overviews)]
+SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
 
 

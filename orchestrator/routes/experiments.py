@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.domain import State
-from orchestrator.routes.deps import ExperimentsDep, TagQuery, WaitSeconds, only
+from orchestrator.routes.deps import ExperimentsDep, SurroundingsDep, TagQuery, WaitSeconds, only
 from orchestrator.routes.ranges import log_response
 from orchestrator.services import views
 
@@ -145,6 +145,11 @@ async def diff(
     experiment_id: str, service: ExperimentsDep, against: str | None = None
 ) -> PlainTextResponse:
     return PlainTextResponse(await service.diff(experiment_id, against))
+
+
+@router.get("/{experiment_id}/surroundings")
+async def surroundings(experiment_id: str, service: SurroundingsDep) -> schemas.Surroundings:
+    return await service.of(experiment_id)
 
 
 @router.post("/{experiment_id}/cancel")

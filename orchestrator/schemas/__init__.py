@@ -63,6 +63,18 @@ from orchestrator.schemas.leases import (
     ProgressRequest as ProgressRequest,
     RenewRequest as RenewRequest,
 )
+from orchestrator.schemas.overview import (
+    Alert as Alert,
+    CurrentRun as CurrentRun,
+    GpuOverview as GpuOverview,
+    LastKeep as LastKeep,
+    OverviewAnswer as OverviewAnswer,
+    OverviewRequest as OverviewRequest,
+    SinceCounts as SinceCounts,
+    SparkPoint as SparkPoint,
+    TagCounts as TagCounts,
+    TagOverview as TagOverview,
+)
 from orchestrator.schemas.pool import (
     AcquireAnswer as AcquireAnswer,
     AcquireRequest as AcquireRequest,
@@ -109,4 +121,9 @@ from orchestrator.schemas.search import (
     SetStrategyRequest as SetStrategyRequest,
     Strategy as Strategy,
     Suggestion as Suggestion,
+)
+from orchestrator.schemas.surroundings import (
+    Noise as Noise,
+    Related as Related,
+    Surroundings as Surroundings,
 )

@@ -18,6 +18,7 @@ from orchestrator.domain import (
     branch_of,
     rfc3339,
 )
+from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 NO_METRICS = Metrics(val_bpb=0.0)
@@ -189,3 +190,19 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
         category=keep.category,
         at=rfc3339(keep.decided_us),
     )
+
+
+def related(entry: Entry) -> schemas.Related:
+    experiment, run = entry.experiment, entry.run
+    return schemas.Related(
+        id=experiment.id,
+        status=run.status.value,
+        val_bpb=run.metrics.val_bpb if run.metrics else None,
+        hypothesis=experiment.hypothesis,
+        category=experiment.category,
+        finished_at=_time(run.finished_us),
+    )
+
+
+def noise(value: Noise) -> schemas.Noise:
+    return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
