@@ -19,7 +19,17 @@ from starlette.responses import Response
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
-from orchestrator.routes import experiments, jobs, ops, overview, pool, reports, search
+from orchestrator.routes import (
+    events,
+    experiments,
+    jobs,
+    ops,
+    overview,
+    page,
+    pool,
+    reports,
+    search,
+)
 from orchestrator.routes.deps import Services
 from orchestrator.schemas import Answer, Problem
 from orchestrator.services.experiments import Experiments
@@ -92,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     # ends, and long polls would make it wait for long.
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds.
-    for module in (jobs, pool, experiments, search, reports, overview, ops):
+    for module in (jobs, pool, experiments, search, reports, overview, ops, events, page):
         app.include_router(module.router)
     _map_errors(app)
     return app

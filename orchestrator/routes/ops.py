@@ -1,21 +1,12 @@
-"""Liveness, readiness, Prometheus text and the event stream."""
+"""Liveness, readiness and Prometheus text."""
 
-import json
-from collections.abc import AsyncIterator
-from typing import Annotated
-
-import anyio
-from fastapi import APIRouter, Header, Query
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from orchestrator.errors import Unavailable
-from orchestrator.routes.deps import Services, ServicesDep, only
-from orchestrator.store.events import Event
+from orchestrator.routes.deps import ServicesDep
 
 router = APIRouter(tags=["ops"])
-
-SSE_HEARTBEAT_SECONDS = 15.0
 
 
 @router.get("/healthz")
@@ -46,53 +37,3 @@ async def metrics(services: ServicesDep) -> PlainTextResponse:
         if tag.best_val_bpb is not None:
             best.labels(tag.name).set(tag.best_val_bpb)
     return PlainTextResponse(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/api/events", response_class=StreamingResponse, dependencies=[only("tag", "since")])
-async def events(
-    services: ServicesDep,
-    tag: str | None = None,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,20}-\d{1,20}$")] = None,
-    since: Annotated[str | None, Query(pattern=r"^\d{1,20}-\d{1,20}$")] = None,
-) -> StreamingResponse:
-    """Server-sent events, resumed after `Last-Event-ID` (or `since`)."""
-    stream = _stream(services, tag, last_event_id or since)
-    return StreamingResponse(
-        stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
-    )
-
-
-async def _stream(services: Services, tag: str | None, after: str | None) -> AsyncIterator[str]:
-    with services.notices.subscription() as queue:
-        sent = (0, 0)
-        # First the place from which the queue is complete, then what was missed before it.
-        await services.notices.following()
-        yield "retry: 1000\n\n"
-        try:
-            while after and (missed := await services.store.events.after(after, 0)):
-                after, sent = missed[-1].id, _order(missed[-1].id)
-                for event in missed:
-                    if tag in (None, event.tag):
-                        yield _encoded(event)
-        except Unavailable:
-            return  # the reader comes back with the same Last-Event-ID
-        while True:
-            next_event: Event | None = None
-            with anyio.move_on_after(SSE_HEARTBEAT_SECONDS) as timer:
-                next_event = await queue.get()
-            if timer.cancelled_caught:
-                yield "event: heartbeat\ndata: {}\n\n"
-            elif next_event is None:
-                return
-            elif _order(next_event.id) > sent and tag in (None, next_event.tag):
-                yield _encoded(next_event)
-
-
-def _order(event_id: str) -> tuple[int, int]:
-    milliseconds, _, count = event_id.partition("-")
-    return int(milliseconds), int(count)
-
-
-def _encoded(event: Event) -> str:
-    data = {"tag": event.tag, "subject": event.subject, **event.data}
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data)}\n\n"
