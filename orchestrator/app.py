@@ -29,6 +29,7 @@ from orchestrator.routes import (
     pool,
     reports,
     search,
+    steer,
 )
 from orchestrator.routes.deps import Services
 from orchestrator.schemas import Answer, Problem
@@ -42,6 +43,7 @@ from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
 from orchestrator.services.sources import Sources
+from orchestrator.services.steering import Steering
 from orchestrator.services.surroundings import Surroundings
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -102,7 +104,9 @@ def create_app(settings: Settings) -> FastAPI:
     # ends, and long polls would make it wait for long.
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds.
-    for module in (jobs, pool, experiments, search, reports, overview, ops, events, page):
+    for module in (
+        jobs, pool, experiments, search, reports, overview, steer, ops, events, page,
+    ):  # fmt: skip
         app.include_router(module.router)
     _map_errors(app)
     return app
@@ -141,6 +145,7 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         overviews=Overviews(store, files, settings),
         surroundings=Surroundings(store),
         search=Search(store),
+        steering=Steering(store, judge),
         notices=notices,
     )
     return services, Reaper(store, judge, jobs, settings)

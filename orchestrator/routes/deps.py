@@ -14,6 +14,7 @@ from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.steering import Steering
 from orchestrator.services.surroundings import Surroundings
 from orchestrator.store.connection import Store
 
@@ -32,6 +33,7 @@ class Services:
     overviews: Overviews
     surroundings: Surroundings
     search: Search
+    steering: Steering
     notices: Notices
 
 
@@ -68,6 +70,10 @@ async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
+async def _steering(request: Request) -> Steering:
+    return (await _services(request)).steering
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
@@ -76,6 +82,7 @@ ReportsDep = Annotated[Reports, Depends(_reports)]
 OverviewsDep = Annotated[Overviews, Depends(_overviews)]
 SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
+SteeringDep = Annotated[Steering, Depends(_steering)]
 
 
 def only(*names: str) -> Any:

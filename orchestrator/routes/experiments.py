@@ -150,8 +150,3 @@ async def diff(
 @router.get("/{experiment_id}/surroundings")
 async def surroundings(experiment_id: str, service: SurroundingsDep) -> schemas.Surroundings:
     return await service.of(experiment_id)
-
-
-@router.post("/{experiment_id}/cancel")
-async def cancel(experiment_id: str, service: ExperimentsDep) -> schemas.CancelAnswer:
-    return await service.cancel(experiment_id)

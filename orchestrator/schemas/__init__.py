@@ -96,7 +96,6 @@ from orchestrator.schemas.pool import (
 )
 from orchestrator.schemas.queue import (
     Attempt as Attempt,
-    CancelAnswer as CancelAnswer,
     CurvePoint as CurvePoint,
     Environment as Environment,
     ExperimentDetail as ExperimentDetail,
@@ -121,6 +120,33 @@ from orchestrator.schemas.search import (
     SetStrategyRequest as SetStrategyRequest,
     Strategy as Strategy,
     Suggestion as Suggestion,
+)
+from orchestrator.schemas.steering import (
+    NOTE_CHARACTERS as NOTE_CHARACTERS,
+    NOTES_LIMIT as NOTES_LIMIT,
+    CancelAnswer as CancelAnswer,
+    CancelRequest as CancelRequest,
+    DrainAnswer as DrainAnswer,
+    DrainRequest as DrainRequest,
+    DropNoteAnswer as DropNoteAnswer,
+    DropNoteRequest as DropNoteRequest,
+    Halt as Halt,
+    LedgerAnswer as LedgerAnswer,
+    LedgerEntry as LedgerEntry,
+    LedgerRequest as LedgerRequest,
+    LoginAnswer as LoginAnswer,
+    LoginRequest as LoginRequest,
+    Note as Note,
+    NoteAnswer as NoteAnswer,
+    NoteRequest as NoteRequest,
+    NotesAnswer as NotesAnswer,
+    PauseAnswer as PauseAnswer,
+    PriorityAnswer as PriorityAnswer,
+    PriorityRequest as PriorityRequest,
+    RequeueAnswer as RequeueAnswer,
+    RequeueRequest as RequeueRequest,
+    SteeringAction as SteeringAction,
+    TagSteerRequest as TagSteerRequest,
 )
 from orchestrator.schemas.surroundings import (
     Noise as Noise,

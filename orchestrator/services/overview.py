@@ -144,6 +144,7 @@ def _alerts(survey: Survey, offline_seconds: float) -> list[schemas.Alert]:
             running=state.counts.running,
             runs_since_keep=_runs_since_keep(window),
             last_finished_us=window.runs[-1].finished_us if window.runs else None,
+            paused=state.tag.pause is not None,
         )
         for state, window in survey.tags
     ]
@@ -169,6 +170,7 @@ def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
         name=tag.name,
         created_at=rfc3339(tag.created_us),
         state=_state(state),
+        pause=views.halt(tag.pause),
         mode=state.strategy.mode,
         mode_reason=state.strategy.reason,
         pinned=state.strategy.pinned,
@@ -195,6 +197,8 @@ def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
 
 
 def _state(state: TagState) -> str:
+    if state.tag.pause is not None:
+        return "paused"
     if state.counts.running:
         return "running"
     return "queued" if state.counts.queued else "idle"

@@ -8,7 +8,10 @@ from orchestrator import schemas
 from orchestrator.domain import (
     Decision,
     Gpu,
+    Halt,
+    LedgerEntry,
     Metrics,
+    Note,
     Outcome,
     Run,
     State,
@@ -43,6 +46,8 @@ def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
         kept_experiments=keeps,
         profile=tag.profile,
         prepare_sha256=tag.prepare_sha256,
+        paused=tag.pause is not None,
+        pause=halt(tag.pause),
     )
 
 
@@ -108,6 +113,8 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
             for attempt in found.attempts
         ],
         lease=lease(found),
+        stopping=run.stop if run.state in (State.LEASED, State.RUNNING) else None,
+        repeat_of=experiment.repeat_of,
         curve=curve,
         **metrics,
     )
@@ -179,6 +186,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         host=gpu.host,
         profile=gpu.profile,
         problem=gpu.problem,
+        drain=halt(gpu.drain),
     )
 
 
@@ -206,3 +214,30 @@ def related(entry: Entry) -> schemas.Related:
 
 def noise(value: Noise) -> schemas.Noise:
     return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
+
+
+def halt(value: Halt | None) -> schemas.Halt | None:
+    if value is None:
+        return None
+    return schemas.Halt(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
+
+
+def pause_answer(tag: Tag) -> schemas.PauseAnswer:
+    return schemas.PauseAnswer(tag=tag.name, paused=tag.pause is not None, pause=halt(tag.pause))
+
+
+def note(value: Note) -> schemas.Note:
+    return schemas.Note(id=value.id, text=value.text, by=value.by, at=rfc3339(value.at_us))
+
+
+def ledger_entry(entry: LedgerEntry) -> schemas.LedgerEntry:
+    return schemas.LedgerEntry(
+        id=entry.id,
+        at=rfc3339(entry.at_us),
+        by=entry.act.by,
+        action=entry.act.action,
+        tag=entry.tag or None,
+        target=entry.act.target or None,
+        reason=entry.act.reason,
+        outcome=entry.outcome,
+    )

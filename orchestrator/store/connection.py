@@ -20,6 +20,7 @@ from orchestrator.store.pool import PoolStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 from orchestrator.store.shared import SharedConnection
+from orchestrator.store.steering import SteeringStore
 from orchestrator.store.survey import SurveyStore
 
 MINIMUM_VERSION = (6, 2)
@@ -58,6 +59,7 @@ class Store:
     idempotency: IdempotencyStore
     journal: JournalStore
     survey: SurveyStore
+    steering: SteeringStore
 
     @classmethod
     def connect(cls, url: str, timeout_seconds: float) -> "Store":
@@ -99,6 +101,7 @@ class Store:
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis),
             survey=SurveyStore(redis),
+            steering=SteeringStore(scripts, redis),
         )
 
     async def ping(self) -> None:
