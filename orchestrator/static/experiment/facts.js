@@ -5,7 +5,7 @@ import { duration, milliseconds, time } from "../lib/format.js";
 import { mark } from "../lib/status.js";
 import { plain } from "../lib/visible.js";
 
-const OUTCOME = { completed: "keep", crash: "crash", timeout: "crash", lost: "crash", expired: "crash", cancelled: "cancelled" };
+const OUTCOME = { crash: "crash", timeout: "crash", lost: "crash", expired: "crash", cancelled: "cancelled" };
 
 export function facts(run) {
   const environment = run.environment;

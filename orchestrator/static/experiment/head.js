@@ -34,11 +34,13 @@ export function head(ctx, { changed }) {
     replace(
       title,
       h("span", { class: `status word-${lead}` }, mark(lead), h("span", {}, lead)),
-      h("span", { class: "rest" }, ": ", visible(rest.slice(0, 400))),
+      ": ",
+      visible(rest.slice(0, 400)),
       sure && h("span", { class: `sure ${sure.split(" ")[0]}`, title: noiseNote(around.noise), tabindex: "0" }, sure),
     );
     replace(idea, visible(run.hypothesis), run.description !== run.hypothesis && h("span", { class: "muted" }, " ", visible(run.description)));
     showProgress(run);
+    neighbours.hidden = !around.previous && !around.next;
     replace(neighbours, step("previous", "‹", "Earlier verdict"), step("next", "›", "Later verdict"));
     showActions(run);
   }

@@ -31,6 +31,7 @@ export function mount(root, params, ctx) {
   const top = head(ctx, { changed: () => refresh() });
   const lead = crashLead(id);
   const table = h("div", { class: "body metrics-body" });
+  const note = h("span", { class: "muted" });
   const chart = curveChart({ label: "Learning curves", empty: "The curve begins with the first step." });
   const details = h("div", { class: "body" });
   const evidence = tabs(id, params.query, ctx);
@@ -42,7 +43,7 @@ export function mount(root, params, ctx) {
     h(
       "div",
       { class: "evidence" },
-      h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Metrics")), table),
+      h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Metrics"), note), table),
       h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Learning curves"), h("span", { class: "muted" }, "training loss at equal progress")), h("div", { class: "body" }, chart.element)),
       h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Run")), details),
     ),
@@ -87,7 +88,8 @@ export function mount(root, params, ctx) {
         .filter(([name]) => around[name] && around[name].id !== id && others.has(around[name].id))
         .map(([name, label]) => ({ label, run: others.get(around[name].id) })),
     );
-    replace(table, metricTable(run, beside), run.val_bpb === null && h("p", { class: "muted note" }, nothingYet(run)));
+    replace(table, metricTable(run, beside));
+    setText(note, beside.length ? "Δ val_bpb below zero: this is better" : "nothing to compare with yet");
     chart.update([
       { id, label: "This", kind: "this", points: run.curve },
       ...beside.map(({ label, run: other }) => ({ id: other.id, label, kind: label.startsWith("Parent") ? "parent" : label.startsWith("Best then") ? "then" : "best", points: other.curve })),
@@ -125,9 +127,4 @@ export function mount(root, params, ctx) {
       lead.close();
     },
   };
-}
-
-function nothingYet(run) {
-  if (run.status === "queued" || run.status === "running") return "The figures come with the verdict.";
-  return "It ended without a result.";
 }
