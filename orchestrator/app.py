@@ -19,17 +19,29 @@ from starlette.responses import Response
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
-from orchestrator.routes import events, experiments, jobs, ops, page, pool, reports, search
+from orchestrator.routes import (
+    events,
+    experiments,
+    jobs,
+    ops,
+    page,
+    pool,
+    reports,
+    search,
+    series,
+)
 from orchestrator.routes.deps import Services
 from orchestrator.schemas import Answer, Problem
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.memo import Memo
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.services.sources import Sources
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -90,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     # ends, and long polls would make it wait for long.
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds.
-    for module in (jobs, pool, experiments, search, reports, ops, events, page):
+    for module in (jobs, pool, experiments, search, reports, series, ops, events, page):
         app.include_router(module.router)
     _map_errors(app)
     return app
@@ -120,6 +132,7 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
     jobs = Jobs(store, files, judge, notices, settings)
+    memo = Memo(store.events)
     services = Services(
         store=store,
         experiments=Experiments(store, files, judge, notices, sources, _prepare_py(settings)),
@@ -127,6 +140,8 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
         search=Search(store),
+        series=SeriesReports(store, memo),
+        memo=memo,
         notices=notices,
     )
     return services, Reaper(store, judge, jobs, settings)

@@ -9,10 +9,12 @@ from orchestrator import schemas
 from orchestrator.errors import Invalid
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
+from orchestrator.services.memo import Memo
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -28,6 +30,8 @@ class Services:
     pool: Pool
     reports: Reports
     search: Search
+    series: SeriesReports
+    memo: Memo
     notices: Notices
 
 
@@ -56,12 +60,17 @@ async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
+async def _series(request: Request) -> SeriesReports:
+    return (await _services(request)).series
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
 SearchDep = Annotated[Search, Depends(_search)]
+SeriesDep = Annotated[SeriesReports, Depends(_series)]
 
 
 def only(*names: str) -> Any:

@@ -110,3 +110,12 @@ from orchestrator.schemas.search import (
     Strategy as Strategy,
     Suggestion as Suggestion,
 )
+from orchestrator.schemas.series import (
+    RUNS_PAGE as RUNS_PAGE,
+    RunRow as RunRow,
+    RunsAnswer as RunsAnswer,
+    RunSort as RunSort,
+    RunsRequest as RunsRequest,
+    SeriesAnswer as SeriesAnswer,
+    SeriesRequest as SeriesRequest,
+)

@@ -95,7 +95,7 @@ class Store:
             reads=ReadStore(redis, scripts),
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
-            journal=JournalStore(redis),
+            journal=JournalStore(redis, shared),
         )
 
     async def ping(self) -> None:
