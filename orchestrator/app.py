@@ -29,6 +29,7 @@ from orchestrator.routes import (
     pool,
     reports,
     search,
+    series,
     steer,
 )
 from orchestrator.routes.deps import Services
@@ -36,12 +37,14 @@ from orchestrator.schemas import Answer, Problem
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.memo import Memo
 from orchestrator.services.notices import Notices
 from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.services.sources import Sources
 from orchestrator.services.steering import Steering
 from orchestrator.services.surroundings import Surroundings
@@ -105,7 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds.
     for module in (
-        jobs, pool, experiments, search, reports, overview, steer, ops, events, page,
+        jobs, pool, experiments, search, reports, series, overview, steer, ops, events, page,
     ):  # fmt: skip
         app.include_router(module.router)
     _map_errors(app)
@@ -136,6 +139,7 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
     jobs = Jobs(store, files, judge, notices, settings)
+    memo = Memo(store.events)
     services = Services(
         store=store,
         experiments=Experiments(store, files, judge, notices, sources, _prepare_py(settings)),
@@ -146,6 +150,8 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         surroundings=Surroundings(store),
         search=Search(store),
         steering=Steering(store, judge),
+        series=SeriesReports(store, memo),
+        memo=memo,
         notices=notices,
     )
     return services, Reaper(store, judge, jobs, settings)

@@ -9,11 +9,13 @@ from orchestrator import schemas
 from orchestrator.errors import Invalid
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
+from orchestrator.services.memo import Memo
 from orchestrator.services.notices import Notices
 from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.services.steering import Steering
 from orchestrator.services.surroundings import Surroundings
 from orchestrator.store.connection import Store
@@ -34,6 +36,8 @@ class Services:
     surroundings: Surroundings
     search: Search
     steering: Steering
+    series: SeriesReports
+    memo: Memo
     notices: Notices
 
 
@@ -74,6 +78,10 @@ async def _steering(request: Request) -> Steering:
     return (await _services(request)).steering
 
 
+async def _series(request: Request) -> SeriesReports:
+    return (await _services(request)).series
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
@@ -83,6 +91,7 @@ OverviewsDep = Annotated[Overviews, Depends(_overviews)]
 SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
 SteeringDep = Annotated[Steering, Depends(_steering)]
+SeriesDep = Annotated[SeriesReports, Depends(_series)]
 
 
 def only(*names: str) -> Any:

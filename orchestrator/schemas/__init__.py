@@ -121,6 +121,15 @@ from orchestrator.schemas.search import (
     Strategy as Strategy,
     Suggestion as Suggestion,
 )
+from orchestrator.schemas.series import (
+    RUNS_PAGE as RUNS_PAGE,
+    RunRow as RunRow,
+    RunsAnswer as RunsAnswer,
+    RunSort as RunSort,
+    RunsRequest as RunsRequest,
+    SeriesAnswer as SeriesAnswer,
+    SeriesRequest as SeriesRequest,
+)
 from orchestrator.schemas.steering import (
     NOTE_CHARACTERS as NOTE_CHARACTERS,
     NOTES_LIMIT as NOTES_LIMIT,

@@ -1,6 +1,7 @@
 """Turns domain values into wire models. No decisions, no storage."""
 
 from dataclasses import asdict
+from datetime import datetime, timezone
 
 from pydantic import TypeAdapter
 
@@ -26,6 +27,12 @@ from orchestrator.store.reads import Detail, Entry, Keep
 
 NO_METRICS = Metrics(val_bpb=0.0)
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
+
+
+def microseconds(text: str) -> int:
+    """The moment that RFC 3339 text names; raises ValueError."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int(moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() * 1e6)
 
 
 def _time(microseconds: int | None) -> str | None:

@@ -99,7 +99,7 @@ class Store:
             reads=ReadStore(redis, scripts),
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
-            journal=JournalStore(redis),
+            journal=JournalStore(redis, shared),
             survey=SurveyStore(redis),
             steering=SteeringStore(scripts, redis),
         )
