@@ -9,7 +9,7 @@ import { why } from "./tag.js";
 
 export function gpuPanel(changed) {
   const { element, body, note } = panel("GPUs");
-  const list = h("ul", { class: "action-rows" });
+  const list = h("ul", { class: "action-rows gpu-rows" });
   const none = h("p", { class: "state muted" }, "No GPU has registered.");
   body.append(list, none);
   return {

@@ -10,7 +10,7 @@ import { panel } from "./parts.js";
 const PAGE = 50;
 
 export function ledgerPanel() {
-  const all = h("input", { type: "checkbox", on: { change: () => load(tag) } });
+  const all = h("input", { type: "checkbox", on: { change: () => { forget(); load(tag); } } });
   const { element, body } = panel("Ledger", h("label", { class: "muted" }, all, " all tags and GPUs"));
   const rows = h("tbody");
   const none = h("p", { class: "state muted" }, "Nobody has steered it yet.");
@@ -54,7 +54,6 @@ export function ledgerPanel() {
     keyed(rows, entries, ({ id }) => id, row);
   }
 
-  all.addEventListener("change", () => forget());
   function forget() {
     entries = [];
     cursor = null;

@@ -30,8 +30,8 @@ export function mount(root, params, ctx) {
   const body = h(
     "div",
     { class: "actions-grid", hidden: true },
-    h("div", {}, panels.tag.element, panels.runs.element, panels.notes.element, panels.gpus.element),
-    h("div", {}, ledger.element),
+    h("div", {}, panels.tag.element, panels.runs.element, panels.notes.element),
+    h("div", {}, ledger.element, panels.gpus.element),
   );
   const head = h(
     "div",

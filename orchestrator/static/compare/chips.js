@@ -3,6 +3,7 @@
 import { h, replace, setText } from "../lib/dom.js";
 import { keyed } from "../lib/keyed.js";
 import { bpb } from "../lib/format.js";
+import { numberOf } from "../lib/numbers.js";
 import { mark } from "../lib/status.js";
 import { plain } from "../lib/visible.js";
 
@@ -29,7 +30,7 @@ export function chips({ add, remove, rebase }) {
     element: h("div", { class: "compare-bar" }, list, form),
     update(runs, base) {
       const items = runs.map((run, place) => ({
-        id: run.id, place, base: run.id === base, status: run.status, val_bpb: run.val_bpb, hypothesis: run.hypothesis,
+        id: run.id, place, number: numberOf(run.id), base: run.id === base, status: run.status, val_bpb: run.val_bpb, hypothesis: run.hypothesis,
       }));
       keyed(list, items, ({ id }) => id, (item) => chip(item, remove, rebase));
       if (!runs.length) replace(list);
@@ -37,13 +38,14 @@ export function chips({ add, remove, rebase }) {
   };
 }
 
-function chip({ id, place, base, status, val_bpb: value, hypothesis }, remove, rebase) {
+function chip({ id, place, number, base, status, val_bpb: value, hypothesis }, remove, rebase) {
   const name = plain(hypothesis) || id;
   return h(
     "li",
     { class: "run-chip" },
     h("b", { class: `letter run-${place}` }, letter(place)),
     mark(status),
+    number && h("b", {}, number),
     h("a", { href: `/e/${id}`, class: "cut", title: `${status}: ${name}` }, name),
     h("span", { class: "mono" }, value === null ? status : bpb(value)),
     h(

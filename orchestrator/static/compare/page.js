@@ -5,6 +5,7 @@ import { get, getText } from "../lib/api.js";
 import * as live from "../lib/live.js";
 import * as selection from "../lib/selection.js";
 import { curveChart } from "../lib/curves.js";
+import { learnNumbers } from "../lib/numbers.js";
 import { empty, failed, loading } from "../lib/states.js";
 import { throttled } from "../lib/throttle.js";
 import { sheet } from "../lib/sheet.js";
@@ -80,6 +81,7 @@ export function mount(root, params, ctx) {
   async function load() {
     const wanted = ids.filter((id) => !runs.has(id) || underWay(runs.get(id)));
     const answers = await Promise.allSettled(wanted.map((id) => get(`/api/experiment/${encodeURIComponent(id)}`)));
+    await learnNumbers(answers.map(({ value }) => value).filter((run) => run?.finished_at).map((run) => run.id)).catch(() => {}); // numbers adorn
     if (closed) return;
     const lost = [];
     answers.forEach((answer, index) => {

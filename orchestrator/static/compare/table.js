@@ -1,4 +1,5 @@
-// Figures as rows, runs as columns. Rows in which all runs are alike come last, folded.
+// Figures as rows, runs as columns. Rows in which all runs are alike, as far as they are known, come
+// last, folded.
 
 import { h } from "../lib/dom.js";
 import { time } from "../lib/format.js";
@@ -36,7 +37,7 @@ export function compareTable(runs, base) {
     ...METRICS.map((metric) => ({ label: metric.label, values: runs.map(metric.of), judged: metric.judged, cell: (run) => metricCell(metric, run, base) })),
     ...FACTS.map((fact) => ({ label: fact.label, values: runs.map(fact.of), cell: (run) => factCell(fact, run) })),
   ].filter(({ values }) => values.some((value) => !NOTHING.has(value)));
-  const differing = rows.filter(({ values }) => new Set(values.map(String)).size > 1);
+  const differing = rows.filter(({ values }) => new Set(values.filter((value) => !NOTHING.has(value)).map(String)).size > 1);
   const equal = rows.filter((row) => !differing.includes(row));
   const columns = runs.length + 1;
   const folded = h("tbody", { id: "equal-rows", hidden: !compareTable.open }, equal.map((row) => line(row, runs)));
@@ -52,7 +53,7 @@ export function compareTable(runs, base) {
         },
       },
     },
-    `${equal.length} alike in all`,
+    `${equal.length} more are alike in all`,
   );
   return h(
     "table",
@@ -81,7 +82,7 @@ const line = ({ label, cell, judged }, runs) =>
 
 function metricCell(metric, run, base) {
   const difference = run === base ? null : shownDelta(metric, metric.of(run), metric.of(base));
-  return h("td", { class: "num" }, shownMetric(metric, metric.of(run)), difference && h("span", { class: "change" }, difference));
+  return h("td", { class: "num" }, shownMetric(metric, metric.of(run)), h("span", { class: "change" }, difference));
 }
 
 function factCell(fact, run) {

@@ -5,6 +5,7 @@ import { get } from "../lib/api.js";
 import * as keys from "../lib/keys.js";
 import * as live from "../lib/live.js";
 import { curveChart } from "../lib/curves.js";
+import { learnNumbers, numberOf } from "../lib/numbers.js";
 import { failed, loading } from "../lib/states.js";
 import { throttled } from "../lib/throttle.js";
 import { sheet } from "../lib/sheet.js";
@@ -57,7 +58,7 @@ export function mount(root, params, ctx) {
     try {
       const path = `/api/experiment/${encodeURIComponent(id)}`;
       const [run, around] = await Promise.all([get(path), get(`${path}/surroundings`)]);
-      await loadOthers(around);
+      await Promise.all([loadOthers(around), learnNumbers(decided(run, around))]);
       setText(problem, "");
       if (!page.closed) show(run, around);
     } catch (error) {
@@ -67,6 +68,12 @@ export function mount(root, params, ctx) {
     } finally {
       done();
     }
+  }
+
+  /** Those of the page's runs that have a number. */
+  function decided(run, around) {
+    const related = Object.values(around).filter((one) => one?.finished_at);
+    return [run, ...related].filter(({ finished_at: at }) => at).map((one) => one.id);
   }
 
   async function loadOthers(around) {
@@ -80,7 +87,7 @@ export function mount(root, params, ctx) {
     Object.assign(page, { run, around });
     replace(waiting);
     body.hidden = false;
-    ctx.setTitle(`${run.status}: ${plain(run.hypothesis).slice(0, 60)}`);
+    ctx.setTitle(`${numberOf(id)} ${run.status}: ${plain(run.hypothesis).slice(0, 60)}`.trim());
     top.update(run, around);
     lead.update(run);
     const beside = merged(
@@ -88,7 +95,7 @@ export function mount(root, params, ctx) {
         .filter(([name]) => around[name] && around[name].id !== id && others.has(around[name].id))
         .map(([name, label]) => ({ label, run: others.get(around[name].id) })),
     );
-    replace(table, metricTable(run, beside));
+    replace(table, metricTable(run, beside.map((column) => ({ ...column, label: `${column.label} ${numberOf(column.run.id)}` }))));
     setText(note, beside.length ? "Δ val_bpb below zero: this is better" : "nothing to compare with yet");
     chart.update([
       { id, label: "This", kind: "this", points: run.curve },
