@@ -55,6 +55,7 @@ export function mount(root, params, ctx) {
       problem.textContent = "";
     } catch (error) {
       if (closed) return;
+      busy = true; // so that it is tried again soon
       // What was shown stays: it is old, and says so.
       if (body.hidden) replace(waiting, failed(error, () => refresh()));
       else problem.textContent = `${error.message} What you see is older.`;
