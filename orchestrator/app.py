@@ -24,11 +24,13 @@ from orchestrator.routes import (
     experiments,
     jobs,
     ops,
+    overview,
     page,
     pool,
     reports,
     search,
     series,
+    steer,
 )
 from orchestrator.routes.deps import Services
 from orchestrator.schemas import Answer, Problem
@@ -37,12 +39,15 @@ from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
 from orchestrator.services.memo import Memo
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
 from orchestrator.services.series import SeriesReports
 from orchestrator.services.sources import Sources
+from orchestrator.services.steering import Steering
+from orchestrator.services.surroundings import Surroundings
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
@@ -102,7 +107,9 @@ def create_app(settings: Settings) -> FastAPI:
     # ends, and long polls would make it wait for long.
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds.
-    for module in (jobs, pool, experiments, search, reports, series, ops, events, page):
+    for module in (
+        jobs, pool, experiments, search, reports, series, overview, steer, ops, events, page,
+    ):  # fmt: skip
         app.include_router(module.router)
     _map_errors(app)
     return app
@@ -139,9 +146,12 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
+        overviews=Overviews(store, files, settings),
+        surroundings=Surroundings(store),
         search=Search(store),
         series=SeriesReports(store, memo),
         memo=memo,
+        steering=Steering(store, judge),
         notices=notices,
     )
     return services, Reaper(store, judge, jobs, settings)

@@ -11,10 +11,13 @@ from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.memo import Memo
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
 from orchestrator.services.series import SeriesReports
+from orchestrator.services.steering import Steering
+from orchestrator.services.surroundings import Surroundings
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -29,9 +32,12 @@ class Services:
     jobs: Jobs
     pool: Pool
     reports: Reports
+    overviews: Overviews
+    surroundings: Surroundings
     search: Search
     series: SeriesReports
     memo: Memo
+    steering: Steering
     notices: Notices
 
 
@@ -56,6 +62,14 @@ async def _reports(request: Request) -> Reports:
     return (await _services(request)).reports
 
 
+async def _overviews(request: Request) -> Overviews:
+    return (await _services(request)).overviews
+
+
+async def _surroundings(request: Request) -> Surroundings:
+    return (await _services(request)).surroundings
+
+
 async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
@@ -64,13 +78,20 @@ async def _series(request: Request) -> SeriesReports:
     return (await _services(request)).series
 
 
+async def _steering(request: Request) -> Steering:
+    return (await _services(request)).steering
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
+OverviewsDep = Annotated[Overviews, Depends(_overviews)]
+SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
 SeriesDep = Annotated[SeriesReports, Depends(_series)]
+SteeringDep = Annotated[Steering, Depends(_steering)]
 
 
 def only(*names: str) -> Any:

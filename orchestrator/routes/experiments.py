@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.domain import State
-from orchestrator.routes.deps import ExperimentsDep, TagQuery, WaitSeconds, only
+from orchestrator.routes.deps import ExperimentsDep, SurroundingsDep, TagQuery, WaitSeconds, only
 from orchestrator.routes.ranges import log_response
 from orchestrator.services import views
 
@@ -147,6 +147,6 @@ async def diff(
     return PlainTextResponse(await service.diff(experiment_id, against))
 
 
-@router.post("/{experiment_id}/cancel")
-async def cancel(experiment_id: str, service: ExperimentsDep) -> schemas.CancelAnswer:
-    return await service.cancel(experiment_id)
+@router.get("/{experiment_id}/surroundings")
+async def surroundings(experiment_id: str, service: SurroundingsDep) -> schemas.Surroundings:
+    return await service.of(experiment_id)

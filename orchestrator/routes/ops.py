@@ -29,11 +29,15 @@ async def metrics(services: ServicesDep) -> PlainTextResponse:
         "autoresearch_runs", "Runs by tag and status.", ["tag", "status"], registry=registry
     )
     best = Gauge("autoresearch_best_val_bpb", "Best val_bpb of a tag.", ["tag"], registry=registry)
+    paused = Gauge(
+        "autoresearch_tag_paused", "1 while a tag is paused.", ["tag"], registry=registry
+    )
     for worker in (await services.pool.list()).workers:
         gpus.labels(worker.status).inc()
     for tag in (await services.experiments.tags()).tags:
         for status, count in (await services.reports.counts(tag.name)).items():
             runs.labels(tag.name, status).set(count)
+        paused.labels(tag.name).set(tag.paused)
         if tag.best_val_bpb is not None:
             best.labels(tag.name).set(tag.best_val_bpb)
     return PlainTextResponse(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -63,6 +63,18 @@ from orchestrator.schemas.leases import (
     ProgressRequest as ProgressRequest,
     RenewRequest as RenewRequest,
 )
+from orchestrator.schemas.overview import (
+    Alert as Alert,
+    CurrentRun as CurrentRun,
+    GpuOverview as GpuOverview,
+    LastKeep as LastKeep,
+    OverviewAnswer as OverviewAnswer,
+    OverviewRequest as OverviewRequest,
+    SinceCounts as SinceCounts,
+    SparkPoint as SparkPoint,
+    TagCounts as TagCounts,
+    TagOverview as TagOverview,
+)
 from orchestrator.schemas.pool import (
     AcquireAnswer as AcquireAnswer,
     AcquireRequest as AcquireRequest,
@@ -84,7 +96,6 @@ from orchestrator.schemas.pool import (
 )
 from orchestrator.schemas.queue import (
     Attempt as Attempt,
-    CancelAnswer as CancelAnswer,
     CurvePoint as CurvePoint,
     Environment as Environment,
     ExperimentDetail as ExperimentDetail,
@@ -118,4 +129,36 @@ from orchestrator.schemas.series import (
     RunsRequest as RunsRequest,
     SeriesAnswer as SeriesAnswer,
     SeriesRequest as SeriesRequest,
+)
+from orchestrator.schemas.steering import (
+    NOTE_CHARACTERS as NOTE_CHARACTERS,
+    NOTES_LIMIT as NOTES_LIMIT,
+    CancelAnswer as CancelAnswer,
+    CancelRequest as CancelRequest,
+    DrainAnswer as DrainAnswer,
+    DrainRequest as DrainRequest,
+    DropNoteAnswer as DropNoteAnswer,
+    DropNoteRequest as DropNoteRequest,
+    Halt as Halt,
+    LedgerAnswer as LedgerAnswer,
+    LedgerEntry as LedgerEntry,
+    LedgerRequest as LedgerRequest,
+    LoginAnswer as LoginAnswer,
+    LoginRequest as LoginRequest,
+    Note as Note,
+    NoteAnswer as NoteAnswer,
+    NoteRequest as NoteRequest,
+    NotesAnswer as NotesAnswer,
+    PauseAnswer as PauseAnswer,
+    PriorityAnswer as PriorityAnswer,
+    PriorityRequest as PriorityRequest,
+    RequeueAnswer as RequeueAnswer,
+    RequeueRequest as RequeueRequest,
+    SteeringAction as SteeringAction,
+    TagSteerRequest as TagSteerRequest,
+)
+from orchestrator.schemas.surroundings import (
+    Noise as Noise,
+    Related as Related,
+    Surroundings as Surroundings,
 )

@@ -19,6 +19,7 @@ from orchestrator.schemas.base import (
     Text,
     ValBpb,
 )
+from orchestrator.schemas.steering import Halt
 
 
 class SetupRequest(Request):
@@ -41,6 +42,8 @@ class TagInfo(Answer):
     kept_experiments: int
     profile: str | None
     prepare_sha256: str | None
+    paused: bool = False
+    pause: Halt | None = None
 
 
 class SetupAnswer(Answer):

@@ -14,6 +14,7 @@ from orchestrator.schemas.base import (
     Request,
     Text,
 )
+from orchestrator.schemas.steering import Halt
 
 
 class Health(Request):
@@ -53,6 +54,8 @@ class Worker(Answer):
     host: str | None = None
     profile: str | None = None
     problem: str | None = None
+    # Who keeps new runs from it; `status` is then "draining", whether a run still goes on or not.
+    drain: Halt | None = None
 
 
 class Timing(Answer):

@@ -2,6 +2,7 @@
 
 from orchestrator.schemas.base import Answer, ExperimentId, Mode, Request
 from orchestrator.schemas.experiments import TagInfo
+from orchestrator.schemas.steering import Halt
 
 
 class SummaryStats(Answer):
@@ -48,6 +49,8 @@ class SummaryAnswer(Answer):
     total_training_minutes: float
     strategy: Mode
     gpu_pool: PoolCounts
+    paused: bool = False
+    pause: Halt | None = None
 
 
 class TsvAnswer(Answer):

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.schemas.base import Answer, Mode, Request, RequiredText, TagName
+from orchestrator.schemas.steering import Actor, Note
 
 
 class Strategy(Answer):
@@ -23,6 +24,7 @@ class SetStrategyRequest(Request):
     explore_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     pinned: bool = True
+    by: Actor = "human"
 
 
 class CategoryStats(Answer):
@@ -40,3 +42,6 @@ class Suggestion(Answer):
     near_miss_categories: list[str]
     recent_bpb_trend: list[float]
     suggestions: list[str]
+    # What people say to the agents of this tag, newest first.
+    notes: list[Note] = Field(default_factory=list)
+    paused: bool = False

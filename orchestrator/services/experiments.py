@@ -1,4 +1,4 @@
-"""Tags and experiments: set up, register, submit, report by hand, look up, wait, cancel."""
+"""Tags and experiments: set up, register, submit, report by hand, look up, wait."""
 
 import difflib
 from pathlib import Path
@@ -11,11 +11,11 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
-from orchestrator.services.judge import Judge, tag_of
+from orchestrator.services.judge import Judge
 from orchestrator.services.notices import LOOK_SECONDS, Notices
 from orchestrator.services.sources import Sources
 from orchestrator.store.connection import Store
-from orchestrator.store.experiments import BY_HAND, UNLEASED, unknown_experiment
+from orchestrator.store.experiments import BY_HAND
 from orchestrator.store.reads import Entry
 from orchestrator.store.records import text_fields
 
@@ -110,24 +110,6 @@ class Experiments:
     async def crash(self, request: schemas.CrashRequest) -> schemas.AnyVerdict:
         outcome = Outcome("crash", error=request.error)
         return await self._judge.settle(request.experiment_id, outcome, BY_HAND)
-
-    async def cancel(self, experiment_id: str) -> schemas.CancelAnswer:
-        """End a run that is not leased at once; ask the worker of a leased one to stop it."""
-        while True:
-            reply = await self._store.jobs.cancel(tag_of(experiment_id), experiment_id)
-            if reply.outcome == "UNKNOWN_ID":
-                raise unknown_experiment(experiment_id)
-            if reply.outcome == "OK":
-                return schemas.CancelAnswer(
-                    experiment_id=experiment_id, status="running", cancelling=True
-                )
-            try:
-                verdict = await self._judge.settle(experiment_id, Outcome("cancelled"), UNLEASED)
-            except Conflict:
-                continue  # it was claimed in between
-            return schemas.CancelAnswer(
-                experiment_id=experiment_id, status=verdict.status, cancelling=False
-            )
 
     # -- reads
 

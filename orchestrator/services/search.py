@@ -1,6 +1,7 @@
 """The search strategy and what to try next."""
 
 from orchestrator import schemas
+from orchestrator.domain import Intervention
 from orchestrator.errors import Unavailable
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
@@ -29,7 +30,10 @@ class Search:
             "reason": request.reason,
             "pinned": int(request.pinned),
         }
-        stored = await self._store.experiments.set_strategy(request.tag, text_fields(choice))
+        act = Intervention("set-strategy", request.by, request.reason)
+        stored = await self._store.experiments.set_strategy(
+            request.tag, text_fields(choice), act=act
+        )
         assert stored is not None  # noqa: S101 - without a revision nothing is stale
         return views.strategy(stored)
 
@@ -65,4 +69,6 @@ class Search:
             near_miss_categories=advice.near_miss_categories,
             recent_bpb_trend=trend,
             suggestions=advice.suggestions,
+            notes=[views.note(note) for note in overview.notes],
+            paused=snapshot.tag.pause is not None,
         )

@@ -9,7 +9,10 @@ from orchestrator import schemas
 from orchestrator.domain import (
     Decision,
     Gpu,
+    Halt,
+    LedgerEntry,
     Metrics,
+    Note,
     Outcome,
     Run,
     State,
@@ -19,6 +22,7 @@ from orchestrator.domain import (
     branch_of,
     rfc3339,
 )
+from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 NO_METRICS = Metrics(val_bpb=0.0)
@@ -49,6 +53,8 @@ def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
         kept_experiments=keeps,
         profile=tag.profile,
         prepare_sha256=tag.prepare_sha256,
+        paused=tag.pause is not None,
+        pause=halt(tag.pause),
     )
 
 
@@ -114,6 +120,8 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
             for attempt in found.attempts
         ],
         lease=lease(found),
+        stopping=run.stop if run.state in (State.LEASED, State.RUNNING) else None,
+        repeat_of=experiment.repeat_of,
         curve=curve,
         **metrics,
     )
@@ -185,6 +193,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         host=gpu.host,
         profile=gpu.profile,
         problem=gpu.problem,
+        drain=halt(gpu.drain),
     )
 
 
@@ -195,4 +204,47 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
         description=keep.description,
         category=keep.category,
         at=rfc3339(keep.decided_us),
+    )
+
+
+def related(entry: Entry) -> schemas.Related:
+    experiment, run = entry.experiment, entry.run
+    return schemas.Related(
+        id=experiment.id,
+        status=run.status.value,
+        val_bpb=run.metrics.val_bpb if run.metrics else None,
+        hypothesis=experiment.hypothesis,
+        category=experiment.category,
+        finished_at=_time(run.finished_us),
+    )
+
+
+def noise(value: Noise) -> schemas.Noise:
+    return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
+
+
+def halt(value: Halt | None) -> schemas.Halt | None:
+    if value is None:
+        return None
+    return schemas.Halt(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
+
+
+def pause_answer(tag: Tag) -> schemas.PauseAnswer:
+    return schemas.PauseAnswer(tag=tag.name, paused=tag.pause is not None, pause=halt(tag.pause))
+
+
+def note(value: Note) -> schemas.Note:
+    return schemas.Note(id=value.id, text=value.text, by=value.by, at=rfc3339(value.at_us))
+
+
+def ledger_entry(entry: LedgerEntry) -> schemas.LedgerEntry:
+    return schemas.LedgerEntry(
+        id=entry.id,
+        at=rfc3339(entry.at_us),
+        by=entry.act.by,
+        action=entry.act.action,
+        tag=entry.tag or None,
+        target=entry.act.target or None,
+        reason=entry.act.reason,
+        outcome=entry.outcome,
     )

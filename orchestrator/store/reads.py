@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain import Attempt, Experiment, Run, Snapshot, State, Status, Tag
+from orchestrator.domain import Attempt, Experiment, Note, Run, Snapshot, State, Status, Tag
 from orchestrator.rules.suggest import CategoryCount
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
@@ -63,6 +63,7 @@ class Overview:
     categories: dict[str, CategoryCount]
     gpus: tuple[int, int, int]
     abandoned: int
+    notes: list[Note]
 
 
 class ReadStore:
@@ -198,6 +199,7 @@ class ReadStore:
             categories=_categories_from(reply["cats"] or []),
             gpus=(total, idle, busy),
             abandoned=reply["abandoned"],
+            notes=records.notes_from(reply["notes"]),
         )
 
 

@@ -2,7 +2,7 @@
 -- ARGV: '', '', tag, id, epoch, '1' once the launcher has been executed.
 -- Outcomes: OK {cancel}, LOST, UNKNOWN_ID.
 local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
-local run = redis.call('HMGET', t.run .. id, 'state', 'epoch', 'cancel', 'gpu_id')
+local run = redis.call('HMGET', t.run .. id, 'state', 'epoch', 'stop', 'gpu_id')
 if not run[1] then return reply('UNKNOWN_ID') end
 if run[2] ~= ARGV[5] or not (run[1] == 'leased' or run[1] == 'running') then return reply('LOST') end
 -- A full Redis refuses a script whose first write needs memory, and this one must not be refused: a
@@ -13,4 +13,4 @@ if run[1] == 'leased' and ARGV[6] == '1' then
   redis.call('HSET', t.run .. id, 'state', 'running')
   event('started', tag, id, { gpu_id = run[4] })
 end
-return reply('OK', { cancel = run[3] == '1' })
+return reply('OK', { cancel = run[3] ~= false })
