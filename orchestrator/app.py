@@ -149,9 +149,9 @@ def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
         overviews=Overviews(store, files, settings),
         surroundings=Surroundings(store),
         search=Search(store),
-        steering=Steering(store, judge),
         series=SeriesReports(store, memo),
         memo=memo,
+        steering=Steering(store, judge),
         notices=notices,
     )
     return services, Reaper(store, judge, jobs, settings)

@@ -35,9 +35,9 @@ class Services:
     overviews: Overviews
     surroundings: Surroundings
     search: Search
-    steering: Steering
     series: SeriesReports
     memo: Memo
+    steering: Steering
     notices: Notices
 
 
@@ -74,12 +74,12 @@ async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
-async def _steering(request: Request) -> Steering:
-    return (await _services(request)).steering
-
-
 async def _series(request: Request) -> SeriesReports:
     return (await _services(request)).series
+
+
+async def _steering(request: Request) -> Steering:
+    return (await _services(request)).steering
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
@@ -90,8 +90,8 @@ ReportsDep = Annotated[Reports, Depends(_reports)]
 OverviewsDep = Annotated[Overviews, Depends(_overviews)]
 SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
-SteeringDep = Annotated[Steering, Depends(_steering)]
 SeriesDep = Annotated[SeriesReports, Depends(_series)]
+SteeringDep = Annotated[Steering, Depends(_steering)]
 
 
 def only(*names: str) -> Any:

@@ -82,6 +82,7 @@ class RunsRequest(Request):
     since: Annotated[str, StringConstraints(max_length=40)] = ""
     cursor: Annotated[int, Field(ge=0, lt=2**53)] | None = None
     ids: Annotated[str, StringConstraints(max_length=6_000)] = ""
+    limit: Annotated[int, Field(ge=1, le=RUNS_PAGE)] = RUNS_PAGE
 
 
 class RunRow(Answer):
@@ -107,10 +108,12 @@ class RunRow(Answer):
 
 
 class RunsAnswer(Answer):
-    """`active` holds queued and running runs, the newest hundred at most, on a first page that the
-    filters leave them on. `scanned` counts the runs whose text was looked at: a search looks at a
-    bounded number, and goes on from `next_cursor`."""
+    """`active` holds running and queued runs, the newest hundred at most, on a first page that the
+    filters leave them on; `running` and `queued` count all of the tag. `scanned` counts the runs
+    that were looked at: a search looks at a bounded number, and goes on from `next_cursor`."""
 
+    running: int
+    queued: int
     active: list[RunRow]
     rows: list[RunRow]
     next_cursor: int | None

@@ -110,7 +110,15 @@ class SeriesReports:
             raise Invalid(f"ids: at most {IDS_LIMIT} at a time")
         entries = await self._store.reads.entries(book.tag.name, ids)
         rows = [_row(book, entry) for entry in entries]
-        return schemas.RunsAnswer(active=[], rows=rows, next_cursor=None, scanned=0)
+        counts = (await self._store.experiments.snapshot(book.tag.name)).counts
+        return schemas.RunsAnswer(
+            running=counts.running,
+            queued=counts.queued,
+            active=[],
+            rows=rows,
+            next_cursor=None,
+            scanned=0,
+        )
 
     async def _page(self, book: Book, request: schemas.RunsRequest) -> schemas.RunsAnswer:
         words = [word for word in request.status.split(",") if word]
@@ -122,10 +130,13 @@ class SeriesReports:
         )
         text = request.q.casefold()
         after = book.series.rows(request.sort, request.cursor, wanted)
-        rows = list(islice(after, SCAN_LIMIT if text else schemas.RUNS_PAGE))
+        rows = list(islice(after, SCAN_LIMIT if text else request.limit))
         more = next(after, None) is not None
-        found, scanned = await self._mentioning(book, rows, text)
+        found, scanned = await self._mentioning(book, rows, text, request.limit)
+        counts = (await self._store.experiments.snapshot(book.tag.name)).counts
         return schemas.RunsAnswer(
+            running=counts.running,
+            queued=counts.queued,
             active=await self._active(book, request, words),
             rows=[_row(book, entry) for entry in found],
             next_cursor=rows[scanned - 1] if more or scanned < len(rows) else None,
@@ -133,9 +144,9 @@ class SeriesReports:
         )
 
     async def _mentioning(
-        self, book: Book, rows: Sequence[int], text: str
+        self, book: Book, rows: Sequence[int], text: str, limit: int
     ) -> tuple[list[Entry], int]:
-        """The first page of those of `rows` that have `text` in them, and how many it took."""
+        """The first `limit` of `rows` that have `text` in them, and how many were looked at."""
         found: list[Entry] = []
         scanned = 0
         for start in range(0, len(rows), SCAN_CHUNK):
@@ -145,7 +156,7 @@ class SeriesReports:
                 scanned += 1
                 if _mentions(entry, text):
                     found.append(entry)
-                if len(found) == schemas.RUNS_PAGE:
+                if len(found) == limit:
                     return found, scanned
         return found, scanned
 
