@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import OverviewsDep
 
-router = APIRouter(prefix="/api/report", tags=["reports"])
+router = problems.router(prefix="/api/report", tags=["reports"])
 
 
 @router.get("/overview")
