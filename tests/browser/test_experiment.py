@@ -58,10 +58,10 @@ def test_a_run_is_followed_from_queue_to_verdict(system: System, open_page: Open
     system.worker()
     verdict(page, "running: ")
     expect(page.get_by_label("Progress of the training")).to_be_visible()
-    expect(page.locator("pre.log")).to_contain_text("step")
+    expect(page.locator(".tabbed pre.log")).to_contain_text("step")
     verdict(page, "#1 keep: 0.980000 is the first result: the baseline")
     expect(page.get_by_text("a wider MLP")).to_be_visible()
-    expect(page.locator("pre.log")).to_contain_text("val_bpb: 0.980000")
+    expect(page.locator(".tabbed pre.log")).to_contain_text("val_bpb: 0.980000")
     assert page.evaluate("window.here")
 
 
