@@ -20,6 +20,7 @@ import { tabs } from "./tabs.js";
 await sheet("/static/experiment/style.css");
 
 const EVENT_MS = 250;
+const TAG_MS = 5000;
 const PROGRESS_MS = 2000;
 const CURVES = { parent: "Parent", best_then: "Best then", best_now: "Best now" };
 
@@ -110,9 +111,11 @@ export function mount(root, params, ctx) {
   }
 
   const refresh = throttled(load, EVENT_MS);
+  // What happens to the tag may move the best now, the neighbours, the place in the queue.
+  const refreshLater = throttled(async () => refresh(), TAG_MS);
   const stop = live.subscribe(({ kind, subject, tag }) => {
-    // Whatever happens to the tag may move the best now, the neighbours, the place in the queue.
-    if (kind === "resumed" || subject === id || (tag && tag === page.run?.tag)) refresh();
+    if (kind === "resumed" || subject === id) refresh();
+    else if (tag === page.run?.tag && (kind === "decided" || page.run.status === "queued")) refreshLater();
   });
   const timer = setInterval(() => page.run?.status === "running" && refresh(), PROGRESS_MS);
   const unbind = keys.bind({ ...evidence.keys, ...top.keys });
@@ -129,6 +132,7 @@ export function mount(root, params, ctx) {
       done();
       clearInterval(timer);
       refresh.cancel();
+      refreshLater.cancel();
       chart.close();
       evidence.close();
       lead.close();

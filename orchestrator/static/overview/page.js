@@ -14,7 +14,7 @@ import { CHOICES, chosenSince, lastVisit } from "./since.js";
 
 await sheet("/static/overview/style.css");
 
-const EVENT_MS = 1500;
+const EVENT_MS = 2000;
 const BUSY_MS = 5000;
 const IDLE_MS = 30_000;
 
