@@ -65,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watched, services.notices.run)
             tasks.start_soon(_watched, reaper.run)
+            tasks.start_soon(_watched, services.series.warm_up)
             yield
             tasks.cancel_scope.cancel()
         await store.close()

@@ -14,7 +14,6 @@ export const COLUMNS = [
   { name: "Category", class: "category" },
   { name: "Change" },
   { name: "VRAM GB", number: true, class: "wide" },
-  { name: "GPU", class: "wide" },
   { name: "Decided", number: true },
 ];
 
@@ -37,7 +36,6 @@ export function row(run, pick) {
     h("td", { class: "category cut" }, visible(run.category)),
     h("td", { class: "change" }, change(run)),
     h("td", { class: "num wide" }, gigabytes(run.peak_vram_mb)),
-    h("td", { class: "wide gpu cut" }, run.gpu_id ?? "—"),
     h("td", { class: "num when" }, when(run)),
   );
 }
@@ -52,8 +50,8 @@ function difference(run) {
 function change(run) {
   const text = plain(run.description);
   const error = run.error ? lastLine(run.error) : null;
-  return h("div", { class: "cut", title: error ? `${text}: ${plain(error)}` : text },
-    visible(run.description), error && h("span", { class: "error" }, " · ", visible(error)));
+  return h("div", { class: "both", title: error ? `${text}\n${plain(error)}` : text },
+    h("span", { class: "cut" }, visible(run.description)), error && h("span", { class: "cut error" }, visible(error)));
 }
 
 const lastLine = (text) => text.trim().split("\n").at(-1);

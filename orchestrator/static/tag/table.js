@@ -21,7 +21,8 @@ export function runsTable({ tag, series, state, change, open }) {
   const none = h("p", { class: "body muted", hidden: true });
   const bar = filters({ change });
   const element = h("section", { class: "panel runs-panel", "aria-labelledby": "runs-title" },
-    h("header", {}, h("h2", { id: "runs-title" }, "Runs"), status, fresh, h("div", { class: "end filters" }, bar.elements)),
+    h("header", {}, h("h2", { id: "runs-title" }, "Runs"), status, fresh),
+    h("div", { class: "toolbar" }, bar.elements),
     h("div", { class: "scroll" }, h("table", { class: "runs", "aria-labelledby": "runs-title" }, h("thead", {}, head), body)),
     none, problem, h("div", { class: "body tail" }, more));
 
