@@ -188,7 +188,8 @@ class Writer:
             self._count(f"kept:{experiment.category}")
         journal = records.journal_data(snapshot, outcome, decision, 1)
         entry = {"kind": "decided", "id": name, "at": at, "data": json.dumps(journal)}
-        pipe.xadd(self.key("journal"), entry)
+        # An entry's id holds its time, as one that a decision wrote does.
+        pipe.xadd(self.key("journal"), entry, id=f"{finished_us // 1000}-{finished_us % 1000}")
 
     def _count(self, name: str) -> None:
         self._categories[name] = self._categories.get(name, 0) + 1

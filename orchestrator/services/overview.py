@@ -165,13 +165,8 @@ def _alerts(survey: Survey, offline_seconds: float) -> list[schemas.Alert]:
 
 
 def _runs_since_keep(window: Window) -> int | None:
-    """Runs finished after the last keep, or None where it is out of sight or was never."""
-    if not window.keeps:
-        return None
-    last_us = window.keeps[-1].decided_us
-    if not window.whole and window.runs and window.runs[0].finished_us > last_us:
-        return None
-    return len(_since(window, last_us + 1))
+    """Runs finished after the last keep, as far as they are remembered; None before the first."""
+    return len(_since(window, window.keeps[-1].decided_us + 1)) if window.keeps else None
 
 
 def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
@@ -232,8 +227,13 @@ def _since_counts(best: float | None, window: Window, since_us: int) -> schemas.
         crash=count.crash,
         crash_rate=count.crash / judged if judged else 0.0,
         gain=_difference(best, start.val_bpb if start else None),
-        whole=window.whole or (bool(window.runs) and window.runs[0].finished_us < since_us),
+        whole=_reaches(window, since_us),
     )
+
+
+def _reaches(window: Window, moment_us: int) -> bool:
+    """Whether every run that was decided after a moment is remembered."""
+    return window.whole or window.runs[0].finished_us <= moment_us
 
 
 def _last_keep(window: Window) -> schemas.LastKeep | None:
@@ -245,7 +245,8 @@ def _last_keep(window: Window) -> schemas.LastKeep | None:
         val_bpb=keep.val_bpb,
         description=keep.description,
         at=rfc3339(keep.decided_us),
-        runs_ago=_runs_since_keep(window),
+        runs_ago=_runs_since_keep(window) or 0,
+        whole=_reaches(window, keep.decided_us),
     )
 
 

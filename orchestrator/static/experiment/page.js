@@ -21,12 +21,14 @@ await sheet("/static/experiment/style.css");
 
 const EVENT_MS = 250;
 const TAG_MS = 5000;
+// Numbers adorn: where a long history is read for the first time, the page does not wait for them.
+const NUMBERS_MS = 150;
 const PROGRESS_MS = 2000;
 const CURVES = { parent: "Parent", best_then: "Best then", best_now: "Best now" };
 
 export function mount(root, params, ctx) {
   const { id } = params;
-  const page = { run: null, around: null, closed: false };
+  const page = { run: null, around: null, number: "", closed: false };
   const others = new Map(); // details of the runs around this one, which are over
   const waiting = h("div");
   const problem = h("p", { class: "problem", role: "alert" });
@@ -59,9 +61,12 @@ export function mount(root, params, ctx) {
     try {
       const path = `/api/experiment/${encodeURIComponent(id)}`;
       const [run, around] = await Promise.all([get(path), get(`${path}/surroundings`)]);
-      await Promise.all([loadOthers(around), learnNumbers(decided(run, around))]);
+      const numbered = learnNumbers(decided(run, around)).catch(() => {});
+      await Promise.all([loadOthers(around), Promise.race([numbered, pause(NUMBERS_MS)])]);
       setText(problem, "");
       if (!page.closed) show(run, around);
+      await numbered;
+      if (!page.closed && page.run === run && page.number !== numberOf(id)) show(run, around);
     } catch (error) {
       if (page.closed) return;
       if (page.run === null) replace(waiting, failed(error, () => refresh()));
@@ -85,7 +90,7 @@ export function mount(root, params, ctx) {
 
   function show(run, around) {
     const before = page.run;
-    Object.assign(page, { run, around });
+    Object.assign(page, { run, around, number: numberOf(id) });
     replace(waiting);
     body.hidden = false;
     ctx.setTitle(`${numberOf(id)} ${run.status}: ${plain(run.hypothesis).slice(0, 60)}`.trim());
@@ -139,3 +144,5 @@ export function mount(root, params, ctx) {
     },
   };
 }
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
