@@ -22,11 +22,13 @@ from orchestrator.routes import (
     jobs,
     login,
     ops,
+    overview,
     page,
     pool,
     problems,
     reports,
     search,
+    series,
     steer,
 )
 from orchestrator.routes.deps import Services
@@ -35,15 +37,19 @@ from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.memo import Memo
 from orchestrator.services.memory import Memory
 from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.services.sources import Sources
 from orchestrator.services.steering import Steering
+from orchestrator.services.surroundings import Surroundings
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -68,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
             tasks.start_soon(_watched, reaper.run)
             tasks.start_soon(_watched, services.memory.run)
             tasks.start_soon(_watched, door.run)
+            tasks.start_soon(_watched, services.series.warm_up)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -97,7 +104,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds. Not by
     # include_router, which looks for the route twice: once among routers, and again within the one.
-    for module in (jobs, pool, experiments, search, reports, steer, login, ops, events, page):
+    for module in (
+        jobs, pool, experiments, search, reports, series, overview, steer, login, ops, events,
+        page,
+    ):  # fmt: skip
         app.routes.extend(module.router.routes)
     door = Door(app, settings)
     # No GET: answers come with the request, nothing else is ever sent.
@@ -134,6 +144,7 @@ def _services(
     digests = Digests(store, files)
     memory = Memory(store, settings.paths)
     jobs = Jobs(store, files, judge, notices, settings)
+    memo = Memo(store.events)
     services = Services(
         store=store,
         experiments=Experiments(
@@ -146,6 +157,10 @@ def _services(
         search=Search(store, memory),
         memory=memory,
         briefs=Briefs(store),
+        overviews=Overviews(store, files, settings),
+        surroundings=Surroundings(store),
+        series=SeriesReports(store, memo),
+        memo=memo,
         steering=Steering(store, judge),
         notices=notices,
         monitoring=Monitoring(store, settings),

@@ -1,6 +1,7 @@
 """Turns domain values into wire models. No decisions, no storage."""
 
 from dataclasses import asdict
+from datetime import datetime, timezone
 
 from pydantic import TypeAdapter
 
@@ -23,11 +24,18 @@ from orchestrator.domain import (
 )
 from orchestrator.rules import taint
 from orchestrator.rules.deadends import DeadEnd
+from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
 NO_METRICS = Metrics(val_bpb=0.0)
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
+
+
+def microseconds(text: str) -> int:
+    """The moment that RFC 3339 text names; raises ValueError."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int(moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() * 1e6)
 
 
 def _time(microseconds: int | None) -> str | None:
@@ -260,6 +268,22 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
         category=keep.category,
         at=rfc3339(keep.decided_us),
     )
+
+
+def related(entry: Entry) -> schemas.Related:
+    experiment, run = entry.experiment, entry.run
+    return schemas.Related(
+        id=experiment.id,
+        status=run.status.value,
+        val_bpb=run.metrics.val_bpb if run.metrics else None,
+        hypothesis=experiment.hypothesis,
+        category=experiment.category,
+        finished_at=_time(run.finished_us),
+    )
+
+
+def noise(value: Noise) -> schemas.Noise:
+    return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
 
 
 def halt(value: Halt | None) -> schemas.Halt | None:
