@@ -21,7 +21,7 @@ from gpu_worker.link import Link
 from gpu_worker.report import End, report
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
-from gpu_worker.upload import Upload, read_tail
+from gpu_worker.upload import Upload, read_measures, read_tail
 from gpu_worker.workspace import MARKER
 from orchestrator import schemas
 
@@ -209,6 +209,7 @@ class Attempt:
                 job=self._job,
                 result=result,
                 tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
+                measures=read_measures(self._folder),
                 curve=self._upload.curve.points(),
                 environment=self._around.environment,
                 log_problem=self._upload.refused,

@@ -9,33 +9,48 @@ from pathlib import Path
 import anyio
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
 from orchestrator.latency import Measured
+from orchestrator.mcp.door import MCP_PATH, Door
 from orchestrator.routes import (
     events,
     experiments,
     jobs,
+    login,
     ops,
+    overview,
     page,
     pool,
     problems,
     reports,
     search,
+    series,
+    steer,
 )
 from orchestrator.routes.deps import Services
+from orchestrator.services.briefs import Briefs
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.memo import Memo
+from orchestrator.services.memory import Memory
 from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.services.sources import Sources
+from orchestrator.services.steering import Steering
+from orchestrator.services.surroundings import Surroundings
+from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
@@ -48,7 +63,8 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.redis_url is None:
         raise errors.SetupError("No Redis: set REDIS_URL, or start with `autoresearch serve`.")
     store = Store.connect(settings.redis_url.get_secret_value(), settings.redis_timeout_seconds)
-    services, reaper = _services(store, settings)
+    sessions = Sessions(settings.token.get_secret_value()) if settings.token else None
+    services, reaper = _services(store, settings, sessions)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -56,6 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watched, services.notices.run)
             tasks.start_soon(_watched, reaper.run)
+            tasks.start_soon(_watched, services.memory.run)
+            tasks.start_soon(_watched, door.run)
+            tasks.start_soon(_watched, services.series.warm_up)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -69,7 +88,9 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
             Middleware(Measured, latency=services.monitoring.latency),
-            Middleware(Guard, settings=settings, error_response=problems.response),
+            Middleware(
+                Guard, settings=settings, sessions=sessions, error_response=problems.response
+            ),
             Middleware(
                 Idempotency,
                 store=lambda: store.idempotency,
@@ -83,8 +104,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds. Not by
     # include_router, which looks for the route twice: once among routers, and again within the one.
-    for module in (jobs, pool, experiments, search, reports, ops, events, page):
+    for module in (
+        jobs, pool, experiments, search, reports, series, overview, steer, login, ops, events,
+        page,
+    ):  # fmt: skip
         app.routes.extend(module.router.routes)
+    door = Door(app, settings)
+    # No GET: answers come with the request, nothing else is ever sent.
+    app.routes.append(Route(MCP_PATH, door, methods=["POST"]))
     problems.map_errors(app)
     return app
 
@@ -106,22 +133,38 @@ async def _check_server(store: Store) -> None:
         logger.warning("Serving 503 until Redis answers: %s", error)
 
 
-def _services(store: Store, settings: Settings) -> tuple[Services, Reaper]:
+def _services(
+    store: Store, settings: Settings, sessions: Sessions | None
+) -> tuple[Services, Reaper]:
     files = Files(settings.paths)
     judge = Judge(store)
     # A blocking read must end well before its connection times out.
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
+    digests = Digests(store, files)
+    memory = Memory(store, settings.paths)
     jobs = Jobs(store, files, judge, notices, settings)
+    memo = Memo(store.events)
     services = Services(
         store=store,
-        experiments=Experiments(store, files, judge, notices, sources, _prepare_py(settings)),
+        experiments=Experiments(
+            store, files, judge, notices, sources, digests, _prepare_py(settings)
+        ),
+        digests=digests,
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
-        search=Search(store),
+        search=Search(store, memory),
+        memory=memory,
+        briefs=Briefs(store),
+        overviews=Overviews(store, files, settings),
+        surroundings=Surroundings(store),
+        series=SeriesReports(store, memo),
+        memo=memo,
+        steering=Steering(store, judge),
         notices=notices,
         monitoring=Monitoring(store, settings),
+        sessions=sessions,
     )
     return services, Reaper(store, judge, jobs, settings)
 

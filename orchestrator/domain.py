@@ -11,6 +11,8 @@ from enum import Enum
 from typing import Any, Literal
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
+# What a person has asked of a run that is under way: to end it, or to put it back into the queue.
+Stop = Literal["cancel", "requeue"]
 
 # The eleven categories that count for "underexplored"; others are accepted as given.
 CORE_CATEGORIES = (
@@ -101,6 +103,7 @@ class Experiment:
     diff_summary: str
     parent_id: str | None = None
     source_sha256: str | None = None
+    repeat_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Run:
     losses: int = 0
     gpu_id: str | None = None
     target_gpu: str | None = None
-    cancel_requested: bool = False
+    stop: Stop | None = None
     started_us: int | None = None
     finished_us: int | None = None
     metrics: Metrics | None = None
@@ -177,6 +180,48 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Intervention:
+    """What a person does to a running search: who, what, to what, and why. `target` is an
+    experiment, a note, a GPU, or nothing where it is the tag itself."""
+
+    action: str
+    by: str
+    reason: str
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Who paused a tag or drained a GPU, why, and when."""
+
+    by: str
+    reason: str
+    at_us: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a person says to the agents of a tag."""
+
+    id: str
+    text: str
+    by: str
+    at_us: int
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """An intervention that took effect. `revision` is the tag's before it, None for the pool's."""
+
+    id: str
+    at_us: int
+    tag: str
+    act: Intervention
+    outcome: str
+    revision: int | None
+
+
+@dataclass(frozen=True)
 class Tag:
     """A search: its settings, and what it has come to."""
 
@@ -194,6 +239,7 @@ class Tag:
     best_us: int | None = None
     consecutive_crashes: int = 0
     training_seconds: float = 0.0
+    pause: Halt | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +294,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A step of a tag: its `setup`, a choice of `strategy`, or that a run was `decided`.
+    """A step of a tag: its `setup`, a choice of `strategy`, that a run was `decided`, or that the
+    tag was `steered`.
 
     `data` is what the step did and what it was based on; for a decision `journal_data` in
     store/records.py says what lies in it.
@@ -280,6 +327,7 @@ class Gpu:
     problem: str | None = None
     quarantined: bool = False
     draining: bool = False
+    drain: Halt | None = None
     lease_experiment_id: str | None = None
     held_by: str | None = None
     health: dict[str, float] = field(default_factory=dict)
@@ -291,7 +339,7 @@ class Gpu:
             return "offline"
         if self.quarantined:
             return "quarantined"
-        if self.draining:
+        if self.draining or self.drain:
             return "draining"
         if self.lease_experiment_id or self.held_by:
             return "training"

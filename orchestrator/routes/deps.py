@@ -7,13 +7,22 @@ from fastapi import Depends, Query, Request
 
 from orchestrator import schemas
 from orchestrator.errors import Invalid
+from orchestrator.services.briefs import Briefs
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
+from orchestrator.services.memo import Memo
+from orchestrator.services.memory import Memory
 from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
+from orchestrator.services.steering import Steering
+from orchestrator.services.surroundings import Surroundings
+from orchestrator.sessions import Sessions
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -25,12 +34,21 @@ class Services:
 
     store: Store
     experiments: Experiments
+    digests: Digests
     jobs: Jobs
     pool: Pool
     reports: Reports
+    overviews: Overviews
+    surroundings: Surroundings
     search: Search
+    memory: Memory
+    briefs: Briefs
+    series: SeriesReports
+    memo: Memo
+    steering: Steering
     notices: Notices
     monitoring: Monitoring
+    sessions: Sessions | None
 
 
 async def _services(request: Request) -> Services:
@@ -40,6 +58,10 @@ async def _services(request: Request) -> Services:
 
 async def _experiments(request: Request) -> Experiments:
     return (await _services(request)).experiments
+
+
+async def _digests(request: Request) -> Digests:
+    return (await _services(request)).digests
 
 
 async def _jobs(request: Request) -> Jobs:
@@ -54,26 +76,64 @@ async def _reports(request: Request) -> Reports:
     return (await _services(request)).reports
 
 
+async def _overviews(request: Request) -> Overviews:
+    return (await _services(request)).overviews
+
+
+async def _surroundings(request: Request) -> Surroundings:
+    return (await _services(request)).surroundings
+
+
 async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
+async def _memory(request: Request) -> Memory:
+    return (await _services(request)).memory
+
+
+async def _briefs(request: Request) -> Briefs:
+    return (await _services(request)).briefs
+
+
+async def _series(request: Request) -> SeriesReports:
+    return (await _services(request)).series
+
+
+async def _steering(request: Request) -> Steering:
+    return (await _services(request)).steering
+
+
+async def _sessions(request: Request) -> Sessions | None:
+    return (await _services(request)).sessions
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
+BriefsDep = Annotated[Briefs, Depends(_briefs)]
+DigestsDep = Annotated[Digests, Depends(_digests)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
+MemoryDep = Annotated[Memory, Depends(_memory)]
+OverviewsDep = Annotated[Overviews, Depends(_overviews)]
+SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
+SeriesDep = Annotated[SeriesReports, Depends(_series)]
+SessionsDep = Annotated[Sessions | None, Depends(_sessions)]
+SteeringDep = Annotated[Steering, Depends(_steering)]
 
 
 def only(*names: str) -> Any:
     """A dependency that refuses query parameters other than `names`: a misspelt `wait` must not
     pass silently."""
 
+    known = ", ".join(names) or "none"
+
     async def check(request: Request) -> None:
         for name in request.query_params:
             if name not in names:
-                raise Invalid(f"No such query parameter: {name}; known here: {', '.join(names)}.")
+                raise Invalid(f"No such query parameter: {name}; known here: {known}.")
 
     return Depends(check)
 

@@ -6,9 +6,11 @@ one date, so a date would let a browser keep a file of the release before.
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from posixpath import dirname, normpath
 
 from fastapi import APIRouter, Request, Response
 
@@ -25,6 +27,7 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_IMPORT = re.compile(r"""^(?:import|export)\b[^;]*?["'](\.[^"']+)["'];""", re.MULTILINE)
 HEADERS = {
     # Ask each time: a page must not run yesterday's script against today's service.
     "cache-control": "no-cache",
@@ -64,11 +67,29 @@ def assets() -> dict[str, Asset]:
     return found
 
 
-def _send(name: str, request: Request) -> Response:
+@cache
+def preloads(page: str) -> str:
+    """A Link header for all modules of a page. Each module names those that it needs; a browser
+    that learned of them one after the other would wait for as many answers in a row."""
+    wanted, found = ["app.js", f"{page}/page.js"], dict[str, None]()
+    while wanted:
+        name = wanted.pop(0)
+        if name in found or name not in assets():
+            continue
+        found[name] = None
+        imports = _IMPORT.findall(assets()[name].body.decode())
+        wanted += [normpath(f"{dirname(name)}/{path}").lstrip("/") for path in imports]
+    links = [f"</static/{name}>; rel=modulepreload" for name in found]
+    if f"{page}/style.css" in assets():
+        links.append(f"</static/{page}/style.css>; rel=preload; as=style")
+    return ", ".join(links)
+
+
+def _send(name: str, request: Request, **more: str) -> Response:
     asset = assets().get(name)
     if asset is None:
         raise NotFound(f"No such file: /static/{name}")
-    headers = HEADERS | {"etag": asset.etag}
+    headers = HEADERS | {"etag": asset.etag} | more
     if asset.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
@@ -82,11 +103,21 @@ async def static(name: str, request: Request) -> Response:
     return _send(name, request)
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
-@router.api_route("/t/{tag}", methods=["GET", "HEAD"])
-@router.api_route("/e/{experiment_id}", methods=["GET", "HEAD"])
-@router.api_route("/compare", methods=["GET", "HEAD"])
-@router.api_route("/actions", methods=["GET", "HEAD"])
+# A page's modules lie in a folder of its name.
+PAGES = {
+    "/": "overview",
+    "/t/{tag}": "tag",
+    "/e/{experiment_id}": "experiment",
+    "/compare": "compare",
+    "/actions": "actions",
+}
+
+
 async def index(request: Request) -> Response:
     """The same document for every page: app.js reads the address."""
-    return _send("index.html", request)
+    page = PAGES[request.scope["route"].path]
+    return _send("index.html", request, link=preloads(page))
+
+
+for _path in PAGES:
+    router.add_api_route(_path, index, methods=["GET", "HEAD"])

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from orchestrator import errors
 from orchestrator.routes.lean import LeanRoute
 from orchestrator.schemas import Answer, Problem
+from orchestrator.sessions import TRIES_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ STATUS_OF: Mapping[type[errors.AutoresearchError], int] = {
     errors.TooLarge: 413,
     errors.Forbidden: 403,
     errors.Unauthorized: 401,
+    errors.TooManyTries: 429,
     errors.Unavailable: 503,
     errors.StoreBroken: 500,
     errors.SetupError: 500,
@@ -58,6 +60,8 @@ def response(error: errors.AutoresearchError, path: str) -> Response:
     headers = {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = RETRY_AFTER_SECONDS
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        headers["retry-after"] = f"{TRIES_SECONDS:.0f}"
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     return _problem(status, error.message, path, headers, **extra)

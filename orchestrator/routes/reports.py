@@ -7,12 +7,13 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ExperimentsDep, ReportsDep, TagQuery
+from orchestrator.routes.deps import BriefsDep, ExperimentsDep, ReportsDep, TagQuery
 from orchestrator.services.reports import Reports
 
 router = problems.router(prefix="/api/report", tags=["reports"])
 
 TSV_TYPE = "text/tab-separated-values"
+MARKDOWN_TYPE = "text/markdown"
 JSON_LINES_TYPE = "application/x-ndjson"
 
 
@@ -53,6 +54,17 @@ async def export(
 ) -> schemas.ExportPage:
     """All that is known of a tag's experiments, page by page in order of creation."""
     return await service.export(query)
+
+
+@router.get("/brief", response_model=schemas.BriefAnswer)
+async def brief(
+    query: TagQuery, service: BriefsDep, request: Request
+) -> schemas.BriefAnswer | Response:
+    """All that an agent needs to go on after its context was lost, in less than 8 KB."""
+    answer = await service.brief(query.tag)
+    if MARKDOWN_TYPE in request.headers.get("accept", ""):
+        return PlainTextResponse(answer.text, media_type=MARKDOWN_TYPE)
+    return answer
 
 
 @router.get("/journal", response_class=StreamingResponse)

@@ -11,6 +11,9 @@ from orchestrator.domain import (
     INFRA_LOST,
     Counts,
     Decision,
+    Halt,
+    Intervention,
+    Note,
     Outcome,
     Snapshot,
     Status,
@@ -37,7 +40,18 @@ class Chosen:
     """A strategy was set, by a person or by the adapt endpoint, at this revision."""
 
     revision: int
+    at_us: int
     strategy: Strategy
+    act: Intervention | None = None
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A person changed how the tag goes on, and decided nothing."""
+
+    revision: int
+    at_us: int
+    act: Intervention
 
 
 @dataclass(frozen=True)
@@ -53,9 +67,10 @@ class Decided:
     best_id: str | None
     streak: int
     decision: Decision
+    act: Intervention | None = None
 
 
-Step = SetUp | Chosen | Decided
+Step = SetUp | Chosen | Steered | Decided
 
 
 @dataclass
@@ -71,6 +86,9 @@ class Replay:
     kept_in: Counter[str] = field(default_factory=Counter)
     near_in: Counter[str] = field(default_factory=Counter)
     decided: dict[str, Decided] = field(default_factory=dict)
+    notes: dict[str, Note] = field(default_factory=dict)
+    # Each act of a person: the revision before it, when, and what.
+    acts: list[tuple[int, int, Intervention]] = field(default_factory=list)
     last_us: int = 0
     differences: list[str] = field(default_factory=list)
     _begun: bool = False
@@ -93,8 +111,12 @@ class Replay:
                 " entries are missing or doubled"
             )
             self.tag = replace(self.tag, revision=step.revision)
+        if step.act is not None:
+            self.acts.append((step.revision, step.at_us, step.act))
         if isinstance(step, Chosen):
             self.strategy = step.strategy
+        elif isinstance(step, Steered):
+            self._steer(step.at_us, step.act)
         else:
             self._decide(step)
         self.tag = replace(self.tag, revision=self.tag.revision + 1)
@@ -109,6 +131,19 @@ class Replay:
             near_miss_threshold=step.near_miss_threshold,
             max_consecutive_crashes=step.max_consecutive_crashes,
         )
+
+    def _steer(self, at_us: int, act: Intervention) -> None:
+        """What an act leaves behind in the tag; others leave their traces with runs."""
+        if act.action in ("pause", "resume"):
+            paused = act.action == "pause"
+            if paused == (self.tag.pause is not None):
+                self._differ(f"a {act.action} that changed nothing, at {at_us}")
+            pause = Halt(act.by, act.reason, at_us) if paused else None
+            self.tag = replace(self.tag, pause=pause)
+        elif act.action == "note":
+            self.notes[act.target] = Note(act.target, act.reason, act.by, at_us)
+        elif act.action == "drop-note" and self.notes.pop(act.target, None) is None:
+            self._differ(f"{act.target} was dropped and had never been left")
 
     def _decide(self, step: Decided) -> None:
         who, tag = step.experiment_id, self.tag

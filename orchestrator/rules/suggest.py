@@ -44,6 +44,11 @@ def advise(
     ]
     near = [name for name, count in categories.items() if count.near]
     lines = [_for_mode(snapshot, underexplored, high_yield, near)]
+    if snapshot.tag.pause is not None:
+        lines.append(
+            "A person has paused this search: what you submit waits in the queue, and nothing new"
+            f" is started. They say: {snapshot.tag.pause.reason}"
+        )
     if snapshot.tag.best_val_bpb is None:
         lines.insert(0, "No result yet: run the unmodified train.py first, as the baseline.")
     if snapshot.tag.consecutive_crashes:

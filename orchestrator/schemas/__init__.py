@@ -29,6 +29,14 @@ from orchestrator.schemas.base import (
     Text as Text,
     ValBpb as ValBpb,
 )
+from orchestrator.schemas.digest import (
+    DIGEST_LIMIT_BYTES as DIGEST_LIMIT_BYTES,
+    Comparison as Comparison,
+    Digest as Digest,
+    DigestWarning as DigestWarning,
+    Frame as Frame,
+    Untrusted as Untrusted,
+)
 from orchestrator.schemas.experiments import (
     AnyVerdict as AnyVerdict,
     Best as Best,
@@ -63,6 +71,18 @@ from orchestrator.schemas.leases import (
     ProgressRequest as ProgressRequest,
     RenewRequest as RenewRequest,
 )
+from orchestrator.schemas.overview import (
+    Alert as Alert,
+    CurrentRun as CurrentRun,
+    GpuOverview as GpuOverview,
+    LastKeep as LastKeep,
+    OverviewAnswer as OverviewAnswer,
+    OverviewRequest as OverviewRequest,
+    SinceCounts as SinceCounts,
+    SparkPoint as SparkPoint,
+    TagCounts as TagCounts,
+    TagOverview as TagOverview,
+)
 from orchestrator.schemas.pool import (
     AcquireAnswer as AcquireAnswer,
     AcquireRequest as AcquireRequest,
@@ -84,7 +104,6 @@ from orchestrator.schemas.pool import (
 )
 from orchestrator.schemas.queue import (
     Attempt as Attempt,
-    CancelAnswer as CancelAnswer,
     CurvePoint as CurvePoint,
     Environment as Environment,
     ExperimentDetail as ExperimentDetail,
@@ -93,6 +112,7 @@ from orchestrator.schemas.queue import (
     SubmitRequest as SubmitRequest,
 )
 from orchestrator.schemas.reports import (
+    BriefAnswer as BriefAnswer,
     DiffAnswer as DiffAnswer,
     DiffRequest as DiffRequest,
     DiffSide as DiffSide,
@@ -109,7 +129,56 @@ from orchestrator.schemas.reports import (
 )
 from orchestrator.schemas.search import (
     CategoryStats as CategoryStats,
+    DeadEnd as DeadEnd,
+    Near as Near,
     SetStrategyRequest as SetStrategyRequest,
+    SimilarAnswer as SimilarAnswer,
+    SimilarRequest as SimilarRequest,
     Strategy as Strategy,
     Suggestion as Suggestion,
+    SuggestRequest as SuggestRequest,
+    Tried as Tried,
+)
+from orchestrator.schemas.series import (
+    RUNS_PAGE as RUNS_PAGE,
+    RunRow as RunRow,
+    RunsAnswer as RunsAnswer,
+    RunSort as RunSort,
+    RunsRequest as RunsRequest,
+    SeriesAnswer as SeriesAnswer,
+    SeriesRequest as SeriesRequest,
+)
+from orchestrator.schemas.steering import (
+    NOTE_CHARACTERS as NOTE_CHARACTERS,
+    NOTES_LIMIT as NOTES_LIMIT,
+    Actor as Actor,
+    CancelAnswer as CancelAnswer,
+    CancelRequest as CancelRequest,
+    DrainAnswer as DrainAnswer,
+    DrainRequest as DrainRequest,
+    DropNoteAnswer as DropNoteAnswer,
+    DropNoteRequest as DropNoteRequest,
+    Halt as Halt,
+    LedgerAnswer as LedgerAnswer,
+    LedgerEntry as LedgerEntry,
+    LedgerRequest as LedgerRequest,
+    LoginAnswer as LoginAnswer,
+    LoginRequest as LoginRequest,
+    Note as Note,
+    NoteAnswer as NoteAnswer,
+    NoteRequest as NoteRequest,
+    NotesAnswer as NotesAnswer,
+    PauseAnswer as PauseAnswer,
+    PriorityAnswer as PriorityAnswer,
+    PriorityRequest as PriorityRequest,
+    Reason as Reason,
+    RequeueAnswer as RequeueAnswer,
+    RequeueRequest as RequeueRequest,
+    SteeringAction as SteeringAction,
+    TagSteerRequest as TagSteerRequest,
+)
+from orchestrator.schemas.surroundings import (
+    Noise as Noise,
+    Related as Related,
+    Surroundings as Surroundings,
 )

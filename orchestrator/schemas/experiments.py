@@ -19,6 +19,8 @@ from orchestrator.schemas.base import (
     Text,
     ValBpb,
 )
+from orchestrator.schemas.digest import Digest
+from orchestrator.schemas.steering import Halt
 
 
 class SetupRequest(Request):
@@ -41,6 +43,8 @@ class TagInfo(Answer):
     kept_experiments: int
     profile: str | None
     prepare_sha256: str | None
+    paused: bool = False
+    pause: Halt | None = None
 
 
 class SetupAnswer(Answer):
@@ -85,6 +89,10 @@ class CompleteRequest(Metrics):
     experiment_id: ExperimentId
 
 
+# Whoever waited gets it with the verdict; who reported a run has no need of it.
+VerdictDigest = Annotated[Digest | None, Field(exclude_if=lambda digest: digest is None)]
+
+
 class Verdict(Answer):
     """The decision on a completed run. `delta` is best before - this (0 for the first result)."""
 
@@ -95,6 +103,7 @@ class Verdict(Answer):
     delta: float
     best_val_bpb: float
     action: Action
+    digest: VerdictDigest = None
 
 
 class CrashRequest(Request):
@@ -109,6 +118,7 @@ class CrashVerdict(Answer):
     should_abort: bool
     action: Action
     reason: str | None = None
+    digest: VerdictDigest = None
 
 
 AnyVerdict = Verdict | CrashVerdict

@@ -14,6 +14,7 @@ from orchestrator.schemas.base import (
     Request,
     Text,
 )
+from orchestrator.schemas.steering import Halt
 
 
 class Health(Request):
@@ -54,6 +55,8 @@ class Worker(Answer):
     profile: str | None = None
     problem: str | None = None
     health: Health | None = None
+    # Who keeps new runs from it; `status` is then "draining", whether a run still goes on or not.
+    drain: Halt | None = None
 
 
 class Timing(Answer):

@@ -1,6 +1,6 @@
 """Submissions, and one experiment in full."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -128,10 +128,8 @@ class ExperimentDetail(Answer):
     verdict: AnyVerdict | None
     attempts: list[Attempt]
     lease: Lease | None
+    # What a person has asked of a run that is under way; its worker will have heard soon.
+    stopping: Literal["cancel", "requeue"] | None = None
+    # The earlier experiment whose source this one runs again, where a person asked for that.
+    repeat_of: str | None = None
     curve: list[CurvePoint]
-
-
-class CancelAnswer(Answer):
-    experiment_id: str
-    status: PublicStatus
-    cancelling: bool

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from orchestrator.schemas.base import Answer, ExperimentId, Mode, PublicStatus, Request, TagName
 from orchestrator.schemas.experiments import TagInfo
+from orchestrator.schemas.steering import Halt
 
 
 class SummaryStats(Answer):
@@ -52,6 +53,8 @@ class SummaryAnswer(Answer):
     total_training_minutes: float
     strategy: Mode
     gpu_pool: PoolCounts
+    paused: bool = False
+    pause: Halt | None = None
 
 
 class TsvAnswer(Answer):
@@ -144,3 +147,15 @@ class DiffAnswer(Answer):
 
 class TagsAnswer(Answer):
     tags: list[TagInfo]
+
+
+class BriefAnswer(Answer):
+    """`text` is markdown for an agent whose context was lost."""
+
+    tag: str
+    best_experiment_id: str | None
+    best_val_bpb: float | None
+    running: int
+    queued: int
+    paused: bool
+    text: str

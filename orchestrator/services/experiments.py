@@ -1,4 +1,4 @@
-"""Tags and experiments: set up, register, submit, report by hand, look up, wait, cancel."""
+"""Tags and experiments: set up, register, submit, report by hand, look up, wait."""
 
 import difflib
 from pathlib import Path
@@ -11,11 +11,12 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
-from orchestrator.services.judge import Judge, tag_of
+from orchestrator.services.digests import Digests
+from orchestrator.services.judge import Judge
 from orchestrator.services.notices import LOOK_SECONDS, Notices
 from orchestrator.services.sources import Sources
 from orchestrator.store.connection import Store
-from orchestrator.store.experiments import BY_HAND, UNLEASED, unknown_experiment
+from orchestrator.store.experiments import BY_HAND
 from orchestrator.store.reads import Entry
 from orchestrator.store.records import text_fields
 
@@ -28,6 +29,7 @@ class Experiments:
         judge: Judge,
         notices: Notices,
         sources: Sources,
+        digests: Digests,
         prepare_py: Path | None,
     ) -> None:
         self._store = store
@@ -35,6 +37,7 @@ class Experiments:
         self._judge = judge
         self._notices = notices
         self._sources = sources
+        self._digests = digests
         self._prepare_py = prepare_py
 
     # -- writes
@@ -84,23 +87,28 @@ class Experiments:
     async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
         source = await self._sources.keep(request.train_py, request.commit_sha)
         description = request.description if request.description is not None else request.hypothesis
-        self._notices.expect_job()
-        experiment_id, position = await self._store.experiments.submit(
-            request.tag,
-            text_fields(
-                {
-                    "hypothesis": request.hypothesis,
-                    "description": description,
-                    "category": request.category,
-                    "commit_sha": source.commit_sha,
-                    "diff_summary": request.diff_summary,
-                    "parent_id": request.parent_id,
-                    "source": source.sha256,
-                }
-            ),
-            text_fields({"seed": request.seed, "priority": request.priority}),
-            repeat=request.repeat,
+        experiment = text_fields(
+            {
+                "hypothesis": request.hypothesis,
+                "description": description,
+                "category": request.category,
+                "commit_sha": source.commit_sha,
+                "diff_summary": request.diff_summary,
+                "parent_id": request.parent_id,
+                "source": source.sha256,
+            }
         )
+        self._notices.expect_job()
+        try:
+            experiment_id, position = await self._store.experiments.submit(
+                request.tag,
+                experiment,
+                text_fields({"seed": request.seed, "priority": request.priority}),
+                repeat=request.repeat,
+            )
+        except Conflict as conflict:
+            earlier = await self.outcome(conflict.extra["existing"], 0)
+            raise Conflict(conflict.message, **conflict.extra, earlier=earlier) from conflict
         return schemas.SubmitAnswer(experiment_id=experiment_id, status="queued", position=position)
 
     async def complete(self, request: schemas.CompleteRequest) -> schemas.AnyVerdict:
@@ -111,24 +119,6 @@ class Experiments:
     async def crash(self, request: schemas.CrashRequest) -> schemas.AnyVerdict:
         outcome = Outcome("crash", error=request.error)
         return await self._judge.settle(request.experiment_id, outcome, BY_HAND)
-
-    async def cancel(self, experiment_id: str) -> schemas.CancelAnswer:
-        """End a run that is not leased at once; ask the worker of a leased one to stop it."""
-        while True:
-            reply = await self._store.jobs.cancel(tag_of(experiment_id), experiment_id)
-            if reply.outcome == "UNKNOWN_ID":
-                raise unknown_experiment(experiment_id)
-            if reply.outcome == "OK":
-                return schemas.CancelAnswer(
-                    experiment_id=experiment_id, status="running", cancelling=True
-                )
-            try:
-                verdict = await self._judge.settle(experiment_id, Outcome("cancelled"), UNLEASED)
-            except Conflict:
-                continue  # it was claimed in between
-            return schemas.CancelAnswer(
-                experiment_id=experiment_id, status=verdict.status, cancelling=False
-            )
 
     # -- reads
 
@@ -172,6 +162,26 @@ class Experiments:
         tag = found.entry.experiment.tag
         curve = await anyio.to_thread.run_sync(self._files.curve, tag, experiment_id)
         return views.detail(found, [schemas.CurvePoint(**point) for point in curve])
+
+    async def outcome(self, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
+        """Wait for the verdict, which comes with its digest, or say where the run stands then."""
+        await self.wait(experiment_id, seconds)
+        found = await self._store.reads.detail(experiment_id)
+        verdict = views.stored_verdict(found.entry.run)
+        return schemas.SubmitAnswer(
+            experiment_id=experiment_id,
+            status=found.entry.run.status.value,
+            position=found.position,
+            verdict=verdict and await self._digests.attached(verdict),
+        )
+
+    async def waited(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
+        """The experiment in full once it is decided, or after `seconds`; a verdict comes with its
+        digest."""
+        await self.wait(experiment_id, seconds)
+        detail = await self.detail(experiment_id)
+        verdict = detail.verdict and await self._digests.attached(detail.verdict)
+        return detail.model_copy(update={"verdict": verdict})
 
     async def run(self, experiment_id: str) -> Run:
         return (await self._store.reads.entry(experiment_id)).run
@@ -222,9 +232,14 @@ class Experiments:
         epoch = attempt or entry.run.epoch
         if epoch == 0:
             raise NotFound(f"{experiment_id} has no log: no worker has run it.")
-        return await anyio.to_thread.run_sync(
-            self._files.read_log, entry.experiment.tag, experiment_id, epoch, start, length
-        )
+        try:
+            return await anyio.to_thread.run_sync(
+                self._files.read_log, entry.experiment.tag, experiment_id, epoch, start, length
+            )
+        except NotFound:
+            if epoch == entry.run.epoch and entry.run.state is not State.DECIDED:
+                return Slice(b"", 0, 0)  # it has not written yet
+            raise
 
 
 def _near_miss(entry: Entry, distance: float) -> schemas.NearMiss:

@@ -113,19 +113,8 @@ class Jobs:
     async def finish(self, request: schemas.FinishRequest) -> schemas.FinishAnswer:
         """End an attempt: with a verdict, or back in the queue."""
         tag, experiment_id = tag_of(request.experiment_id), request.experiment_id
-        verdict: schemas.AnyVerdict | None
-        if request.outcome == "handed_back" or request.outcome == "lost":
-            verdict = await self._judge.lose(
-                experiment_id,
-                request.epoch,
-                request.outcome,
-                loss=request.outcome == "lost",
-                why=request.error,
-            )
-        else:
-            verdict = await self._judge.settle(
-                experiment_id, _outcome(request, request.outcome), by_lease(request.epoch)
-            )
+        verdict = await self._end(request)
+        if verdict is not None:
             # After the epoch was checked; a report sent again comes here too.
             try:
                 await self._keep_curve(tag, experiment_id, request.curve)
@@ -136,6 +125,22 @@ class Jobs:
             status=verdict.status if verdict else "queued",
             verdict=verdict,
         )
+
+    async def _end(self, request: schemas.FinishRequest) -> schemas.AnyVerdict | None:
+        experiment_id, epoch, outcome = request.experiment_id, request.epoch, request.outcome
+        if outcome == "handed_back" or outcome == "lost":
+            return await self._judge.lose(
+                experiment_id, epoch, outcome, ending=outcome, why=request.error
+            )
+        if outcome == "cancelled":  # it was told to stop; to what end, the run itself knows
+            return await self._judge.lose(
+                experiment_id,
+                epoch,
+                outcome,
+                ending="stopped",
+                if_cancelled=_outcome(request, outcome),
+            )
+        return await self._judge.settle(experiment_id, _outcome(request, outcome), by_lease(epoch))
 
     async def close_log(self, experiment_id: str, epoch: int) -> None:
         """Compress the log of an attempt that is over; nobody waits for it."""

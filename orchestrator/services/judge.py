@@ -3,20 +3,23 @@
 import logging
 
 from orchestrator import schemas
-from orchestrator.domain import INFRA_LOST, Outcome, Run, State
+from orchestrator.domain import INFRA_LOST, Intervention, Outcome, Run, Snapshot, State
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.rules.decide import decide
-from orchestrator.rules.retry import Fate, after_loss
+from orchestrator.rules.retry import Ending, fate
 from orchestrator.services import views
 from orchestrator.store import keys
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import Claimant, by_lease, unknown_experiment
 from orchestrator.store.jobs import lease_lost
+from orchestrator.store.scripts import Reply
 
 logger = logging.getLogger(__name__)
 
 # Each failed try means that another decision of the tag went through in between.
 MAX_TRIES = 500
+
+CANCELLED = Outcome("cancelled")
 
 
 class LeaseRenewed(Exception):
@@ -36,9 +39,15 @@ class Judge:
         self._store = store
 
     async def settle(
-        self, experiment_id: str, outcome: Outcome, claimant: Claimant
+        self,
+        experiment_id: str,
+        outcome: Outcome,
+        claimant: Claimant,
+        act: Intervention | None = None,
     ) -> schemas.AnyVerdict:
         """Decide a run; a run that is decided already answers with its stored verdict.
+
+        `act` is what a person did to end it, if it ends so.
 
         Raises:
             LeaseLost: the claimant's epoch is over.
@@ -47,17 +56,27 @@ class Judge:
         tag = tag_of(experiment_id)
         for _ in range(MAX_TRIES):
             snapshot = await self._store.experiments.snapshot(tag, experiment_id)
-            decision = decide(snapshot, outcome)
-            verdict = views.verdict(experiment_id, outcome, decision)
-            reply = await self._store.experiments.apply(
-                snapshot, outcome, decision, verdict.model_dump_json(), claimant
-            )
+            reply = await self._apply(snapshot, experiment_id, outcome, claimant, act)
             if reply.outcome in ("OK", "DONE"):
                 # What was stored, which a request sent again under its key did not compute now.
                 return views.verdict_from(reply["verdict"])
             if reply.outcome != "STALE":
-                raise _refusal(experiment_id, claimant, reply.outcome, reply.fields.get("state"))
-        raise Unavailable(f"Too many decisions at once in tag {tag!r}; send the report again.")
+                raise _refusal(experiment_id, claimant, reply)
+        raise _too_many(tag)
+
+    async def _apply(
+        self,
+        snapshot: Snapshot,
+        experiment_id: str,
+        outcome: Outcome,
+        claimant: Claimant,
+        act: Intervention | None = None,
+    ) -> Reply:
+        decision = decide(snapshot, outcome)
+        verdict = views.verdict(experiment_id, outcome, decision)
+        return await self._store.experiments.apply(
+            snapshot, outcome, decision, verdict.model_dump_json(), claimant, act
+        )
 
     async def lose(
         self,
@@ -65,51 +84,64 @@ class Judge:
         epoch: int,
         attempt_outcome: str,
         *,
+        ending: Ending = "lost",
         renewal: str = "",
-        loss: bool = True,
         why: str = "",
+        if_cancelled: Outcome = CANCELLED,
     ) -> schemas.AnyVerdict | None:
-        """An attempt ended without a result: back to the queue (None), or the end of the run."""
-        tag = tag_of(experiment_id)
-        snapshot = await self._store.experiments.snapshot(tag, experiment_id)
-        run = snapshot.run
-        assert run is not None  # noqa: S101 - a snapshot with an id has its run
-        if run.state is State.QUEUED and run.epoch == epoch:
-            return None  # the same report, sent again: this loss is counted
-        logger.info("%s: attempt %d %s %s", experiment_id, epoch, attempt_outcome, why)
-        fate = after_loss(run) if loss else _after_hand_back(run)
-        if fate == "requeue":
-            reply = await self._store.jobs.requeue(
-                tag, experiment_id, epoch, attempt_outcome, renewal=renewal, loss=loss
-            )
-            if reply.outcome == "OK":
-                return None
-            if reply.outcome == "DONE":
-                return views.verdict_from(reply["verdict"])
-            raise _refusal(experiment_id, by_lease(epoch), reply.outcome, None)
-        return await self.settle(experiment_id, _end_of(fate, run, why), by_lease(epoch, renewal))
+        """An attempt ended without a result: back to the queue (None), or the end of the run.
+
+        What a person asks for meanwhile is never overtaken: it leaves what was seen stale.
+        """
+        tag, claimant = tag_of(experiment_id), by_lease(epoch, renewal)
+        for _ in range(MAX_TRIES):
+            snapshot = await self._store.experiments.snapshot(tag, experiment_id)
+            run = snapshot.run
+            assert run is not None  # noqa: S101 - a snapshot with an id has its run
+            if run.state is State.QUEUED and run.epoch == epoch:
+                return None  # the same report, sent again: this loss is counted
+            due = fate(run, ending)
+            if due == "requeue":
+                reply = await self._store.jobs.requeue(
+                    tag,
+                    experiment_id,
+                    epoch,
+                    "requeued" if ending == "stopped" else attempt_outcome,
+                    renewal=renewal,
+                    loss=ending == "lost",
+                )
+            else:
+                outcome = if_cancelled if due == "cancelled" else _infra_lost(run, why)
+                reply = await self._apply(snapshot, experiment_id, outcome, claimant)
+            if reply.outcome in ("STALE", "CANCELLED"):
+                continue
+            if reply.outcome not in ("OK", "DONE"):
+                raise _refusal(experiment_id, claimant, reply)
+            logger.info("%s: attempt %d %s %s", experiment_id, epoch, attempt_outcome, why)
+            verdict = reply.fields.get("verdict")
+            return None if verdict is None else views.verdict_from(verdict)
+        raise _too_many(tag)
 
 
-def _end_of(fate: Fate, run: Run, why: str) -> Outcome:
-    if fate == "cancelled":
-        return Outcome("cancelled")
+def _infra_lost(run: Run, why: str) -> Outcome:
     error = f"Lost {run.losses + 1} times to the infrastructure"
     return Outcome(
         "crash", error=f"{error}; the last time: {why}" if why else error, reason=INFRA_LOST
     )
 
 
-def _after_hand_back(run: Run) -> Fate:
-    return "cancelled" if run.cancel_requested else "requeue"
+def _too_many(tag: str) -> Unavailable:
+    return Unavailable(f"Too many decisions at once in tag {tag!r}; send the report again.")
 
 
-def _refusal(experiment_id: str, claimant: Claimant, outcome: str, state: str | None) -> Exception:
-    if outcome == "LOST":
+def _refusal(experiment_id: str, claimant: Claimant, reply: Reply) -> Exception:
+    if reply.outcome == "LOST":
         return lease_lost(experiment_id, claimant.epoch)
-    if outcome == "RENEWED":
+    if reply.outcome == "RENEWED":
         return LeaseRenewed()
-    if outcome == "CONFLICT":
+    if reply.outcome == "CONFLICT":
         return Conflict(
-            f"{experiment_id} is {state}: its worker reports it, a report by hand is refused."
+            f"{experiment_id} is {reply['state']}: its worker reports it, a report by hand is"
+            " refused."
         )
     return unknown_experiment(experiment_id)

@@ -128,6 +128,7 @@ def _about_tags(snapshots: list[Snapshot]) -> Families:
     best = _gauge("best_val_bpb", "Best val_bpb of a tag.", "tag")
     improved = _gauge("best_timestamp_seconds", "When a tag's best was decided.", "tag")
     streak = _gauge("consecutive_crashes", "Crashes of a tag since its last result.", "tag")
+    paused = _gauge("tag_paused", "1 while a tag is paused.", "tag")
     near = _gauge("near_misses", "Near misses of a tag.", "tag")
     mode = _gauge("strategy", "1 for the mode of a tag's search.", "tag", "mode")
     trained = CounterMetricFamily(
@@ -144,11 +145,12 @@ def _about_tags(snapshots: list[Snapshot]) -> Families:
             best.add_metric([tag.name], tag.best_val_bpb)
             improved.add_metric([tag.name], tag.best_us / 1e6)
         streak.add_metric([tag.name], tag.consecutive_crashes)
+        paused.add_metric([tag.name], tag.pause is not None)
         near.add_metric([tag.name], snapshot.near_misses)
         mode.add_metric([tag.name, snapshot.strategy.mode], 1)
         trained.add_metric([tag.name], tag.training_seconds)
     queue.add_metric([], sum(snapshot.counts.queued for snapshot in snapshots))
-    return [runs, best, improved, streak, near, mode, trained, queue]
+    return [runs, best, improved, streak, paused, near, mode, trained, queue]
 
 
 def _build_info() -> GaugeMetricFamily:

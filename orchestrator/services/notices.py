@@ -135,6 +135,8 @@ class Notices:
                 waiter.set()
         if event.kind == "queued":
             self._wake_one(event)
+        if event.kind == "steered":
+            self._wake_released(event)
         for queue in list(self._subscribers):
             if queue.qsize() < SUBSCRIBER_BACKLOG:
                 queue.put_nowait(event)
@@ -158,6 +160,16 @@ class Notices:
             if not waiter.woken.is_set() and not waiter.unfit:
                 waiter.woken.set()
                 return
+
+    def _wake_released(self, event: Event) -> None:
+        """A resumed tag may have jobs for all who wait; an undrained GPU may take jobs again."""
+        action = event.data.get("action")
+        for waiter in self._jobs:
+            if action == "undrain" and waiter.gpu_id == event.subject:
+                waiter.unfit = False
+                waiter.woken.set()
+            elif action == "resume" and not waiter.unfit:
+                waiter.woken.set()
 
     def pass_on(self, job: Event, waiter: JobWaiter) -> None:
         """`waiter` cannot take the job that it was woken for: the next in line is woken."""

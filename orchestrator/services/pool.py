@@ -65,8 +65,8 @@ class Pool:
             self._settings.offline_seconds,
             self._settings.grace_seconds,
         )
-        if taken is None:
-            return schemas.AcquireAnswer(acquired=False, gpu_id=None, reason="no idle GPU")
+        if isinstance(taken, str):
+            return schemas.AcquireAnswer(acquired=False, gpu_id=None, reason=taken)
         return schemas.AcquireAnswer(acquired=True, gpu_id=taken[0], gpu_index=taken[1])
 
     async def release(self, request: schemas.ReleaseRequest) -> schemas.ReleaseAnswer:

@@ -45,6 +45,8 @@ class Reports:
             total_training_minutes=round(tag.training_seconds / 60, 1),
             strategy=snapshot.strategy.mode,
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),
+            paused=tag.pause is not None,
+            pause=views.halt(tag.pause),
         )
 
     async def counts(self, tag: str) -> dict[str, int]:

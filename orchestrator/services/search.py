@@ -1,10 +1,13 @@
 """The search strategy and what to try next."""
 
 from orchestrator import schemas
+from orchestrator.domain import Intervention
 from orchestrator.errors import Unavailable
+from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
+from orchestrator.services.memory import Memory
 from orchestrator.store.connection import Store
 from orchestrator.store.records import strategy_fields, text_fields
 
@@ -13,8 +16,9 @@ MAX_TRIES = 50
 
 
 class Search:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, memory: Memory) -> None:
         self._store = store
+        self._memory = memory
 
     async def strategy(self, tag: str) -> schemas.Strategy:
         return views.strategy((await self._store.experiments.snapshot(tag)).strategy)
@@ -29,7 +33,10 @@ class Search:
             "reason": request.reason,
             "pinned": int(request.pinned),
         }
-        stored = await self._store.experiments.set_strategy(request.tag, text_fields(choice))
+        act = Intervention("set-strategy", request.by, request.reason)
+        stored = await self._store.experiments.set_strategy(
+            request.tag, text_fields(choice), act=act
+        )
         assert stored is not None  # noqa: S101 - without a revision nothing is stale
         return views.strategy(stored)
 
@@ -47,10 +54,13 @@ class Search:
                 return views.strategy(stored)
         raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")
 
-    async def suggest(self, tag: str) -> schemas.Suggestion:
-        overview = await self._store.reads.overview(tag, TREND_LENGTH, 0)
+    async def suggest(self, request: schemas.SuggestRequest) -> schemas.Suggestion:
+        """What to try next, what not to, and what was tried near the idea where there is one."""
+        overview = await self._store.reads.overview(request.tag, TREND_LENGTH, 0)
+        failures = await self._store.reads.newest_failures(request.tag, RECENT_FAILURES)
         snapshot, categories = overview.snapshot, overview.categories
         trend = [keep.val_bpb for keep in overview.keeps]
+        failed = [(entry.experiment, entry.run) for entry in failures]
         advice = advise(snapshot, categories, trend)
         return schemas.Suggestion(
             strategy=snapshot.strategy.mode,
@@ -65,4 +75,14 @@ class Search:
             near_miss_categories=advice.near_miss_categories,
             recent_bpb_trend=trend,
             suggestions=advice.suggestions,
+            dead_ends=[views.dead_end(end) for end in dead_ends(categories, failed)],
+            near=await self._near(request),
+            notes=[views.note(note) for note in overview.notes],
+            paused=snapshot.tag.pause is not None,
         )
+
+    async def _near(self, request: schemas.SuggestRequest) -> list[schemas.Near]:
+        if request.idea is None:
+            return []
+        asked = schemas.SimilarRequest(tag=request.tag, idea=request.idea)
+        return (await self._memory.similar(asked)).near

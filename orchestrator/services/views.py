@@ -1,6 +1,7 @@
 """Turns domain values into wire models. No decisions, no storage."""
 
 from dataclasses import asdict
+from datetime import datetime, timezone
 
 from pydantic import TypeAdapter
 
@@ -8,7 +9,10 @@ from orchestrator import schemas
 from orchestrator.domain import (
     Decision,
     Gpu,
+    Halt,
+    LedgerEntry,
     Metrics,
+    Note,
     Outcome,
     Run,
     State,
@@ -18,10 +22,20 @@ from orchestrator.domain import (
     branch_of,
     rfc3339,
 )
+from orchestrator.rules import taint
+from orchestrator.rules.deadends import DeadEnd
+from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
+HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
 NO_METRICS = Metrics(val_bpb=0.0)
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
+
+
+def microseconds(text: str) -> int:
+    """The moment that RFC 3339 text names; raises ValueError."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int(moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() * 1e6)
 
 
 def _time(microseconds: int | None) -> str | None:
@@ -42,6 +56,8 @@ def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
         kept_experiments=keeps,
         profile=tag.profile,
         prepare_sha256=tag.prepare_sha256,
+        paused=tag.pause is not None,
+        pause=halt(tag.pause),
     )
 
 
@@ -107,6 +123,8 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
             for attempt in found.attempts
         ],
         lease=lease(found),
+        stopping=run.stop if run.state in (State.LEASED, State.RUNNING) else None,
+        repeat_of=experiment.repeat_of,
         curve=curve,
         **metrics,
     )
@@ -141,6 +159,33 @@ def export_row(entry: Entry) -> schemas.ExportRow:
         warnings=list(run.warnings),
         **asdict(run.environment),
         **metrics,
+    )
+
+
+def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
+    """An experiment in short, safe to read."""
+    experiment, run = entry.experiment, entry.run
+    val_bpb = run.metrics.val_bpb if run.metrics else None
+    behind = None if val_bpb is None or best_val_bpb is None else round(val_bpb - best_val_bpb, 7)
+    return schemas.Tried(
+        experiment_id=experiment.id,
+        status=run.status.value,
+        category=taint.line(experiment.category, 64),
+        val_bpb=val_bpb,
+        behind_best=behind,
+        hypothesis=taint.line(experiment.hypothesis, HYPOTHESIS_BYTES),
+        diff_summary=taint.line(experiment.diff_summary, DIFF_SUMMARY_BYTES),
+    )
+
+
+def dead_end(value: DeadEnd) -> schemas.DeadEnd:
+    return schemas.DeadEnd(
+        kind=value.kind,
+        text=value.text,
+        tried=value.tried,
+        category=value.category,
+        experiment_ids=list(value.experiment_ids),
+        untrusted_cause=value.cause,
     )
 
 
@@ -211,6 +256,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         profile=gpu.profile,
         problem=gpu.problem,
         health=schemas.Health(**gpu.health) if gpu.health else None,
+        drain=halt(gpu.drain),
     )
 
 
@@ -221,4 +267,47 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
         description=keep.description,
         category=keep.category,
         at=rfc3339(keep.decided_us),
+    )
+
+
+def related(entry: Entry) -> schemas.Related:
+    experiment, run = entry.experiment, entry.run
+    return schemas.Related(
+        id=experiment.id,
+        status=run.status.value,
+        val_bpb=run.metrics.val_bpb if run.metrics else None,
+        hypothesis=experiment.hypothesis,
+        category=experiment.category,
+        finished_at=_time(run.finished_us),
+    )
+
+
+def noise(value: Noise) -> schemas.Noise:
+    return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
+
+
+def halt(value: Halt | None) -> schemas.Halt | None:
+    if value is None:
+        return None
+    return schemas.Halt(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
+
+
+def pause_answer(tag: Tag) -> schemas.PauseAnswer:
+    return schemas.PauseAnswer(tag=tag.name, paused=tag.pause is not None, pause=halt(tag.pause))
+
+
+def note(value: Note) -> schemas.Note:
+    return schemas.Note(id=value.id, text=value.text, by=value.by, at=rfc3339(value.at_us))
+
+
+def ledger_entry(entry: LedgerEntry) -> schemas.LedgerEntry:
+    return schemas.LedgerEntry(
+        id=entry.id,
+        at=rfc3339(entry.at_us),
+        by=entry.act.by,
+        action=entry.act.action,
+        tag=entry.tag or None,
+        target=entry.act.target or None,
+        reason=entry.act.reason,
+        outcome=entry.outcome,
     )

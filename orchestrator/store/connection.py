@@ -21,6 +21,8 @@ from orchestrator.store.pool import PoolStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 from orchestrator.store.shared import SharedConnection
+from orchestrator.store.steering import SteeringStore
+from orchestrator.store.survey import SurveyStore
 
 MINIMUM_VERSION = (6, 2)
 
@@ -57,6 +59,8 @@ class Store:
     events: EventStore
     idempotency: IdempotencyStore
     journal: JournalStore
+    survey: SurveyStore
+    steering: SteeringStore
 
     @classmethod
     def connect(cls, url: str, timeout_seconds: float) -> "Store":
@@ -99,7 +103,9 @@ class Store:
             reads=ReadStore(redis, scripts),
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
-            journal=JournalStore(redis),
+            journal=JournalStore(redis, shared),
+            survey=SurveyStore(redis),
+            steering=SteeringStore(scripts, redis),
         )
 
     async def ping(self) -> None:

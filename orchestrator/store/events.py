@@ -12,7 +12,8 @@ from orchestrator.store.shared import SharedConnection
 @dataclass(frozen=True)
 class Event:
     """Something that happened: `setup`, `registered`, `queued`, `claimed`, `started`,
-    `cancelling`, `decided`, `strategy`, or `gpu` (whose `subject` is a GPU)."""
+    `cancelling`, `decided`, `strategy`, `steered` (an intervention), or `gpu` (whose `subject` is
+    a GPU)."""
 
     id: str
     kind: str

@@ -4,7 +4,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.domain import INFRA_LOST, Decision, Outcome, Snapshot, State, Strategy, Tag
+from orchestrator.domain import (
+    INFRA_LOST,
+    Decision,
+    Intervention,
+    Outcome,
+    Snapshot,
+    State,
+    Strategy,
+    Tag,
+)
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import records
 from orchestrator.store.scripts import Reply, Scripts
@@ -109,8 +118,10 @@ class ExperimentStore:
         decision: Decision,
         verdict_json: str,
         claimant: Claimant,
+        act: Intervention | None = None,
     ) -> Reply:
-        """Apply `decision`, which rests on `snapshot`. Outcomes: see decide.lua."""
+        """Apply `decision`, which rests on `snapshot`, and which an act of a person led to where
+        there is one. Outcomes: see decide.lua."""
         assert snapshot.run is not None  # noqa: S101
         return await self._scripts.run(
             "decide",
@@ -120,20 +131,25 @@ class ExperimentStore:
             claimant.epoch,
             snapshot.tag.revision,
             claimant.renewal,
-            json.dumps(_application(snapshot, outcome, decision, verdict_json)),
-            json.dumps(records.journal_data(snapshot, outcome, decision, claimant.epoch)),
+            json.dumps(_application(snapshot, outcome, decision, verdict_json, act)),
+            json.dumps(records.journal_data(snapshot, outcome, decision, claimant.epoch, act)),
         )
 
     async def set_strategy(
-        self, tag: str, fields: Mapping[str, str], revision: int | None = None
+        self,
+        tag: str,
+        fields: Mapping[str, str],
+        revision: int | None = None,
+        act: Intervention | None = None,
     ) -> Strategy | None:
         """Set these fields of the strategy in force, in one step with what it was; with a
-        `revision`, only if the tag still has it (None if not)."""
+        `revision`, only if the tag still has it (None if not). `act` says whose choice it is."""
         reply = await self._scripts.run(
             "set_strategy",
             tag,
             "" if revision is None else revision,
             json.dumps(fields),
+            json.dumps(vars(act)) if act else "",
         )
         if reply.outcome == "UNKNOWN_TAG":
             raise unknown_tag(tag)
@@ -141,7 +157,11 @@ class ExperimentStore:
 
 
 def _application(
-    snapshot: Snapshot, outcome: Outcome, decision: Decision, verdict_json: str
+    snapshot: Snapshot,
+    outcome: Outcome,
+    decision: Decision,
+    verdict_json: str,
+    act: Intervention | None,
 ) -> dict[str, object]:
     """The JSON that decide.lua applies; every number in it is text."""
     experiment = snapshot.experiment
@@ -185,6 +205,8 @@ def _application(
         )
     if decision.near_miss is not None:
         application["near"] = repr(decision.near_miss)
+    if act is not None:
+        application["steered"] = vars(act)
     if decision.strategy is not None:
         application["strategy"] = records.strategy_fields(decision.strategy)
     return application

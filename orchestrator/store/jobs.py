@@ -1,4 +1,4 @@
-"""Writes on the queue and its leases: claim, renew, requeue, cancel, direct."""
+"""Writes on the queue and its leases: claim, renew, requeue, direct."""
 
 from dataclasses import dataclass
 
@@ -96,10 +96,6 @@ class JobStore:
         return await self._scripts.run(
             "requeue", tag, experiment_id, epoch, renewal, outcome, "1" if loss else "0"
         )
-
-    async def cancel(self, tag: str, experiment_id: str) -> Reply:
-        """Flag a leased run for its worker. Outcomes: see cancel.lua."""
-        return await self._scripts.run("cancel", tag, experiment_id)
 
     async def direct(
         self, tag: str, experiment_id: str, gpu_id: str, source_sha256: str, seed: int

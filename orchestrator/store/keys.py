@@ -16,15 +16,17 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     cats           hash     `n:CAT`, `kept:CAT`, `near:CAT`: counters of a category
     sources        hash     SHA256:SEED -> the experiments with this source and seed, oldest first
     queue          zset     queued ids, by priority and then arrival
-    journal        stream   setup, every decision and every choice of strategy, each with what it
-                            was based on; never cut: the audit recomputes the tag from it
+    notes          hash     id -> JSON of each note that people have left for agents
+    ledger         stream   the global ledger's entries on this tag, under the same ids
+    journal        stream   setup, every decision, choice of strategy and intervention, each with
+                            what it was based on; never cut: the audit recomputes the tag from it
 
 Global, below `ar:`:
 
     tags           zset     tags by creation
     seq            counter  arrival order of jobs, registration order of GPUs
     ready:P        zset     tags with queued jobs for platform profile P (`-`: bound to none
-                            yet), by the score of the head of their queue
+                            yet), by the score of the head of their queue; no paused ones
     direct:GPU     zset     queued ids meant for one GPU
     leases         zset     leased ids by their last renewal
     gpus           zset     GPUs by registration
@@ -33,6 +35,9 @@ Global, below `ar:`:
     seen           zset     GPUs by last heartbeat
     holds          zset     GPUs held by hand-runs, by the time at which the hold lapses
     gpu:ID         hash     a GPU's facts, flags, lease and hold
+    drained        hash     GPU -> JSON of who drained it; survives the GPU's own hash, which has
+                            a copy
+    ledger         stream   every intervention: who did what to what, and why; never cut
     events         stream   what happened, for the tailers (capped)
     nonce:N        string   the reply of a script that has run, for the same request sent again
     idem:K         string   the answer stored for an Idempotency-Key
@@ -45,11 +50,11 @@ PREFIX = "ar:"
 
 TAG_NAMES = (
     "tag", "strategy", "exp:", "run:", "attempts:", "all", "status:", "hand", "keeps", "near",
-    "recent", "cats", "sources", "queue", "journal",
+    "recent", "cats", "sources", "queue", "notes", "ledger", "journal",
 )  # fmt: skip
 GLOBAL_NAMES = (
     "tags", "seq", "ready:", "direct:", "leases", "gpus", "idle", "busy", "seen", "holds", "gpu:",
-    "events", "nonce:", "idem:", "restoring",
+    "drained", "ledger", "events", "nonce:", "idem:", "restoring",
 )  # fmt: skip
 
 

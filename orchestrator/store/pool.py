@@ -61,8 +61,8 @@ class PoolStore:
 
     async def acquire(
         self, tag: str, experiment_id: str, offline_seconds: float, grace_seconds: float
-    ) -> tuple[str, int] | None:
-        """Take an idle GPU for a hand-run: its id and index, or None."""
+    ) -> tuple[str, int] | str:
+        """Take an idle GPU for a hand-run: its id and index, or why there is none."""
         reply = await self._scripts.run(
             "acquire",
             tag,
@@ -76,7 +76,11 @@ class PoolStore:
             raise Conflict(
                 f"{experiment_id} is {reply['state']}: only a running hand-run acquires."
             )
-        return None if reply.outcome == "NONE" else (reply["gpu_id"], int(reply["gpu_index"]))
+        if reply.outcome == "PAUSED":
+            return f"tag {tag!r} is paused"
+        if reply.outcome == "NONE":
+            return "no idle GPU"
+        return reply["gpu_id"], int(reply["gpu_index"])
 
     async def release(self, gpu_id: str, experiment_id: str | None) -> None:
         reply = await self._scripts.run("release", gpu_id, experiment_id or "")

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain import Attempt, Experiment, Run, Snapshot, State, Status, Tag
+from orchestrator.domain import Attempt, Experiment, Note, Run, Snapshot, State, Status, Tag
 from orchestrator.rules.suggest import CategoryCount
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
@@ -63,6 +63,7 @@ class Overview:
     categories: dict[str, CategoryCount]
     gpus: tuple[int, int, int]
     abandoned: int
+    notes: list[Note]
 
 
 class ReadStore:
@@ -172,6 +173,33 @@ class ReadStore:
         entries = [e async for e in self._in_chunks(tag, ids[:limit])]
         return Page(entries, total, ids[limit - 1] if len(ids) > limit else None)
 
+    async def created_after(self, tag: str, created_us: int, limit: int) -> list[Entry]:
+        """The first `limit` experiments created after that moment, in order of creation."""
+        with redis_errors():
+            ids = await self._redis.zrange(
+                keys.of_tag(tag, "all"), f"({created_us}", "+inf", byscore=True, offset=0, num=limit
+            )
+        return await self.entries(tag, ids)
+
+    async def newest_failures(self, tag: str, limit: int) -> list[Entry]:
+        """The newest crashes and time-outs, in order of creation."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for status in (Status.CRASH, Status.TIMEOUT):
+            pipeline.zrange(keys.of_tag(tag, "status:", status.value), 0, limit - 1, desc=True)
+        with redis_errors():
+            crashes, timeouts = await pipeline.execute()
+        return await self.entries(tag, sorted([*crashes, *timeouts])[-limit:])
+
+    async def next_in_queue(self, tag: str, limit: int) -> list[Entry]:
+        """The tag's first jobs, next one first; those that are meant for one GPU stand apart."""
+        with redis_errors():
+            ids = await self._redis.zrange(keys.of_tag(tag, "queue"), 0, limit - 1)
+        return await self.entries(tag, ids)
+
+    async def number_of_all(self, tag: str) -> int:
+        with redis_errors():
+            return int(await self._redis.zcard(keys.of_tag(tag, "all")))
+
     async def everything(self, tag: str) -> AsyncIterator[Entry]:
         """All experiments of a tag in order of creation: for exports, whose answer is as long."""
         await self.tag(tag)
@@ -211,6 +239,7 @@ class ReadStore:
             categories=_categories_from(reply["cats"] or []),
             gpus=(total, idle, busy),
             abandoned=reply["abandoned"],
+            notes=records.notes_from(reply["notes"]),
         )
 
 

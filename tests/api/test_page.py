@@ -80,3 +80,27 @@ def test_the_files_need_no_token_and_the_data_does(make_api: MakeApi) -> None:
 
 def test_pages_of_a_foreign_host_name_are_refused(api: Api) -> None:
     assert api.http.get("/", headers={"host": "evil.example"}).status_code == 403
+
+
+def test_a_page_names_all_its_modules_at_once(api: Api) -> None:
+    """A browser that found them one import after the other would wait many times in a row."""
+    links = re.findall(r"</static/([^>]+)>", api.http.get("/t/mar11").headers["link"])
+    assert {"app.js", "lib/dom.js", "tag/page.js", "tag/chart.js", "tag/style.css"} <= set(links)
+    assert not [name for name in links if name.startswith(("overview/", "experiment/"))]
+    for name in links:
+        assert api.http.get(f"/static/{name}").status_code == 200, name
+
+
+def test_every_import_of_every_module_is_there(api: Api) -> None:
+    """No build step would notice a misspelt one."""
+    for path in STATIC.rglob("*.js"):
+        for name in re.findall(r"""from ["'](\.[^"']+)["']""", path.read_text("utf-8")):
+            assert (path.parent / name).resolve().is_file(), f"{path.name}: {name}"
+
+
+def test_no_script_writes_markup() -> None:
+    """Text of runs is hostile: nothing here may turn a string into elements."""
+    for path in STATIC.rglob("*.js"):
+        text = path.read_text("utf-8")
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+            assert word not in text, f"{path.name}: {word}"

@@ -41,6 +41,25 @@ local function journal(t, kind, id, at, data)
   redis.call('XADD', t.journal, '*', 'kind', kind, 'id', id, 'at', at, 'data', data)
 end
 
+-- Records an intervention that took effect: {action, by, reason, target}. `revision` is the tag's
+-- before it, '' for one on the pool (whose tag is '').
+local function record(tag, act, revision, at, outcome)
+  local entry = { 'at', at, 'tag', tag, 'action', act.action, 'by', act.by, 'reason', act.reason,
+    'target', act.target, 'outcome', outcome, 'revision', revision }
+  local id = redis.call('XADD', G.ledger, '*', unpack(entry))
+  if tag ~= '' then redis.call('XADD', T(tag).ledger, id, unpack(entry)) end
+  event('steered', tag, act.target, { action = act.action, by = act.by, outcome = outcome })
+end
+
+-- One step of a tag by an intervention alone: its revision, its journal, the ledger. `id` is the
+-- experiment that it is about, or ''.
+local function steer(tag, act, id, at, outcome)
+  local t = T(tag)
+  local revision = redis.call('HINCRBY', t.tag, 'revision', 1) - 1
+  journal(t, 'steered', id, at, cjson.encode({ on = { revision = revision }, steered = act }))
+  record(tag, act, revision, at, outcome)
+end
+
 local function created_of(id) return tonumber(string.sub(id, 5, 18), 16) end
 
 local function tag_of(id) return string.sub(id, 20) end
@@ -54,11 +73,12 @@ end
 -- A GPU is idle, busy or neither; both sets follow from its hash, here and nowhere else.
 local function refresh_gpu(gpu_id)
   local key = G.gpu .. gpu_id
-  local f = redis.call('HMGET', key, 'order', 'lease', 'hold', 'problem', 'quarantined', 'draining')
+  local f = redis.call('HMGET', key, 'order', 'lease', 'hold', 'problem', 'quarantined', 'draining',
+    'drained')
   if not f[1] then return end
   local taken = f[2] or f[3]
   if taken then redis.call('ZADD', G.busy, f[1], gpu_id) else redis.call('ZREM', G.busy, gpu_id) end
-  if taken or f[4] or f[5] or f[6] then
+  if taken or f[4] or f[5] or f[6] or f[7] then
     redis.call('ZREM', G.idle, gpu_id)
   else
     redis.call('ZADD', G.idle, f[1], gpu_id)
@@ -75,12 +95,18 @@ local function sign_of_life(gpu_id, health)
   end
 end
 
--- `ready` holds each tag with queued jobs once, at the score of its first job.
+-- `ready` holds each tag with queued jobs once, at the score of its first job, unless it is paused:
+-- so a claim sees no paused tag, and looks for none.
 local function refresh_ready(tag)
   local t = T(tag)
-  local ready = G.ready .. (redis.call('HGET', t.tag, 'profile') or '-')
+  local fields = redis.call('HMGET', t.tag, 'profile', 'paused')
+  local ready = G.ready .. (fields[1] or '-')
   local head = redis.call('ZRANGE', t.queue, 0, 0, 'WITHSCORES')
-  if #head == 0 then redis.call('ZREM', ready, tag) else redis.call('ZADD', ready, head[2], tag) end
+  if #head == 0 or fields[2] then
+    redis.call('ZREM', ready, tag)
+  else
+    redis.call('ZADD', ready, head[2], tag)
+  end
 end
 
 local function enqueue(tag, id, score, gpu_id)
@@ -111,9 +137,9 @@ local function dequeue(tag, id)
 end
 
 -- Higher priority first, then arrival: exact in a double for |priority| <= 1000.
-local function queue_score(priority)
-  return us(redis.call('INCR', G.seq) - tonumber(priority) * 2 ^ 40)
-end
+local function rank(arrival, priority) return us(arrival - tonumber(priority) * 2 ^ 40) end
+
+local function queue_score(priority) return rank(redis.call('INCR', G.seq), priority) end
 
 -- Writes a new experiment with its run and every index; answers its id. `last` is when the tag's
 -- last one was created: the next is later, whatever the clock says. A hand-run starts with it.

@@ -1,7 +1,7 @@
 -- Takes the idle GPU that registered first for a hand-run. The same experiment gets the same GPU
 -- again; GPUs found silent leave the idle set until their next heartbeat.
 -- ARGV: nonce, ttl, tag, id, µs after which a silent GPU is offline, grace in µs.
--- Outcomes: OK {gpu_id, gpu_index}, NONE, CONFLICT {state}, UNKNOWN_ID.
+-- Outcomes: OK {gpu_id, gpu_index}, NONE, PAUSED, CONFLICT {state}, UNKNOWN_ID.
 local t, id = T(ARGV[3]), ARGV[4]
 local run = redis.call('HMGET', t.run .. id, 'state', 'budget', 'gpu_id')
 if not run[1] then return reply('UNKNOWN_ID') end
@@ -10,6 +10,7 @@ local function took(gpu_id)
   return reply('OK', { gpu_id = gpu_id, gpu_index = redis.call('HGET', G.gpu .. gpu_id, 'gpu_index') })
 end
 if run[3] and redis.call('HGET', G.gpu .. run[3], 'hold') == id then return took(run[3]) end
+if redis.call('HGET', t.tag, 'paused') then return reply('PAUSED') end
 
 local now = now_us()
 while true do

@@ -1,5 +1,6 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
--- to its platform profile and those of tags not bound yet (which the claim binds).
+-- to its platform profile and those of tags not bound yet (which the claim binds). Never one of a
+-- paused tag: such tags are in no `ready`, and what they have directed here is passed over.
 -- ARGV: nonce (the worker's claim id), ttl, gpu_id.
 -- Outcomes: OK {id, tag, epoch, ..}, NONE {profile}, BUSY, UNKNOWN_GPU.
 local gpu_id = ARGV[3]
@@ -10,32 +11,36 @@ redis.call('HSET', G.gpu .. gpu_id, 'heartbeat', now)
 redis.call('ZADD', G.seen, now, gpu_id)
 if gpu.lease then return reply('BUSY') end
 if gpu.hold then return reply('BUSY') end
-if gpu.draining or gpu.quarantined or gpu.problem then return reply('BUSY') end
+if gpu.draining or gpu.drained or gpu.quarantined or gpu.problem then return reply('BUSY') end
 
-local best, lane
+local best, tag, id
 local function consider(key)
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  if #head > 0 and (not best or tonumber(head[2]) < best) then best, lane = tonumber(head[2]), key end
+  if #head > 0 and (not best or tonumber(head[2]) < best) then best, tag = tonumber(head[2]), head[1] end
 end
 consider(G.ready .. '-')
 if gpu.profile then consider(G.ready .. gpu.profile) end
-for _, id in ipairs(redis.call('ZRANGE', G.direct .. gpu_id, 0, -1)) do
-  local profile = redis.call('HGET', T(tag_of(id)).tag, 'profile')
-  if not profile or profile == gpu.profile then break end
-  undirect(id)  -- its tag was bound to another profile after the job was directed here
+local directed = redis.call('ZRANGE', G.direct .. gpu_id, 0, -1, 'WITHSCORES')
+for i = 1, #directed, 2 do
+  local of = redis.call('HMGET', T(tag_of(directed[i])).tag, 'profile', 'paused')
+  if of[1] and of[1] ~= gpu.profile then
+    undirect(directed[i])  -- its tag was bound to another profile after the job was directed here
+  elseif not of[2] then
+    if not best or tonumber(directed[i + 1]) < best then
+      id, tag = directed[i], tag_of(directed[i])
+    end
+    break
+  end
 end
-consider(G.direct .. gpu_id)
-if not lane then
+if not tag then
   refresh_gpu(gpu_id)
   return reply('NONE', { profile = gpu.profile })
 end
 
-local first, id, tag = redis.call('ZRANGE', lane, 0, 0)[1]
-if lane == G.direct .. gpu_id then
-  id, tag = first, tag_of(first)
-  redis.call('ZREM', lane, id)
+if id then
+  redis.call('ZREM', G.direct .. gpu_id, id)
 else
-  tag, id = first, redis.call('ZRANGE', T(first).queue, 0, 0)[1]
+  id = redis.call('ZRANGE', T(tag).queue, 0, 0)[1]
   redis.call('ZREM', T(tag).queue, id)
 end
 local t = T(tag)

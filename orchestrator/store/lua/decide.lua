@@ -3,7 +3,7 @@
 -- ARGV: nonce, ttl, tag, id, states the run may be in (' hand ' or ' leased running '), epoch ('0'
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
 --       decision (JSON: status, judged, streak, outcome, verdict, run {..}, and where they apply
---       best {..}, keep, near, strategy {..}, seconds, forget), journal entry (JSON).
+--       best {..}, keep, near, strategy {..}, seconds, forget, steered {..}), journal entry (JSON).
 -- Outcomes: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID.
 local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
 local run = hash_of(t.run .. id)
@@ -72,5 +72,6 @@ if d.strategy then
   set_hash(t.strategy, d.strategy)
 end
 journal(t, 'decided', id, finished, ARGV[10])
+if d.steered then record(tag, d.steered, tag_fields[1], finished, d.status) end
 event('decided', tag, id, { status = d.status, val_bpb = d.run.val_bpb, gpu_id = run.gpu_id })
 return reply('OK', { verdict = d.verdict })

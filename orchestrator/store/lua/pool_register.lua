@@ -6,6 +6,7 @@ local now, facts = us(now_us()), cjson.decode(ARGV[4])
 facts.heartbeat = now
 if redis.call('EXISTS', key) == 0 then
   facts.registered, facts.order = now, us(redis.call('INCR', G.seq))
+  facts.drained = redis.call('HGET', G.drained, gpu_id) or nil  -- by a person, before it left
   redis.call('ZADD', G.gpus, facts.order, gpu_id)
 end
 -- A daemon that starts anew knows its GPU; a bare call must not lift what its daemon said.

@@ -1,6 +1,7 @@
 -- Sets the strategy: a person's choice, or an adaptation that rests on a snapshot. A field that is
 -- left out stays as it is.
--- ARGV: nonce, ttl, tag, expected tag revision ('' for any), strategy (JSON object of strings).
+-- ARGV: nonce, ttl, tag, expected tag revision ('' for any), strategy (JSON object of strings),
+--       intervention (JSON; '' for an adaptation).
 -- Outcomes: OK {strategy}, STALE, UNKNOWN_TAG.
 local tag, t = ARGV[3], T(ARGV[3])
 local revision = redis.call('HGET', t.tag, 'revision')
@@ -11,7 +12,12 @@ strategy.updated = us(now_us())
 set_hash(t.strategy, strategy)
 redis.call('HINCRBY', t.tag, 'revision', 1)
 local now = hash_of(t.strategy)
+local act = ARGV[6] ~= '' and cjson.decode(ARGV[6]) or nil
 journal(t, 'strategy', '', strategy.updated,
-  cjson.encode({ on = { revision = tonumber(revision) }, strategy = now }))
+  cjson.encode({ on = { revision = tonumber(revision) }, strategy = now, steered = act }))
+if act then
+  local pinned = now.pinned == '1' and ', pinned' or ', not pinned'
+  record(tag, act, revision, strategy.updated, now.mode .. pinned)
+end
 event('strategy', tag, '', { mode = strategy.mode })
 return reply('OK', { strategy = now })

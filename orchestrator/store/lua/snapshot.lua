@@ -1,8 +1,9 @@
 -- Reads in one step what a decision rests on, or what suggest and summary tell of a tag.
 -- ARGV: '', '', tag, id ('' for the tag alone), how many keeps to tell of ('' for a decision, which
---       asks for none of the last four), µs beyond its budget after which a hand-run is given up.
+--       asks for none of the last five), µs beyond its budget after which a hand-run is given up.
 -- Outcomes: OK {tag, strategy, counts, near, recent, run, exp, keeps: [json, time, ..],
---           cats: [field, n, ..], pool: [all, idle, busy], abandoned}, UNKNOWN_TAG, UNKNOWN_ID.
+--           cats: [field, n, ..], pool: [all, idle, busy], abandoned, notes {id: json}},
+--           UNKNOWN_TAG, UNKNOWN_ID.
 local t, id = T(ARGV[3]), ARGV[4]
 local tag = hash_of(t.tag)
 if not tag.created then return reply('UNKNOWN_TAG') end
@@ -22,6 +23,7 @@ if id ~= '' then
 end
 if ARGV[5] ~= '' then
   out.keeps = redis.call('ZRANGE', t.keeps, -tonumber(ARGV[5]), -1, 'WITHSCORES')
+  out.notes = hash_of(t.notes)
   out.cats = redis.call('HGETALL', t.cats)
   out.pool = {
     redis.call('ZCARD', G.gpus), redis.call('ZCARD', G.idle), redis.call('ZCARD', G.busy),

@@ -1,0 +1,23 @@
+-- Queues the source of a decided run once more, as a new experiment with the same parent and seed.
+-- ARGV: nonce, ttl, tag, id, intervention (JSON).
+-- Outcomes: OK {id, position}, CONFLICT {state}, NO_SOURCE, UNKNOWN_ID.
+local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
+local before, experiment = hash_of(t.run .. id), hash_of(t.exp .. id)
+if not before.state then return reply('UNKNOWN_ID') end
+if before.state ~= 'decided' then return reply('CONFLICT', { state = before.state }) end
+if not experiment.source then return reply('NO_SOURCE') end
+
+local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
+experiment.repeat_of = id
+local run = {
+  state = 'queued', status = 'queued', budget = tag_fields[1], prepare = tag_fields[2] or nil,
+  seed = before.seed, priority = before.priority or '0',
+}
+run.score = queue_score(run.priority)
+local new = create(tag, experiment, run, tag_fields[3])
+local source = experiment.source .. ':' .. run.seed
+local ran = redis.call('HGET', t.sources, source)
+redis.call('HSET', t.sources, source, ran and ran .. ' ' .. new or new)
+enqueue(tag, new, run.score)
+steer(tag, cjson.decode(ARGV[5]), id, us(now_us()), 'repeated as ' .. new)
+return reply('OK', { id = new, position = redis.call('ZRANK', t.queue, new) + 1 })
