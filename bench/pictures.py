@@ -22,6 +22,7 @@ from orchestrator.schemas import SetupRequest
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 TAG = "nov24"
+SUBTITLE = "A search by the built-in agent; a stub stands in for the training"
 STUB = """
 import hashlib, math, random
 DEPTH = 8
@@ -85,7 +86,8 @@ def main() -> None:
             PICTURES.mkdir(exist_ok=True)
             for theme, flags in (("light", []), ("dark", ["--dark"])):
                 file = str(PICTURES / f"progress-{theme}.svg")
-                chart = ["chart", TAG, "-o", file, *flags, "--orchestrator", url]
+                chart = ["chart", TAG, "-o", file, "--subtitle", SUBTITLE, *flags]
+                chart += ["--orchestrator", url]
                 subprocess.run([*command, *chart], env=environment, check=True)
         finally:
             up.terminate()
@@ -99,8 +101,8 @@ def search(url: str, runs: int, seed: int) -> None:
         going = Search(client, TAG, STUB, runs, Agent(STUB, seed))
         began = time.monotonic()
         for _ in going.run():
-            print(f"\r{len(going.decided)} of {runs}", end="", flush=True)
-        print(f" in {time.monotonic() - began:.0f} s")
+            pass
+        print(f"{len(going.decided)} runs in {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":

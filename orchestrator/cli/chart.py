@@ -29,6 +29,9 @@ def chart(
     dark: Annotated[bool, typer.Option("--dark", help="For a dark page.")] = False,
     by: Annotated[str, typer.Option(metavar="order|time", help="What the x-axis is.")] = "order",
     title: Annotated[str | None, typer.Option(help="Instead of the tag's name.")] = None,
+    subtitle: Annotated[
+        str | None, typer.Option(help="Instead of best, training time and GPU.")
+    ] = None,
     width: Annotated[
         float, typer.Option(min=4, max=40, metavar="INCHES", help="150 dots an inch.")
     ] = 10,
@@ -52,7 +55,9 @@ def chart(
         rows = list(all_rows(client, tag, output))
     points = points_of(rows)
     look = Look(
-        title=title or tag, subtitle=subtitle(rows), theme=DARK if dark else LIGHT,
+        title=title or tag,
+        subtitle=summary(rows) if subtitle is None else subtitle,
+        theme=DARK if dark else LIGHT,
         by=cast("Axis", by), width=width, height=0.56 * width,
     )  # fmt: skip
     with written(output) as file:
@@ -82,7 +87,7 @@ def points_of(rows: "Sequence[ExportRow]") -> "list[Point]":
     ]
 
 
-def subtitle(rows: "Sequence[ExportRow]") -> str:
+def summary(rows: "Sequence[ExportRow]") -> str:
     """The search in one line: best, gain, training time, and on what."""
     decided = sorted((r for r in rows if r.finished_at), key=lambda r: r.finished_at or "")
     values = [r.val_bpb for r in decided if r.val_bpb is not None and r.status == "keep"]
