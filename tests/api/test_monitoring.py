@@ -62,6 +62,7 @@ def test_a_scrape_tells_what_the_search_came_to(busy: Api) -> None:
     assert value("consecutive_crashes", tag="mar11") == 1
     assert value("training_seconds_total", tag="mar11") == 120
     assert value("queue_length") == 1
+    assert value("tag_paused", tag="mar11") == 0
     assert value("strategy", tag="mar11", mode="explore") == 1
     assert value("gpus", status="idle") == 1
     assert value("gpus", status="offline") == 0
