@@ -12,6 +12,8 @@ import pytest
 from tests.e2e.conftest import System, eventually, free_port, stub
 
 ROOT = Path(__file__).parents[2]
+# Its job runners are ten processes that nothing here needs.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -55,7 +57,7 @@ class Server:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, "--port", str(self.port)], stdout=log, stderr=log,
-                start_new_session=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+                start_new_session=True, env=os.environ | ENVIRONMENT,
             )  # fmt: skip
         eventually(self._ready, 120, "MLflow")
 
