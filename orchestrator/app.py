@@ -35,6 +35,7 @@ from orchestrator.routes.deps import Services
 from orchestrator.services.briefs import Briefs
 from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
+from orchestrator.services.failures import Failures
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
 from orchestrator.services.memo import Memo
@@ -143,6 +144,7 @@ def _services(
     sources = Sources(files, settings.repo)
     digests = Digests(store, files)
     memory = Memory(store, settings.paths)
+    failures = Failures(store)
     jobs = Jobs(store, files, judge, notices, settings)
     memo = Memo(store.events)
     services = Services(
@@ -154,9 +156,9 @@ def _services(
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
-        search=Search(store, memory),
+        search=Search(store, memory, failures),
         memory=memory,
-        briefs=Briefs(store),
+        briefs=Briefs(store, failures),
         overviews=Overviews(store, files, settings),
         surroundings=Surroundings(store),
         series=SeriesReports(store, memo),

@@ -1,7 +1,7 @@
 """`/mcp`: streamable HTTP beside the REST API, behind the same guard.
 
-The protocol's library is loaded by the first request, since it takes a second and most services
-never see one. Sessions are not kept, so any orchestrator may serve any request.
+The protocol's library is loaded by the first request, since it takes most of a second and
+many services never see one. Sessions are not kept, so any orchestrator may serve any request.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.domain import INFRA_LOST, Experiment, Run, Status
+from orchestrator.domain import INFRA_LOST, Run, Status
 from orchestrator.rules import failure, taint
 from orchestrator.rules.suggest import CategoryCount
 
@@ -33,9 +33,15 @@ class DeadEnd:
     cause: str | None = None
 
 
-def dead_ends(
-    categories: Mapping[str, CategoryCount], failures: Sequence[tuple[Experiment, Run]]
-) -> list[DeadEnd]:
+@dataclass(frozen=True)
+class Failed:
+    """A run that failed, and what of (see `cause`)."""
+
+    experiment_id: str
+    cause: str
+
+
+def dead_ends(categories: Mapping[str, CategoryCount], failures: Sequence[Failed]) -> list[DeadEnd]:
     """The most tried first, at most LIMIT. `failures` are the newest, in order of creation."""
     found = [*_barren(categories), *_repeated(failures)]
     return sorted(found, key=lambda end: -end.tried)[:LIMIT]
@@ -49,20 +55,22 @@ def _barren(categories: Mapping[str, CategoryCount]) -> Iterator[DeadEnd]:
             yield DeadEnd("category", text, count.total, category=clean)
 
 
-def _repeated(failures: Sequence[tuple[Experiment, Run]]) -> Iterator[DeadEnd]:
-    failed: dict[str, list[str]] = defaultdict(list)
-    for experiment, run in failures:
-        if run.reason != INFRA_LOST:
-            failed[_cause(run)].append(experiment.id)
-    for cause, ids in failed.items():
+def _repeated(failures: Sequence[Failed]) -> Iterator[DeadEnd]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for failed in failures:
+        alike[failed.cause].append(failed.experiment_id)
+    for why, ids in alike.items():
         if len(ids) >= REPEATED:
             text = f"{len(ids)} of the last {len(failures)} failures were alike"
             newest = tuple(ids[: -_IDS - 1 : -1])
-            yield DeadEnd("failure", text, len(ids), experiment_ids=newest, cause=cause)
+            yield DeadEnd("failure", text, len(ids), experiment_ids=newest, cause=why)
 
 
-def _cause(run: Run) -> str:
-    """What tells one failure from another: the exception's class, or else its first words."""
+def cause(run: Run) -> str | None:
+    """What tells one failure from another: the exception's class, or else its first words. None
+    for a run that the infrastructure lost."""
+    if run.reason == INFRA_LOST:
+        return None
     error = run.error or ""
     if run.status is Status.TIMEOUT:
         return "time-out"

@@ -5,6 +5,7 @@ from orchestrator.domain import FINISHED, Experiment, Run, Status
 from orchestrator.rules.brief import Situation, brief
 from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.suggest import advise
+from orchestrator.services.failures import Failures
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
@@ -14,8 +15,9 @@ TREND_LENGTH = 5
 
 
 class Briefs:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, failures: Failures) -> None:
         self._store = store
+        self._failures = failures
 
     async def brief(self, tag_name: str) -> schemas.BriefAnswer:
         """Where the search stands and how to go on, in less than 8 KB. Raises `NotFound`."""
@@ -33,9 +35,9 @@ class Briefs:
 
     async def _situation(self, name: str) -> Situation:
         reads = self._store.reads
-        overview = await reads.overview(name, ROWS, 0)
+        overview = await reads.overview(name, ROWS, failures=RECENT_FAILURES)
         snapshot = overview.snapshot
-        failures = await reads.newest_failures(name, RECENT_FAILURES)
+        failed = await self._failures.causes(name, overview.failures)
         recent = (await reads.history(name, None, 3 * ROWS, None)).entries
         running = (await reads.history(name, Status.RUNNING, ROWS, None)).entries
         near, _ = await reads.near_misses(name, ROWS)
@@ -48,7 +50,7 @@ class Briefs:
             best=_pair(best[0]) if best else None,
             keeps=[_pair(entry) for entry in keeps],
             near_misses=[(e.experiment, e.run, distance) for e, distance in near],
-            dead_ends=dead_ends(overview.categories, [_pair(e) for e in failures]),
+            dead_ends=dead_ends(overview.categories, failed),
             recent=[_pair(e) for e in reversed(recent) if e.run.status in FINISHED],
             running=[_pair(e) for e in running],
             queued=[_pair(e) for e in await reads.next_in_queue(name, ROWS)],

@@ -7,6 +7,7 @@ from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
+from orchestrator.services.failures import Failures
 from orchestrator.services.memory import Memory
 from orchestrator.store.connection import Store
 from orchestrator.store.records import strategy_fields, text_fields
@@ -16,9 +17,10 @@ MAX_TRIES = 50
 
 
 class Search:
-    def __init__(self, store: Store, memory: Memory) -> None:
+    def __init__(self, store: Store, memory: Memory, failures: Failures) -> None:
         self._store = store
         self._memory = memory
+        self._failures = failures
 
     async def strategy(self, tag: str) -> schemas.Strategy:
         return views.strategy((await self._store.experiments.snapshot(tag)).strategy)
@@ -56,11 +58,12 @@ class Search:
 
     async def suggest(self, request: schemas.SuggestRequest) -> schemas.Suggestion:
         """What to try next, what not to, and what was tried near the idea where there is one."""
-        overview = await self._store.reads.overview(request.tag, TREND_LENGTH, 0)
-        failures = await self._store.reads.newest_failures(request.tag, RECENT_FAILURES)
+        overview = await self._store.reads.overview(
+            request.tag, TREND_LENGTH, failures=RECENT_FAILURES
+        )
+        failed = await self._failures.causes(request.tag, overview.failures)
         snapshot, categories = overview.snapshot, overview.categories
         trend = [keep.val_bpb for keep in overview.keeps]
-        failed = [(entry.experiment, entry.run) for entry in failures]
         advice = advise(snapshot, categories, trend)
         return schemas.Suggestion(
             strategy=snapshot.strategy.mode,

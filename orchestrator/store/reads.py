@@ -64,6 +64,7 @@ class Overview:
     gpus: tuple[int, int, int]
     abandoned: int
     notes: list[Note]
+    failures: list[str]
 
 
 class ReadStore:
@@ -181,15 +182,6 @@ class ReadStore:
             )
         return await self.entries(tag, ids)
 
-    async def newest_failures(self, tag: str, limit: int) -> list[Entry]:
-        """The newest crashes and time-outs, in order of creation."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for status in (Status.CRASH, Status.TIMEOUT):
-            pipeline.zrange(keys.of_tag(tag, "status:", status.value), 0, limit - 1, desc=True)
-        with redis_errors():
-            crashes, timeouts = await pipeline.execute()
-        return await self.entries(tag, sorted([*crashes, *timeouts])[-limit:])
-
     async def next_in_queue(self, tag: str, limit: int) -> list[Entry]:
         """The tag's first jobs, next one first; those that are meant for one GPU stand apart."""
         with redis_errors():
@@ -223,11 +215,13 @@ class ReadStore:
         entries = [e async for e in self._in_chunks(tag, [member for member, _ in pairs])]
         return list(zip(entries, (score for _, score in pairs), strict=True)), total
 
-    async def overview(self, tag: str, keeps: int, abandoned_after_seconds: float) -> Overview:
-        """A tag with its newest `keeps`, read in one step. A hand-run counts as abandoned when its
-        budget and this much more have passed."""
+    async def overview(
+        self, tag: str, keeps: int, abandoned_after_seconds: float = 0, failures: int = 0
+    ) -> Overview:
+        """A tag with its newest `keeps` and `failures`, read in one step. A hand-run counts as
+        abandoned when its budget and this much more have passed."""
         reply = await self._scripts.run(
-            "snapshot", tag, "", keeps, int(abandoned_after_seconds * 1e6)
+            "snapshot", tag, "", keeps, int(abandoned_after_seconds * 1e6), failures
         )
         if reply.outcome == "UNKNOWN_TAG":
             raise unknown_tag(tag)
@@ -240,6 +234,7 @@ class ReadStore:
             gpus=(total, idle, busy),
             abandoned=reply["abandoned"],
             notes=records.notes_from(reply["notes"]),
+            failures=sorted(reply["failures"] or [])[-failures:] if failures else [],
         )
 
 

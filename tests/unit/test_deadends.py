@@ -2,23 +2,23 @@
 
 from typing import Any
 
-from orchestrator.domain import INFRA_LOST, Experiment, Run, State, Status
+from orchestrator.domain import INFRA_LOST, Run, State, Status
 from orchestrator.rules import deadends
-from orchestrator.rules.deadends import dead_ends
+from orchestrator.rules.deadends import DeadEnd, Failed, cause, dead_ends
 from orchestrator.rules.suggest import CategoryCount
 
 
-def failure(number: int, error: str, **fields: Any) -> tuple[Experiment, Run]:
-    name = f"exp-{number}"
-    experiment = Experiment(
-        id=name, tag="t", created_us=number, hypothesis="h", description="", category="c",
-        commit_sha="a", diff_summary="",
-    )  # fmt: skip
+def failure(number: int, error: str, **fields: Any) -> Run:
     values: dict[str, Any] = {
-        "experiment_id": name, "state": State.DECIDED, "status": Status.CRASH, "seed": 1,
-        "priority": 0, "time_budget_seconds": 1, "error": error,
+        "experiment_id": f"exp-{number}", "state": State.DECIDED, "status": Status.CRASH,
+        "seed": 1, "priority": 0, "time_budget_seconds": 1, "error": error,
     }  # fmt: skip
-    return experiment, Run(**(values | fields))
+    return Run(**(values | fields))
+
+
+def ends_of(*runs: Run) -> list[DeadEnd]:
+    causes = [(run.experiment_id, cause(run)) for run in runs]
+    return dead_ends({}, [Failed(name, why) for name, why in causes if why is not None])
 
 
 def test_a_category_is_a_dead_end_when_many_tries_gave_not_even_a_near_miss() -> None:
@@ -36,27 +36,21 @@ def test_a_category_is_a_dead_end_when_many_tries_gave_not_even_a_near_miss() ->
 def test_failures_are_alike_by_their_exception_s_class() -> None:
     """Not by message, and what the infrastructure lost is nobody's dead end."""
     trace = 'Traceback (most recent call last):\n  File "train.py", line 1\nKeyError: '
-    (end,) = dead_ends(
-        {},
-        [
-            failure(1, f"exit code 1\n{trace}'a'"),
-            failure(2, "exit code 1\nAnother end"),
-            failure(3, f"exit code 1\n{trace}'b'"),
-            failure(4, "lost", reason=INFRA_LOST),
-            failure(5, "lost", reason=INFRA_LOST),
-        ],
+    (end,) = ends_of(
+        failure(1, f"exit code 1\n{trace}'a'"),
+        failure(2, "exit code 1\nAnother end"),
+        failure(3, f"exit code 1\n{trace}'b'"),
+        failure(4, "lost", reason=INFRA_LOST),
+        failure(5, "lost", reason=INFRA_LOST),
     )
     assert (end.kind, end.cause, end.tried) == ("failure", "KeyError", 2)
     assert end.experiment_ids == ("exp-3", "exp-1")
 
 
 def test_time_outs_and_want_of_memory_are_causes_whatever_was_printed() -> None:
-    ends = dead_ends(
-        {},
-        [
-            *(failure(n, f"stopped after {n} s", status=Status.TIMEOUT) for n in range(3)),
-            *(failure(n, f"out of GPU memory; exit code 1\n{n}") for n in range(3, 5)),
-        ],
+    ends = ends_of(
+        *(failure(n, f"stopped after {n} s", status=Status.TIMEOUT) for n in range(3)),
+        *(failure(n, f"out of GPU memory; exit code 1\n{n}") for n in range(3, 5)),
     )
     assert [(end.cause, end.tried) for end in ends] == [("time-out", 3), ("out of GPU memory", 2)]
 
