@@ -175,6 +175,12 @@ def test_what_ails_a_gpu_stands_where_its_run_would() -> None:
     assert "last heard of 2 min ago" in text
 
 
+def test_a_paused_tag_says_so_and_why() -> None:
+    pause = schemas.Halt(by="me", reason="the GPUs are needed", at=AT)
+    paused = tag().model_copy(update={"paused": True, "pause": pause})
+    assert any("paused (the GPUs are needed)" in text for text in drawn(busy_view(tag=paused)))
+
+
 def test_of_many_gpus_those_that_work_are_shown() -> None:
     workers = [worker(f"gpu-{i}", "idle") for i in range(30)] + [worker("gpu-30")]
     pool = schemas.PoolAnswer(workers=workers, total=31, idle=30, training=1, offline=0)

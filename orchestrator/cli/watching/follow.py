@@ -68,9 +68,8 @@ class Watcher:
             else:
                 if sign is None:
                     return
-                self._streaming = not isinstance(sign, Lost) and (
-                    self._streaming or isinstance(sign, Live)
-                )
+                if isinstance(sign, Live | Lost):
+                    self._streaming = isinstance(sign, Live)
                 changed = changed or isinstance(sign, Event | Live | Missed)
                 if time.monotonic() < self._pause(changed, looked, glanced):
                     continue

@@ -79,6 +79,9 @@ def standing(view: View) -> list[Text]:
         line.append(_gain(view.summary))
     counts = Text(f"{stats.kept} kept of {stats.total} · ")
     counts.append(f"{stats.running} running, {stats.queued} queued")
+    if view.tag.paused:
+        why = f" ({one_line(view.tag.pause.reason)})" if view.tag.pause else ""
+        counts.append(f" · paused{why}", style="yellow")
     if stats.crashed:
         counts.append(f" · {stats.crashed} crashed", style="red")
     if view.strategy is not None:
