@@ -14,16 +14,21 @@ from starlette.routing import Route
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
+from orchestrator.latency import Measured
 from orchestrator.mcp.door import MCP_PATH, Door
 from orchestrator.routes import (
+    events,
     experiments,
     jobs,
     login,
     ops,
+    overview,
+    page,
     pool,
     problems,
     reports,
     search,
+    series,
     steer,
 )
 from orchestrator.routes.deps import Services
@@ -33,14 +38,19 @@ from orchestrator.services.experiments import Experiments
 from orchestrator.services.failures import Failures
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
+from orchestrator.services.memo import Memo
 from orchestrator.services.memory import Memory
+from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reaper import Reaper
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.services.sources import Sources
 from orchestrator.services.steering import Steering
+from orchestrator.services.surroundings import Surroundings
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -65,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
             tasks.start_soon(_watched, reaper.run)
             tasks.start_soon(_watched, services.memory.run)
             tasks.start_soon(_watched, door.run)
+            tasks.start_soon(_watched, services.series.warm_up)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -77,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Asking at each request whether somebody has set OpenTelemetry up costs 3 % of it.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
+            Middleware(Measured, latency=services.monitoring.latency),
             Middleware(
                 Guard, settings=settings, sessions=sessions, error_response=problems.response
             ),
@@ -93,7 +105,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_long_polls = services.notices.close
     # Routes are tried in this order: first what every worker calls every few seconds. Not by
     # include_router, which looks for the route twice: once among routers, and again within the one.
-    for module in (jobs, pool, experiments, search, reports, steer, login, ops):
+    for module in (
+        jobs, pool, experiments, search, reports, series, overview, steer, login, ops, events,
+        page,
+    ):  # fmt: skip
         app.routes.extend(module.router.routes)
     door = Door(app, settings)
     # No GET: answers come with the request, nothing else is ever sent.
@@ -131,6 +146,7 @@ def _services(
     memory = Memory(store, files, settings.paths)
     failures = Failures(store)
     jobs = Jobs(store, files, judge, notices, settings)
+    memo = Memo(store.events)
     services = Services(
         store=store,
         experiments=Experiments(
@@ -143,8 +159,13 @@ def _services(
         search=Search(store, memory, failures),
         memory=memory,
         briefs=Briefs(store, failures),
+        overviews=Overviews(store, files, settings),
+        surroundings=Surroundings(store),
+        series=SeriesReports(store, memo),
+        memo=memo,
         steering=Steering(store, judge),
         notices=notices,
+        monitoring=Monitoring(store, settings),
         sessions=sessions,
     )
     return services, Reaper(store, judge, jobs, settings)

@@ -11,12 +11,17 @@ from orchestrator.services.briefs import Briefs
 from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
+from orchestrator.services.memo import Memo
 from orchestrator.services.memory import Memory
+from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
+from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
+from orchestrator.services.series import SeriesReports
 from orchestrator.services.steering import Steering
+from orchestrator.services.surroundings import Surroundings
 from orchestrator.sessions import Sessions
 from orchestrator.store.connection import Store
 
@@ -33,11 +38,16 @@ class Services:
     jobs: Jobs
     pool: Pool
     reports: Reports
+    overviews: Overviews
+    surroundings: Surroundings
     search: Search
     memory: Memory
     briefs: Briefs
+    series: SeriesReports
+    memo: Memo
     steering: Steering
     notices: Notices
+    monitoring: Monitoring
     sessions: Sessions | None
 
 
@@ -66,6 +76,14 @@ async def _reports(request: Request) -> Reports:
     return (await _services(request)).reports
 
 
+async def _overviews(request: Request) -> Overviews:
+    return (await _services(request)).overviews
+
+
+async def _surroundings(request: Request) -> Surroundings:
+    return (await _services(request)).surroundings
+
+
 async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
@@ -76,6 +94,10 @@ async def _memory(request: Request) -> Memory:
 
 async def _briefs(request: Request) -> Briefs:
     return (await _services(request)).briefs
+
+
+async def _series(request: Request) -> SeriesReports:
+    return (await _services(request)).series
 
 
 async def _steering(request: Request) -> Steering:
@@ -94,7 +116,10 @@ JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
 MemoryDep = Annotated[Memory, Depends(_memory)]
+OverviewsDep = Annotated[Overviews, Depends(_overviews)]
+SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
+SeriesDep = Annotated[SeriesReports, Depends(_series)]
 SessionsDep = Annotated[Sessions | None, Depends(_sessions)]
 SteeringDep = Annotated[Steering, Depends(_steering)]
 

@@ -8,7 +8,14 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import DigestsDep, ExperimentsDep, TagQuery, WaitSeconds, only
+from orchestrator.routes.deps import (
+    DigestsDep,
+    ExperimentsDep,
+    SurroundingsDep,
+    TagQuery,
+    WaitSeconds,
+    only,
+)
 from orchestrator.routes.ranges import log_response
 
 router = problems.router(prefix="/api/experiment", tags=["experiments"])
@@ -143,3 +150,8 @@ async def diff(
     experiment_id: str, service: ExperimentsDep, against: str | None = None
 ) -> PlainTextResponse:
     return PlainTextResponse(await service.diff(experiment_id, against))
+
+
+@router.get("/{experiment_id}/surroundings")
+async def surroundings(experiment_id: str, service: SurroundingsDep) -> schemas.Surroundings:
+    return await service.of(experiment_id)

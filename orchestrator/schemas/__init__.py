@@ -71,6 +71,18 @@ from orchestrator.schemas.leases import (
     ProgressRequest as ProgressRequest,
     RenewRequest as RenewRequest,
 )
+from orchestrator.schemas.overview import (
+    Alert as Alert,
+    CurrentRun as CurrentRun,
+    GpuOverview as GpuOverview,
+    LastKeep as LastKeep,
+    OverviewAnswer as OverviewAnswer,
+    OverviewRequest as OverviewRequest,
+    SinceCounts as SinceCounts,
+    SparkPoint as SparkPoint,
+    TagCounts as TagCounts,
+    TagOverview as TagOverview,
+)
 from orchestrator.schemas.pool import (
     AcquireAnswer as AcquireAnswer,
     AcquireRequest as AcquireRequest,
@@ -104,6 +116,9 @@ from orchestrator.schemas.reports import (
     DiffAnswer as DiffAnswer,
     DiffRequest as DiffRequest,
     DiffSide as DiffSide,
+    ExportPage as ExportPage,
+    ExportRequest as ExportRequest,
+    ExportRow as ExportRow,
     PoolCounts as PoolCounts,
     ProgressionPoint as ProgressionPoint,
     SummaryAnswer as SummaryAnswer,
@@ -123,6 +138,15 @@ from orchestrator.schemas.search import (
     Suggestion as Suggestion,
     SuggestRequest as SuggestRequest,
     Tried as Tried,
+)
+from orchestrator.schemas.series import (
+    RUNS_PAGE as RUNS_PAGE,
+    RunRow as RunRow,
+    RunsAnswer as RunsAnswer,
+    RunSort as RunSort,
+    RunsRequest as RunsRequest,
+    SeriesAnswer as SeriesAnswer,
+    SeriesRequest as SeriesRequest,
 )
 from orchestrator.schemas.steering import (
     NOTE_CHARACTERS as NOTE_CHARACTERS,
@@ -152,4 +176,9 @@ from orchestrator.schemas.steering import (
     RequeueRequest as RequeueRequest,
     SteeringAction as SteeringAction,
     TagSteerRequest as TagSteerRequest,
+)
+from orchestrator.schemas.surroundings import (
+    Noise as Noise,
+    Related as Related,
+    Surroundings as Surroundings,
 )

@@ -68,6 +68,7 @@ class Notices:
         self._wants = 0  # how many wait, of whatever kind
         self._wanted = asyncio.Event()
         self._following = asyncio.Event()
+        self._last: str | None = None  # the event last read, while the stream is followed
         self.closed = False
 
     async def run(self) -> None:
@@ -75,20 +76,19 @@ class Notices:
 
         A reader that nobody needs would cost each process a read for every event of all others.
         """
-        last: str | None = None
         while True:
             if not self._wants:
-                last = None
+                self._last = None
                 self._following.clear()
                 await self._wanted.wait()
             try:
-                if last is None:
-                    last = await self._events.last_id()
+                if self._last is None:
+                    self._last = await self._events.last_id()
                     self._following.set()
                     self._wake_all()  # what came before that place they find by looking
-                events = await self._events.after(last, self._poll_seconds)
+                events = await self._events.after(self._last, self._poll_seconds)
                 for event in events:
-                    last = event.id
+                    self._last = event.id
                     self._dispatch(event)
                 if events:
                     await anyio.sleep(REST_SECONDS)
@@ -97,9 +97,10 @@ class Notices:
                 await anyio.sleep(0.5)
                 self._wake_all()  # whatever happened meanwhile: all look for themselves
 
-    async def following(self) -> None:
-        """Return once events reach the queue of a subscriber."""
+    async def following(self) -> str:
+        """Wait until events reach the queues of subscribers; the id of the last that did not."""
         await self._following.wait()
+        return self._last or "0-0"
 
     @contextmanager
     def _wanting(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Turns domain values into wire models. No decisions, no storage."""
 
 from dataclasses import asdict
+from datetime import datetime, timezone
 
 from pydantic import TypeAdapter
 
@@ -23,11 +24,18 @@ from orchestrator.domain import (
 )
 from orchestrator.rules import taint
 from orchestrator.rules.deadends import DeadEnd
+from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
 NO_METRICS = Metrics(val_bpb=0.0)
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
+
+
+def microseconds(text: str) -> int:
+    """The moment that RFC 3339 text names; raises ValueError."""
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return int(moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() * 1e6)
 
 
 def _time(microseconds: int | None) -> str | None:
@@ -118,6 +126,38 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
         stopping=run.stop if run.state in (State.LEASED, State.RUNNING) else None,
         repeat_of=experiment.repeat_of,
         curve=curve,
+        **metrics,
+    )
+
+
+def export_row(entry: Entry) -> schemas.ExportRow:
+    experiment, run = entry.experiment, entry.run
+    metrics = asdict(run.metrics) if run.metrics else dict.fromkeys(asdict(NO_METRICS))
+    return schemas.ExportRow(
+        id=experiment.id,
+        tag=experiment.tag,
+        status=run.status.value,
+        reason=run.reason,
+        error=run.error,
+        best_val_bpb_before=run.best_before,
+        category=experiment.category,
+        hypothesis=experiment.hypothesis,
+        description=experiment.description,
+        diff_summary=experiment.diff_summary,
+        parent_id=experiment.parent_id,
+        commit_sha=experiment.commit_sha,
+        source_sha256=experiment.source_sha256,
+        prepare_sha256=run.prepare_sha256,
+        seed=run.seed,
+        priority=run.priority,
+        time_budget_seconds=run.time_budget_seconds,
+        created_at=rfc3339(experiment.created_us),
+        started_at=_time(run.started_us),
+        finished_at=_time(run.finished_us),
+        attempts=run.epoch,
+        gpu_id=run.gpu_id,
+        warnings=list(run.warnings),
+        **asdict(run.environment),
         **metrics,
     )
 
@@ -215,6 +255,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         host=gpu.host,
         profile=gpu.profile,
         problem=gpu.problem,
+        health=schemas.Health(**gpu.health) if gpu.health else None,
         drain=halt(gpu.drain),
     )
 
@@ -227,6 +268,22 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
         category=keep.category,
         at=rfc3339(keep.decided_us),
     )
+
+
+def related(entry: Entry) -> schemas.Related:
+    experiment, run = entry.experiment, entry.run
+    return schemas.Related(
+        id=experiment.id,
+        status=run.status.value,
+        val_bpb=run.metrics.val_bpb if run.metrics else None,
+        hypothesis=experiment.hypothesis,
+        category=experiment.category,
+        finished_at=_time(run.finished_us),
+    )
+
+
+def noise(value: Noise) -> schemas.Noise:
+    return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
 
 
 def halt(value: Halt | None) -> schemas.Halt | None:

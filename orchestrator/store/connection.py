@@ -22,6 +22,7 @@ from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 from orchestrator.store.shared import SharedConnection
 from orchestrator.store.steering import SteeringStore
+from orchestrator.store.survey import SurveyStore
 
 MINIMUM_VERSION = (6, 2)
 
@@ -58,6 +59,7 @@ class Store:
     events: EventStore
     idempotency: IdempotencyStore
     journal: JournalStore
+    survey: SurveyStore
     steering: SteeringStore
 
     @classmethod
@@ -101,7 +103,8 @@ class Store:
             reads=ReadStore(redis, scripts),
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
-            journal=JournalStore(redis),
+            journal=JournalStore(redis, shared),
+            survey=SurveyStore(redis),
             steering=SteeringStore(scripts, redis),
         )
 

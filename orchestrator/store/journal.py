@@ -9,8 +9,10 @@ from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import unknown_tag
 from orchestrator.store.reads import Keep, keep_from
 from orchestrator.store.scripts import redis_errors
+from orchestrator.store.shared import SharedConnection
 
-CHUNK = 1000
+# Entries read at a time: some milliseconds in which nothing else is served.
+CHUNK = 250
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Books:
 
 
 class JournalStore:
-    def __init__(self, redis: TextRedis) -> None:
+    def __init__(self, redis: TextRedis, shared: SharedConnection) -> None:
         self._redis = redis
+        self._shared = shared
 
     async def entries(self, tag: str, after: str = "-") -> AsyncIterator[JournalEntry]:
         """The journal of a tag, oldest first, from the entry after the id `after` on."""
@@ -43,8 +46,10 @@ class JournalStore:
         start = after if after == "-" else f"({after}"
         while True:
             with redis_errors():
-                page = await self._redis.xrange(key, start, "+", CHUNK)
-            for entry_id, stored in page:
+                # redis-py makes tuples and dictionaries of an answer, at four times its cost.
+                page = await self._shared.ask("XRANGE", key, start, "+", "COUNT", CHUNK)
+            for entry_id, flat in page:
+                stored = dict(zip(flat[::2], flat[1::2], strict=True))
                 yield records.journal_entry_from(entry_id, stored)
             if len(page) < CHUNK:
                 return
@@ -85,6 +90,14 @@ class JournalStore:
         with redis_errors():
             pairs = await self._redis.zrange(
                 keys.of_tag(tag, "keeps"), "-inf", decided_us, byscore=True, withscores=True
+            )
+        return [keep_from(text, score) for text, score in pairs]
+
+    async def keeps_after(self, tag: str, decided_us: int) -> list[Keep]:
+        """All keeps decided after a moment, in that order."""
+        with redis_errors():
+            pairs = await self._redis.zrange(
+                keys.of_tag(tag, "keeps"), f"({decided_us}", "+inf", byscore=True, withscores=True
             )
         return [keep_from(text, score) for text, score in pairs]
 

@@ -1,8 +1,10 @@
 """Who may call, with what body, and what is answered when it cannot be served."""
 
+import itertools
 import json
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -179,7 +181,7 @@ def test_events_stream_and_resume_after_the_last_id(api: Api) -> None:
             for line in response.iter_lines():
                 if line.startswith("id: "):
                     event_id = line[4:]
-                if line.startswith("event: "):
+                if line.startswith("event: ") and line != "event: heartbeat":
                     events.append((event_id, line[7:]))
                     if len(events) == count:
                         break
@@ -236,8 +238,24 @@ def test_a_resumed_stream_that_missed_nothing_goes_on(api: Api) -> None:
     timer.start()
     with api.http.stream("GET", "/api/events", headers={"last-event-id": event_id}) as response:
         kinds = (line[7:] for line in response.iter_lines() if line.startswith("event: "))
+        assert next(kinds) == "heartbeat"
         assert next(kinds) == "decided"
     timer.join()
+
+
+def test_a_stream_opens_with_its_place_and_the_time(api: Api) -> None:
+    """A page that has heard no event yet resumes from there, and knows the service's clock."""
+    api.tag()
+    with api.http.stream("GET", "/api/events") as response:
+        lines = response.iter_lines()
+        place, kind, data = [line for line in itertools.islice(lines, 5) if line][-3:]
+    assert kind == "event: heartbeat"
+    assert abs(json.loads(data.removeprefix("data: "))["at"] / 1000 - time.time()) < 5
+    missed = api.register()
+    headers = {"last-event-id": place.removeprefix("id: ")}
+    with api.http.stream("GET", "/api/events", headers=headers) as response:
+        told = next(line for line in response.iter_lines() if line.startswith("data: "))
+    assert json.loads(told[6:])["subject"] == missed
 
 
 def test_settings_whose_clockwork_cannot_work_are_refused() -> None:

@@ -1,0 +1,40 @@
+"""How far two runs of one and the same source lie apart, and what that says of a difference. Pure.
+
+Without repeats nothing is known, and nothing is claimed.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# Of two runs that differ by chance alone, 19 of 20 lie within this many standard deviations of
+# their difference.
+COVERAGE = 1.96
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The spread of val_bpb between repeats: `sd` of one run, from `runs` runs of `sources`."""
+
+    sd: float
+    runs: int
+    sources: int
+
+    @property
+    def band(self) -> float:
+        """How much two single runs of one source differ at most, 19 times of 20."""
+        return COVERAGE * math.sqrt(2) * self.sd
+
+
+def estimate(groups: Iterable[Sequence[float]]) -> Noise | None:
+    """Pooled standard deviation over groups of repeats (each group: the values of one source);
+    None where no source has two values."""
+    repeated = [group for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in repeated)
+    if not freedom:
+        return None
+    squares = 0.0
+    for group in repeated:
+        mean = sum(group) / len(group)
+        squares += sum((value - mean) ** 2 for value in group)
+    return Noise(math.sqrt(squares / freedom), sum(map(len, repeated)), len(repeated))

@@ -1,0 +1,288 @@
+"""The overview page's answer: tags, GPUs and alerts, surveyed once for all pages that ask.
+
+Nothing is decided here: counts and pace are rules/activity.py's, alerts rules/alerts.py's. Unlike
+services/memo.py, which keeps an answer until something happens, this one grows old by itself:
+progress, temperatures and silences make no events.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import anyio
+
+from orchestrator import schemas
+from orchestrator.domain import Gpu, rfc3339
+from orchestrator.files import Files
+from orchestrator.rules import activity, alerts
+from orchestrator.rules.activity import FinishedRun
+from orchestrator.services import views
+from orchestrator.services.memo import Body
+from orchestrator.services.recent import Recent, Window
+from orchestrator.settings import Settings
+from orchestrator.store import keys
+from orchestrator.store.connection import Store
+from orchestrator.store.reads import Entry
+from orchestrator.store.survey import TagState
+
+# How old a survey may be: all pages that ask within this time cost one.
+FRESH_SECONDS = 1.0
+DEFAULT_SINCE_US = 86_400 * 1_000_000
+PACE_RUNS = 100
+SPARK_POINTS = 40
+
+CurvePoint = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything at one moment of Redis' clock. `runs` holds what GPUs train, `points` the last
+    point of each one's curve, `answers` what pages were told of it, by the moment asked for."""
+
+    now_us: int
+    tags: list[tuple[TagState, Window]]
+    gpus: list[Gpu]
+    runs: dict[str, Entry]
+    points: dict[str, CurvePoint]
+    host: alerts.Host
+    answers: dict[int, Body] = field(default_factory=dict)
+
+
+class Overviews:
+    def __init__(self, store: Store, files: Files, settings: Settings) -> None:
+        self._store = store
+        self._files = files
+        self._settings = settings
+        self._recent = Recent(store.survey)
+        self._surveying = asyncio.Lock()
+        self._last: tuple[float, Survey] | None = None
+
+    async def overview(self, since: datetime | None) -> Body:
+        """`OverviewAnswer` as JSON."""
+        survey = await self._fresh()
+        since_us = survey.now_us - DEFAULT_SINCE_US
+        if since is not None:
+            since_us = min(max(0, int(since.timestamp() * 1e6)), survey.now_us)
+        known = survey.answers.get(since_us)
+        if known is None:
+            answer = _answer(survey, since_us, self._settings.offline_seconds)
+            known = await Body.of(answer.model_dump_json().encode())
+            survey.answers[since_us] = known
+        return known
+
+    async def _fresh(self) -> Survey:
+        async with self._surveying:
+            if self._last is None or anyio.current_time() - self._last[0] > FRESH_SECONDS:
+                # Stamped before it is taken: a survey must not seem younger than what is in it.
+                begun = anyio.current_time()
+                self._last = begun, await self._survey()
+            return self._last[1]
+
+    async def _survey(self) -> Survey:
+        states = await self._store.survey.tags()
+        windows = await self._recent.windows([state.tag for state in states])
+        pool = await self._store.pool.list()
+        busy = [gpu.lease_experiment_id or gpu.held_by for gpu in pool.gpus]
+        runs = await self._runs([experiment_id for experiment_id in busy if experiment_id])
+        complaint = await self._store.survey.complaint()
+        points, free = await anyio.to_thread.run_sync(self._from_disk, list(runs))
+        return Survey(
+            now_us=pool.now_us,
+            tags=list(zip(states, windows, strict=True)),
+            gpus=pool.gpus,
+            runs=runs,
+            points=points,
+            host=alerts.Host(disk_free_bytes=free, store_problem=complaint),
+        )
+
+    async def _runs(self, ids: Sequence[str]) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for tag in {keys.tag_of(experiment_id) for experiment_id in ids}:
+            if tag is not None:
+                own = [i for i in ids if keys.tag_of(i) == tag]
+                found |= {e.experiment.id: e for e in await self._store.reads.entries(tag, own)}
+        return found
+
+    def _from_disk(self, ids: Sequence[str]) -> tuple[dict[str, CurvePoint], int]:
+        """The last point of each run's curve, and the free space below the home."""
+        points: dict[str, CurvePoint] = {}
+        for experiment_id in ids:
+            curve = self._files.curve(keys.tag_of(experiment_id) or "", experiment_id)
+            if curve:
+                points[experiment_id] = curve[-1]
+        return points, shutil.disk_usage(_existing(self._settings.home)).free
+
+
+def _answer(survey: Survey, since_us: int, offline_seconds: float) -> schemas.OverviewAnswer:
+    return schemas.OverviewAnswer(
+        now=rfc3339(survey.now_us),
+        since=rfc3339(since_us),
+        idle_gpu_hours=_idle(survey, since_us),
+        alerts=_alerts(survey, offline_seconds),
+        tags=[_tag(state, window, since_us) for state, window in survey.tags],
+        gpus=[_gpu(gpu, survey, offline_seconds) for gpu in survey.gpus],
+    )
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder that is there: before the first write the home is not."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _idle(survey: Survey, since_us: int) -> float:
+    runs = [run for _, window in survey.tags for run in _since(window, since_us)]
+    running = [
+        (entry.run.gpu_id, entry.run.started_us)
+        for entry in survey.runs.values()
+        if entry.run.gpu_id and entry.run.started_us
+    ]
+    return activity.idle_gpu_hours(survey.gpus, runs, running, since_us, survey.now_us)
+
+
+def _since(window: Window, since_us: int) -> Sequence[FinishedRun]:
+    return activity.since(list(window.runs), since_us)
+
+
+def _alerts(survey: Survey, offline_seconds: float) -> list[schemas.Alert]:
+    activities = [
+        alerts.TagActivity(
+            tag=state.tag,
+            queued=state.counts.queued,
+            running=state.counts.running,
+            runs_since_keep=_runs_since_keep(window),
+            last_finished_us=window.runs[-1].finished_us if window.runs else None,
+            paused=state.tag.pause is not None,
+        )
+        for state, window in survey.tags
+    ]
+    found = alerts.alerts(activities, survey.gpus, survey.host, survey.now_us, offline_seconds)
+    return [schemas.Alert(**vars(alert)) for alert in found]
+
+
+def _runs_since_keep(window: Window) -> int | None:
+    """Runs finished after the last keep, as far as they are remembered; None before the first."""
+    return len(_since(window, window.keeps[-1].decided_us + 1)) if window.keeps else None
+
+
+def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
+    tag, counts = state.tag, state.counts
+    baseline = window.baseline.val_bpb if window.baseline else None
+    pace = activity.tally(list(window.runs)[-PACE_RUNS:]).per_gpu_hour
+    return schemas.TagOverview(
+        name=tag.name,
+        created_at=rfc3339(tag.created_us),
+        state=_state(state),
+        pause=views.halt(tag.pause),
+        mode=state.strategy.mode,
+        mode_reason=state.strategy.reason,
+        pinned=state.strategy.pinned,
+        best_val_bpb=tag.best_val_bpb,
+        best_experiment_id=tag.best_experiment_id,
+        baseline_val_bpb=baseline,
+        gain=_difference(tag.best_val_bpb, baseline),
+        near_misses=state.near_misses,
+        counts=schemas.TagCounts(
+            queued=counts.queued,
+            running=counts.running,
+            finished=counts.finished,
+            keep=counts.keep,
+            discard=counts.discard,
+            crash=counts.crash + counts.timeout,
+        ),
+        since=_since_counts(tag.best_val_bpb, window, since_us),
+        last_keep=_last_keep(window),
+        last_finished_at=rfc3339(window.runs[-1].finished_us) if window.runs else None,
+        per_gpu_hour=pace,
+        training_hours=tag.training_seconds / 3600,
+        spark=_spark(window),
+    )
+
+
+def _state(state: TagState) -> str:
+    if state.tag.pause is not None:
+        return "paused"
+    if state.counts.running:
+        return "running"
+    return "queued" if state.counts.queued else "idle"
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _since_counts(best: float | None, window: Window, since_us: int) -> schemas.SinceCounts:
+    count = activity.tally(_since(window, since_us))
+    judged = count.keep + count.discard + count.crash
+    before = [keep for keep in window.keeps if keep.decided_us < since_us]
+    # Where nothing was before, the first result is what the gain counts from.
+    start = before[-1] if before else window.baseline
+    return schemas.SinceCounts(
+        finished=count.finished,
+        keep=count.keep,
+        crash=count.crash,
+        crash_rate=count.crash / judged if judged else 0.0,
+        gain=_difference(best, start.val_bpb if start else None),
+        whole=_reaches(window, since_us),
+    )
+
+
+def _reaches(window: Window, moment_us: int) -> bool:
+    """Whether every run that was decided after a moment is remembered."""
+    return window.whole or window.runs[0].finished_us <= moment_us
+
+
+def _last_keep(window: Window) -> schemas.LastKeep | None:
+    if not window.keeps:
+        return None
+    keep = window.keeps[-1]
+    return schemas.LastKeep(
+        experiment_id=keep.experiment_id,
+        val_bpb=keep.val_bpb,
+        description=keep.description,
+        at=rfc3339(keep.decided_us),
+        runs_ago=_runs_since_keep(window) or 0,
+        whole=_reaches(window, keep.decided_us),
+    )
+
+
+def _spark(window: Window) -> list[schemas.SparkPoint]:
+    keeps = list(window.keeps)
+    if window.baseline and keeps and keeps[0].experiment_id != window.baseline.experiment_id:
+        keeps.insert(0, window.baseline)
+    chosen = activity.thinned(keeps, SPARK_POINTS)
+    return [
+        schemas.SparkPoint(at=rfc3339(keep.decided_us), val_bpb=keep.val_bpb) for keep in chosen
+    ]
+
+
+def _gpu(gpu: Gpu, survey: Survey, offline_seconds: float) -> schemas.GpuOverview:
+    now_us = survey.now_us
+    run_id = gpu.lease_experiment_id or gpu.held_by
+    entry = survey.runs.get(run_id) if run_id else None
+    return schemas.GpuOverview(
+        **views.worker(gpu, now_us, offline_seconds).model_dump(),
+        heartbeat_age_seconds=max(0.0, (now_us - gpu.heartbeat_us) / 1e6),
+        health=schemas.Health(**gpu.health),
+        health_age_seconds=None if gpu.health_us is None else (now_us - gpu.health_us) / 1e6,
+        run=_current(entry, survey.points.get(entry.experiment.id, {})) if entry else None,
+    )
+
+
+def _current(entry: Entry, point: CurvePoint) -> schemas.CurrentRun:
+    experiment, run = entry.experiment, entry.run
+    return schemas.CurrentRun(
+        experiment_id=experiment.id,
+        tag=experiment.tag,
+        hypothesis=experiment.hypothesis,
+        category=experiment.category,
+        status=run.status.value,
+        started_at=None if run.started_us is None else rfc3339(run.started_us),
+        percent=point.get("percent"),
+        loss=point.get("loss"),
+        time_budget_seconds=run.time_budget_seconds,
+    )

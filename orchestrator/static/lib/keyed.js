@@ -1,0 +1,45 @@
+// Lists that are drawn anew at each event, of which most rows stay as they are.
+
+const drawn = new WeakMap();
+
+/**
+ * Make `container` hold one element for each item, in order: `render(item)` is called for a new or a
+ * changed one, all others stay the very elements they were (with focus, hover and selection). Items
+ * are equal when their JSON is. Focus inside an element that is rendered anew moves to its part with
+ * the same `data-focus`.
+ */
+export function keyed(container, items, key, render) {
+  const before = drawn.get(container) ?? new Map();
+  const after = new Map();
+  const elements = items.map((item) => {
+    const name = key(item);
+    const text = JSON.stringify(item);
+    const known = before.get(name);
+    const entry = known?.text === text ? known : { text, element: redrawn(known?.element, () => render(item)) };
+    after.set(name, entry);
+    return entry.element;
+  });
+  drawn.set(container, after);
+  const inPlace = elements.length === container.children.length &&
+    elements.every((element, index) => container.children[index] === element);
+  if (!inPlace) arrange(container, elements);
+  for (const [element, name] of waiting.splice(0)) element.querySelector(`[data-focus="${name}"]`)?.focus();
+}
+
+const waiting = [];
+
+function redrawn(old, render) {
+  const element = render();
+  const focused = old?.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  if (focused) waiting.push([element, focused]);
+  return element;
+}
+
+/** Move only what is out of place: an element that leaves the document loses its focus. */
+function arrange(container, elements) {
+  const wanted = new Set(elements);
+  for (const child of [...container.children]) if (!wanted.has(child)) child.remove();
+  elements.forEach((element, index) => {
+    if (container.children[index] !== element) container.insertBefore(element, container.children[index] ?? null);
+  });
+}

@@ -1,0 +1,86 @@
+"""What stands around every page: connection, theme, keys, addresses, errors."""
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import OpenPage
+from tests.e2e.conftest import System
+
+pytestmark = pytest.mark.browser
+
+
+def test_a_page_says_that_it_is_live(live: System, open_page: OpenPage) -> None:
+    page = open_page(f"{live.url}/t/t")
+    expect(page.locator(".connection")).to_have_text("Live")
+
+
+def test_a_chosen_theme_outlives_a_reload_and_can_be_given_back(
+    live: System, open_page: OpenPage
+) -> None:
+    """The system's, then light, then dark, then the system's again."""
+    page = open_page(f"{live.url}/t/t", color_scheme="dark")
+    background = "getComputedStyle(document.documentElement).backgroundColor"
+    assert page.evaluate(background) == "rgb(15, 19, 24)"
+    page.locator("button.theme").click()
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.reload()
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.locator("button.theme").click()
+    page.locator("button.theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") is None
+
+
+def test_the_question_mark_lists_the_keys_and_switches_them_off(
+    live: System, open_page: OpenPage
+) -> None:
+    page = open_page(f"{live.url}/t/t")
+    expect(page.locator(".connection")).to_have_text("Live")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("This help")
+    page.get_by_label("Switch single keys off").check()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert page.evaluate("localStorage.getItem('keys-off')") == "1"
+
+
+def test_an_unknown_address_and_an_unknown_tag_say_so(live: System, open_page: OpenPage) -> None:
+    page = open_page(f"{live.url}/t/none", errors_allowed=True)
+    expect(page.get_by_role("alert")).to_contain_text("none")
+
+
+def test_an_orchestrator_that_goes_away_is_told_of(live: System, open_page: OpenPage) -> None:
+    """Amber after 15 s without a sign, with the time that what is shown dates from."""
+    page = open_page(f"{live.url}/t/t", errors_allowed=True)
+    expect(page.locator(".connection")).to_have_text("Live")
+    page.clock.install()
+    for process in live.processes:
+        if "serve" in process.args:
+            process.terminate()
+            process.wait()
+    assert not live.ready()
+    page.clock.fast_forward(16_000)
+    expect(page.locator(".connection")).to_contain_text("Stale, data as of")
+    page.clock.fast_forward(50_000)
+    expect(page.locator(".connection")).to_contain_text("Disconnected, data as of")
+
+
+def test_a_page_asks_for_the_token_once(system: System, open_page: OpenPage) -> None:
+    """Without it there is nothing to see; with it everything is as if there were none."""
+    system.environment["AUTORESEARCH_TOKEN"] = "s3cret"
+    system.serve()
+    if httpx.post(f"{system.url}/api/login", json={"token": "s3cret"}).status_code == 404:
+        pytest.skip("this orchestrator has no login yet")
+    headers = {"authorization": "Bearer s3cret"}
+    httpx.post(f"{system.url}/api/experiment/setup", json={"tag": "t"}, headers=headers)
+    page = open_page(f"{system.url}/t/t", errors_allowed=True)
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("dialog")).to_contain_text("That is not the token.")
+    page.get_by_label("Token").fill("s3cret")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator(".connection")).to_have_text("Live")
+    page.reload()
+    expect(page.get_by_role("heading", name="t", exact=True)).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
