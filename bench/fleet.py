@@ -68,15 +68,15 @@ class Gpu:
         )
 
     async def beat(self) -> None:
-        """Heartbeats, and a renewal beside each while a run is on."""
+        """Heartbeats; while a run is on, the renewals of its lease, which are heartbeats too."""
         await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)
         while True:
             start = time.perf_counter()
-            beat = self._beats.post("/api/pool/heartbeat", gpu_id=self._id, health=HEALTH)
+            if self._job is None:
+                beat = self._beats.post("/api/pool/heartbeat", gpu_id=self._id, health=HEALTH)
+            else:
+                beat = self._beats.post("/api/job/renew", health=HEALTH, **self._job)
             await self._latencies.of("heartbeat", beat)
-            if self._job is not None:
-                renewal = self._beats.post("/api/job/renew", **self._job)
-                await self._latencies.of("renew", renewal)
             await asyncio.sleep(max(0.0, HEARTBEAT_SECONDS - (time.perf_counter() - start)))
 
     async def work(self, submissions: "asyncio.Queue[None]") -> None:

@@ -188,7 +188,8 @@ class Writer:
             self._count(f"kept:{experiment.category}")
         journal = records.journal_data(snapshot, outcome, decision, 1)
         entry = {"kind": "decided", "id": name, "at": at, "data": json.dumps(journal)}
-        pipe.xadd(self.key("journal"), entry)
+        # An entry's id holds its time, as one that a decision wrote does.
+        pipe.xadd(self.key("journal"), entry, id=f"{finished_us // 1000}-{finished_us % 1000}")
 
     def _count(self, name: str) -> None:
         self._categories[name] = self._categories.get(name, 0) + 1
@@ -242,6 +243,13 @@ def _run_fields(
     return records.text_fields(fields) | metrics
 
 
+async def _predate(redis: Any, journal: str, milliseconds: int) -> None:
+    """Give the setup's entry an id before the ids of what is to follow it."""
+    ((_, entry),) = await redis.xrange(journal)
+    await redis.delete(journal)
+    await redis.xadd(journal, entry, id=f"{milliseconds}-0")
+
+
 async def write(url: str, name: str, runs: int, hours: float = 0, seed: int = 7) -> None:
     """A new tag with `runs` decided runs in the last `hours` (by default 84 an hour)."""
     store = Store.connect(url, 30)
@@ -254,6 +262,7 @@ async def write(url: str, name: str, runs: int, hours: float = 0, seed: int = 7)
         history, writer = History(tag, seed), Writer(redis, name)
         span = int((hours or runs / 84) * 3600e6)
         step, chance, last = max(span // max(runs, 1), 5), random.Random(seed), 0
+        await _predate(redis, keys.of_tag(name, "journal"), (now - span) // 1000)
         for number in range(runs):
             finished = now - span + step * (number + 1) + chance.randrange(step) // 2
             created = finished - RUN_SECONDS * 1_000_000 - chance.randrange(4_000_000)

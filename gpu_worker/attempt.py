@@ -39,6 +39,7 @@ class Surroundings:
     """What all attempts of one daemon share. `gpu_failure` asks the device, it may take a while."""
 
     client: Client
+    renew: Callable[[schemas.RenewRequest], Awaitable[schemas.LeaseAnswer]]
     settings: WorkerSettings
     shutdown: Shutdown
     folder: WorkerFolder
@@ -98,7 +99,7 @@ class Attempt:
         )
         while True:
             try:
-                answer = await self._client.persist(lambda: self._client.renew(request))
+                answer = await self._client.persist(lambda: self._around.renew(request))
             except Refused as error:
                 if not self._ended.is_set():  # else the report is on its way and tells all
                     self._lose_lease(error)

@@ -277,6 +277,7 @@ class Daemon:
     async def _see_through(self, job: schemas.Job, folder: RunFolder, link: Link | None) -> None:
         around = Surroundings(
             client=self._client,
+            renew=self._standing.renew,
             settings=self._settings,
             shutdown=self._shutdown,
             folder=self._folder,

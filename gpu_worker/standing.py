@@ -47,7 +47,10 @@ class Standing:
         self._problem: str | None = None
         self._quarantine: str | None = None
         self._news = anyio.Event()
-        self._looked = float("-inf")
+        # How often there was news, and how much of it the last heartbeat told.
+        self._happened = self._told = 0
+        self._health: schemas.Health | None = None
+        self._health_at = self._renewed = self._looked = float("-inf")
         self.check = HostCheck(ok=True)
         self.registered = anyio.Event()
         self.gpu_failed = anyio.Event()
@@ -64,21 +67,49 @@ class Standing:
 
     def tell_at_once(self) -> None:
         """The next heartbeat is now."""
+        self._happened += 1
         self._news.set()
 
-    async def heartbeat(self, health: schemas.Health | None = None) -> None:
+    async def heartbeat(self) -> None:
+        told = self._happened
         await self._client.heartbeat(
             schemas.HeartbeatRequest(
                 gpu_id=self._gpu_id,
-                health=health,
+                health=self._health,
                 problem=self._problem,
                 quarantined=self._quarantine is not None,
                 draining=self._shutdown.draining.is_set(),
             )
         )
+        self._told = told
+
+    async def renew(self, lease: schemas.RenewRequest) -> schemas.LeaseAnswer:
+        """Renew a lease, and let that be the heartbeat: half of what a busy GPU would send.
+
+        It tells what the last look at the GPU found. Where that is long ago, since the driver
+        hangs, it is no sign of the GPU's life.
+        """
+        fresh = anyio.current_time() - self._health_at < self._patience()
+        health = self._health if fresh else None
+        answer = await self._client.renew(lease.model_copy(update={"health": health}))
+        if not answer.gpu_known:
+            self.tell_at_once()
+        elif fresh:
+            self._renewed = anyio.current_time()
+        return answer
+
+    def _spoken_for(self) -> bool:
+        """Whether a renewal has told all that a heartbeat would."""
+        recent = anyio.current_time() - self._renewed < self._patience()
+        return recent and self._told == self._happened
+
+    def _patience(self) -> float:
+        """Seconds: a heartbeat, and half of one for what may delay it."""
+        return 1.5 * self._client.heartbeat_seconds
 
     async def _beat(self) -> None:
-        health = await _in_thread(self._gpu.health)
+        self._health = await _in_thread(self._gpu.health)
+        self._health_at = anyio.current_time()
         self._note_failure()
         if self.idle:
             problem = await self._find_problem()
@@ -86,8 +117,10 @@ class Standing:
                 self._set_problem(problem)
         if not self.registered.is_set():
             await self._register()
+        if self._spoken_for():
+            return
         try:
-            await self.heartbeat(health)
+            await self.heartbeat()
         except Unknown:
             await self._register()
 
@@ -110,6 +143,7 @@ class Standing:
             )
         )
         self._client.heartbeat_seconds = answer.timing.heartbeat_seconds
+        self._happened += 1  # the next heartbeat says what a registration does not
         logger.info("registered with %s as %s", self._client.url, self._gpu_id)
         self.registered.set()
 

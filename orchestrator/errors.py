@@ -33,11 +33,15 @@ class TooLarge(AutoresearchError):
 
 
 class Forbidden(AutoresearchError):
-    """A foreign origin or host name."""
+    """A foreign origin or host name, or a page's call without its session's CSRF token."""
 
 
 class Unauthorized(AutoresearchError):
-    """A token is configured, and the call did not carry it."""
+    """A token is configured, and the call carried neither it nor a session."""
+
+
+class TooManyTries(AutoresearchError):
+    """Too many wrong tokens from one address in a short time."""
 
 
 class Unavailable(AutoresearchError):

@@ -1,19 +1,22 @@
 """What stands before the routes, as plain ASGI: who may call, how much, and how a body is read.
 
-- `Guard` refuses foreign host names and origins (403), missing tokens (401), bodies over the limit
-  (413), and lets every POST body be read as JSON whatever its Content-Type says.
+- `Guard` refuses foreign host names and origins (403), callers with neither the token nor a session
+  (401), a page's changes without its CSRF token (403), bodies over the limit (413), and lets every
+  POST body be read as JSON whatever its Content-Type says.
 - `Idempotency` answers a POST that carries a known Idempotency-Key with the stored answer.
 """
 
 import asyncio
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 
 import anyio
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,14 +30,17 @@ from orchestrator.errors import (
     Unauthorized,
     Unavailable,
 )
+from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, Sessions, equal
 from orchestrator.settings import Settings
 from orchestrator.store.idempotency import IN_PROGRESS_SECONDS, IdempotencyStore, StoredAnswer
 from orchestrator.store.scripts import nonces_from
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/", "/compare", "/actions"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/login", "/", "/compare", "/actions"})
 # The dashboard's own files hold no data, and are what asks for the token.
 OPEN_FOLDERS = ("/static/", "/t/", "/e/")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+CSRF_HEADER = "x-csrf-token"
 SUBMIT_PATH = "/api/experiment/submit"
 # A source of 1 MiB, each byte of it escaped as \u0000 at worst, and the other fields.
 SUBMIT_LIMIT_BYTES = 6 * schemas.SOURCE_LIMIT_BYTES + schemas.BODY_LIMIT_BYTES
@@ -46,9 +52,15 @@ ErrorResponse = Callable[[AutoresearchError, str], Response]
 
 
 class Guard:
-    def __init__(self, app: ASGIApp, settings: Settings, error_response: ErrorResponse) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        sessions: Sessions | None,
+        error_response: ErrorResponse,
+    ) -> None:
         self._app = app
-        self._token = settings.token.get_secret_value() if settings.token else None
+        self._sessions = sessions
         self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts)
         if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - every address has no name
             self._hosts |= {settings.host.lower(), f"[{settings.host.lower()}]"}
@@ -62,7 +74,8 @@ class Guard:
             headers = _headers(scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
-            self._check_token(scope, headers)
+            if self._sessions is not None:
+                _check_caller(self._sessions, scope, headers)
             if scope["method"] == "POST":
                 receive = await _limited(scope, headers, receive)
         except AutoresearchError as error:
@@ -90,16 +103,27 @@ class Guard:
         if origin is not None and origin.split("://")[-1] != headers.get("host"):
             raise Forbidden(f"Origin {origin!r} may not call this service.")
 
-    def _check_token(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        if self._token is None or scope["path"] in OPEN_PATHS:
-            return
-        if scope["path"].startswith(OPEN_FOLDERS):
-            return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(
-            given.strip().encode(), self._token.encode()
-        ):
-            raise Unauthorized("Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN.")
+
+def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) -> None:
+    """Who asks has the token, or a session; with that alone, changes need its CSRF token."""
+    path: str = scope["path"]
+    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+        return
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and sessions.is_token(given.strip()):
+        return
+    cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE, "")
+    csrf = sessions.csrf_of(cookie, time.time())
+    if csrf is None:
+        raise Unauthorized(
+            "Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN; a page logs in with"
+            " POST /api/login."
+        )
+    if scope["method"] not in SAFE_METHODS and not equal(headers.get(CSRF_HEADER, ""), csrf):
+        raise Forbidden(
+            f"A page's call carries the header X-CSRF-Token with the value of its cookie"
+            f" {CSRF_COOKIE}; log in again if there is none."
+        )
 
 
 def _headers(scope: Scope) -> dict[str, str]:

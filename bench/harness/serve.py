@@ -22,7 +22,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         lifespan="on",
-        loop="asyncio",
+        loop="auto",
         ws="none",
         server_header=False,
         proxy_headers=False,

@@ -207,9 +207,7 @@ def _serve_app(
         log_config=None,
         access_log=access_log,
         lifespan="on",
-        # Not uvloop where there is one: redis-py does not know the RuntimeError that it raises on a
-        # connection that Redis has closed.
-        loop="asyncio",
+        loop="auto",  # uvloop
         ws="none",
         server_header=False,
         # Nobody stands before us whose word on the caller's address would count.

@@ -18,6 +18,7 @@ from orchestrator.services.search import Search
 from orchestrator.services.series import SeriesReports
 from orchestrator.services.steering import Steering
 from orchestrator.services.surroundings import Surroundings
+from orchestrator.sessions import Sessions
 from orchestrator.store.connection import Store
 
 MAX_WAIT_SECONDS = 300
@@ -39,6 +40,7 @@ class Services:
     memo: Memo
     steering: Steering
     notices: Notices
+    sessions: Sessions | None
 
 
 async def _services(request: Request) -> Services:
@@ -82,6 +84,10 @@ async def _steering(request: Request) -> Steering:
     return (await _services(request)).steering
 
 
+async def _sessions(request: Request) -> Sessions | None:
+    return (await _services(request)).sessions
+
+
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
@@ -91,6 +97,7 @@ OverviewsDep = Annotated[Overviews, Depends(_overviews)]
 SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
 SearchDep = Annotated[Search, Depends(_search)]
 SeriesDep = Annotated[SeriesReports, Depends(_series)]
+SessionsDep = Annotated[Sessions | None, Depends(_sessions)]
 SteeringDep = Annotated[Steering, Depends(_steering)]
 
 

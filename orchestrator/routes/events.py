@@ -9,14 +9,15 @@ from contextlib import suppress
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from fastapi.responses import StreamingResponse
 
 from orchestrator.errors import Unavailable
+from orchestrator.routes import problems
 from orchestrator.routes.deps import Services, ServicesDep, only
 from orchestrator.store.events import Event
 
-router = APIRouter(tags=["ops"])
+router = problems.router(tags=["ops"])
 
 # A page calls itself stale after 15 s of silence.
 HEARTBEAT_SECONDS = 10.0

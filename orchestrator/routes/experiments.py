@@ -3,16 +3,17 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import HTTPException, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.domain import State
+from orchestrator.routes import problems
 from orchestrator.routes.deps import ExperimentsDep, SurroundingsDep, TagQuery, WaitSeconds, only
 from orchestrator.routes.ranges import log_response
 from orchestrator.services import views
 
-router = APIRouter(prefix="/api/experiment", tags=["experiments"])
+router = problems.router(prefix="/api/experiment", tags=["experiments"])
 
 
 @router.post("/setup")

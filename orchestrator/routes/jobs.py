@@ -1,12 +1,13 @@
 """`/api/job`: the workers' lease protocol, and the prepare.py that a tag pinned."""
 
-from fastapi import APIRouter, BackgroundTasks, Request
+from fastapi import BackgroundTasks, Request
 from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import ExperimentsDep, JobsDep, WaitSeconds, only
 
-router = APIRouter(tags=["workers"])
+router = problems.router(tags=["workers"])
 
 
 @router.post("/api/job/claim", dependencies=[only("wait")])

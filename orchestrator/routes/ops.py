@@ -1,12 +1,12 @@
 """Liveness, readiness and Prometheus text."""
 
-from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from orchestrator.routes import problems
 from orchestrator.routes.deps import ServicesDep
 
-router = APIRouter(tags=["ops"])
+router = problems.router(tags=["ops"])
 
 
 @router.get("/healthz")

@@ -2,16 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query, Request
+from fastapi.responses import Response
 
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import OverviewsDep
+from orchestrator.routes.series import json_response
 
-router = APIRouter(prefix="/api/report", tags=["reports"])
+router = problems.router(prefix="/api/report", tags=["reports"])
 
 
-@router.get("/overview")
+@router.get("/overview", response_model=schemas.OverviewAnswer)
 async def overview(
-    query: Annotated[schemas.OverviewRequest, Query()], service: OverviewsDep
-) -> schemas.OverviewAnswer:
-    return await service.overview(query.since)
+    query: Annotated[schemas.OverviewRequest, Query()], service: OverviewsDep, request: Request
+) -> Response:
+    return json_response(await service.overview(query.since), request)

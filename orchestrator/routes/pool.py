@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 
 from orchestrator import schemas
 from orchestrator.domain import State
+from orchestrator.routes import problems
 from orchestrator.routes.deps import ExperimentsDep, PoolDep, WaitSeconds, only
 
-router = APIRouter(tags=["pool"])
+router = problems.router(tags=["pool"])
 
 GpuPath = Annotated[schemas.GpuId, Path()]
 

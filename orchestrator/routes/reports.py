@@ -2,14 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import ExperimentsDep, ReportsDep, TagQuery
 from orchestrator.services.reports import Reports
 
-router = APIRouter(prefix="/api/report", tags=["reports"])
+router = problems.router(prefix="/api/report", tags=["reports"])
 
 TSV_TYPE = "text/tab-separated-values"
 JSON_LINES_TYPE = "application/x-ndjson"

@@ -1,11 +1,10 @@
 """`/api/search`: strategy and suggestions."""
 
-from fastapi import APIRouter
-
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import SearchDep, TagQuery
 
-router = APIRouter(prefix="/api/search", tags=["search"])
+router = problems.router(prefix="/api/search", tags=["search"])
 
 
 @router.post("/strategy")

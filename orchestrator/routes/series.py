@@ -2,14 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import Response
 
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import SeriesDep
 from orchestrator.services.memo import Body
 
-router = APIRouter(prefix="/api/report", tags=["reports"])
+router = problems.router(prefix="/api/report", tags=["reports"])
 
 
 @router.get("/series", response_model=schemas.SeriesAnswer)

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from orchestrator import schemas
+from orchestrator.routes import problems
 from orchestrator.routes.deps import SteeringDep, TagQuery
 
-router = APIRouter(tags=["steering"])
+router = problems.router(tags=["steering"])
 
 
 @router.post("/api/steer/pause")

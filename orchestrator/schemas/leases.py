@@ -14,6 +14,7 @@ from orchestrator.schemas.base import (
     Text,
 )
 from orchestrator.schemas.experiments import AnyVerdict, Metrics
+from orchestrator.schemas.pool import Health
 from orchestrator.schemas.queue import CurvePoint, Environment
 
 
@@ -52,14 +53,20 @@ class LeaseRequest(Request):
 
 
 class RenewRequest(LeaseRequest):
-    """`started` turns the lease into a running attempt: the launcher has been executed."""
+    """`started` turns the lease into a running attempt: the launcher has been executed. With
+    `health` the renewal is the GPU's heartbeat too, and spares a request of its own."""
 
     started: bool = True
+    health: Health | None = None
 
 
 class LeaseAnswer(Answer):
+    """`cancel` asks for the run's end. `gpu_known` is false for a heartbeat of a GPU that is not in
+    the pool: it registers again."""
+
     ok: Literal[True] = True
     cancel: bool = False
+    gpu_known: bool = True
 
 
 class LogChunk(Request):

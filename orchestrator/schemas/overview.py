@@ -49,13 +49,14 @@ class SinceCounts(Answer):
 
 
 class LastKeep(Answer):
-    """`runs_ago` counts the runs finished after it, None where they are too many to remember."""
+    """`runs_ago` counts the runs finished after it; `whole` is false where there were more."""
 
     experiment_id: str
     val_bpb: float
     description: str
     at: str
-    runs_ago: int | None
+    runs_ago: int
+    whole: bool
 
 
 class SparkPoint(Answer):

@@ -1,4 +1,4 @@
-"""Checks a tag's state against its journal: verdicts, best and counters, all computed anew.
+"""Checks a tag's state against its journal: verdicts, best, counters, pause, notes, and the ledger.
 
 It works on a live tag too: the totals are read in one step, the journal is followed to the revision
 that they have, and what came later is left to the next audit.
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.domain import State, Status
+from orchestrator.domain import Intervention, State, Status
 from orchestrator.rules.replay import Decided, Replay
 from orchestrator.services import views
 from orchestrator.store import records
@@ -40,6 +40,7 @@ class Audit:
         replay = await self._replayed(tag, books.tag.revision)
         differences = [*replay.differences, *_of_totals(books, replay)]
         differences += await self._of_sets(tag, replay)
+        differences += await self._of_ledger(tag, replay)
         categories, seen = Counter[str](), set[str]()
         async for entry in self._store.reads.everything(tag):
             experiment = entry.experiment
@@ -77,6 +78,24 @@ class Audit:
             ),
         ]
 
+    async def _of_ledger(self, tag: str, replay: Replay) -> list[str]:
+        """Who did what to the tag, act by act, as far as the replay has come."""
+        ledger = [
+            (entry.revision, entry.at_us, entry.act)
+            async for entry in self._store.steering.whole_ledger(tag)
+            if entry.revision is not None and entry.revision < replay.tag.revision
+        ]
+        written, due = Counter(ledger), Counter(replay.acts)
+        return [
+            *(f"the ledger lacks {_told(act)}" for act in due - written),
+            *(f"the ledger holds {_told(act)}, the journal does not" for act in written - due),
+        ]
+
+
+def _told(act: tuple[int, int, Intervention]) -> str:
+    revision, _, what = act
+    return f"{what.action} {what.target} by {what.by} at revision {revision}"
+
 
 def _of_totals(books: Books, replay: Replay) -> list[str]:
     tag, due = books.tag, replay.tag
@@ -88,6 +107,8 @@ def _of_totals(books: Books, replay: Replay) -> list[str]:
         *_compared("crash streak", tag.consecutive_crashes, due.consecutive_crashes),
         *_compared("recent runs", list(books.recent), list(replay.recent)),
         *_compared("strategy", replace(books.strategy, updated_us=0), replay.strategy),
+        *_compared("pause", tag.pause, due.pause),
+        *_compared("notes", books.notes, replay.notes),
         *_compared("number of keeps", books.keeps, len(replay.keeps)),
         *_compared("keeps per category", _counters(books, "kept:"), replay.kept_in),
         *_compared("near misses per category", _counters(books, "near:"), replay.near_in),

@@ -203,9 +203,14 @@ class Experiments:
         epoch = attempt or entry.run.epoch
         if epoch == 0:
             raise NotFound(f"{experiment_id} has no log: no worker has run it.")
-        return await anyio.to_thread.run_sync(
-            self._files.read_log, entry.experiment.tag, experiment_id, epoch, start, length
-        )
+        try:
+            return await anyio.to_thread.run_sync(
+                self._files.read_log, entry.experiment.tag, experiment_id, epoch, start, length
+            )
+        except NotFound:
+            if epoch == entry.run.epoch and entry.run.state is not State.DECIDED:
+                return Slice(b"", 0, 0)  # it has not written yet
+            raise
 
 
 def _near_miss(entry: Entry, distance: float) -> schemas.NearMiss:

@@ -83,18 +83,20 @@ class Jobs:
         )
 
     async def renew(self, request: schemas.RenewRequest) -> schemas.LeaseAnswer:
-        cancel = await self._store.jobs.renew(
+        health = request.health
+        renewed = await self._store.jobs.renew(
             tag_of(request.experiment_id),
             request.experiment_id,
             request.epoch,
             started=request.started,
+            health=health.model_dump_json(exclude_none=True) if health else "",
         )
-        return schemas.LeaseAnswer(cancel=cancel)
+        return schemas.LeaseAnswer(cancel=renewed.cancel, gpu_known=renewed.gpu_known)
 
     async def progress(self, request: schemas.ProgressRequest) -> schemas.LeaseAnswer:
         """Keep a log chunk and the curve; it renews the lease, and so is fenced by its epoch."""
         tag, experiment_id = tag_of(request.experiment_id), request.experiment_id
-        cancel = await self._store.jobs.renew(tag, experiment_id, request.epoch, started=True)
+        renewed = await self._store.jobs.renew(tag, experiment_id, request.epoch, started=True)
         if request.log is not None:
             offset, data = request.log.offset, _decoded(request.log.data)
             if offset + len(data) > LOG_LIMIT_BYTES:
@@ -103,7 +105,7 @@ class Jobs:
                 self._files.append_log, tag, experiment_id, request.epoch, offset, data
             )
         await self._keep_curve(tag, experiment_id, request.curve)
-        return schemas.LeaseAnswer(cancel=cancel)
+        return schemas.LeaseAnswer(cancel=renewed.cancel)
 
     async def finish(self, request: schemas.FinishRequest) -> schemas.FinishAnswer:
         """End an attempt: with a verdict, or back in the queue."""

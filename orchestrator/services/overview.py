@@ -1,12 +1,14 @@
 """The overview page's answer: tags, GPUs and alerts, surveyed once for all pages that ask.
 
-Nothing is decided here: counts and pace are rules/activity.py's, alerts rules/alerts.py's.
+Nothing is decided here: counts and pace are rules/activity.py's, alerts rules/alerts.py's. Unlike
+services/memo.py, which keeps an answer until something happens, this one grows old by itself:
+progress, temperatures and silences make no events.
 """
 
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from orchestrator.files import Files
 from orchestrator.rules import activity, alerts
 from orchestrator.rules.activity import FinishedRun
 from orchestrator.services import views
+from orchestrator.services.memo import Body
 from orchestrator.services.recent import Recent, Window
 from orchestrator.settings import Settings
 from orchestrator.store import keys
@@ -37,7 +40,7 @@ CurvePoint = Mapping[str, float]
 @dataclass(frozen=True)
 class Survey:
     """Everything at one moment of Redis' clock. `runs` holds what GPUs train, `points` the last
-    point of each one's curve."""
+    point of each one's curve, `answers` what pages were told of it, by the moment asked for."""
 
     now_us: int
     tags: list[tuple[TagState, Window]]
@@ -45,6 +48,7 @@ class Survey:
     runs: dict[str, Entry]
     points: dict[str, CurvePoint]
     host: alerts.Host
+    answers: dict[int, Body] = field(default_factory=dict)
 
 
 class Overviews:
@@ -56,21 +60,18 @@ class Overviews:
         self._surveying = asyncio.Lock()
         self._last: tuple[float, Survey] | None = None
 
-    async def overview(self, since: datetime | None) -> schemas.OverviewAnswer:
+    async def overview(self, since: datetime | None) -> Body:
+        """`OverviewAnswer` as JSON."""
         survey = await self._fresh()
         since_us = survey.now_us - DEFAULT_SINCE_US
         if since is not None:
             since_us = min(max(0, int(since.timestamp() * 1e6)), survey.now_us)
-        offline = self._settings.offline_seconds
-        tags = [_tag(state, window, since_us) for state, window in survey.tags]
-        return schemas.OverviewAnswer(
-            now=rfc3339(survey.now_us),
-            since=rfc3339(since_us),
-            idle_gpu_hours=_idle(survey, since_us),
-            alerts=_alerts(survey, offline),
-            tags=tags,
-            gpus=[_gpu(gpu, survey, offline) for gpu in survey.gpus],
-        )
+        known = survey.answers.get(since_us)
+        if known is None:
+            answer = _answer(survey, since_us, self._settings.offline_seconds)
+            known = await Body.of(answer.model_dump_json().encode())
+            survey.answers[since_us] = known
+        return known
 
     async def _fresh(self) -> Survey:
         async with self._surveying:
@@ -115,6 +116,17 @@ class Overviews:
         return points, shutil.disk_usage(_existing(self._settings.home)).free
 
 
+def _answer(survey: Survey, since_us: int, offline_seconds: float) -> schemas.OverviewAnswer:
+    return schemas.OverviewAnswer(
+        now=rfc3339(survey.now_us),
+        since=rfc3339(since_us),
+        idle_gpu_hours=_idle(survey, since_us),
+        alerts=_alerts(survey, offline_seconds),
+        tags=[_tag(state, window, since_us) for state, window in survey.tags],
+        gpus=[_gpu(gpu, survey, offline_seconds) for gpu in survey.gpus],
+    )
+
+
 def _existing(path: Path) -> Path:
     """The nearest folder that is there: before the first write the home is not."""
     while not path.exists() and path != path.parent:
@@ -153,13 +165,8 @@ def _alerts(survey: Survey, offline_seconds: float) -> list[schemas.Alert]:
 
 
 def _runs_since_keep(window: Window) -> int | None:
-    """Runs finished after the last keep, or None where it is out of sight or was never."""
-    if not window.keeps:
-        return None
-    last_us = window.keeps[-1].decided_us
-    if not window.whole and window.runs and window.runs[0].finished_us > last_us:
-        return None
-    return len(_since(window, last_us + 1))
+    """Runs finished after the last keep, as far as they are remembered; None before the first."""
+    return len(_since(window, window.keeps[-1].decided_us + 1)) if window.keeps else None
 
 
 def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
@@ -220,8 +227,13 @@ def _since_counts(best: float | None, window: Window, since_us: int) -> schemas.
         crash=count.crash,
         crash_rate=count.crash / judged if judged else 0.0,
         gain=_difference(best, start.val_bpb if start else None),
-        whole=window.whole or (bool(window.runs) and window.runs[0].finished_us < since_us),
+        whole=_reaches(window, since_us),
     )
+
+
+def _reaches(window: Window, moment_us: int) -> bool:
+    """Whether every run that was decided after a moment is remembered."""
+    return window.whole or window.runs[0].finished_us <= moment_us
 
 
 def _last_keep(window: Window) -> schemas.LastKeep | None:
@@ -233,7 +245,8 @@ def _last_keep(window: Window) -> schemas.LastKeep | None:
         val_bpb=keep.val_bpb,
         description=keep.description,
         at=rfc3339(keep.decided_us),
-        runs_ago=_runs_since_keep(window),
+        runs_ago=_runs_since_keep(window) or 0,
+        whole=_reaches(window, keep.decided_us),
     )
 
 

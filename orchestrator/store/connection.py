@@ -11,6 +11,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from orchestrator.errors import SetupError
 from orchestrator.store.client import TextRedis
+from orchestrator.store.closed import telling_closed
 from orchestrator.store.events import EventStore
 from orchestrator.store.experiments import ExperimentStore
 from orchestrator.store.idempotency import IdempotencyStore
@@ -78,17 +79,20 @@ class Store:
             health_check_interval=30,
             retry=FlatRetry(ExponentialBackoff(cap=0.5, base=0.05), 2),
         )
+        pool.connection_class = telling_closed(pool.connection_class)
         redis = cast("TextRedis", Redis.from_pool(pool))
-        make = ConnectionPool.from_url(
+        single = ConnectionPool.from_url(
             url,
             decode_responses=True,
             protocol=2,
             socket_timeout=None,  # SharedConnection has a clock of its own
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
-        ).make_connection
-        shared = SharedConnection(make, timeout_seconds)
-        tail = SharedConnection(make, timeout_seconds)  # apart: its reads block
+        )
+        single.connection_class = telling_closed(single.connection_class)
+        shared = SharedConnection(single.make_connection, timeout_seconds)
+        # Apart: its reads block.
+        tail = SharedConnection(single.make_connection, timeout_seconds)
         scripts = Scripts(shared)
         return cls(
             redis=redis,

@@ -42,6 +42,14 @@ class NothingToClaim:
 
 
 @dataclass(frozen=True)
+class Renewed:
+    """`cancel` asks the worker to stop the run; `gpu_known` whether the pool has its GPU."""
+
+    cancel: bool
+    gpu_known: bool
+
+
+@dataclass(frozen=True)
 class LeaseSeen:
     """A lease as the reaper sees it; `renewal` changes with every renewal."""
 
@@ -71,11 +79,15 @@ class JobStore:
             prepare_sha256=reply.fields.get("prepare"),
         )
 
-    async def renew(self, tag: str, experiment_id: str, epoch: int, *, started: bool) -> bool:
-        """Renew a lease; True asks the worker to stop the run. Raises `LeaseLost`."""
-        reply = await self._scripts.run("renew", tag, experiment_id, epoch, "1" if started else "0")
+    async def renew(
+        self, tag: str, experiment_id: str, epoch: int, *, started: bool, health: str = ""
+    ) -> Renewed:
+        """Renew a lease; with `health` (JSON) it is its GPU's heartbeat too. Raises `LeaseLost`."""
+        reply = await self._scripts.run(
+            "renew", tag, experiment_id, epoch, "1" if started else "0", health
+        )
         self._check_lease(reply, experiment_id, epoch)
-        return bool(reply["cancel"])
+        return Renewed(cancel=reply["cancel"], gpu_known=reply["known"])
 
     async def requeue(
         self, tag: str, experiment_id: str, epoch: int, outcome: str, *, renewal: str, loss: bool

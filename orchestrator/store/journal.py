@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from orchestrator.domain import Counts, JournalEntry, Status, Strategy, Tag
+from orchestrator.domain import Counts, JournalEntry, Note, Status, Strategy, Tag
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import unknown_tag
@@ -32,6 +32,7 @@ class Books:
     experiments: int
     last_created_us: int
     categories: dict[str, int]
+    notes: dict[str, Note]
 
 
 class JournalStore:
@@ -60,13 +61,14 @@ class JournalStore:
         transaction.hgetall(keys.of_tag(tag, "tag"))
         transaction.hgetall(keys.of_tag(tag, "strategy"))
         transaction.hgetall(keys.of_tag(tag, "cats"))
+        transaction.hgetall(keys.of_tag(tag, "notes"))
         transaction.lrange(keys.of_tag(tag, "recent"), 0, -1)
         for name in ("near", "keeps", "all"):
             transaction.zcard(keys.of_tag(tag, name))
         for status in Status:
             transaction.zcard(keys.of_tag(tag, "status:", status.value))
         with redis_errors():
-            fields, strategy, categories, recent, *sizes = await transaction.execute()
+            fields, strategy, categories, notes, recent, *sizes = await transaction.execute()
         if not fields:
             raise unknown_tag(tag)
         by_status = dict(zip((status.value for status in Status), sizes[3:], strict=True))
@@ -80,6 +82,7 @@ class JournalStore:
             experiments=sizes[2],
             last_created_us=int(fields.get("last_created", 0)),
             categories={name: int(count) for name, count in categories.items() if int(count)},
+            notes={note.id: note for note in records.notes_from(notes)},
         )
 
     async def keeps_until(self, tag: str, decided_us: int) -> list[Keep]:

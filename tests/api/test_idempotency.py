@@ -27,6 +27,8 @@ def requests_of(api: Api) -> dict[str, Body]:
     hand = [api.register() for _ in range(5)]
     api.complete(hand[0], 1.0)
     assert api.post("/api/pool/acquire", experiment_id=hand[1])["gpu_id"] == "gpu-1"
+    why = {"reason": "r"}
+    note = api.post("/api/steer/note", **tag, text="t")["note"]["id"]
     words = dict.fromkeys(("hypothesis", "description", "category", "diff_summary"), "x")
     return {
         "/api/experiment/setup": {"tag": "another"},
@@ -34,7 +36,9 @@ def requests_of(api: Api) -> dict[str, Body]:
         "/api/experiment/submit": tag | {"hypothesis": "h", "train_py": "2"},
         "/api/experiment/complete": {"experiment_id": hand[2], "val_bpb": 0.5},
         "/api/experiment/crash": {"experiment_id": hand[3], "error": "boom"},
+        "/api/experiment/{experiment_id}/priority": why | {"priority": 3},
         "/api/experiment/{experiment_id}/cancel": {},
+        "/api/experiment/{experiment_id}/requeue": why,
         "/api/experiment/history": tag,
         "/api/experiment/best": tag,
         "/api/experiment/near-misses": tag,
@@ -52,6 +56,14 @@ def requests_of(api: Api) -> dict[str, Body]:
         "/api/report/summary": tag,
         "/api/report/tsv": tag,
         "/api/report/diff": {"experiment_a": hand[0], "experiment_b": hand[0]},
+        "/api/steer/pause": tag | why,
+        "/api/steer/resume": tag | why,
+        "/api/steer/note": tag | {"text": "t"},
+        "/api/steer/drop-note": tag | {"note_id": note},
+        "/api/pool/drain": {"gpu_id": "gpu-5"} | why,
+        "/api/pool/undrain": {"gpu_id": "gpu-5"} | why,
+        "/api/login": {"token": "none is configured"},
+        "/api/logout": {},
         "/api/job/claim": {"gpu_id": "gpu-4", "claim_id": "a-claim-of-gpu-4"},
         "/api/job/renew": lease,
         "/api/job/progress": lease,
@@ -74,10 +86,10 @@ def test_every_post_acts_once_under_a_key_however_often_it_comes_at_once(api: Ap
     described = api.app.openapi()["paths"].items()
     assert set(requests) == {path for path, verbs in described if "post" in verbs}
     headers = {"idempotency-key": "the-same-key"}
-    hand = api.register()
+    queued = api.submit("4")
     with ThreadPoolExecutor(4) as callers:
         for path, body in requests.items():
-            url = path.format(experiment_id=hand, gpu_id="gpu-5")
+            url = path.format(experiment_id=queued, gpu_id="gpu-5")
             send = partial(api.http.post, url, headers=headers)
             calls = [callers.submit(send, json=body) for _ in range(4)]
             answers = [call.result() for call in calls]

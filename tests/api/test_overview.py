@@ -50,6 +50,7 @@ def test_a_tag_shows_best_baseline_counts_and_its_last_keep(api: Api) -> None:
     }  # fmt: skip
     assert tag["last_keep"]["experiment_id"] == kept[1]
     assert (tag["last_keep"]["description"], tag["last_keep"]["runs_ago"]) == ("d0.9", 2)
+    assert tag["last_keep"]["whole"] is True
     assert [point["val_bpb"] for point in tag["spark"]] == [1.0, 0.9]
     assert (tag["state"], tag["mode"]) == ("running", "explore")
 
@@ -155,7 +156,7 @@ def test_a_long_history_is_cut_and_says_so(api: Api, monkeypatch: pytest.MonkeyP
         api.complete(api.register(), 1.0 + number / 100)
     tag = tag_of(api)
     assert (tag["since"]["finished"], tag["since"]["whole"]) == (4, False)
-    assert tag["last_keep"]["runs_ago"] is None
+    assert (tag["last_keep"]["runs_ago"], tag["last_keep"]["whole"]) == (4, False)
     then = moment()
     api.complete(api.register(), 3.0)
     counts = tag_of(api, since=then)["since"]

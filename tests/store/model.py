@@ -55,7 +55,8 @@ class Run:
     gpu: str | None = None
     target: str | None = None
     losses: int = 0
-    cancel: bool = False
+    stop: str | None = None  # what a person has asked of a leased run: cancel or requeue
+    repeat_of: str | None = None
     renewal: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     report: Report | None = None
@@ -93,7 +94,9 @@ class Tag:
     ratio: float = 0.7
     temperature: float = 1.0
     pinned: bool = False
-    choices: int = 0
+    paused: bool = False
+    notes: list[str] = field(default_factory=list)
+    steps: int = 0  # of the revision, besides decisions: strategies that were set, and acts
     decided: list[Run] = field(default_factory=list)
     sources: dict[str, list[str]] = field(default_factory=dict)
 
@@ -148,6 +151,7 @@ class Gpu:
     problem: str | None = None
     quarantined: bool = False
     draining: bool = False
+    drained: bool = False  # by a person
     lease: Run | None = None
     hold: Run | None = None
     last_hold: str | None = None
@@ -157,7 +161,7 @@ class Gpu:
 
     @property
     def unfit(self) -> bool:
-        return bool(self.problem or self.quarantined or self.draining)
+        return bool(self.problem or self.quarantined or self.draining or self.drained)
 
     @property
     def idle(self) -> bool:
@@ -169,6 +173,7 @@ class Model:
         self.tags: dict[str, Tag] = {}
         self.runs: dict[str, Run] = {}
         self.gpus: dict[str, Gpu] = {}
+        self.drained: set[str] = set()  # whether they are in the pool or away
         self.events: list[tuple[str, ...]] = []
         self._seq = 0
         self._renewals = 0
@@ -333,18 +338,22 @@ class Model:
             tag.ratio = 0.8 if tag.mode == "explore" else 0.3
         return fitting is not None
 
-    def fate(self, run: Run, *, loss: bool) -> str:
-        """What a lost (or handed back) attempt of this run leads to."""
-        if run.cancel:
-            return "cancelled"
-        return "infra_lost" if loss and run.losses >= 2 else "requeue"
+    @staticmethod
+    def fate(run: Run, label: str) -> str:
+        """What an attempt that ended like this leads to."""
+        if run.stop is not None:
+            return "cancelled" if run.stop == "cancel" else "requeue"
+        if label in ("cancelled", "handed_back"):
+            return "cancelled" if label == "cancelled" else "requeue"
+        return "infra_lost" if run.losses >= 2 else "requeue"
 
     def lose(
-        self, run: Run, epoch: int, label: str, fate: str, renewal: int | None = None
+        self, run: Run, epoch: int, label: str, renewal: int | None = None
     ) -> dict[str, Any] | Refusal | None:
+        """An attempt ended as `label` says: lost, expired, handed back, or cancelled."""
         if run.epoch == epoch and run.state == "queued":
             return None  # the same report, sent again
-        if fate != "requeue":
+        if (fate := self.fate(run, label)) != "requeue":
             cancelled = fate == "cancelled"
             report = Report("cancelled") if cancelled else Report("crash", reason="infra_lost")
             return self.settle(run, report, LEASED, epoch, renewal)
@@ -354,8 +363,9 @@ class Model:
             return run.verdict
         if renewal is not None and run.renewal != renewal:
             return LeaseRenewed
-        self._end_lease(run, label)
-        run.losses += label != "handed_back"
+        self._end_lease(run, "requeued" if label == "cancelled" else label)
+        run.losses += label in ("lost", "expired") and run.stop is None
+        run.stop = None
         self._queued(run)
         return None
 
@@ -369,11 +379,92 @@ class Model:
     def cancel(self, run: Run) -> tuple[str, bool] | Refusal:
         """The public status, and whether the worker has been asked to stop."""
         if run.leased:
-            run.cancel = True
-            self.events.append(("cancelling", run.tag.name, run.id))
+            self._stop(run, "cancel")
             return "running", True
+        if run.state != "decided":
+            self._told(run.tag.name, run.id, "cancel")
         self.settle(run, Report("cancelled"), ("hand", "queued"))
         return run.status, False
+
+    def _stop(self, run: Run, what: str) -> None:
+        if run.stop != what:
+            run.stop = what
+            self._act(run.tag, run.id, what)
+            self.events.append(("cancelling", run.tag.name, run.id))
+
+    # -- steering
+
+    def _act(self, tag: Tag, target: str, action: str) -> None:
+        tag.steps += 1
+        self._told(tag.name, target, action)
+
+    def _told(self, tag: str, target: str, action: str) -> None:
+        self.events.append(("steered", tag, target, action))
+
+    def pause(self, tag: Tag, *, paused: bool) -> None:
+        if tag.paused != paused:
+            tag.paused = paused
+            self._act(tag, "", "pause" if paused else "resume")
+
+    def note(self, tag: Tag) -> None:
+        tag.notes.append(f"note-{self.revision(tag) + 1}")
+        self._act(tag, tag.notes[-1], "note")
+
+    def drop_note(self, tag: Tag, note_id: str) -> Refusal | None:
+        if note_id not in tag.notes:
+            return NotFound
+        tag.notes.remove(note_id)
+        self._act(tag, note_id, "drop-note")
+        return None
+
+    def requeue(self, run: Run, new_id: str) -> int | Refusal | None:
+        """The place of a repeat in the queue; None when the worker has been asked to stop."""
+        if run.leased:
+            self._stop(run, "requeue")
+            return None
+        if run.state != "decided" or run.source is None:
+            return Conflict
+        assert run.seed is not None
+        again = Run(
+            new_id, run.tag, run.category, run.commit, run.parent, "queued", "queued", run.source,
+            run.seed, run.priority or 0, repeat_of=run.id,
+        )  # fmt: skip
+        again.score = self._score(again.priority or 0)
+        self.runs[new_id] = again
+        run.tag.sources.setdefault(f"{run.source}:{run.seed}", []).append(new_id)
+        self._queued(again)
+        self._act(run.tag, run.id, "requeue")
+        return self.queue(run.tag).index(again) + 1
+
+    def set_priority(self, run: Run, priority: int) -> int | Refusal:
+        """Answers the place in its queue."""
+        if run.state != "queued":
+            return Conflict
+        before = run.priority or 0
+        if before != priority:
+            run.score = _score_of(run) + (before - priority) * 2**40
+            run.priority = priority
+            self._act(run.tag, run.id, "priority")
+        line = self._directed(run.target) if run.target else self.queue(run.tag)
+        return line.index(run) + 1
+
+    def drain(self, gpu_id: str) -> Refusal | None:
+        if gpu_id not in self.gpus and gpu_id not in self.drained:
+            return NotFound
+        if gpu_id not in self.drained:
+            self.drained.add(gpu_id)
+            self.gpus[gpu_id].drained = True
+            self._told("", gpu_id, "drain")
+        return None
+
+    def undrain(self, gpu_id: str) -> Refusal | None:
+        if gpu_id not in self.drained:
+            return None if gpu_id in self.gpus else NotFound
+        self.drained.remove(gpu_id)
+        if gpu_id in self.gpus:
+            self.gpus[gpu_id].drained = self.gpus[gpu_id].parked = False
+        self._told("", gpu_id, "undrain")
+        return None
 
     # -- strategy
 
@@ -383,6 +474,7 @@ class Model:
         tag.mode, tag.pinned = mode, pinned
         tag.ratio = ratio if ratio is not None else 0.8 if mode == "explore" else 0.3
         tag.temperature = tag.temperature if temperature is None else temperature
+        self._told(tag.name, "", "set-strategy")
         self._chosen(tag)
 
     def adapt(self, tag: Tag) -> None:
@@ -390,7 +482,7 @@ class Model:
             self._chosen(tag)
 
     def _chosen(self, tag: Tag) -> None:
-        tag.choices += 1
+        tag.steps += 1
         self.events.append(("strategy", tag.name, "", tag.mode))
 
     # -- leases
@@ -404,6 +496,7 @@ class Model:
                 if run.state == "queued"
                 and run.target in (None, gpu.id)
                 and run.tag.profile in (None, gpu.profile)
+                and not run.tag.paused
             ),
             key=_score_of,
             default=None,
@@ -418,9 +511,10 @@ class Model:
             return None
         gpu.parked = False
         for run in self._directed(gpu_id):
-            if run.tag.profile in (None, gpu.profile):
+            if run.tag.profile not in (None, gpu.profile):
+                self._undirect(run)  # its tag was bound to another profile since
+            elif not run.tag.paused:
                 break
-            self._undirect(run)  # its tag was bound to another profile since
         run = self.first_for(gpu)
         if run is None:
             return None
@@ -437,14 +531,20 @@ class Model:
         self._renewals += 1
         run.renewal = self._renewals
 
-    def renew(self, run: Run, epoch: int, *, started: bool) -> bool | Refusal:
+    def renew(
+        self, run: Run, epoch: int, *, started: bool, beat: bool
+    ) -> tuple[bool, bool] | Refusal:
+        """Whether it is to stop, and whether its GPU is known to the pool."""
         if not run.leased or run.epoch != epoch:
             return LeaseLost
         self._renewed(run)
         if started and run.state == "leased":
             run.state = "running"
             self.events.append(("started", run.tag.name, run.id))
-        return run.cancel
+        known = not beat or run.gpu in self.gpus
+        if beat and known:
+            self.gpus[run.gpu].silent = False
+        return run.stop is not None, known
 
     def direct(self, run: Run, gpu_id: str, source: str) -> Refusal | None:
         if gpu_id not in self.gpus:
@@ -477,7 +577,7 @@ class Model:
         """By a daemon that starts anew, or by a bare call, which lifts nothing."""
         if gpu_id not in self.gpus:
             self._seq += 1
-            self.gpus[gpu_id] = Gpu(gpu_id, self._seq, index)
+            self.gpus[gpu_id] = Gpu(gpu_id, self._seq, index, drained=gpu_id in self.drained)
         gpu = self.gpus[gpu_id]
         if boots:
             gpu.profile, gpu.problem, gpu.quarantined, gpu.draining = None, None, False, False
@@ -501,6 +601,8 @@ class Model:
         for gpu in self.gpus.values():
             if gpu.hold is run:
                 return gpu
+        if run.tag.paused:
+            return None
         for gpu in self._by_order():
             if not gpu.idle:
                 continue
@@ -567,6 +669,7 @@ class Model:
             "busy": [(gpu.id, gpu.order) for gpu in self._by_order() if gpu.lease or gpu.hold],
             "seen": sorted(self.gpus),
             "holds": sorted(gpu.id for gpu in self.gpus.values() if gpu.hold),
+            "drained": sorted(self.drained),
         }
         for gpu in self.gpus.values():
             found[f"gpu:{gpu.id}"] = {
@@ -575,6 +678,7 @@ class Model:
                 "problem": gpu.problem,
                 "quarantined": gpu.quarantined,
                 "draining": gpu.draining,
+                "drained": gpu.drained,
                 "lease": f"{gpu.lease.id} {gpu.lease.epoch}" if gpu.lease else None,
                 "hold": gpu.hold.id if gpu.hold else None,
                 "last_hold": gpu.last_hold,
@@ -583,7 +687,7 @@ class Model:
         directed: dict[str, list[Run]] = {}
         for tag in self.tags.values():
             found |= self._state_of_tag(tag)
-            if queue := self.queue(tag):
+            if (queue := self.queue(tag)) and not tag.paused:
                 heads.setdefault(tag.profile or "-", []).append((tag.name, _score_of(queue[0])))
         for run in self.runs.values():
             found |= _state_of_run(run)
@@ -594,6 +698,10 @@ class Model:
         for gpu_id, runs in directed.items():
             found[f"direct:{gpu_id}"] = [(r.id, r.score) for r in sorted(runs, key=_score_of)]
         return {name: value for name, value in found.items() if value not in ([], {}, 0)}
+
+    @staticmethod
+    def revision(tag: Tag) -> int:
+        return len(tag.decided) + tag.steps
 
     def _state_of_tag(self, tag: Tag) -> State:
         runs = [run for run in self.runs.values() if run.tag is tag]
@@ -608,7 +716,8 @@ class Model:
                 "best_id": best.id if best else None,
                 "best_commit": best.commit if best else None,
                 "streak": tag.streak,
-                "revision": len(tag.decided) + tag.choices,
+                "revision": self.revision(tag),
+                "paused": tag.paused,
                 "infra_lost": tag.lost,
                 "training_seconds": tag.seconds,
             },
@@ -618,6 +727,7 @@ class Model:
                 "temperature": tag.temperature,
                 "pinned": tag.pinned,
             },
+            "notes": sorted(tag.notes),
             "all": [run.id for run in runs],
             "hand": [run.id for run in runs if run.state == "hand"],
             "keeps": [(run.id, run.value, run.category) for run in tag.keeps],
@@ -649,6 +759,7 @@ def _state_of_run(run: Run) -> State:
             "commit_sha": run.commit,
             "parent_id": run.parent,
             "source": run.source,
+            "repeat_of": run.repeat_of,
         },
         f"{base}run:{run.id}": {
             "state": run.state,
@@ -657,7 +768,7 @@ def _state_of_run(run: Run) -> State:
             "losses": run.losses,
             "gpu_id": run.gpu,
             "target_gpu": run.target,
-            "cancel": run.cancel,
+            "stop": run.stop,
             "seed": run.seed,
             "priority": run.priority,
             "score": run.score,
@@ -691,6 +802,7 @@ _HASHES: dict[str, dict[str, Any]] = {
     "tag": {
         "profile": str, "best_val_bpb": float, "best_id": str, "best_commit": str,
         "streak": (int, 0), "revision": int, "infra_lost": (int, 0), "training_seconds": (float, 0),
+        "paused": (bool, False),
     },
     "strategy": {
         "mode": str, "explore_ratio": float, "temperature": float,
@@ -698,12 +810,15 @@ _HASHES: dict[str, dict[str, Any]] = {
     },
     "gpu": {
         "order": int, "profile": str, "problem": str, "quarantined": (bool, False),
-        "draining": (bool, False), "lease": str, "hold": str, "last_hold": str,
+        "draining": (bool, False), "drained": (bool, False), "lease": str, "hold": str,
+        "last_hold": str,
     },
-    "exp": {"category": str, "commit_sha": str, "parent_id": str, "source": str},
+    "exp": {
+        "category": str, "commit_sha": str, "parent_id": str, "source": str, "repeat_of": str,
+    },
     "run": {
         "state": str, "status": str, "epoch": (int, 0), "losses": (int, 0), "gpu_id": str,
-        "target_gpu": str, "cancel": (lambda text: text == "1", False), "seed": int,
+        "target_gpu": str, "stop": str, "seed": int,
         "priority": int, "score": int, "val_bpb": float, "reason": str, "verdict": json.loads,
     },
 }  # fmt: skip
@@ -722,6 +837,8 @@ def _value(name: str, kind: str, value: Any) -> Any:
         stored = dict(zip(value[::2], value[1::2], strict=True))
         if word in _HASHES:
             return {field: _field(stored, field, how) for field, how in _HASHES[word].items()}
+        if word in ("notes", "drained"):
+            return sorted(stored)
         if word == "cats":
             return {field: int(n) for field, n in stored.items() if n != "0"}
         return stored

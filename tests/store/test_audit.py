@@ -30,7 +30,8 @@ def plain(redis_url: str) -> redis.Redis:
 
 def a_night(api: Api) -> list[str]:
     """A keep, a near miss, a better keep, a plain discard, a crash, a time-out, a cancelled run,
-    a strategy set by hand, one run still going; the ids in this order."""
+    a strategy set by hand, one run still going; the ids in this order. A person has left two
+    notes, dropped one, and paused the tag, resumed it and paused it again."""
     api.tag()
     ids = [api.register(category="attention") for _ in range(5)]
     api.complete(ids[0], 1.0, training_seconds=300.1)
@@ -44,7 +45,16 @@ def a_night(api: Api) -> list[str]:
     api.finish(api.claim(), outcome="timeout", exit_code=-9)
     ids.append(api.submit("2"))
     api.post(f"/api/experiment/{ids[-1]}/cancel")
+    for text in ("dropped", "wider", "deeper"):
+        api.post("/api/steer/note", tag="mar11", text=text)
+    api.post("/api/steer/drop-note", tag="mar11", note_id=notes_of(api)[-1])
+    for verb in ("pause", "resume", "pause"):
+        api.post(f"/api/steer/{verb}", tag="mar11", reason=f"to {verb}")
     return [*ids, api.register()]
+
+
+def notes_of(api: Api) -> list[str]:
+    return [note["id"] for note in api.get("/api/steer/notes", tag="mar11")["notes"]]
 
 
 async def test_an_untouched_tag_is_as_its_journal_says(api: Api, store: Store) -> None:
@@ -69,13 +79,16 @@ def last_entry(server: redis.Redis) -> tuple[str, dict[str, str]]:
     return entry_id, fields
 
 
-def forged(server: redis.Redis, **decision: object) -> None:
-    """The last decision once more, with something else in it."""
-    entry_id, fields = last_entry(server)
-    data = json.loads(fields["data"])
-    data["decision"] |= decision
-    server.xdel(key("journal"), entry_id)
-    server.xadd(key("journal"), fields | {"data": json.dumps(data)})
+def forged(server: redis.Redis, kind: str, part: str, **changes: object) -> None:
+    """The last entry of a kind with something else in one part of it, at its place."""
+    entries = server.xrange(key("journal"))
+    last = max(i for i, (_, fields) in enumerate(entries) if fields["kind"] == kind)
+    data = json.loads(entries[last][1]["data"])
+    data[part] |= changes
+    entries[last][1]["data"] = json.dumps(data)
+    server.delete(key("journal"))
+    for entry_id, fields in entries:
+        server.xadd(key("journal"), fields, id=entry_id)
 
 
 TAMPERED: dict[str, tuple[str, Tamper]] = {
@@ -111,16 +124,58 @@ TAMPERED: dict[str, tuple[str, Tamper]] = {
     "a lost entry": ("missing or doubled", lambda r, _: r.xdel(key("journal"), _third(r))),
     "a doubled entry": (
         "decided twice",
-        lambda r, _: r.xadd(key("journal"), last_entry(r)[1]) and r.hincrby(key("tag"), "revision"),
+        lambda r, _: r.xadd(key("journal"), _decision(r)) and r.hincrby(key("tag"), "revision"),
     ),
     "a lost setup": (
         "does not begin",
         lambda r, _: r.xdel(key("journal"), r.xrange(key("journal"), count=1)[0][0]),
     ),
     "a cut journal": ("revision", lambda r, _: r.xdel(key("journal"), last_entry(r)[0])),
-    "a forged verdict": ("by the rules", lambda r, _: forged(r, status="keep")),
-    "a forged near miss": ("by the rules", lambda r, _: forged(r, near=0.001)),
+    "a pause undone": ("pause:", lambda r, _: r.hdel(key("tag"), "paused")),
+    "another reason for the pause": (
+        "pause",
+        lambda r, _: r.hset(key("tag"), "paused_reason", "none"),
+    ),
+    "a lost note": ("notes", lambda r, _: r.hdel(key("notes"), r.hkeys(key("notes"))[0])),
+    "a changed note": ("notes", lambda r, _: _changed_note(r)),
+    "a note nobody left": ("notes", lambda r, _: r.hset(key("notes"), "note-99", _a_note(r))),
+    "a pause that was a resume": (
+        "changed nothing",
+        lambda r, _: forged(r, "steered", "steered", action="resume"),
+    ),
+    "another pauser": ("pause", lambda r, _: forged(r, "steered", "steered", by="Mallory")),
+    "an entry that the ledger lost": (
+        "the ledger lacks",
+        lambda r, _: r.xdel(key("ledger"), r.xrange(key("ledger"), count=1)[0][0]),
+    ),
+    "an act that the ledger puts on another": (
+        "the journal does not",
+        lambda r, _: r.xadd(key("ledger"), r.xrange(key("ledger"))[0][1] | {"by": "Mallory"}),
+    ),
+    "a forged verdict": (
+        "by the rules",
+        lambda r, _: forged(r, "decided", "decision", status="keep"),
+    ),
+    "a forged near miss": (
+        "by the rules",
+        lambda r, _: forged(r, "decided", "decision", near=0.001),
+    ),
 }
+
+
+def _a_note(server: redis.Redis) -> str:
+    return str(server.hvals(key("notes"))[0])
+
+
+def _changed_note(server: redis.Redis) -> None:
+    name = server.hkeys(key("notes"))[0]
+    note = json.loads(server.hget(key("notes"), name) or "")
+    server.hset(key("notes"), name, json.dumps(note | {"text": "do evil"}))
+
+
+def _decision(server: redis.Redis) -> dict[str, str]:
+    entries = server.xrange(key("journal"))
+    return next(fields for _, fields in entries if fields["kind"] == "decided")
 
 
 def _third(server: redis.Redis) -> str:
@@ -155,7 +210,7 @@ async def test_what_is_decided_during_an_audit_is_no_difference(api: Api, store:
             return books
 
     audit = Audit(store)
-    audit._store = type("Then", (), {"journal": Earlier(), "reads": store.reads})()  # type: ignore[assignment]
+    audit._store = type("Then", (), vars(store) | {"journal": Earlier()})()  # type: ignore[assignment]
     assert (await audit.check("mar11")).differences == []
 
 
@@ -166,12 +221,12 @@ async def test_the_journal_is_told_as_json_lines(api: Api) -> None:
     assert response.headers["content-type"].startswith("application/x-ndjson")
     lines = [json.loads(line) for line in response.text.splitlines()]
     assert [line["kind"] for line in lines] == [
-        "setup", "decided", "decided", "strategy", *["decided"] * 5,
+        "setup", "decided", "decided", "strategy", *["decided"] * 5, *["steered"] * 7,
     ]  # fmt: skip
     near = lines[2]
     assert (near["experiment_id"], near["outcome"]["val_bpb"]) == (ids[1], 1.001)
     assert near["on"] == {"revision": 1, "best": 1.0, "best_id": ids[0], "streak": 0}
     assert near["decision"]["status"] == "discard"
     assert near["decision"]["near"] == pytest.approx(0.001)
-    assert lines[-2]["epoch"] == 1
+    assert lines[-9]["epoch"] == 1
     assert api.http.get("/api/report/journal", params={"tag": "x"}).status_code == 404

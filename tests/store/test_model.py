@@ -48,6 +48,7 @@ from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
 from orchestrator.services.search import Search
 from orchestrator.services.sources import Sources
+from orchestrator.services.steering import Steering
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import by_lease
@@ -63,7 +64,7 @@ GPUS = ("g0", "g1", "g2")
 PROFILES = ("p", "q")
 CATEGORIES = ("optimizer", "attention")
 SOURCES = ("x = 1\n", "x = 2\n")
-FLAGS = ("problem", "quarantined", "draining")
+FLAGS = ("problem", "quarantined", "draining", "drained")
 UNKNOWN_ID = "exp-00000000000001-a"
 
 Call = Callable[[], Awaitable[Any]]
@@ -163,6 +164,7 @@ class Machine(RuleBasedStateMachine):
         self.pool = Pool(self.store, files, self.sources, config)
         self.reports = Reports(self.store, config)
         self.search = Search(self.store)
+        self.steering = Steering(self.store, self.judge)
         self.model = Model()
         self.claims: dict[tuple[str, str], schemas.Job | None] = {}
         self.requests: list[Sent] = []
@@ -258,13 +260,17 @@ class Machine(RuleBasedStateMachine):
         assert got == (run.id, run.epoch, run.seed, run.tag.name)
         assert sha256_of(answer.job.train_py) == run.source
 
-    async def do_renew(self, run: Run, epoch: int, how: str = "once", *, started: bool) -> None:
+    async def do_renew(
+        self, run: Run, epoch: int, how: str = "once", *, started: bool, beat: bool = False
+    ) -> None:
         request = schemas.RenewRequest(
-            experiment_id=run.id, gpu_id=run.gpu or "g0", epoch=epoch, started=started
-        )
+            experiment_id=run.id, gpu_id=run.gpu or "g0", epoch=epoch, started=started,
+            health=schemas.Health() if beat else None,
+        )  # fmt: skip
         answer = await self.ask(lambda: self.jobs.renew(request), how, keep=False)
-        expected = self.model.renew(run, epoch, started=started)
-        assert (answer if isinstance(answer, type) else answer.cancel) == expected
+        expected = self.model.renew(run, epoch, started=started, beat=beat)
+        found = answer if isinstance(answer, type) else (answer.cancel, answer.gpu_known)
+        assert found == expected
 
     async def do_finish(
         self, run: Run, epoch: int, end: Any, value: float, seconds: float | None, how: str = "once"
@@ -275,12 +281,10 @@ class Machine(RuleBasedStateMachine):
             experiment_id=run.id, gpu_id=run.gpu or "g0", epoch=epoch, outcome=end,
             metrics=schemas.Metrics(val_bpb=value, training_seconds=seconds) if completed else None,
         )  # fmt: skip
-        fate = self.model.fate(run, loss=end == "lost")
-        if end in ("lost", "handed_back"):
-            answer = await self.ask(lambda: self.jobs.finish(request), how)
-            expected = self.model.lose(run, epoch, end, fate)
+        answer = await self.ask(lambda: self.jobs.finish(request), how)
+        if end in ("lost", "handed_back", "cancelled"):
+            expected = self.model.lose(run, epoch, end)
         else:
-            answer = await self.ask(lambda: self.jobs.finish(request), how)
             report = Report(end, value, seconds) if completed else Report(end)
             expected = self.model.settle(run, report, LEASED, epoch)
         if isinstance(expected, type):
@@ -312,16 +316,48 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         """The reaper ends a lease: the one it saw, or whatever lease there is."""
         stamp, number = renewal or ("", None)
-        fate = self.model.fate(run, loss=True)
         answer = await self.ask(
             lambda: self.judge.lose(run.id, epoch, "expired", renewal=stamp), how
         )
-        expected = self.model.lose(run, epoch, "expired", fate, number)
+        expected = self.model.lose(run, epoch, "expired", number)
         assert _dumped(answer) == expected
 
     async def do_cancel(self, run: Run, how: str = "once") -> None:
-        answer = await self.ask(lambda: self.experiments.cancel(run.id), how)
+        call = partial(self.steering.cancel, run.id, schemas.CancelRequest())
+        answer = await self.ask(call, how, keep=run.stop != "cancel")
         assert (answer.status, answer.cancelling) == self.model.cancel(run)
+
+    async def do_requeue(self, run: Run, how: str = "once") -> None:
+        call = partial(self.steering.requeue, run.id, schemas.RequeueRequest(reason="r"))
+        answer = await self.ask(call, how, keep=run.stop != "requeue")
+        expected = self.model.requeue(run, getattr(answer, "experiment_id", ""))
+        if isinstance(expected, type):
+            assert answer is expected
+        else:
+            assert (answer.requeueing, answer.position) == (expected is None, expected)
+            assert answer.repeat_of == (None if expected is None else run.id)
+
+    async def do_set_priority(self, run: Run, priority: int, how: str = "once") -> None:
+        request = schemas.PriorityRequest(priority=priority, reason="r")
+        call = partial(self.steering.set_priority, run.id, request)
+        answer = await self.ask(call, how, keep=(run.priority or 0) != priority)
+        expected = self.model.set_priority(run, priority)
+        assert (answer if isinstance(answer, type) else answer.position) == expected
+
+    async def do_pause(self, tag: Tag, paused: bool, how: str = "once") -> None:
+        request = schemas.TagSteerRequest(tag=tag.name, reason="r")
+        verb = self.steering.pause if paused else self.steering.resume
+        answer = await self.ask(lambda: verb(request), how, keep=tag.paused != paused)
+        self.model.pause(tag, paused=paused)
+        assert answer.paused == (answer.pause is not None) == paused
+
+    async def do_drain(self, gpu_id: str, drained: bool, how: str = "once") -> None:
+        request = schemas.DrainRequest(gpu_id=gpu_id, reason="r")
+        verb = self.steering.drain if drained else self.steering.undrain
+        changes = (gpu_id in self.model.drained) != drained
+        answer = await self.ask(lambda: verb(request), how, keep=changes)
+        refusal = self.model.drain(gpu_id) if drained else self.model.undrain(gpu_id)
+        assert (answer if refusal else answer.draining) == (refusal or drained)
 
     async def do_set_strategy(self, request: schemas.SetStrategyRequest, how: str = "once") -> None:
         answer = await self.ask(lambda: self.search.set_strategy(request), how)
@@ -462,10 +498,10 @@ class Machine(RuleBasedStateMachine):
         return run, max(1, run.epoch + 1 - epoch)
 
     @precondition(lambda self: self.leased)
-    @rule(number=PICK, started=st.booleans(), how=HOW)
-    def renew(self, number: int, started: bool, how: str) -> None:
+    @rule(number=PICK, started=st.booleans(), beat=st.booleans(), how=HOW)
+    def renew(self, number: int, started: bool, beat: bool, how: str) -> None:
         run = pick(self.leased, number)
-        self.run(self.do_renew(run, run.epoch, how, started=started))
+        self.run(self.do_renew(run, run.epoch, how, started=started, beat=beat))
 
     @precondition(lambda self: self.model.runs)
     @rule(number=PICK, epoch=st.integers(0, 3), started=st.booleans(), how=HOW)
@@ -588,6 +624,72 @@ class Machine(RuleBasedStateMachine):
     @rule(number=PICK, how=HOW)
     def cancel_any(self, number: int, how: str) -> None:
         self.run(self.do_cancel(pick(list(self.model.runs.values()), number), how))
+
+    # -- steps: steering
+
+    @precondition(lambda self: self.model.runs)
+    @rule(number=PICK, how=HOW)
+    def requeue_any(self, number: int, how: str) -> None:
+        self.run(self.do_requeue(pick(list(self.model.runs.values()), number), how))
+
+    @precondition(lambda self: self.leased)
+    @rule(number=PICK, end=st.sampled_from(("cancelled", "cancelled", "lost", None)), how=HOW)
+    def requeue_leased(self, number: int, end: str | None, how: str) -> None:
+        """And its worker does as it is told, or dies, or has not heard of it yet."""
+        run = pick(self.leased, number)
+        self.run(self.do_requeue(run, how))
+        if end is not None:
+            self.run(self.do_finish(run, run.epoch, end, 1.0, None, how))
+
+    @precondition(lambda self: self.queued)
+    @rule(number=PICK, priority=st.sampled_from((0, 1, -1, 1000, -1000)), how=HOW)
+    def prioritise(self, number: int, priority: int, how: str) -> None:
+        self.run(self.do_set_priority(pick(self.queued, number), priority, how))
+
+    @precondition(lambda self: self.model.runs)
+    @rule(number=PICK, how=HOW)
+    def prioritise_any(self, number: int, how: str) -> None:
+        self.run(self.do_set_priority(pick(list(self.model.runs.values()), number), 5, how))
+
+    @rule(number=PICK, paused=st.booleans(), how=HOW)
+    def pause(self, number: int, paused: bool, how: str) -> None:
+        self.run(self.do_pause(pick(list(self.model.tags.values()), number), paused, how))
+
+    @precondition(lambda self: any(tag.paused for tag in self.model.tags.values()))
+    @rule(how=HOW)
+    def resume_all(self, how: str) -> None:
+        for tag in self.model.tags.values():
+            self.run(self.do_pause(tag, False, how))  # noqa: FBT003
+
+    @rule(gpu=st.sampled_from(GPUS), drained=st.booleans(), how=HOW)
+    def drain(self, gpu: str, drained: bool, how: str) -> None:
+        self.run(self.do_drain(gpu, drained, how))
+
+    @precondition(lambda self: self.model.drained)
+    @rule(how=HOW)
+    def undrain_all(self, how: str) -> None:
+        for gpu_id in sorted(self.model.drained):
+            self.run(self.do_drain(gpu_id, False, how))  # noqa: FBT003
+
+    @rule(number=PICK, how=HOW)
+    def note(self, number: int, how: str) -> None:
+        tag = pick(list(self.model.tags.values()), number)
+        request = schemas.NoteRequest(tag=tag.name, text="t")
+        full = len(tag.notes) == schemas.NOTES_LIMIT
+        answer = self.run(self.ask(lambda: self.steering.add_note(request), how))
+        if full:
+            assert answer is Conflict
+        else:
+            self.model.note(tag)
+            assert answer.note.id == tag.notes[-1]
+
+    @rule(number=PICK, which=PICK, how=HOW)
+    def drop_note(self, number: int, which: int, how: str) -> None:
+        tag = pick(list(self.model.tags.values()), number)
+        note_id = pick(["note-999", *tag.notes], which)
+        request = schemas.DropNoteRequest(tag=tag.name, note_id=note_id)
+        answer = self.run(self.ask(lambda: self.steering.drop_note(request), how))
+        assert (answer if isinstance(answer, type) else None) == self.model.drop_note(tag, note_id)
 
     @rule(
         tag=st.sampled_from(("a", "a", "b")),
@@ -714,13 +816,20 @@ class Machine(RuleBasedStateMachine):
         with nonces_from(sent.key):
             assert self.run(_answer(sent.call)) == sent.answer
 
-    @rule(number=st.integers(0, 11), how=HOW)
+    @rule(number=st.integers(0, 16), how=HOW)
     def ask_for_a_stranger(self, number: int, how: str) -> None:
         """What was never given out is not found, and nothing happens."""
         complete = schemas.CompleteRequest(experiment_id=UNKNOWN_ID, val_bpb=1)
         calls: list[Call] = [
             lambda: self.experiments.complete(complete),
-            lambda: self.experiments.cancel(UNKNOWN_ID),
+            lambda: self.steering.cancel(UNKNOWN_ID, schemas.CancelRequest()),
+            lambda: self.steering.requeue(UNKNOWN_ID, schemas.RequeueRequest(reason="r")),
+            lambda: self.steering.set_priority(
+                UNKNOWN_ID, schemas.PriorityRequest(priority=1, reason="r")
+            ),
+            lambda: self.steering.pause(schemas.TagSteerRequest(tag="nothing", reason="r")),
+            lambda: self.steering.drain(schemas.DrainRequest(gpu_id="nobody", reason="r")),
+            lambda: self.steering.undrain(schemas.DrainRequest(gpu_id="nobody", reason="r")),
             lambda: self.judge.lose(UNKNOWN_ID, 1, "expired"),
             lambda: self.judge.settle(UNKNOWN_ID, Outcome("cancelled"), by_lease(1)),
             lambda: self.store.jobs.renew("a", UNKNOWN_ID, 1, started=True),
@@ -761,7 +870,7 @@ class Machine(RuleBasedStateMachine):
         if run.leased:
             found.extend(
                 partial(self.do_finish, run, run.epoch, end, value, 300.0, how)
-                for end in ("lost", "handed_back", "timeout", "completed")
+                for end in ("lost", "handed_back", "cancelled", "timeout", "completed")
             )
             found.extend(
                 partial(self.do_lose, run, run.epoch, (stamp, renewal), how)
@@ -782,6 +891,11 @@ class Machine(RuleBasedStateMachine):
         for gpu in self.model.gpus:
             found.append(partial(self.do_claim, gpu, self.fresh("claim")))
             found.append(partial(self.do_direct, run, gpu, SOURCES[0]))
+        found += [
+            partial(self.do_requeue, run),
+            partial(self.do_set_priority, run, 1),
+            partial(self.do_pause, run.tag, not run.tag.paused),
+        ]
         if run.leased:
             found.append(partial(self.do_renew, run, run.epoch, started=True))
         if run.state == "hand":
@@ -891,7 +1005,7 @@ def _strategy(answer: schemas.Strategy) -> tuple[str, float, float, bool]:
 
 EVENT_DATA = {
     "queued": ("gpu_id", "profile"), "claimed": ("gpu_id", "epoch"), "decided": ("status",),
-    "strategy": ("mode",), "gpu": ("state",),
+    "strategy": ("mode",), "gpu": ("state",), "steered": ("action",),
 }  # fmt: skip
 
 
@@ -928,7 +1042,9 @@ def _check_laws(found: State) -> None:
         assert len(found.get(f"{{{tag}}}:recent", [])) <= 10
         ready = [line for k, line in found.items() if k.startswith("ready:")]
         heads = [score for line in ready for name, score in line if name == tag]
-        assert heads == [score for _, score in found.get(f"{{{tag}}}:queue", [])][:1]
+        paused = found.get(f"{{{tag}}}:tag", {}).get("paused")
+        queue = [] if paused else found.get(f"{{{tag}}}:queue", [])
+        assert heads == [score for _, score in queue][:1]
 
 
 def _id(name: str) -> str:

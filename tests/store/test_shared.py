@@ -5,9 +5,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.connection import ConnectionPool
-from redis.exceptions import ResponseError, TimeoutError as RedisTimeoutError
+from redis.asyncio.connection import Connection, ConnectionPool
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
 
+from orchestrator.store.closed import telling_closed
 from orchestrator.store.shared import SharedConnection
 
 pytestmark = pytest.mark.anyio
@@ -69,3 +74,21 @@ async def test_a_silent_server_is_a_time_out_and_later_answers_go_to_nobody_else
         await shared.ask("ECHO", "lost")
     await asyncio.sleep(TIMEOUT_SECONDS * 6)
     assert await shared.ask("ECHO", "found") == "found"
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("unable to perform operation on <X>; the handler is closed", RedisConnectionError),
+        ("something else", RuntimeError),
+    ],
+)
+async def test_a_closed_transport_of_uvloop_is_a_lost_connection_and_nothing_else_is(
+    said: str, heard: type[Exception]
+) -> None:
+    class Failing(Connection):
+        async def send_packed_command(self, *_: object, **__: object) -> None:
+            raise RuntimeError(said)
+
+    with pytest.raises(heard, match=said[-10:]):
+        await telling_closed(Failing)().send_packed_command(b"PING")

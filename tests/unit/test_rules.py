@@ -21,7 +21,7 @@ from orchestrator.domain import (
 )
 from orchestrator.rules.decide import decide
 from orchestrator.rules.report import deltas, tsv_row
-from orchestrator.rules.retry import after_loss
+from orchestrator.rules.retry import Ending, fate
 from orchestrator.rules.strategy import INITIAL, adapt
 from orchestrator.rules.suggest import CategoryCount, advise
 
@@ -155,16 +155,24 @@ EXPERIMENT = Experiment("e", "t", 0, "h", "a\tb\r\nc", "other", "0123456789", "s
 
 
 @pytest.mark.parametrize(
-    ("fields", "fate"),
+    ("ending", "fields", "due"),
     [
-        ({"losses": 0}, "requeue"),
-        ({"losses": 1}, "requeue"),
-        ({"losses": 2}, "infra_lost"),
-        ({"losses": 2, "cancel_requested": True}, "cancelled"),
+        ("lost", {"losses": 0}, "requeue"),
+        ("lost", {"losses": 1}, "requeue"),
+        ("lost", {"losses": 2}, "infra_lost"),
+        ("lost", {"losses": 2, "stop": "cancel"}, "cancelled"),
+        ("lost", {"losses": 2, "stop": "requeue"}, "requeue"),
+        ("handed_back", {"losses": 2}, "requeue"),
+        ("handed_back", {"stop": "cancel"}, "cancelled"),
+        ("stopped", {}, "cancelled"),
+        ("stopped", {"stop": "cancel"}, "cancelled"),
+        ("stopped", {"losses": 2, "stop": "requeue"}, "requeue"),
     ],
 )
-def test_a_lost_run_is_tried_again_twice(fields: dict[str, object], fate: str) -> None:
-    assert after_loss(run(**fields)) == fate
+def test_a_run_without_a_result_is_tried_again_unless_it_was_lost_too_often_or_is_not_wanted(
+    ending: Ending, fields: dict[str, object], due: str
+) -> None:
+    assert fate(run(**fields), ending) == due
 
 
 def test_a_table_row_holds_five_fields_whatever_the_text() -> None:

@@ -159,7 +159,8 @@ class Stub:
             return 200, self._finish_answer(body)
         if path == "/api/job/progress":
             self._keep(run, body)
-        return 200, {"ok": True, "cancel": run in self.cancelled}
+        known = body["gpu_id"] in self.gpus
+        return 200, {"ok": True, "cancel": run in self.cancelled, "gpu_known": known}
 
     def _claim(self, body: Json, wait: float) -> tuple[int, Json]:
         gpu_id, claim_id = body["gpu_id"], body["claim_id"]

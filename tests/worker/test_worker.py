@@ -206,6 +206,35 @@ def test_log_and_curve_are_seen_while_the_run_goes_on(station: Station) -> None:
     stub.report(run)
 
 
+def test_while_a_run_goes_on_its_renewals_are_the_heartbeats(host: Host, stub: Stub) -> None:
+    """They carry the GPU's health; news, such as a drain, is still told by a heartbeat at once."""
+    run = stub.submit(SLEEP)
+    worker = host.start(drain_timeout=60)
+    stub.wait_for(lambda: stub.count("/api/job/renew") > 3)
+    before = stub.count("/api/pool/heartbeat")
+    stub.wait_for(lambda: stub.count("/api/job/renew") > 12)
+    assert stub.count("/api/pool/heartbeat") <= before + 1
+    assert all(body["health"] is not None for path, body in stub.calls[-5:] if "renew" in path)
+    worker.send_signal(signal.SIGTERM)
+    stub.wait_for(lambda: stub.gpus[GPU_ID].get("draining"))
+    stub.cancelled.add(run)
+    assert worker.wait(20) == 0
+
+
+def test_a_gpu_that_the_pool_has_forgotten_registers_again_while_it_trains(
+    station: Station,
+) -> None:
+    """The renewal is answered that nobody knows its GPU."""
+    stub = station.stub
+    run = stub.submit(SLEEP)
+    stub.wait_for(lambda: stub.count("/api/job/renew") > 2)
+    before = stub.count("/api/pool/register")
+    stub.gpus.clear()
+    stub.wait_for(lambda: stub.count("/api/pool/register") > before)
+    stub.cancelled.add(run)
+    assert stub.report(run)["outcome"] == "cancelled"
+
+
 def test_an_idle_worker_leaves_at_once_on_sigterm(host: Host, stub: Stub) -> None:
     """The long poll is not waited for; the pool hears of the drain and of the leaving."""
     worker = host.start(claim_wait_seconds=60)

@@ -3,6 +3,7 @@
 import { h, replace, setText } from "../lib/dom.js";
 import { milliseconds, duration } from "../lib/format.js";
 import { serverNow } from "../lib/clock.js";
+import { numberOf } from "../lib/numbers.js";
 import * as selection from "../lib/selection.js";
 import { mark } from "../lib/status.js";
 import { plain, visible } from "../lib/visible.js";
@@ -33,12 +34,15 @@ export function head(ctx, { changed }) {
     const { lead, rest, sure } = sentence(run, around);
     replace(
       title,
+      numberOf(run.id) && h("span", { class: "number" }, numberOf(run.id), " "),
       h("span", { class: `status word-${lead}` }, mark(lead), h("span", {}, lead)),
-      h("span", { class: "rest" }, ": ", visible(rest.slice(0, 400))),
+      ": ",
+      visible(rest.slice(0, 400)),
       sure && h("span", { class: `sure ${sure.split(" ")[0]}`, title: noiseNote(around.noise), tabindex: "0" }, sure),
     );
     replace(idea, visible(run.hypothesis), run.description !== run.hypothesis && h("span", { class: "muted" }, " ", visible(run.description)));
     showProgress(run);
+    neighbours.hidden = !around.previous && !around.next;
     replace(neighbours, step("previous", "‹", "Earlier verdict"), step("next", "›", "Later verdict"));
     showActions(run);
   }
@@ -48,7 +52,8 @@ export function head(ctx, { changed }) {
     const inner = [h("span", { "aria-hidden": "true" }, sign), h("span", { class: "visually-hidden" }, `${label}: `)];
     if (!other) return h("span", { class: "step none", "aria-hidden": "true" }, sign);
     const text = other.val_bpb === null ? other.status : other.val_bpb.toFixed(6);
-    const content = name === "previous" ? [inner, mark(other.status), h("span", { class: "mono" }, text)] : [mark(other.status), h("span", { class: "mono" }, text), inner];
+    const what = [h("b", {}, numberOf(other.id)), mark(other.status), h("span", { class: "mono" }, text)];
+    const content = name === "previous" ? [inner, what] : [what, inner];
     return h("a", { class: "step", href: `/e/${other.id}`, title: plain(other.hypothesis) }, content);
   }
 

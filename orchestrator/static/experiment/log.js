@@ -26,23 +26,22 @@ export class LogReader {
   }
 
   async poll(signal) {
-    const range = this.#next === null ? `bytes=-${this.tail}` : `bytes=${this.#next}-${this.#next + CHUNK_BYTES - 1}`;
+    // The last byte is asked for again: a range with nothing in it would be an error each time.
+    const known = this.#next === null ? 0 : 1;
+    const from = known ? this.#next - known : null;
+    const range = known ? `bytes=${from}-${from + CHUNK_BYTES - 1}` : `bytes=-${this.tail}`;
     const response = await fetch(this.#path, { headers: { range }, signal, credentials: "same-origin" });
-    if (response.status === 416 || response.status === 404) {
-      const size = /\/(\d+)$/.exec(response.headers.get("content-range") ?? "");
-      if (size && this.#next === null) this.#next = 0;
-      return "";
-    }
     if (!response.ok) throw new Error(`The log could not be read (${response.status}).`);
     const bytes = new Uint8Array(await response.arrayBuffer());
-    const [, first, , total] = /bytes (\d+)-(\d+)\/(\d+)/.exec(response.headers.get("content-range") ?? "") ?? [null, 0, 0, bytes.length];
-    if (this.#next === null) {
+    if (!bytes.length) return "";
+    const [, first, total] = /bytes (\d+)-\d+\/(\d+)/.exec(response.headers.get("content-range") ?? "") ?? [null, 0, bytes.length];
+    if (!known) {
       this.start = Number(first);
       this.#cutStart = this.start > 0;
     }
     this.#next = Number(first) + bytes.length;
     this.total = Math.max(Number(total), this.#next);
-    return this.#decoded(bytes);
+    return this.#decoded(bytes.subarray(known));
   }
 
   get more() {

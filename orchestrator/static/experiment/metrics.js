@@ -1,6 +1,7 @@
 // This run's figures beside its parent's, the best's then and the best's now, with signed differences.
 
 import { h } from "../lib/dom.js";
+import { at } from "../lib/curves.js";
 import { bpb, delta, deltaClass, number, NONE } from "../lib/format.js";
 
 const known = (value) => typeof value === "number" && Number.isFinite(value);
@@ -8,7 +9,7 @@ const known = (value) => typeof value === "number" && Number.isFinite(value);
 /** The figures of a run in the order in which they are read; `digits` are decimals. */
 export const METRICS = [
   { name: "val_bpb", label: "val_bpb", of: (run) => run.val_bpb, digits: 6, judged: true },
-  { name: "loss", label: "last train loss", of: (run) => run.curve?.at(-1)?.loss ?? null, digits: 4 },
+  { name: "loss", label: "train loss", of: (run) => run.curve.at(-1)?.loss ?? null, digits: 4 },
   { name: "peak_vram_mb", label: "peak VRAM, GB", of: (run) => gb(run.peak_vram_mb), digits: 1 },
   { name: "tokens_per_second", label: "tokens/s, k", of: pace, digits: 0 },
   { name: "mfu_percent", label: "MFU, %", of: (run) => run.mfu_percent, digits: 1 },
@@ -40,12 +41,20 @@ export function shownDelta(metric, value, base) {
   );
 }
 
+/** The figures, for a run that is under way: its loss against theirs at equal progress. */
+function metricsFor(run) {
+  const now = run.curve.at(-1);
+  if (run.status !== "running" || !now) return METRICS;
+  const loss = { name: "loss", label: `train loss, ${Math.round(now.percent)} %`, of: (other) => at(other.curve, now.percent), digits: 4 };
+  return METRICS.map((metric) => (metric.name === "loss" ? loss : metric));
+}
+
 /**
  * `columns` are { label, run, href } of other runs; a run that stands in two columns is one of them
  * only, with both names.
  */
 export function metricTable(run, columns) {
-  const rows = METRICS.filter(({ name, of }) => name === "val_bpb" || known(of(run)) || columns.some((column) => known(of(column.run))));
+  const rows = metricsFor(run).filter(({ name, of }) => name === "val_bpb" || known(of(run)) || columns.some((column) => known(of(column.run))));
   return h(
     "table",
     { class: "metrics" },

@@ -5,6 +5,7 @@ import { get } from "../lib/api.js";
 import * as keys from "../lib/keys.js";
 import * as live from "../lib/live.js";
 import { curveChart } from "../lib/curves.js";
+import { learnNumbers, numberOf } from "../lib/numbers.js";
 import { failed, loading } from "../lib/states.js";
 import { throttled } from "../lib/throttle.js";
 import { sheet } from "../lib/sheet.js";
@@ -19,18 +20,22 @@ import { tabs } from "./tabs.js";
 await sheet("/static/experiment/style.css");
 
 const EVENT_MS = 250;
+const TAG_MS = 5000;
+// Numbers adorn: where a long history is read for the first time, the page does not wait for them.
+const NUMBERS_MS = 150;
 const PROGRESS_MS = 2000;
 const CURVES = { parent: "Parent", best_then: "Best then", best_now: "Best now" };
 
 export function mount(root, params, ctx) {
   const { id } = params;
-  const page = { run: null, around: null, closed: false };
+  const page = { run: null, around: null, number: "", closed: false };
   const others = new Map(); // details of the runs around this one, which are over
   const waiting = h("div");
   const problem = h("p", { class: "problem", role: "alert" });
   const top = head(ctx, { changed: () => refresh() });
   const lead = crashLead(id);
   const table = h("div", { class: "body metrics-body" });
+  const note = h("span", { class: "muted" });
   const chart = curveChart({ label: "Learning curves", empty: "The curve begins with the first step." });
   const details = h("div", { class: "body" });
   const evidence = tabs(id, params.query, ctx);
@@ -42,7 +47,7 @@ export function mount(root, params, ctx) {
     h(
       "div",
       { class: "evidence" },
-      h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Metrics")), table),
+      h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Metrics"), note), table),
       h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Learning curves"), h("span", { class: "muted" }, "training loss at equal progress")), h("div", { class: "body" }, chart.element)),
       h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Run")), details),
     ),
@@ -56,9 +61,12 @@ export function mount(root, params, ctx) {
     try {
       const path = `/api/experiment/${encodeURIComponent(id)}`;
       const [run, around] = await Promise.all([get(path), get(`${path}/surroundings`)]);
-      await loadOthers(around);
+      const numbered = learnNumbers(decided(run, around)).catch(() => {});
+      await Promise.all([loadOthers(around), Promise.race([numbered, pause(NUMBERS_MS)])]);
       setText(problem, "");
       if (!page.closed) show(run, around);
+      await numbered;
+      if (!page.closed && page.run === run && page.number !== numberOf(id)) show(run, around);
     } catch (error) {
       if (page.closed) return;
       if (page.run === null) replace(waiting, failed(error, () => refresh()));
@@ -66,6 +74,12 @@ export function mount(root, params, ctx) {
     } finally {
       done();
     }
+  }
+
+  /** Those of the page's runs that have a number. */
+  function decided(run, around) {
+    const related = Object.values(around).filter((one) => one?.finished_at);
+    return [run, ...related].filter(({ finished_at: at }) => at).map((one) => one.id);
   }
 
   async function loadOthers(around) {
@@ -76,10 +90,10 @@ export function mount(root, params, ctx) {
 
   function show(run, around) {
     const before = page.run;
-    Object.assign(page, { run, around });
+    Object.assign(page, { run, around, number: numberOf(id) });
     replace(waiting);
     body.hidden = false;
-    ctx.setTitle(`${run.status}: ${plain(run.hypothesis).slice(0, 60)}`);
+    ctx.setTitle(`${numberOf(id)} ${run.status}: ${plain(run.hypothesis).slice(0, 60)}`.trim());
     top.update(run, around);
     lead.update(run);
     const beside = merged(
@@ -87,7 +101,8 @@ export function mount(root, params, ctx) {
         .filter(([name]) => around[name] && around[name].id !== id && others.has(around[name].id))
         .map(([name, label]) => ({ label, run: others.get(around[name].id) })),
     );
-    replace(table, metricTable(run, beside), run.val_bpb === null && h("p", { class: "muted note" }, nothingYet(run)));
+    replace(table, metricTable(run, beside.map((column) => ({ ...column, label: `${column.label} ${numberOf(column.run.id)}` }))));
+    setText(note, beside.length ? "Δ val_bpb below zero: this is better" : "nothing to compare with yet");
     chart.update([
       { id, label: "This", kind: "this", points: run.curve },
       ...beside.map(({ label, run: other }) => ({ id: other.id, label, kind: label.startsWith("Parent") ? "parent" : label.startsWith("Best then") ? "then" : "best", points: other.curve })),
@@ -101,9 +116,11 @@ export function mount(root, params, ctx) {
   }
 
   const refresh = throttled(load, EVENT_MS);
+  // What happens to the tag may move the best now, the neighbours, the place in the queue.
+  const refreshLater = throttled(async () => refresh(), TAG_MS);
   const stop = live.subscribe(({ kind, subject, tag }) => {
-    // Whatever happens to the tag may move the best now, the neighbours, the place in the queue.
-    if (kind === "resumed" || subject === id || (tag && tag === page.run?.tag)) refresh();
+    if (kind === "resumed" || subject === id) refresh();
+    else if (tag === page.run?.tag && (kind === "decided" || page.run.status === "queued")) refreshLater();
   });
   const timer = setInterval(() => page.run?.status === "running" && refresh(), PROGRESS_MS);
   const unbind = keys.bind({ ...evidence.keys, ...top.keys });
@@ -120,6 +137,7 @@ export function mount(root, params, ctx) {
       done();
       clearInterval(timer);
       refresh.cancel();
+      refreshLater.cancel();
       chart.close();
       evidence.close();
       lead.close();
@@ -127,7 +145,4 @@ export function mount(root, params, ctx) {
   };
 }
 
-function nothingYet(run) {
-  if (run.status === "queued" || run.status === "running") return "The figures come with the verdict.";
-  return "It ended without a result.";
-}
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

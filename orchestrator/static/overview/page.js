@@ -14,7 +14,7 @@ import { CHOICES, chosenSince, lastVisit } from "./since.js";
 
 await sheet("/static/overview/style.css");
 
-const EVENT_MS = 1500;
+const EVENT_MS = 2000;
 const BUSY_MS = 5000;
 const IDLE_MS = 30_000;
 
@@ -55,6 +55,7 @@ export function mount(root, params, ctx) {
       problem.textContent = "";
     } catch (error) {
       if (closed) return;
+      busy = true; // so that it is tried again soon
       // What was shown stays: it is old, and says so.
       if (body.hidden) replace(waiting, failed(error, () => refresh()));
       else problem.textContent = `${error.message} What you see is older.`;

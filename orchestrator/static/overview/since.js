@@ -5,6 +5,7 @@ import { serverNow } from "../lib/clock.js";
 
 const STORED = "overview-visit";
 const HOUR_MS = 3_600_000;
+const MINUTE_MS = 60_000;
 // Away for longer than this, and coming back is another visit.
 const VISIT_GAP_MS = HOUR_MS / 2;
 
@@ -37,7 +38,8 @@ export function chosenSince(query, visited) {
   const choice = asked && (asked.hours || visited !== null) ? asked : null;
   if (choice?.hours || (!choice && visited === null)) {
     const { name, hours } = choice ?? CHOICES.find((one) => one.name === "24h");
-    return { name, moment: () => iso(serverNow() - hours * HOUR_MS) };
+    // In whole minutes, so that all pages with this choice ask for the same.
+    return { name, moment: () => iso(Math.floor(serverNow() / MINUTE_MS) * MINUTE_MS - hours * HOUR_MS) };
   }
   return { name: "visit", moment: () => iso(visited) };
 }

@@ -76,7 +76,7 @@ function state({ state: word, counts }) {
 
 function lastKeep(keep) {
   if (!keep) return "—";
-  const ago = keep.runs_ago === null ? "long ago" : keep.runs_ago === 0 ? "the last run" : `${count(keep.runs_ago)} runs ago`;
+  const ago = keep.runs_ago === 0 ? "the last run" : `${count(keep.runs_ago)}${keep.whole ? "" : "+"} runs ago`;
   return [
     h("a", { href: `/e/${keep.experiment_id}`, class: "cut", title: plain(keep.description), data: { focus: "keep" } }, plain(keep.description) || "keep"),
     h("span", { class: "muted" }, `${ago}, `, time(keep.at)),

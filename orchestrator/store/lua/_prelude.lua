@@ -85,6 +85,16 @@ local function refresh_gpu(gpu_id)
   end
 end
 
+local function sign_of_life(gpu_id, health)
+  local key, now = G.gpu .. gpu_id, us(now_us())
+  redis.call('ZADD', G.seen, now, gpu_id)
+  if health == '' then
+    redis.call('HSET', key, 'heartbeat', now)
+  else
+    redis.call('HSET', key, 'heartbeat', now, 'health', health, 'health_at', now)
+  end
+end
+
 -- `ready` holds each tag with queued jobs once, at the score of its first job, unless it is paused:
 -- so a claim sees no paused tag, and looks for none.
 local function refresh_ready(tag)
@@ -92,7 +102,11 @@ local function refresh_ready(tag)
   local fields = redis.call('HMGET', t.tag, 'profile', 'paused')
   local ready = G.ready .. (fields[1] or '-')
   local head = redis.call('ZRANGE', t.queue, 0, 0, 'WITHSCORES')
-  if #head == 0 or fields[2] then redis.call('ZREM', ready, tag) else redis.call('ZADD', ready, head[2], tag) end
+  if #head == 0 or fields[2] then
+    redis.call('ZREM', ready, tag)
+  else
+    redis.call('ZADD', ready, head[2], tag)
+  end
 end
 
 local function enqueue(tag, id, score, gpu_id)
@@ -127,11 +141,13 @@ local function rank(arrival, priority) return us(arrival - tonumber(priority) * 
 
 local function queue_score(priority) return rank(redis.call('INCR', G.seq), priority) end
 
--- Writes a new experiment with its run and every index; answers its id.
-local function create(tag, experiment, run)
+-- Writes a new experiment with its run and every index; answers its id. `last` is when the tag's
+-- last one was created: the next is later, whatever the clock says. A hand-run starts with it.
+local function create(tag, experiment, run, last)
   local t = T(tag)
-  local created = math.max(now_us(), (tonumber(redis.call('HGET', t.tag, 'last_created')) or 0) + 1)
+  local created = math.max(now_us(), (tonumber(last) or 0) + 1)
   local id = string.format('exp-%014x-%s', created, tag)
+  if run.state == 'hand' then run.started = us(created) end
   redis.call('HSET', t.tag, 'last_created', us(created))
   experiment.created = us(created)
   set_hash(t.exp .. id, experiment)

@@ -3,16 +3,15 @@
 --       '1' if draining.
 -- Outcomes: OK, UNKNOWN_GPU.
 local gpu_id, key = ARGV[3], G.gpu .. ARGV[3]
-if redis.call('EXISTS', key) == 0 then return reply('UNKNOWN_GPU') end
-local now = us(now_us())
-redis.call('ZADD', G.seen, now, gpu_id)
-redis.call('HSET', key, 'heartbeat', now)
-if ARGV[4] ~= '' then redis.call('HSET', key, 'health', ARGV[4], 'health_at', now) end
-local function flag(name, value)
-  if value == '' then redis.call('HDEL', key, name) else redis.call('HSET', key, name, value) end
+local names = { 'problem', 'quarantined', 'draining' }
+local known = redis.call('HMGET', key, 'order', unpack(names))
+if not known[1] then return reply('UNKNOWN_GPU') end
+sign_of_life(gpu_id, ARGV[4])
+for i, name in ipairs(names) do
+  local value = ARGV[4 + i]
+  if value ~= (known[1 + i] or '') then
+    if value == '' then redis.call('HDEL', key, name) else redis.call('HSET', key, name, value) end
+  end
 end
-flag('problem', ARGV[5])
-flag('quarantined', ARGV[6])
-flag('draining', ARGV[7])
-refresh_gpu(gpu_id)
+refresh_gpu(gpu_id)  -- one that was silent may be idle again
 return reply('OK')

@@ -2,15 +2,15 @@
 -- ARGV: nonce, ttl, tag, experiment (JSON object of strings), run (the same).
 -- Outcomes: OK {id}, UNKNOWN_TAG, UNKNOWN_PARENT.
 local tag, t = ARGV[3], T(ARGV[3])
-local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare')
+local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
 if not tag_fields[1] then return reply('UNKNOWN_TAG') end
 local experiment, run = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
   return reply('UNKNOWN_PARENT')
 end
-run.state, run.status, run.started = 'hand', 'running', us(now_us())
+run.state, run.status = 'hand', 'running'
 run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil
-local id = create(tag, experiment, run)
+local id = create(tag, experiment, run, tag_fields[3])
 redis.call('ZADD', t.hand, run.started, id)
 event('registered', tag, id)
 return reply('OK', { id = id })

@@ -7,14 +7,14 @@ if not before.state then return reply('UNKNOWN_ID') end
 if before.state ~= 'decided' then return reply('CONFLICT', { state = before.state }) end
 if not experiment.source then return reply('NO_SOURCE') end
 
-local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare')
+local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
 experiment.repeat_of = id
 local run = {
   state = 'queued', status = 'queued', budget = tag_fields[1], prepare = tag_fields[2] or nil,
   seed = before.seed, priority = before.priority or '0',
 }
 run.score = queue_score(run.priority)
-local new = create(tag, experiment, run)
+local new = create(tag, experiment, run, tag_fields[3])
 remember_source(t, new, experiment.source, run.seed)
 enqueue(tag, new, run.score)
 steer(tag, cjson.decode(ARGV[5]), id, us(now_us()), 'repeated as ' .. new)

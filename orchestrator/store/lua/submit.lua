@@ -3,7 +3,7 @@
 --       that ran before with this seed.
 -- Outcomes: OK {id, position}, UNKNOWN_TAG, UNKNOWN_PARENT, DUPLICATE {existing}.
 local tag, t = ARGV[3], T(ARGV[3])
-local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'best_id')
+local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'best_id', 'last_created')
 if not tag_fields[1] then return reply('UNKNOWN_TAG') end
 local experiment, run = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 experiment.parent_id = experiment.parent_id or tag_fields[3] or nil
@@ -18,7 +18,7 @@ end
 run.state, run.status = 'queued', 'queued'
 run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil
 run.score = queue_score(run.priority)
-local id = create(tag, experiment, run)
+local id = create(tag, experiment, run, tag_fields[4])
 remember_source(t, id, experiment.source, run.seed)
 enqueue(tag, id, run.score)
 return reply('OK', { id = id, position = redis.call('ZRANK', t.queue, id) + 1 })

@@ -1,0 +1,121 @@
+"""The one map from errors to HTTP (RFC 9457), and how the OpenAPI description tells them."""
+
+import logging
+from collections.abc import Mapping
+from enum import Enum
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from orchestrator import errors
+from orchestrator.schemas import Answer, Problem
+from orchestrator.sessions import TRIES_SECONDS
+
+logger = logging.getLogger(__name__)
+
+# The most specific class first: a LeaseLost is a Conflict too.
+STATUS_OF: Mapping[type[errors.AutoresearchError], int] = {
+    errors.NotFound: 404,
+    errors.LeaseLost: 409,
+    errors.Conflict: 409,
+    errors.Invalid: 422,
+    errors.TooLarge: 413,
+    errors.Forbidden: 403,
+    errors.Unauthorized: 401,
+    errors.TooManyTries: 429,
+    errors.Unavailable: 503,
+    errors.StoreBroken: 500,
+    errors.SetupError: 500,
+}
+RETRY_AFTER_SECONDS = "2"
+
+
+def _described() -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI description says of errors: any endpoint may answer with these."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    codes = sorted(set(STATUS_OF.values()))
+    return {
+        int(code): {"description": HTTPStatus(code).phrase, "content": content} for code in codes
+    }
+
+
+def router(*, tags: list[str | Enum], prefix: str = "") -> APIRouter:
+    """A router whose endpoints are described with the problems that any of them may answer."""
+    return APIRouter(prefix=prefix, tags=tags, responses=_described())
+
+
+def response(error: errors.AutoresearchError, path: str) -> Response:
+    """RFC 9457, with the one-line `error` that existing callers read."""
+    status = next(code for kind, code in STATUS_OF.items() if isinstance(error, kind))
+    extra = {
+        name: value.model_dump() if isinstance(value, Answer) else value
+        for name, value in error.extra.items()
+    }
+    headers = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after"] = RETRY_AFTER_SECONDS
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        headers["retry-after"] = f"{TRIES_SECONDS:.0f}"
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    return _problem(status, error.message, path, headers, **extra)
+
+
+def _problem(
+    status: int, detail: str, path: str, headers: Mapping[str, str] | None = None, **extra: Any
+) -> Response:
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": path,
+        "error": detail,
+        **extra,
+    }
+    return JSONResponse(content, status, headers=headers, media_type="application/problem+json")
+
+
+def map_errors(app: FastAPI) -> None:
+    @app.exception_handler(errors.AutoresearchError)
+    async def _ours(request: Request, error: errors.AutoresearchError) -> Response:
+        if isinstance(error, errors.StoreBroken):
+            logger.error("%s %s: %s", request.method, request.url.path, error)
+        return response(error, request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        found = [_field_error(item) for item in error.errors()]
+        detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
+        return _problem(422, detail, request.url.path, errors=found)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body it cannot read
+            message = "the body is not JSON in UTF-8"
+            found = [{"field": "body", "message": message}]
+            return _problem(422, message, request.url.path, errors=found)
+        return _problem(error.status_code, str(error.detail), request.url.path, error.headers)
+
+    @app.exception_handler(Exception)
+    async def _bug(request: Request, error: Exception) -> Response:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _problem(
+            500, "A bug in the orchestrator; its log has the traceback.", request.url.path
+        )
+
+
+def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
+    """A field's path and what is wrong with it; never the input, which may be large or NaN."""
+    path = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "header")]
+    message = str(item["msg"])
+    if item["type"] == "json_invalid":  # its location is an offset, no field
+        return {"field": "body", "message": message}
+    if item["type"] == "extra_forbidden":
+        message = "no such field; check the spelling"
+    return {"field": ".".join(path) or "body", "message": message}
