@@ -236,6 +236,7 @@ def test_rows_are_walked_picked_and_compared_by_keys(searched: System, open_page
     page.keyboard.press("c")
     expect(page).to_have_url(re.compile(r"/compare\?ids=exp-"))
     page.go_back()
+    expect(rows(page)).to_have_count(7)
     page.keyboard.press("b")
     expect(page).to_have_url(re.compile("/e/exp-"))
 
