@@ -11,6 +11,7 @@ All of the fleet is one client process on the same machine, so its own delays co
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import resource
@@ -25,12 +26,14 @@ from typing import Any
 from bench.harness.channel import Channel
 from bench.harness.figures import percentile
 from bench.harness.servers import Process, RedisProcess, orchestrator, redis_server
+from bench.harness.wire import HttpError
+from gpu_worker.client import spread
 
 TAG = "fleet"
 HEARTBEAT_SECONDS = 5.0
 RUN_SECONDS = 300.0
 TRAINING_SHARE = 0.8
-CLAIM_WAIT_SECONDS = 25
+CLAIM_WAIT_SECONDS = 20
 STEPS = (2500, 5000, 7500, 10_000)
 BAR_MS = 250.0
 AT_ONCE = 32  # registrations and first submissions under way
@@ -70,21 +73,27 @@ class Gpu:
     async def beat(self) -> None:
         """Heartbeats; while a run is on, the renewals of its lease, which are heartbeats too."""
         await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)
+        start = time.perf_counter()
         while True:
-            start = time.perf_counter()
-            if self._job is None:
+            job = self._job
+            if job is None:
                 beat = self._beats.post("/api/pool/heartbeat", gpu_id=self._id, health=HEALTH)
             else:
-                beat = self._beats.post("/api/job/renew", health=HEALTH, **self._job)
-            await self._latencies.of("heartbeat", beat)
-            await asyncio.sleep(max(0.0, HEARTBEAT_SECONDS - (time.perf_counter() - start)))
+                beat = self._beats.post("/api/job/renew", health=HEALTH, **job)
+            try:
+                await self._latencies.of("heartbeat", beat)
+            except HttpError:
+                if self._job is job:  # else its run ended while the renewal was on its way
+                    raise
+            late = (time.perf_counter() - start) % HEARTBEAT_SECONDS
+            await asyncio.sleep(HEARTBEAT_SECONDS - late)
 
     async def work(self, submissions: "asyncio.Queue[None]") -> None:
         """Claim, train, report, for ever; each run that ends is followed by a new submission."""
         remaining = random.random() * RUN_SECONDS
         for claim in range(1_000_000):
             answer = await self._work.post(
-                f"/api/job/claim?wait={CLAIM_WAIT_SECONDS}",
+                f"/api/job/claim?wait={spread(CLAIM_WAIT_SECONDS)}",
                 gpu_id=self._id,
                 claim_id=f"{self._id}-{claim}",
             )
@@ -209,11 +218,13 @@ async def measure(gpus: int, seconds: float, server: RedisProcess, process: Proc
         empty = client.info("memory")["used_memory"]
     fleet = Fleet(gpus, process.port)
     await fleet.start()
-    await asyncio.sleep(2 * HEARTBEAT_SECONDS)
+    await asyncio.sleep(5 * HEARTBEAT_SECONDS)
+    gc.disable()  # collections of the client, of up to 0.3 s, would be taken for the server's
     before = _Counters.now(server, process)
     fleet.latencies.recording = True
     await asyncio.sleep(seconds)
     fleet.check()
+    gc.enable()
     after = _Counters.now(server, process)
     with server.client() as client:
         used = client.info("memory")["used_memory"] - empty

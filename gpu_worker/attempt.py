@@ -15,13 +15,13 @@ import anyio
 
 from gpu_worker import durable, tree
 from gpu_worker.channel import Result, StopReason
-from gpu_worker.client import Client, Refused
+from gpu_worker.client import Client, Refused, until_next
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.link import Link
 from gpu_worker.report import End, report
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
-from gpu_worker.upload import Upload, read_tail
+from gpu_worker.upload import Upload, read_measures, read_tail
 from gpu_worker.workspace import MARKER
 from orchestrator import schemas
 
@@ -93,7 +93,7 @@ class Attempt:
     async def _renew(self) -> None:
         """Keep the lease, until the report is settled. Being unreachable ends nothing."""
         await self._started.wait()
-        job = self._job
+        job, start = self._job, anyio.current_time()
         request = schemas.RenewRequest(
             experiment_id=job.experiment_id, gpu_id=job.gpu_id, epoch=job.epoch
         )
@@ -106,7 +106,7 @@ class Attempt:
                 return
             if answer.cancel:
                 self._upload.cancel_asked.set()
-            await anyio.sleep(self._client.heartbeat_seconds)
+            await anyio.sleep(until_next(self._client.heartbeat_seconds, start))
 
     async def _follow_log(self) -> None:
         try:
@@ -209,6 +209,7 @@ class Attempt:
                 job=self._job,
                 result=result,
                 tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
+                measures=read_measures(self._folder),
                 curve=self._upload.curve.points(),
                 environment=self._around.environment,
                 log_problem=self._upload.refused,

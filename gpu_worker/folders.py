@@ -6,7 +6,8 @@
     prepare/<sha256>.py   every prepare.py that a tag pinned and this worker fetched
     runs/<run>/           one attempt, `<experiment>.<epoch>`, until its report is settled
         job.json          what was claimed: the attempt is to be reported while this exists
-        workspace/        train.py, prepare.py, and what the run writes
+        workspace/        train.py, prepare.py, and what the run writes: also `.measures`, each
+                          val_bpb as prepare.py measured it
         output.log        the capped log
         uploaded          how much of it the orchestrator has
         supervisor.sock   where a restarted worker finds the supervisor
@@ -36,6 +37,10 @@ class RunFolder(NamedTuple):
     @property
     def workspace(self) -> Path:
         return self.path / "workspace"
+
+    @property
+    def measures(self) -> Path:
+        return self.workspace / ".measures"
 
     @property
     def log(self) -> Path:

@@ -1,6 +1,8 @@
 """What a run's output says about its result: pure functions from bytes to values.
 
 The result is the last block of `key: value` lines after a line `---`, in the last MiB of output.
+Where prepare.py has told what it measured, it is the last block that says so: what a library or a
+dataset prints cannot pass for it. train.py itself can, since it is the program that is believed.
 Only `val_bpb` is needed. Output is whatever a program prints: broken UTF-8, colours, lines of any
 length and rewritten lines (`\\r`) are all read, none is trusted. The learning curve is curve.py's,
 and whether a run with a result was a success is report.py's to say.
@@ -8,6 +10,7 @@ and whether a run with a result was a success is report.py's to say.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -45,22 +48,45 @@ class Output:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def read(tail: bytes) -> Output:
-    """Find and check the last result block of `tail`, the last MiB of a run's output."""
+def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
+    """Find and check the result block of `tail`, the last MiB of a run's output: the last one, or
+    of those that agree with one of prepare.py's `measures` the last."""
     blocks = _blocks(lines(tail))
     if not blocks:
         return Output(None, "train.py ended without a result block (`---`, then `val_bpb: …`)")
-    block, warnings = blocks[-1], []
+    warnings: list[str] = []
     if len(blocks) > 1:
-        warnings.append(f"train.py printed {len(blocks)} result blocks; the last one counts")
+        which = "the last one that prepare.py measured" if measures else "the last one"
+        warnings.append(f"train.py printed {len(blocks)} result blocks; {which} counts")
+    genuine = [block for block in blocks if _agrees(block.get("val_bpb", ""), measures)]
+    block = (genuine or blocks)[-1]
     if "val_bpb" not in block:
         return Output(None, "the last result block has no val_bpb", warnings, block)
     val_bpb = _number(block["val_bpb"])
     if val_bpb is None or val_bpb <= 0:
         problem = f"val_bpb is {block['val_bpb'][:40]!r}: it must be a finite number above zero"
         return Output(None, problem, warnings, block)
+    if measures and not genuine:
+        told = ", ".join(f"{measure:.6f}" for measure in measures[-3:])
+        problem = f"val_bpb is {val_bpb:.6f}, but evaluate_bpb of prepare.py measured {told}"
+        return Output(None, problem, warnings, block)
     metrics = schemas.Metrics(val_bpb=val_bpb, **_others(block, warnings))
     return Output(metrics, None, warnings, block)
+
+
+def measured(text: bytes) -> list[float]:
+    """The measures that prepare.py has written, one a line; what is no number is passed over."""
+    found = (_number(line.decode(errors="replace")) for line in text.split(b"\n"))
+    return [value for value in found if value is not None]
+
+
+def _agrees(printed: str, measures: Sequence[float]) -> bool:
+    """Whether the printed figure is a measure, to as many decimals as it has, of three to six."""
+    value = _number(printed)
+    if value is None:
+        return False
+    decimals = min(6, max(3, len(printed.partition(".")[2])))
+    return any(abs(value - measure) <= 0.51 * 10**-decimals for measure in measures)
 
 
 def lines(output: bytes) -> list[str]:

@@ -25,6 +25,7 @@ class End:
     job: schemas.Job
     result: Result | None
     tail: bytes
+    measures: bytes = b""
     curve: list[schemas.CurvePoint] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)
     gpu_failure: str | None = None
@@ -48,7 +49,7 @@ def report(end: End) -> FinishRequest | None:
 
 
 def _exited(end: End, result: Result) -> FinishRequest | None:
-    output = metrics.read(end.tail)
+    output = metrics.read(end.tail, metrics.measured(end.measures))
     if result.exit_code == 0 and output.metrics is not None:
         return _finish(end, "completed", "", output)
     if end.gpu_failure is not None:

@@ -12,7 +12,7 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from gpu_worker.client import Client, Unknown
+from gpu_worker.client import Client, Unknown, until_next
 from gpu_worker.folders import WorkerFolder
 from gpu_worker.gpu import Gpu, boot_id, host_name
 from gpu_worker.hostcheck import HostCheck
@@ -59,9 +59,10 @@ class Standing:
 
     async def keep(self) -> None:
         """Register and heartbeat for ever. Raises Refused when the registration is refused."""
+        start = anyio.current_time()
         while True:
             await self._client.persist(self._beat)
-            with anyio.move_on_after(self._client.heartbeat_seconds):
+            with anyio.move_on_after(until_next(self._client.heartbeat_seconds, start)):
                 await self._news.wait()
             self._news = anyio.Event()
 

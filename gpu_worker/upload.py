@@ -8,6 +8,7 @@ finds no room is none to hold up a verdict.
 import base64
 import logging
 import os
+import stat
 from contextlib import suppress
 
 import anyio
@@ -21,6 +22,7 @@ from orchestrator import schemas
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 128 * 1024
+MEASURES_BYTES = 64 * 1024
 
 
 class Upload:
@@ -118,3 +120,17 @@ def read_at(folder: RunFolder, offset: int, limit: int) -> bytes:
 def read_tail(folder: RunFolder) -> bytes:
     size = folder.log.stat().st_size if folder.log.exists() else 0
     return read_at(folder, max(0, size - WINDOW_BYTES), WINDOW_BYTES)
+
+
+def read_measures(folder: RunFolder) -> bytes:
+    """What prepare.py has written of its measures, or as much of it as is worth reading. The run
+    could make anything of that file: a pipe or a link is not followed."""
+    try:
+        handle = os.open(folder.measures, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return b""
+    try:
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        return os.read(handle, MEASURES_BYTES) if is_file else b""
+    finally:
+        os.close(handle)

@@ -88,5 +88,6 @@ def run_environment(base: dict[str, str], job: schemas.Job, run: RunFolder) -> d
         "AUTORESEARCH_TIME_BUDGET": f"{job.time_budget_seconds:g}",
         "AUTORESEARCH_SEED": str(job.seed),
         "AUTORESEARCH_RUN": run.run,
+        "AUTORESEARCH_MEASURES": str(run.measures),
         MARKER: str(run.workspace),
     }

@@ -9,10 +9,12 @@ from pathlib import Path
 import anyio
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
+from orchestrator.mcp.door import MCP_PATH, Door
 from orchestrator.routes import (
     events,
     experiments,
@@ -29,10 +31,14 @@ from orchestrator.routes import (
     steer,
 )
 from orchestrator.routes.deps import Services
+from orchestrator.services.briefs import Briefs
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
+from orchestrator.services.failures import Failures
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
 from orchestrator.services.memo import Memo
+from orchestrator.services.memory import Memory
 from orchestrator.services.notices import Notices
 from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
@@ -66,6 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
             tasks.start_soon(_watched, services.notices.run)
             tasks.start_soon(_watched, reaper.run)
             tasks.start_soon(_watched, services.series.warm_up)
+            tasks.start_soon(_watched, services.memory.run)
+            tasks.start_soon(_watched, door.run)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -99,6 +107,9 @@ def create_app(settings: Settings) -> FastAPI:
         page,
     ):  # fmt: skip
         app.routes.extend(module.router.routes)
+    door = Door(app, settings)
+    # No GET: answers come with the request, nothing else is ever sent.
+    app.routes.append(Route(MCP_PATH, door, methods=["POST"]))
     problems.map_errors(app)
     return app
 
@@ -128,19 +139,27 @@ def _services(
     # A blocking read must end well before its connection times out.
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
+    digests = Digests(store, files)
+    memory = Memory(store, settings.paths)
+    failures = Failures(store)
     jobs = Jobs(store, files, judge, notices, settings)
     memo = Memo(store.events)
     services = Services(
         store=store,
-        experiments=Experiments(store, files, judge, notices, sources, _prepare_py(settings)),
+        experiments=Experiments(
+            store, files, judge, notices, sources, digests, _prepare_py(settings)
+        ),
+        digests=digests,
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
         overviews=Overviews(store, files, settings),
         surroundings=Surroundings(store),
-        search=Search(store),
         series=SeriesReports(store, memo),
         memo=memo,
+        search=Search(store, memory, failures),
+        memory=memory,
+        briefs=Briefs(store, failures),
         steering=Steering(store, judge),
         notices=notices,
         sessions=sessions,

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator import seekable
 from orchestrator.errors import NotFound, Unavailable
 from orchestrator.settings import HomePaths
 
@@ -125,8 +125,8 @@ class Files:
         closed = self._paths.closed_log(tag, experiment_id, epoch)
         aside = closed.with_name(f".{closed.name}.{os.getpid()}")
         try:
-            with live.open("rb") as source, gzip.open(aside, "wb", compresslevel=6) as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+            with live.open("rb") as source, aside.open("wb") as target:
+                seekable.pack(source, target)
             aside.replace(closed)
             live.unlink(missing_ok=True)
         except OSError as error:
@@ -149,10 +149,7 @@ class Files:
                 return _slice(file, os.fstat(file.fileno()).st_size, start, length)
             closed = self._paths.closed_log(tag, experiment_id, epoch)
             with closed.open("rb") as packed:
-                packed.seek(-4, os.SEEK_END)
-                total = int.from_bytes(packed.read(4), "little")  # gzip's ISIZE, below 4 GiB
-            with gzip.open(closed, "rb") as file:
-                return _slice(file, total, start, length)
+                return Slice(*seekable.read(packed, start, length))
 
     # -- curves
 

@@ -41,7 +41,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/login", "/", "/compare", "/
 OPEN_FOLDERS = ("/static/", "/t/", "/e/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
-SUBMIT_PATH = "/api/experiment/submit"
+# Where a train.py may come in.
+SUBMIT_PATHS = frozenset({"/api/experiment/submit", "/mcp"})
 # A source of 1 MiB, each byte of it escaped as \u0000 at worst, and the other fields.
 SUBMIT_LIMIT_BYTES = 6 * schemas.SOURCE_LIMIT_BYTES + schemas.BODY_LIMIT_BYTES
 # How long a duplicate waits for the answer of the request that came first; longer than it takes to
@@ -134,7 +135,7 @@ def _headers(scope: Scope) -> dict[str, str]:
 
 async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
     """Read the whole body up to the limit, and let it pass as JSON."""
-    limit = SUBMIT_LIMIT_BYTES if scope["path"] == SUBMIT_PATH else schemas.BODY_LIMIT_BYTES
+    limit = SUBMIT_LIMIT_BYTES if scope["path"] in SUBMIT_PATHS else schemas.BODY_LIMIT_BYTES
     length = headers.get("content-length", "")
     body = bytearray()
     if length.isdigit() and int(length) > limit:

@@ -4,6 +4,7 @@ Flags of the same names override the variables (cli/). Units are in the names.
 """
 
 import hashlib
+import platform
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -114,6 +115,10 @@ class HomePaths:
     def curve(self, tag: str, experiment_id: str) -> Path:
         return self.run_dir(tag, experiment_id) / "curve.json"
 
+    # A cache: the words of a tag's experiments. Apart for each host: SQLite's locks hold on one.
+    def text_index(self, tag: str) -> Path:
+        return self.home / "index" / _file_name(platform.node() or "host") / f"{tag}.sqlite3"
+
     # What the processes that `up` and `demo` start have to say.
     @property
     def logs_dir(self) -> Path:
@@ -121,6 +126,11 @@ class HomePaths:
 
     # The worker's side, one folder a GPU.
     def worker_dir(self, gpu_id: str) -> Path:
-        safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in gpu_id)
-        suffix = "" if safe == gpu_id else "-" + hashlib.sha256(gpu_id.encode()).hexdigest()[:8]
-        return self.home / "workers" / (safe + suffix)
+        return self.home / "workers" / _file_name(gpu_id)
+
+
+def _file_name(name: str) -> str:
+    """A name for a file, another one for each name."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    suffix = "" if safe == name else "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    return safe + suffix

@@ -81,6 +81,8 @@ def _requests(filled: Filled) -> dict[str, bytes]:
         "diff of two": get(f"/api/report/diff?experiment_a={ids[0]}&experiment_b={ids[1]}"),
         "strategy": get(f"/api/search/strategy?tag={TAG}"),
         "suggest": get(f"/api/search/suggest?tag={TAG}"),
+        "digest": get(f"/api/experiment/{ids[0]}/digest"),
+        "brief": get(f"/api/report/brief?tag={TAG}"),
         "summary": get(f"/api/report/summary?tag={TAG}"),
         "tags": get("/api/report/tags"),
         "metrics": get("/metrics"),

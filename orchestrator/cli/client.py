@@ -89,9 +89,11 @@ class Client:
     def setup(self, request: schemas.SetupRequest) -> schemas.SetupAnswer:
         return self.post("/api/experiment/setup", schemas.SetupAnswer, request)
 
-    def cancel(self, experiment_id: str) -> schemas.CancelAnswer:
+    def cancel(
+        self, experiment_id: str, request: schemas.CancelRequest | None = None
+    ) -> schemas.CancelAnswer:
         path = f"/api/experiment/{experiment_id}/cancel"
-        return self._parsed(schemas.CancelAnswer, self._send("POST", path))
+        return self.post(path, schemas.CancelAnswer, request or schemas.CancelRequest())
 
     def watch(
         self, experiment_id: str, *, every: float = _LONG_POLL_SECONDS

@@ -50,15 +50,22 @@ def _name(location: tuple[int | str, ...]) -> str:
     return f"--{name.replace('_', '-')} (AUTORESEARCH_{name.upper()})"
 
 
-def connect(orchestrator: str | None = None, token: str | None = None) -> Client:
-    """A client for the orchestrator that the flags or the environment name."""
+def client_settings(orchestrator: str | None = None, token: str | None = None) -> ClientSettings:
+    """Which orchestrator the flags or the environment name."""
     settings = load(ClientSettings, orchestrator=orchestrator, token=token)
     url = settings.orchestrator
     if not url.startswith(("http://", "https://")):
         raise ConfigError(
             f"--orchestrator (AUTORESEARCH_ORCHESTRATOR): '{url}' is no URL such as {DEFAULT_URL}"
         )
-    return Client(url, settings.token.get_secret_value() if settings.token else None)
+    return settings
+
+
+def connect(orchestrator: str | None = None, token: str | None = None) -> Client:
+    """A client for the orchestrator that the flags or the environment name."""
+    settings = client_settings(orchestrator, token)
+    token = settings.token.get_secret_value() if settings.token else None
+    return Client(settings.orchestrator, token)
 
 
 def is_loopback(host: str) -> bool:

@@ -88,13 +88,23 @@ def wait(
 
 
 def cancel(
-    experiment: Experiment, *, orchestrator: Url = None, token: Token = None, json: Json = False
+    experiment: Experiment,
+    *,
+    reason: Annotated[
+        str, typer.Option("--reason", "-r", metavar="TEXT", help="Why: one line for the ledger.")
+    ] = "no reason given",
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who does it.")] = "human",
+    orchestrator: Url = None,
+    token: Token = None,
+    json: Json = False,
 ) -> None:
     """Take an experiment out of the queue, or have its worker stop it."""
-    from orchestrator.cli.config import connect
+    from orchestrator import schemas
+    from orchestrator.cli.config import connect, load_model
 
+    request = load_model(schemas.CancelRequest, reason=reason, by=by)
     with connect(orchestrator, token) as client:
-        result = client.cancel(experiment)
+        result = client.cancel(experiment, request)
     if json:
         write_json(result)
     else:

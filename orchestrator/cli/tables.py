@@ -81,7 +81,8 @@ def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
         counts = (str(t.total_experiments), str(t.kept_experiments))
         budget = f"{t.time_budget_seconds:g} s"
         created = t.created_at[:19].replace("T", " ")
-        table.add_row(t.name, bpb(t.best_val_bpb), *counts, budget, t.profile or "", created)
+        name = f"{t.name} (paused)" if t.paused else t.name
+        table.add_row(name, bpb(t.best_val_bpb), *counts, budget, t.profile or "", created)
     return table
 
 
@@ -98,8 +99,19 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
         "GPUs": f"{summary.gpu_pool.total}: {summary.gpu_pool.idle} idle, "
         f"{summary.gpu_pool.training} training",
     }
+    if summary.pause is not None:
+        rows["paused"] = f"by {summary.pause.by}: {summary.pause.reason}"
     head = f"{summary.tag}  ({summary.branch})"
     return "\n".join([head, *(f"  {name:<11}{text}" for name, text in rows.items())])
+
+
+def ledger_table(entries: Sequence[schemas.LedgerEntry]) -> Table:
+    table = _table("when", "by", "action", "tag", "target", "outcome", "reason")
+    for e in entries:
+        when = e.at[:19].replace("T", " ")
+        reason = " ".join(e.reason.split())
+        table.add_row(when, e.by, e.action, e.tag or "", e.target or "", e.outcome, reason)
+    return table
 
 
 def _table(*columns: str) -> Table:

@@ -7,9 +7,12 @@ from fastapi import Depends, Query, Request
 
 from orchestrator import schemas
 from orchestrator.errors import Invalid
+from orchestrator.services.briefs import Briefs
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.memo import Memo
+from orchestrator.services.memory import Memory
 from orchestrator.services.notices import Notices
 from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
@@ -30,6 +33,7 @@ class Services:
 
     store: Store
     experiments: Experiments
+    digests: Digests
     jobs: Jobs
     pool: Pool
     reports: Reports
@@ -38,6 +42,8 @@ class Services:
     search: Search
     series: SeriesReports
     memo: Memo
+    memory: Memory
+    briefs: Briefs
     steering: Steering
     notices: Notices
     sessions: Sessions | None
@@ -50,6 +56,10 @@ async def _services(request: Request) -> Services:
 
 async def _experiments(request: Request) -> Experiments:
     return (await _services(request)).experiments
+
+
+async def _digests(request: Request) -> Digests:
+    return (await _services(request)).digests
 
 
 async def _jobs(request: Request) -> Jobs:
@@ -80,6 +90,14 @@ async def _series(request: Request) -> SeriesReports:
     return (await _services(request)).series
 
 
+async def _memory(request: Request) -> Memory:
+    return (await _services(request)).memory
+
+
+async def _briefs(request: Request) -> Briefs:
+    return (await _services(request)).briefs
+
+
 async def _steering(request: Request) -> Steering:
     return (await _services(request)).steering
 
@@ -90,11 +108,14 @@ async def _sessions(request: Request) -> Sessions | None:
 
 ServicesDep = Annotated[Services, Depends(_services)]
 ExperimentsDep = Annotated[Experiments, Depends(_experiments)]
+BriefsDep = Annotated[Briefs, Depends(_briefs)]
+DigestsDep = Annotated[Digests, Depends(_digests)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
 OverviewsDep = Annotated[Overviews, Depends(_overviews)]
 SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
+MemoryDep = Annotated[Memory, Depends(_memory)]
 SearchDep = Annotated[Search, Depends(_search)]
 SeriesDep = Annotated[SeriesReports, Depends(_series)]
 SessionsDep = Annotated[Sessions | None, Depends(_sessions)]
@@ -105,10 +126,12 @@ def only(*names: str) -> Any:
     """A dependency that refuses query parameters other than `names`: a misspelt `wait` must not
     pass silently."""
 
+    known = ", ".join(names) or "none"
+
     async def check(request: Request) -> None:
         for name in request.query_params:
             if name not in names:
-                raise Invalid(f"No such query parameter: {name}; known here: {', '.join(names)}.")
+                raise Invalid(f"No such query parameter: {name}; known here: {known}.")
 
     return Depends(check)
 

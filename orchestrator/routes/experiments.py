@@ -7,11 +7,16 @@ from fastapi import HTTPException, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
-from orchestrator.domain import State
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ExperimentsDep, SurroundingsDep, TagQuery, WaitSeconds, only
+from orchestrator.routes.deps import (
+    DigestsDep,
+    ExperimentsDep,
+    SurroundingsDep,
+    TagQuery,
+    WaitSeconds,
+    only,
+)
 from orchestrator.routes.ranges import log_response
-from orchestrator.services import views
 
 router = problems.router(prefix="/api/experiment", tags=["experiments"])
 
@@ -83,14 +88,8 @@ async def submit(
 ) -> schemas.SubmitAnswer:
     answer = await service.submit(body)
     if wait:
-        run = await service.wait(answer.experiment_id, wait)
-        answer = schemas.SubmitAnswer(
-            experiment_id=answer.experiment_id,
-            status=run.status.value,
-            position=answer.position if run.state is State.QUEUED else None,
-            verdict=views.stored_verdict(run),
-        )
-        response.status_code = 200 if run.state is State.DECIDED else 202
+        answer = await service.outcome(answer.experiment_id, wait)
+        response.status_code = 200 if answer.verdict else 202
     return answer
 
 
@@ -112,10 +111,15 @@ async def detail(experiment_id: str, service: ExperimentsDep) -> schemas.Experim
 async def wait_for(
     experiment_id: str, service: ExperimentsDep, response: Response, timeout: WaitSeconds = 30
 ) -> schemas.ExperimentDetail:
-    await service.wait(experiment_id, timeout)
-    detail = await service.detail(experiment_id)
+    detail = await service.waited(experiment_id, timeout)
     response.status_code = 200 if detail.verdict else 202
     return detail
+
+
+@router.get("/{experiment_id}/digest", dependencies=[only()])
+async def digest(experiment_id: str, service: DigestsDep) -> schemas.Digest:
+    """The run in less than 2 KB; what it printed is below `untrusted` only."""
+    return await service.digest(experiment_id)
 
 
 @router.get(

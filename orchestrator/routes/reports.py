@@ -7,12 +7,13 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ExperimentsDep, ReportsDep, TagQuery
+from orchestrator.routes.deps import BriefsDep, ExperimentsDep, ReportsDep, TagQuery
 from orchestrator.services.reports import Reports
 
 router = problems.router(prefix="/api/report", tags=["reports"])
 
 TSV_TYPE = "text/tab-separated-values"
+MARKDOWN_TYPE = "text/markdown"
 JSON_LINES_TYPE = "application/x-ndjson"
 
 
@@ -44,6 +45,17 @@ async def _tsv(tag: str, service: Reports, request: Request) -> schemas.TsvAnswe
     answer = await service.tsv(tag)
     if TSV_TYPE in request.headers.get("accept", ""):
         return PlainTextResponse(answer.tsv, media_type=TSV_TYPE)
+    return answer
+
+
+@router.get("/brief", response_model=schemas.BriefAnswer)
+async def brief(
+    query: TagQuery, service: BriefsDep, request: Request
+) -> schemas.BriefAnswer | Response:
+    """All that an agent needs to go on after its context was lost, in less than 8 KB."""
+    answer = await service.brief(query.tag)
+    if MARKDOWN_TYPE in request.headers.get("accept", ""):
+        return PlainTextResponse(answer.text, media_type=MARKDOWN_TYPE)
     return answer
 
 

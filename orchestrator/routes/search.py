@@ -1,8 +1,12 @@
 """`/api/search`: strategy and suggestions."""
 
+from typing import Annotated
+
+from fastapi import Query
+
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import SearchDep, TagQuery
+from orchestrator.routes.deps import MemoryDep, SearchDep, TagQuery
 
 router = problems.router(prefix="/api/search", tags=["search"])
 
@@ -28,10 +32,24 @@ async def adapt(body: schemas.TagRequest, service: SearchDep) -> schemas.Strateg
 
 
 @router.post("/suggest")
-async def suggest(body: schemas.TagRequest, service: SearchDep) -> schemas.Suggestion:
-    return await service.suggest(body.tag)
+async def suggest(body: schemas.SuggestRequest, service: SearchDep) -> schemas.Suggestion:
+    return await service.suggest(body)
 
 
 @router.get("/suggest")
-async def suggest_by_query(query: TagQuery, service: SearchDep) -> schemas.Suggestion:
-    return await service.suggest(query.tag)
+async def suggest_by_query(
+    query: Annotated[schemas.SuggestRequest, Query()], service: SearchDep
+) -> schemas.Suggestion:
+    return await service.suggest(query)
+
+
+@router.post("/similar")
+async def similar(body: schemas.SimilarRequest, service: MemoryDep) -> schemas.SimilarAnswer:
+    return await service.similar(body)
+
+
+@router.get("/similar")
+async def similar_by_query(
+    query: Annotated[schemas.SimilarRequest, Query()], service: MemoryDep
+) -> schemas.SimilarAnswer:
+    return await service.similar(query)

@@ -29,6 +29,14 @@ from orchestrator.schemas.base import (
     Text as Text,
     ValBpb as ValBpb,
 )
+from orchestrator.schemas.digest import (
+    DIGEST_LIMIT_BYTES as DIGEST_LIMIT_BYTES,
+    Comparison as Comparison,
+    Digest as Digest,
+    DigestWarning as DigestWarning,
+    Frame as Frame,
+    Untrusted as Untrusted,
+)
 from orchestrator.schemas.experiments import (
     AnyVerdict as AnyVerdict,
     Best as Best,
@@ -104,6 +112,7 @@ from orchestrator.schemas.queue import (
     SubmitRequest as SubmitRequest,
 )
 from orchestrator.schemas.reports import (
+    BriefAnswer as BriefAnswer,
     DiffAnswer as DiffAnswer,
     DiffRequest as DiffRequest,
     DiffSide as DiffSide,
@@ -117,9 +126,15 @@ from orchestrator.schemas.reports import (
 )
 from orchestrator.schemas.search import (
     CategoryStats as CategoryStats,
+    DeadEnd as DeadEnd,
+    Near as Near,
     SetStrategyRequest as SetStrategyRequest,
+    SimilarAnswer as SimilarAnswer,
+    SimilarRequest as SimilarRequest,
     Strategy as Strategy,
     Suggestion as Suggestion,
+    SuggestRequest as SuggestRequest,
+    Tried as Tried,
 )
 from orchestrator.schemas.series import (
     RUNS_PAGE as RUNS_PAGE,
@@ -133,6 +148,7 @@ from orchestrator.schemas.series import (
 from orchestrator.schemas.steering import (
     NOTE_CHARACTERS as NOTE_CHARACTERS,
     NOTES_LIMIT as NOTES_LIMIT,
+    Actor as Actor,
     CancelAnswer as CancelAnswer,
     CancelRequest as CancelRequest,
     DrainAnswer as DrainAnswer,
@@ -152,6 +168,7 @@ from orchestrator.schemas.steering import (
     PauseAnswer as PauseAnswer,
     PriorityAnswer as PriorityAnswer,
     PriorityRequest as PriorityRequest,
+    Reason as Reason,
     RequeueAnswer as RequeueAnswer,
     RequeueRequest as RequeueRequest,
     SteeringAction as SteeringAction,

@@ -92,3 +92,4 @@ class Problem(Answer):
     error: str
     errors: list[dict[str, Any]] | None = None
     existing: Any | None = None
+    earlier: Any | None = None

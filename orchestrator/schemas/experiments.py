@@ -19,6 +19,7 @@ from orchestrator.schemas.base import (
     Text,
     ValBpb,
 )
+from orchestrator.schemas.digest import Digest
 from orchestrator.schemas.steering import Halt
 
 
@@ -88,6 +89,10 @@ class CompleteRequest(Metrics):
     experiment_id: ExperimentId
 
 
+# Whoever waited gets it with the verdict; who reported a run has no need of it.
+VerdictDigest = Annotated[Digest | None, Field(exclude_if=lambda digest: digest is None)]
+
+
 class Verdict(Answer):
     """The decision on a completed run. `delta` is best before - this (0 for the first result)."""
 
@@ -98,6 +103,7 @@ class Verdict(Answer):
     delta: float
     best_val_bpb: float
     action: Action
+    digest: VerdictDigest = None
 
 
 class CrashRequest(Request):
@@ -112,6 +118,7 @@ class CrashVerdict(Answer):
     should_abort: bool
     action: Action
     reason: str | None = None
+    digest: VerdictDigest = None
 
 
 AnyVerdict = Verdict | CrashVerdict

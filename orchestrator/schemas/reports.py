@@ -82,3 +82,15 @@ class DiffAnswer(Answer):
 
 class TagsAnswer(Answer):
     tags: list[TagInfo]
+
+
+class BriefAnswer(Answer):
+    """`text` is markdown for an agent whose context was lost."""
+
+    tag: str
+    best_experiment_id: str | None
+    best_val_bpb: float | None
+    running: int
+    queued: int
+    paused: bool
+    text: str

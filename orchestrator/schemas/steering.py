@@ -31,7 +31,7 @@ def _line(value: str) -> str:
     return _plain(value, "")
 
 
-def _lines(value: str) -> str:
+def plain_lines(value: str) -> str:
     return _plain(value, "\n\t")
 
 
@@ -48,11 +48,11 @@ Reason = Annotated[
 NoteText = Annotated[
     str,
     StringConstraints(min_length=1, max_length=NOTE_CHARACTERS, strip_whitespace=True),
-    AfterValidator(_lines),
+    AfterValidator(plain_lines),
 ]
 NoteId = Annotated[str, StringConstraints(pattern=r"^note-\d{1,18}$")]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
-Cursor = Annotated[str, StringConstraints(pattern=r"^\d{1,20}-\d{1,20}$")]
+Cursor = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,18}-\d{1,18}$")]
 
 SteeringAction = Literal[
     "pause", "resume", "note", "drop-note", "cancel", "requeue", "priority", "set-strategy",

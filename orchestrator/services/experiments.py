@@ -11,6 +11,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
+from orchestrator.services.digests import Digests
 from orchestrator.services.judge import Judge
 from orchestrator.services.notices import LOOK_SECONDS, Notices
 from orchestrator.services.sources import Sources
@@ -28,6 +29,7 @@ class Experiments:
         judge: Judge,
         notices: Notices,
         sources: Sources,
+        digests: Digests,
         prepare_py: Path | None,
     ) -> None:
         self._store = store
@@ -35,6 +37,7 @@ class Experiments:
         self._judge = judge
         self._notices = notices
         self._sources = sources
+        self._digests = digests
         self._prepare_py = prepare_py
 
     # -- writes
@@ -84,22 +87,28 @@ class Experiments:
     async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
         source = await self._sources.keep(request.train_py, request.commit_sha)
         description = request.description if request.description is not None else request.hypothesis
-        experiment_id, position = await self._store.experiments.submit(
-            request.tag,
-            text_fields(
-                {
-                    "hypothesis": request.hypothesis,
-                    "description": description,
-                    "category": request.category,
-                    "commit_sha": source.commit_sha,
-                    "diff_summary": request.diff_summary,
-                    "parent_id": request.parent_id,
-                    "source": source.sha256,
-                }
-            ),
-            text_fields({"seed": request.seed, "priority": request.priority}),
-            repeat=request.repeat,
+        experiment = text_fields(
+            {
+                "hypothesis": request.hypothesis,
+                "description": description,
+                "category": request.category,
+                "commit_sha": source.commit_sha,
+                "diff_summary": request.diff_summary,
+                "parent_id": request.parent_id,
+                "source": source.sha256,
+            }
         )
+        self._notices.expect_job()
+        try:
+            experiment_id, position = await self._store.experiments.submit(
+                request.tag,
+                experiment,
+                text_fields({"seed": request.seed, "priority": request.priority}),
+                repeat=request.repeat,
+            )
+        except Conflict as conflict:
+            earlier = await self.outcome(conflict.extra["existing"], 0)
+            raise Conflict(conflict.message, **conflict.extra, earlier=earlier) from conflict
         return schemas.SubmitAnswer(experiment_id=experiment_id, status="queued", position=position)
 
     async def complete(self, request: schemas.CompleteRequest) -> schemas.AnyVerdict:
@@ -153,6 +162,26 @@ class Experiments:
         tag = found.entry.experiment.tag
         curve = await anyio.to_thread.run_sync(self._files.curve, tag, experiment_id)
         return views.detail(found, [schemas.CurvePoint(**point) for point in curve])
+
+    async def outcome(self, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
+        """Wait for the verdict, which comes with its digest, or say where the run stands then."""
+        await self.wait(experiment_id, seconds)
+        found = await self._store.reads.detail(experiment_id)
+        verdict = views.stored_verdict(found.entry.run)
+        return schemas.SubmitAnswer(
+            experiment_id=experiment_id,
+            status=found.entry.run.status.value,
+            position=found.position,
+            verdict=verdict and await self._digests.attached(verdict),
+        )
+
+    async def waited(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
+        """The experiment in full once it is decided, or after `seconds`; a verdict comes with its
+        digest."""
+        await self.wait(experiment_id, seconds)
+        detail = await self.detail(experiment_id)
+        verdict = detail.verdict and await self._digests.attached(detail.verdict)
+        return detail.model_copy(update={"verdict": verdict})
 
     async def run(self, experiment_id: str) -> Run:
         return (await self._store.reads.entry(experiment_id)).run

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -55,6 +56,8 @@ class Jobs:
                 if found.busy and job is not None:
                     self._notices.pass_on(job, waiter)
                 pause = BUSY_LOOK_SECONDS if found.busy else LOOK_SECONDS
+                # Claims that began together are not to look together ever after.
+                pause *= random.uniform(0.75, 1)  # noqa: S311 - no secret
                 with anyio.move_on_after(min(remaining, pause)):
                     await waiter.woken.wait()
         return schemas.ClaimAnswer(job=None)

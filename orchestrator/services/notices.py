@@ -152,6 +152,15 @@ class Notices:
                 waiter.woken.set()
                 return
 
+    def expect_job(self) -> None:
+        """This process is about to queue a job: who has waited longest claims at once. Its claim
+        follows the job on the same connection, so that Redis does both in one go. The notice of the
+        job comes all the same, and wakes another if this one could not have it."""
+        for waiter in self._jobs:
+            if not waiter.woken.is_set() and not waiter.unfit:
+                waiter.woken.set()
+                return
+
     def _wake_released(self, event: Event) -> None:
         """A resumed tag may have jobs for all who wait; an undrained GPU may take jobs again."""
         action = event.data.get("action")

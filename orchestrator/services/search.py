@@ -3,9 +3,12 @@
 from orchestrator import schemas
 from orchestrator.domain import Intervention
 from orchestrator.errors import Unavailable
+from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
+from orchestrator.services.failures import Failures
+from orchestrator.services.memory import Memory
 from orchestrator.store.connection import Store
 from orchestrator.store.records import strategy_fields, text_fields
 
@@ -14,8 +17,10 @@ MAX_TRIES = 50
 
 
 class Search:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, memory: Memory, failures: Failures) -> None:
         self._store = store
+        self._memory = memory
+        self._failures = failures
 
     async def strategy(self, tag: str) -> schemas.Strategy:
         return views.strategy((await self._store.experiments.snapshot(tag)).strategy)
@@ -51,8 +56,12 @@ class Search:
                 return views.strategy(stored)
         raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")
 
-    async def suggest(self, tag: str) -> schemas.Suggestion:
-        overview = await self._store.reads.overview(tag, TREND_LENGTH, 0)
+    async def suggest(self, request: schemas.SuggestRequest) -> schemas.Suggestion:
+        """What to try next, what not to, and what was tried near the idea where there is one."""
+        overview = await self._store.reads.overview(
+            request.tag, TREND_LENGTH, failures=RECENT_FAILURES
+        )
+        failed = await self._failures.causes(request.tag, overview.failures)
         snapshot, categories = overview.snapshot, overview.categories
         trend = [keep.val_bpb for keep in overview.keeps]
         advice = advise(snapshot, categories, trend)
@@ -69,6 +78,14 @@ class Search:
             near_miss_categories=advice.near_miss_categories,
             recent_bpb_trend=trend,
             suggestions=advice.suggestions,
+            dead_ends=[views.dead_end(end) for end in dead_ends(categories, failed)],
+            near=await self._near(request),
             notes=[views.note(note) for note in overview.notes],
             paused=snapshot.tag.pause is not None,
         )
+
+    async def _near(self, request: schemas.SuggestRequest) -> list[schemas.Near]:
+        if request.idea is None:
+            return []
+        asked = schemas.SimilarRequest(tag=request.tag, idea=request.idea)
+        return (await self._memory.similar(asked)).near

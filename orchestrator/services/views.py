@@ -22,9 +22,12 @@ from orchestrator.domain import (
     branch_of,
     rfc3339,
 )
+from orchestrator.rules import taint
+from orchestrator.rules.deadends import DeadEnd
 from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
+HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
 NO_METRICS = Metrics(val_bpb=0.0)
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
 
@@ -124,6 +127,33 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
         repeat_of=experiment.repeat_of,
         curve=curve,
         **metrics,
+    )
+
+
+def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
+    """An experiment in short, safe to read."""
+    experiment, run = entry.experiment, entry.run
+    val_bpb = run.metrics.val_bpb if run.metrics else None
+    behind = None if val_bpb is None or best_val_bpb is None else round(val_bpb - best_val_bpb, 7)
+    return schemas.Tried(
+        experiment_id=experiment.id,
+        status=run.status.value,
+        category=taint.line(experiment.category, 64),
+        val_bpb=val_bpb,
+        behind_best=behind,
+        hypothesis=taint.line(experiment.hypothesis, HYPOTHESIS_BYTES),
+        diff_summary=taint.line(experiment.diff_summary, DIFF_SUMMARY_BYTES),
+    )
+
+
+def dead_end(value: DeadEnd) -> schemas.DeadEnd:
+    return schemas.DeadEnd(
+        kind=value.kind,
+        text=value.text,
+        tried=value.tried,
+        category=value.category,
+        experiment_ids=list(value.experiment_ids),
+        untrusted_cause=value.cause,
     )
 
 

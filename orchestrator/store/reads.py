@@ -64,6 +64,7 @@ class Overview:
     gpus: tuple[int, int, int]
     abandoned: int
     notes: list[Note]
+    failures: list[str]
 
 
 class ReadStore:
@@ -160,6 +161,24 @@ class ReadStore:
         more = len(newest_first) > limit
         return Page(entries, total, ids[0] if more and ids else None)
 
+    async def created_after(self, tag: str, created_us: int, limit: int) -> list[Entry]:
+        """The first `limit` experiments created after that moment, in order of creation."""
+        with redis_errors():
+            ids = await self._redis.zrange(
+                keys.of_tag(tag, "all"), f"({created_us}", "+inf", byscore=True, offset=0, num=limit
+            )
+        return await self.entries(tag, ids)
+
+    async def next_in_queue(self, tag: str, limit: int) -> list[Entry]:
+        """The tag's first jobs, next one first; those that are meant for one GPU stand apart."""
+        with redis_errors():
+            ids = await self._redis.zrange(keys.of_tag(tag, "queue"), 0, limit - 1)
+        return await self.entries(tag, ids)
+
+    async def number_of_all(self, tag: str) -> int:
+        with redis_errors():
+            return int(await self._redis.zcard(keys.of_tag(tag, "all")))
+
     async def everything(self, tag: str) -> AsyncIterator[Entry]:
         """All experiments of a tag in order of creation: for exports, whose answer is as long."""
         await self.tag(tag)
@@ -183,11 +202,13 @@ class ReadStore:
         entries = [e async for e in self._in_chunks(tag, [member for member, _ in pairs])]
         return list(zip(entries, (score for _, score in pairs), strict=True)), total
 
-    async def overview(self, tag: str, keeps: int, abandoned_after_seconds: float) -> Overview:
-        """A tag with its newest `keeps`, read in one step. A hand-run counts as abandoned when its
-        budget and this much more have passed."""
+    async def overview(
+        self, tag: str, keeps: int, abandoned_after_seconds: float = 0, failures: int = 0
+    ) -> Overview:
+        """A tag with its newest `keeps` and `failures`, read in one step. A hand-run counts as
+        abandoned when its budget and this much more have passed."""
         reply = await self._scripts.run(
-            "snapshot", tag, "", keeps, int(abandoned_after_seconds * 1e6)
+            "snapshot", tag, "", keeps, int(abandoned_after_seconds * 1e6), failures
         )
         if reply.outcome == "UNKNOWN_TAG":
             raise unknown_tag(tag)
@@ -200,6 +221,7 @@ class ReadStore:
             gpus=(total, idle, busy),
             abandoned=reply["abandoned"],
             notes=records.notes_from(reply["notes"]),
+            failures=sorted(reply["failures"] or [])[-failures:] if failures else [],
         )
 
 

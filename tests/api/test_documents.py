@@ -1,4 +1,4 @@
-"""Every curl of program.md runs, in its order, against a running service."""
+"""Every curl of program.md and docs/steering.md runs, in its order, against a running service."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ curl() { command curl --fail-with-body "$@"; }
 [ ! -f state ] || source ./state
 """
 EPILOGUE = """
-declare -p API TAG ID BEST GPU ID2 2>/dev/null >state || true
+declare -p API TAG ID BEST GPU ID2 NOTE 2>/dev/null >state || true
 """
 
 
@@ -75,11 +75,77 @@ def test_every_command_of_program_md_works_in_order(api: Api, tmp_path: Path) ->
             shell.remember("ID", experiment_id)
             train(api, experiment_id, val_bpb)
             val_bpb += 0.1
-    assert ran >= 18
+    assert ran >= 24
     assert (tmp_path / "train.py").read_text() == "print('baseline')\n"
     lines = (tmp_path / "results.tsv").read_text().splitlines()
     assert [line.split("\t")[3] for line in lines[1:]] == ["keep", "discard", "keep", "crash"]
     assert api.get("/api/pool/list")["idle"] == 1
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the skill's commands use jq")
+@pytest.mark.skipif(not shutil.which("curl"), reason="the skill's commands use curl")
+def test_every_command_of_the_skill_works_in_order(api: Api, tmp_path: Path) -> None:
+    """The ready file for coding agents: each block as an agent would type it."""
+    api.gpu()
+    shell = Shell(tmp_path, api.url)
+    val_bpb = 1.0
+    for block in blocks_of("skills/autoresearch/SKILL.md"):
+        output = shell.run(block)
+        if "/api/experiment/submit" in block:
+            experiment_id = json.loads(output)["experiment_id"]
+            shell.remember("ID", experiment_id)
+            train(api, experiment_id, val_bpb)
+            val_bpb -= 0.1
+    assert json.loads(output)["metrics"] == {"val_bpb": 0.9}
+    assert "# Where the search mar11 stands" in shell.run(
+        blocks_of("skills/autoresearch/SKILL.md")[1]
+    )
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the brief's commands use jq")
+@pytest.mark.skipif(not shutil.which("curl"), reason="the brief's commands use curl")
+def test_every_command_of_a_brief_works(api: Api, tmp_path: Path) -> None:
+    """What an agent without context is told to type, typed."""
+    api.gpu()
+    api.tag()
+    job = api.submit("print('best')")
+    train(api, job, 1.0)
+    text = api.get("/api/report/brief", tag="mar11")["text"]
+    commands = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+    shell = Shell(tmp_path, api.url)
+    shell.remember("ID", job)
+    output = shell.run(commands.replace("-o train.py", "-o train.py; echo >> train.py"))
+    assert '"status": "queued"' in output or '"status":"queued"' in output
+    assert "# Where the search mar11 stands" in output
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="the document's commands use jq")
+@pytest.mark.skipif(not shutil.which("curl"), reason="the document's commands use curl")
+def test_every_command_of_the_steering_document_works_in_order(api: Api, tmp_path: Path) -> None:
+    """As a person would type them, about one experiment: queued, trained, and cancelled when its
+    repeat is queued."""
+    api.tag()
+    api.gpu()
+    shell = Shell(tmp_path, api.url)
+    experiment_id = api.submit("1")
+    shell.remember("ID", experiment_id)
+    ran = 0
+    for block in blocks_of("docs/steering.md"):
+        if "/requeue" in block:
+            train(api, experiment_id, 1.0)
+        output = shell.run(block)
+        ran += block.count("curl -s")
+        if "/requeue" in block:
+            repeat = json.loads(output)
+            assert repeat["repeat_of"] == experiment_id
+            shell.remember("ID", repeat["experiment_id"])
+    assert ran >= 15
+    told = [entry["action"] for entry in api.get("/api/steer/ledger")["entries"]]
+    assert sorted(set(told)) == [
+        "cancel", "drain", "drop-note", "note", "pause", "priority", "requeue", "resume",
+        "set-strategy", "undrain",
+    ]  # fmt: skip
+    assert api.get(f"/api/experiment/{repeat['experiment_id']}")["status"] == "cancelled"
 
 
 def test_the_original_manual_s_loop_by_hand_works_with_bare_curl(api: Api) -> None:

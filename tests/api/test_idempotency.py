@@ -46,6 +46,7 @@ def requests_of(api: Api) -> dict[str, Body]:
         "/api/search/set-strategy": tag | {"mode": "combine", "reason": "r"},
         "/api/search/adapt": tag,
         "/api/search/suggest": tag,
+        "/api/search/similar": tag | {"idea": "x"},
         "/api/pool/register": {"gpu_id": "new", "gpu_index": 9, "gpu_name": "x", "vram_mb": 1},
         "/api/pool/heartbeat": {"gpu_id": "gpu-2"},
         "/api/pool/acquire": {"experiment_id": hand[4]},

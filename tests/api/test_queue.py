@@ -23,7 +23,9 @@ def test_a_submitted_source_is_leased_trained_and_decided(api: Api) -> None:
     assert job["train_py"] == SOURCE
     assert job["time_budget_seconds"] == 300
     lease = {"experiment_id": experiment_id, "gpu_id": "gpu-0", "epoch": 1}
-    assert api.post("/api/job/renew", **lease) == {"ok": True, "cancel": False}
+    answer = api.post("/api/job/renew", health={"temperature_c": 61}, **lease)
+    assert answer == {"ok": True, "cancel": False, "gpu_known": True}
+    assert api.get("/api/gpu/gpu-0/health")["temperature_c"] == 61  # it was a heartbeat too
     answer = api.finish(job, 0.9, environment={"gpu_name": "Test GPU", "torch_version": "2.15"})
     assert answer["verdict"]["status"] == "keep"
     detail = api.get(f"/api/experiment/{experiment_id}")

@@ -136,3 +136,34 @@ def test_tags_stand_newest_first(api: Api) -> None:
     tags = api.get("/api/report/tags")["tags"]
     assert [tag["name"] for tag in tags] == ["three", "two", "one"]
     assert (tags[1]["total_experiments"], tags[1]["kept_experiments"]) == (1, 1)
+
+
+def test_a_brief_gathers_the_whole_tag_in_less_than_eight_kilobytes(api: Api) -> None:
+    """As JSON with its text, or as plain markdown for whoever asks for that."""
+    api.tag()
+    api.gpu()
+    long = "`x` " * 400
+    for n in range(12):
+        api.complete(api.register(hypothesis=f"{n} {long}", category="attention"), 1 - n / 100)
+    for _ in range(3):
+        api.crash(api.register(hypothesis=long), "Traceback (most recent call last):\nKeyError: 1")
+    api.complete(api.register(hypothesis="close"), 0.8905)
+    running = api.submit("1", hypothesis="under way")
+    queued = api.submit("2", hypothesis="waiting")
+    api.claim()
+    api.post("/api/steer/note", tag="mar11", text="less depth, please", by="human")
+    api.post("/api/steer/pause", tag="mar11", reason="lunch")
+    response = api.http.get("/api/report/brief", params={"tag": "mar11"})
+    assert len(response.content) < 8192
+    found = response.json()
+    assert (found["running"], found["queued"], found["paused"]) == (1, 1, True)
+    text = found["text"]
+    for part in (running, queued, "less depth, please", "PAUSED: `lunch`", "missed by", "KeyError"):
+        assert part in text
+    assert f"- Best: 0.890000 keep {found['best_experiment_id']}" in text
+    plain = api.http.get(
+        "/api/report/brief", params={"tag": "mar11"}, headers={"accept": "text/markdown"}
+    )
+    assert plain.headers["content-type"].startswith("text/markdown")
+    assert plain.text == text
+    api.get("/api/report/brief", 404, tag="nowhere")

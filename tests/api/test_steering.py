@@ -498,7 +498,8 @@ def test_the_ledger_is_read_page_by_page(api: Api) -> None:
         page = api.get("/api/steer/ledger", tag="mar11", limit=2, cursor=page["next_cursor"])
         read += [entry["reason"] for entry in page["entries"]]
     assert read == ["4", "3", "2", "1", "0"]
-    api.get("/api/steer/ledger", 422, cursor="yesterday")
+    for cursor in ("yesterday", "0-0", "99999999999999999999-0"):
+        api.get("/api/steer/ledger", 422, cursor=cursor)
 
 
 def test_each_act_is_told_to_those_who_listen(api: Api) -> None:

@@ -72,7 +72,8 @@ def files(paths: HomePaths) -> dict[str, bytes]:
 
 
 def some_state(api: Api) -> Any:
-    """Decided, queued and leased runs, logs, curves, an Idempotency-Key; the leased job."""
+    """Decided, queued and leased runs, logs, curves, an Idempotency-Key, and what a person did: a
+    note, a pause, a drain, a requeue of the leased job, which is the answer."""
     api.tag()
     api.complete(api.register(), 1.0)
     api.complete(api.register(description="näher\t✓"), 1.000000000000001)
@@ -85,6 +86,11 @@ def some_state(api: Api) -> Any:
         log={"offset": 0, "data": "aGVsbG8="}, curve=[{"step": 1, "percent": 1.0, "loss": 9.0}],
     )  # fmt: skip
     api.post("/api/experiment/setup", _headers={"Idempotency-Key": "k"}, tag="second")
+    api.post("/api/steer/note", tag="mar11", text="wider ✓")
+    api.post("/api/steer/pause", tag="mar11", reason="r", by="Ada")
+    api.gpu("gpu-1", 1)
+    api.post("/api/pool/drain", gpu_id="gpu-1", reason="r")
+    api.post(f"/api/experiment/{job['experiment_id']}/requeue", reason="r")
     return job
 
 
@@ -102,9 +108,15 @@ async def test_a_state_comes_back_whole(
     assert contents(each_redis_url) == before
     assert files(target) == files(home)
     assert (await Audit(other).check("mar11")).differences == []
+    ledger = api.get("/api/steer/ledger", limit=3)
     again = make_api(redis_url=each_redis_url, home=target.home)
-    assert again.finish(job, 0.9)["status"] == "keep"
-    assert again.http.get(f"/api/experiment/{job['experiment_id']}/log").text == "hello"
+    assert again.get("/api/steer/ledger", limit=3) == ledger
+    assert again.get("/api/search/suggest", tag="mar11")["notes"][0]["text"] == "wider ✓"
+    assert again.claim("gpu-1") is None, "drained, and the tag is paused"
+    assert again.finish(job, outcome="cancelled")["status"] == "queued"
+    again.post("/api/steer/resume", tag="mar11", reason="r")
+    assert again.finish(again.claim(), 0.9)["status"] == "keep"
+    assert again.http.get(f"/api/experiment/{job['experiment_id']}/log?attempt=1").text == "hello"
 
 
 async def test_keys_of_any_size_come_in_parts(store: Store, redis_url: str) -> None:

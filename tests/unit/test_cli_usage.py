@@ -26,6 +26,8 @@ def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
         ["submit", "train.py", "--tag", "t"],
         ["demo", "--experiments", "0"],
         ["history", "t", "--limit", "many"],
+        ["pause", "t"],
+        ["priority", "exp-1", "high", "-r", "r"],
     ],
 )
 def test_a_usage_error_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +45,10 @@ def test_a_usage_error_is_2(arguments: list[str], capsys: pytest.CaptureFixture[
     [
         ["status"], ["status", "t"], ["status", "exp-1"], ["setup", "t"], ["best", "t"],
         ["history", "t"], ["export", "t", "--tsv", "x.tsv"], ["log", "exp-1"],
-        ["wait", "exp-1"], ["cancel", "exp-1"],
+        ["wait", "exp-1"], ["cancel", "exp-1"], ["pause", "t", "-r", "r"],
+        ["resume", "t", "-r", "r"], ["requeue", "exp-1", "-r", "r"],
+        ["priority", "exp-1", "3", "-r", "r"], ["drain", "g", "-r", "r"],
+        ["undrain", "g", "-r", "r"], ["note", "t", "text"], ["notes", "t"], ["ledger"],
     ],
 )  # fmt: skip
 def test_nobody_there_is_3_and_says_how_to_start(

@@ -77,6 +77,23 @@ async def test_one_job_wakes_one_waiter_and_the_next_job_the_next(
             assert b.woken.is_set()
 
 
+async def test_who_has_waited_longest_looks_as_soon_as_a_job_is_on_its_way(
+    notices: Notices, stream: Stream
+) -> None:
+    """It may not get it; the notice of the job then wakes the next."""
+    with (
+        notices.waiting_for_jobs("unfit") as unfit,
+        notices.waiting_for_jobs("a") as a,
+        notices.waiting_for_jobs("b") as b,
+    ):
+        async with followed(notices, unfit, a, b):
+            unfit.unfit = True
+            notices.expect_job()
+            assert [w.woken.is_set() for w in (unfit, a, b)] == [False, True, False]
+            await stream.bring([queued()])
+            assert b.woken.is_set()
+
+
 async def test_a_job_meant_for_one_gpu_wakes_that_gpu(notices: Notices, stream: Stream) -> None:
     with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
         async with followed(notices, a, b):
@@ -142,3 +159,37 @@ async def test_who_waits_before_the_reader_has_its_place_looks_again(notices: No
         assert a.woken.is_set()
         assert a.look() is None  # woken for no job in particular
     reader.cancel()
+
+
+def steered(action: str, subject: str = "") -> Event:
+    data = {"action": action, "by": "human"}
+    return Event(id="1-0", kind="steered", tag="t", subject=subject, data=data)
+
+
+async def test_a_resumed_tag_wakes_all_who_may_have_a_job(notices: Notices, stream: Stream) -> None:
+    """Nobody knows for how many of them it has one. Other acts wake nobody."""
+    with (
+        notices.waiting_for_jobs("busy") as busy,
+        notices.waiting_for_jobs("a") as a,
+        notices.waiting_for_jobs("b") as b,
+    ):
+        async with followed(notices, busy, a, b):
+            busy.unfit = True
+            for action in ("pause", "note", "cancel", "drain"):
+                await stream.bring([steered(action, "a")])
+            assert not a.woken.is_set()
+            await stream.bring([steered("resume")])
+            assert [w.woken.is_set() for w in (busy, a, b)] == [False, True, True]
+
+
+async def test_an_undrained_gpu_is_woken_and_by_later_jobs_too(
+    notices: Notices, stream: Stream
+) -> None:
+    with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
+        async with followed(notices, a, b):
+            a.unfit = True  # it was woken while it was drained, and passed the job on
+            await stream.bring([steered("undrain", "a")])
+            assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
+            a.look()
+            await stream.bring([queued()])
+            assert a.woken.is_set()

@@ -74,6 +74,16 @@ def test_bpb_does_not_depend_on_the_batch_size(tokenizer, batch_size):
     assert evaluate_bpb(hashed_loss, tokenizer, batch_size) == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_measure_is_told_to_the_worker_who_asked_for_it(tokenizer, tmp_path, monkeypatch):
+    """Each one on a line, exactly; without a worker nothing is written."""
+    first = evaluate_bpb(hashed_loss, tokenizer, 4)
+    told = tmp_path / "measures"
+    monkeypatch.setenv("AUTORESEARCH_MEASURES", str(told))
+    second = evaluate_bpb(lambda x, y, reduction: hashed_loss(x, y, reduction) * 2, tokenizer, 4)
+    evaluate_bpb(hashed_loss, tokenizer, 4)
+    assert [float(line) for line in told.read_text().splitlines()] == [second, first]
+
+
 def test_every_batch_has_the_same_shape(tokenizer):
     """A compiled model must not be compiled anew for a smaller last batch."""
     shapes = []

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from gpu_worker import metrics
+from gpu_worker.curve import Curve
+from tests import hostile
 
 BLOCK = b"""---
 val_bpb: 0.997900
@@ -108,6 +110,51 @@ def test_a_block_after_an_endless_line_is_found() -> None:
     """Only the end of the output is looked at, and lines are cut before they are matched."""
     output = metrics.read(b"x" * (3 * metrics.WINDOW_BYTES) + b"\n" + BLOCK)
     assert output.metrics is not None
+
+
+def test_a_block_that_a_library_prints_is_not_taken_for_the_measured_one() -> None:
+    """Neither before nor after it: the one that says what prepare.py measured counts."""
+    forged = hostile.FORGED_BLOCK.encode()
+    output = metrics.read(forged + BLOCK + b"bye\n" + forged, [0.99790004])
+    assert output.metrics is not None
+    assert output.metrics.val_bpb == 0.9979
+    assert output.warnings == [
+        "train.py printed 3 result blocks; the last one that prepare.py measured counts"
+    ]
+
+
+def test_a_figure_that_nobody_measured_is_no_result() -> None:
+    """The author of train.py can write the measure too, but nothing does so by mistake."""
+    output = metrics.read(BLOCK, [1.25, 1.5])
+    assert output.metrics is None
+    assert output.problem == (
+        "val_bpb is 0.997900, but evaluate_bpb of prepare.py measured 1.250000, 1.500000"
+    )
+
+
+@pytest.mark.parametrize("printed", ["0.9979", "0.997900", "0.99790004", "0.998"])
+def test_a_measured_figure_may_be_printed_with_fewer_decimals(printed: str) -> None:
+    output = metrics.read(f"---\nval_bpb: {printed}\n".encode(), [0.99790004])
+    assert output.metrics is not None
+
+
+@given(st.binary(max_size=300))
+def test_no_file_of_measures_breaks_the_parser(text: bytes) -> None:
+    """The run can write to it: what is no number is passed over."""
+    assert metrics.measured(b"0.5\n" + text.replace(b"\n", b"") + b"x\n1.5\n")[0] == 0.5
+    metrics.read(BLOCK, metrics.measured(text))
+
+
+def test_the_hostile_log_gives_its_own_last_block_and_no_curve_of_nonsense() -> None:
+    """All that it forges comes before the one block that the run prints at its end."""
+    output = metrics.read(hostile.RUN_LOG + b"\n" + BLOCK)
+    assert output.metrics is not None
+    assert output.metrics.val_bpb == 0.9979
+    curve = Curve()
+    curve.feed(hostile.RUN_LOG)
+    curve.close()
+    assert [(point.step, point.percent) for point in curve.points()] == [(1, 50.0)]
+    assert len(metrics.failure(hostile.RUN_LOG)) <= metrics.ERROR_CHARACTERS
 
 
 @given(st.binary(max_size=3000))

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests import hostile
 from tests.worker.conftest import BLOCK, GPU_ID, Host, end, eventually
 from tests.worker.nursery import Nursery
 from tests.worker.stub import Json, Stub
 
 PROGRESS = "print('step 1 ( 50.0%) | loss: 3.0', end='\\r')\n"
 SLEEP = "import time; print('up', flush=True); time.sleep(60)\n"
+# As prepare.py does it.
+MEASURE = "import os\nopen(os.environ['AUTORESEARCH_MEASURES'], 'a').write('1.2345001\\n')\n"
 FAIL = "raise ValueError('the reason')\n"
 
 # What train.py does, how that must end, and what the person who reads of it must find.
@@ -21,6 +24,14 @@ SCRIPTS = {
     "good": (PROGRESS + BLOCK, "completed", ""),
     "no_result": ("print('hello')", "crash", "without a result block"),
     "two_results": (BLOCK.replace("1.2345", "9.9") + BLOCK, "completed", ""),
+    "measured": (BLOCK + MEASURE + BLOCK.replace("1.2345", "0.1"), "completed", ""),
+    "unmeasured": (MEASURE + BLOCK.replace("1.2345", "0.1"), "crash", "measured 1.234500"),
+    "measures_in_a_pipe": (
+        "import os\nos.mkfifo(os.environ['AUTORESEARCH_MEASURES'])\n" + BLOCK,
+        "completed",
+        "",
+    ),
+    "hostile": (hostile.train_py(val_bpb=1.2345, long=hostile.LONG_LINE_BYTES), "completed", ""),
     "nan": (BLOCK.replace("1.234500", "nan"), "crash", "val_bpb is 'nan'"),
     "zero": (BLOCK.replace("1.234500", "0.0"), "crash", "above zero"),
     "fake_block_early": (BLOCK + FAIL, "crash", "ValueError: the reason"),
@@ -101,6 +112,12 @@ def test_the_last_of_two_results_counts_with_a_warning(station: Station) -> None
     report = station.report("two_results")
     assert report["metrics"]["val_bpb"] == 1.2345
     assert "2 result blocks" in report["warnings"][0]
+
+
+@pytest.mark.parametrize("name", ["measured", "measures_in_a_pipe", "hostile"])
+def test_the_measured_result_stands_whatever_else_is_printed(station: Station, name: str) -> None:
+    """A block that a library prints, before or after, is not what prepare.py measured."""
+    assert station.report(name)["metrics"]["val_bpb"] == 1.2345
 
 
 def test_the_whole_log_arrives(station: Station) -> None:

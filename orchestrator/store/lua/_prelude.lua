@@ -158,12 +158,6 @@ local function create(tag, experiment, run, last)
   return id
 end
 
--- The experiments with this source and seed, the newest last.
-local function remember_source(t, id, source, seed)
-  local ran = redis.call('HGET', t.sources, source .. ':' .. seed)
-  redis.call('HSET', t.sources, source .. ':' .. seed, ran and ran .. ' ' .. id or id)
-end
-
 -- Ends the lease of an attempt: the GPU is free for its worker, the attempt has its end.
 local function end_lease(t, id, run, outcome)
   local gpu_id = run.gpu_id

@@ -15,7 +15,9 @@ local run = {
 }
 run.score = queue_score(run.priority)
 local new = create(tag, experiment, run, tag_fields[3])
-remember_source(t, new, experiment.source, run.seed)
+local source = experiment.source .. ':' .. run.seed
+local ran = redis.call('HGET', t.sources, source)
+redis.call('HSET', t.sources, source, ran and ran .. ' ' .. new or new)
 enqueue(tag, new, run.score)
 steer(tag, cjson.decode(ARGV[5]), id, us(now_us()), 'repeated as ' .. new)
 return reply('OK', { id = new, position = redis.call('ZRANK', t.queue, new) + 1 })

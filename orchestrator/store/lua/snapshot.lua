@@ -1,9 +1,10 @@
 -- Reads in one step what a decision rests on, or what suggest and summary tell of a tag.
 -- ARGV: '', '', tag, id ('' for the tag alone), how many keeps to tell of ('' for a decision, which
---       asks for none of the last five), µs beyond its budget after which a hand-run is given up.
+--       asks for none of the last six), µs beyond its budget after which a hand-run is given up, how
+--       many crashes and as many time-outs to tell of.
 -- Outcomes: OK {tag, strategy, counts, near, recent, run, exp, keeps: [json, time, ..],
---           cats: [field, n, ..], pool: [all, idle, busy], abandoned, notes {id: json}},
---           UNKNOWN_TAG, UNKNOWN_ID.
+--           cats: [field, n, ..], pool: [all, idle, busy], abandoned, notes {id: json},
+--           failures: [id, ..]}, UNKNOWN_TAG, UNKNOWN_ID.
 local t, id = T(ARGV[3]), ARGV[4]
 local tag = hash_of(t.tag)
 if not tag.created then return reply('UNKNOWN_TAG') end
@@ -30,5 +31,12 @@ if ARGV[5] ~= '' then
   }
   local before = now_us() - tag.budget * 1000000 - ARGV[6]
   out.abandoned = redis.call('ZCOUNT', t.hand, '-inf', us(before))
+  out.failures = {}
+  if ARGV[7] ~= '0' then
+    for _, status in ipairs({ 'crash', 'timeout' }) do
+      local ids = redis.call('ZRANGE', t.status .. status, -tonumber(ARGV[7]), -1)
+      for _, failed in ipairs(ids) do out.failures[#out.failures + 1] = failed end
+    end
+  end
 end
 return reply('OK', out)

@@ -10,7 +10,8 @@ experiment.parent_id = experiment.parent_id or tag_fields[3] or nil
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
   return reply('UNKNOWN_PARENT')
 end
-local ran = redis.call('HGET', t.sources, experiment.source .. ':' .. run.seed)
+local source = experiment.source .. ':' .. run.seed
+local ran = redis.call('HGET', t.sources, source)
 if ran and ARGV[6] ~= '1' then
   return reply('DUPLICATE', { existing = string.match(ran, '^%S+') })
 end
@@ -19,6 +20,6 @@ run.state, run.status = 'queued', 'queued'
 run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil
 run.score = queue_score(run.priority)
 local id = create(tag, experiment, run, tag_fields[4])
-remember_source(t, id, experiment.source, run.seed)
+redis.call('HSET', t.sources, source, ran and ran .. ' ' .. id or id)
 enqueue(tag, id, run.score)
 return reply('OK', { id = id, position = redis.call('ZRANK', t.queue, id) + 1 })

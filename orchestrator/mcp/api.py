@@ -1,0 +1,81 @@
+"""The REST API as the tools call it: asynchronous, its answers as the wire models."""
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+# A call waits at most this much longer than it was told to.
+PATIENCE_SECONDS = 20.0
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ToolError(Exception):
+    """What the agent is told instead of an answer: one line, and it says what to do."""
+
+
+class Api:
+    """Wraps a client whose base URL is the orchestrator's and that carries the token."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def get(self, path: str, answer: type[Model], **query: Any) -> Model:
+        params = {name: value for name, value in query.items() if value is not None}
+        return _parsed(answer, await self._send("GET", path, params=params))
+
+    async def post(self, path: str, answer: type[Model], body: BaseModel) -> Model:
+        headers = {"Idempotency-Key": str(uuid.uuid4())}
+        content = body.model_dump(mode="json", exclude_none=True)
+        return _parsed(answer, await self._send("POST", path, json=content, headers=headers))
+
+    async def text(self, path: str, **query: Any) -> str:
+        response = await self._send("GET", path, params=query)
+        return response.content.decode(errors="replace")
+
+    async def end_of(self, path: str, count: int) -> bytes:
+        """The last `count` bytes; none where there is nothing yet."""
+        headers = {"Range": f"bytes=-{count}", "Accept-Encoding": "identity"}
+        response = await self._send("GET", path, headers=headers, also=(404, 416))
+        return response.content if response.is_success else b""
+
+    async def _send(
+        self, method: str, path: str, *, also: tuple[int, ...] = (), **options: Any
+    ) -> httpx.Response:
+        wait = float(options.get("params", {}).get("timeout", 0))
+        try:
+            response = await self._http.request(
+                method, path, timeout=wait + PATIENCE_SECONDS, **options
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ToolError(
+                f"No orchestrator answers at {self._http.base_url} ({type(error).__name__})."
+                " Start one with `autoresearch up`, or set AUTORESEARCH_ORCHESTRATOR."
+            ) from error
+        if response.is_success or response.status_code in also:
+            return response
+        raise ToolError(_refusal(response))
+
+
+def _refusal(response: httpx.Response) -> str:
+    body: Mapping[str, Any]
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    text = f"{response.status_code}: {body.get('error') or response.reason_phrase}"
+    if earlier := body.get("earlier"):
+        text += f" Its earlier run: {earlier}"
+    return text
+
+
+def _parsed(answer: type[Model], response: httpx.Response) -> Model:
+    try:
+        return answer.model_validate_json(response.content)
+    except ValidationError as error:
+        raise ToolError(
+            f"What answers there is no orchestrator of this version: {error}"
+        ) from error

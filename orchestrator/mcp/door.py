@@ -1,0 +1,85 @@
+"""`/mcp`: streamable HTTP beside the REST API, behind the same guard.
+
+The protocol's library is loaded by the first request, since it takes most of a second and
+many services never see one. Sessions are not kept, so any orchestrator may serve any request.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchestrator.errors import Unavailable
+from orchestrator.guard import SUBMIT_LIMIT_BYTES
+from orchestrator.routes import problems
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+logger = logging.getLogger(__name__)
+
+MCP_PATH = "/mcp"
+
+
+class Door:
+    """An ASGI application; `run` must run beside it. Its tools call `app` in this process."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._wanted, self._open = asyncio.Event(), asyncio.Event()
+        self._manager: StreamableHTTPSessionManager | None = None
+
+    async def run(self) -> None:
+        """Serve from the first request on, until cancelled. What goes wrong here ends this door
+        only: workers and people have no use for it."""
+        await self._wanted.wait()
+        try:
+            async with await anyio.to_thread.run_sync(_client, self._app, self._settings) as http:
+                manager = await anyio.to_thread.run_sync(_manager, http)
+                async with manager.run():
+                    self._manager = manager
+                    self._open.set()
+                    await anyio.sleep_forever()
+        except Exception:
+            logger.exception("%s is not served any more", MCP_PATH)
+        finally:
+            self._manager = None
+            self._open.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._wanted.set()
+        await self._open.wait()
+        if self._manager is None:
+            error = Unavailable("MCP is not served here now; the orchestrator's log says why.")
+            await problems.response(error, MCP_PATH)(scope, receive, send)
+            return
+        await self._manager.handle_request(scope, receive, send)
+
+
+def _client(app: ASGIApp, settings: Settings) -> "httpx.AsyncClient":
+    """A client of the application itself, without a socket."""
+    import httpx
+
+    token = settings.token
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+        base_url="http://127.0.0.1",
+        headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
+    )
+
+
+def _manager(http: "httpx.AsyncClient") -> "StreamableHTTPSessionManager":
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    from orchestrator.mcp.api import Api
+    from orchestrator.mcp.server import build
+    from orchestrator.mcp.tools import REMOTE
+
+    return StreamableHTTPSessionManager(
+        build(Api(http), REMOTE), stateless=True, max_request_body_size=SUBMIT_LIMIT_BYTES
+    )

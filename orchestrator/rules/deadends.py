@@ -1,0 +1,81 @@
+"""What not to try again: categories that never paid, and failures that repeat. Pure.
+
+It looks at counters and at the most recent failures; that an idea is new is not for it to say.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.domain import INFRA_LOST, Run, Status
+from orchestrator.rules import failure, taint
+from orchestrator.rules.suggest import CategoryCount
+
+TRIED_OFTEN = 5
+REPEATED = 2
+# How many of the newest failures are looked at.
+RECENT_FAILURES = 20
+LIMIT = 8
+_IDS = 3
+_CAUSE_BYTES = 100
+
+
+@dataclass(frozen=True)
+class DeadEnd:
+    """Something that was tried `tried` times in vain. `cause` is in the words of failed runs."""
+
+    kind: Literal["category", "failure"]
+    text: str
+    tried: int
+    category: str | None = None
+    experiment_ids: tuple[str, ...] = ()
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A run that failed, and what of (see `cause`)."""
+
+    experiment_id: str
+    cause: str
+
+
+def dead_ends(categories: Mapping[str, CategoryCount], failures: Sequence[Failed]) -> list[DeadEnd]:
+    """The most tried first, at most LIMIT. `failures` are the newest, in order of creation."""
+    found = [*_barren(categories), *_repeated(failures)]
+    return sorted(found, key=lambda end: -end.tried)[:LIMIT]
+
+
+def _barren(categories: Mapping[str, CategoryCount]) -> Iterator[DeadEnd]:
+    for name, count in categories.items():
+        if count.total >= TRIED_OFTEN and not count.kept and not count.near:
+            clean = taint.line(name, 64)
+            text = f"{count.total} experiments in {clean}: none kept, no near miss"
+            yield DeadEnd("category", text, count.total, category=clean)
+
+
+def _repeated(failures: Sequence[Failed]) -> Iterator[DeadEnd]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for failed in failures:
+        alike[failed.cause].append(failed.experiment_id)
+    for why, ids in alike.items():
+        if len(ids) >= REPEATED:
+            text = f"{len(ids)} of the last {len(failures)} failures were alike"
+            newest = tuple(ids[: -_IDS - 1 : -1])
+            yield DeadEnd("failure", text, len(ids), experiment_ids=newest, cause=why)
+
+
+def cause(run: Run) -> str | None:
+    """What tells one failure from another: the exception's class, or else its first words. None
+    for a run that the infrastructure lost."""
+    if run.reason == INFRA_LOST:
+        return None
+    error = run.error or ""
+    if run.status is Status.TIMEOUT:
+        return "time-out"
+    if error.startswith("out of GPU memory"):
+        return "out of GPU memory"
+    said = failure.read(error)
+    words = said.exception or said.message or error.partition("\n")[0]
+    return taint.line(words, _CAUSE_BYTES) or "no words"

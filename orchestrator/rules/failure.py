@@ -1,0 +1,96 @@
+"""What a failed run said last: its exception, the innermost frames, or its last lines. Pure.
+
+It reads what the run printed, so all of it may be invented; the words are cleaned, and whoever
+shows them says that they are the run's.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.rules import taint
+
+FRAMES = 3
+_LAST_LINES = 3
+_TEXT_BYTES = 16 * 1024
+_LINE_BYTES = 400
+
+_TRACEBACK = "Traceback (most recent call last)"
+_FRAME = re.compile(r'\s+File "([^"]*)", line (\d{1,9})(?:, in (.*))?$')
+_EXCEPTION = re.compile(r"([A-Za-z_][\w.]{0,200})(?::\s?(.*))?$")
+_PROGRESS = re.compile(r"step\s*[:=]?\s*\d+.*\bloss\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A line of a traceback."""
+
+    file: str
+    line: int
+    function: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last words of a run, as text without a limit of its own."""
+
+    exception: str = ""
+    message: str = ""
+    frames: tuple[Frame, ...] = ()
+    last_words: str = ""
+
+
+def read(*sources: str | bytes) -> Failure:
+    """The last traceback, or else `FAIL:` line, of the first source that has one; else the last
+    lines of the first source that has any."""
+    texts = [[line for line in _lines(source) if not _PROGRESS.search(line)] for source in sources]
+    for lines in texts:
+        if found := _last_failure(lines):
+            return found
+    words = next((lines for lines in texts if lines), [])
+    return Failure(last_words="\n".join(words[-_LAST_LINES:]))
+
+
+def _lines(source: str | bytes) -> list[str]:
+    text = taint.block(source, _TEXT_BYTES, end=True)
+    return [line[:_LINE_BYTES] for line in text.split("\n") if line.strip()]
+
+
+def _last_failure(lines: Sequence[str]) -> Failure | None:
+    for index in range(len(lines) - 1, -1, -1):
+        line = lines[index].strip()
+        if line.startswith("FAIL"):
+            return Failure(message=line.removeprefix("FAIL").lstrip(": "))
+        if _TRACEBACK in line:
+            return _traceback(lines[index + 1 :])
+    return None
+
+
+def _traceback(lines: Sequence[str]) -> Failure:
+    frames: list[Frame] = []
+    for index, line in enumerate(lines):
+        if match := _FRAME.match(line):
+            code = _code_below(lines, index)
+            frames.append(Frame(match[1], int(match[2]), match[3] or "", code))
+        elif not line[0].isspace() and (match := _EXCEPTION.match(line)):
+            rest = [m for m in lines[index + 1 : index + 3] if not m.startswith(_TRACEBACK)]
+            message = "\n".join([match[2] or "", *rest])
+            return Failure(match[1], message.strip(), _innermost(frames))
+    return Failure(frames=_innermost(frames), last_words="\n".join(lines[-_LAST_LINES:]))
+
+
+def _code_below(lines: Sequence[str], index: int) -> str:
+    """The source line that a traceback shows below a frame, where it shows one."""
+    line = lines[index + 1] if index + 1 < len(lines) else ""
+    return line.strip() if line[:1].isspace() and not _FRAME.match(line) else ""
+
+
+def _innermost(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """The innermost frames, outermost first. The agent's own line is among them: what fails inside
+    a library was called from train.py."""
+    inner = list(frames[-FRAMES:])
+    own = [frame for frame in frames if frame.file.rpartition("/")[2] == "train.py"]
+    if own and own[-1] not in inner:
+        inner = [own[-1], *inner[1:]]
+    return tuple(inner)

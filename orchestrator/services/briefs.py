@@ -1,0 +1,64 @@
+"""Gathers what a brief tells: the tag in one step, and a page each of what led to it."""
+
+from orchestrator import schemas
+from orchestrator.domain import FINISHED, Experiment, Run, Status
+from orchestrator.rules.brief import Situation, brief
+from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
+from orchestrator.rules.suggest import advise
+from orchestrator.services.failures import Failures
+from orchestrator.store.connection import Store
+from orchestrator.store.reads import Entry
+
+# Of each list more than a brief has room for.
+ROWS = 8
+TREND_LENGTH = 5
+
+
+class Briefs:
+    def __init__(self, store: Store, failures: Failures) -> None:
+        self._store = store
+        self._failures = failures
+
+    async def brief(self, tag_name: str) -> schemas.BriefAnswer:
+        """Where the search stands and how to go on, in less than 8 KB. Raises `NotFound`."""
+        situation = await self._situation(tag_name)
+        tag, counts = situation.snapshot.tag, situation.snapshot.counts
+        return schemas.BriefAnswer(
+            tag=tag.name,
+            best_experiment_id=tag.best_experiment_id,
+            best_val_bpb=tag.best_val_bpb,
+            running=counts.running,
+            queued=counts.queued,
+            paused=tag.pause is not None,
+            text=brief(situation),
+        )
+
+    async def _situation(self, name: str) -> Situation:
+        reads = self._store.reads
+        overview = await reads.overview(name, ROWS, failures=RECENT_FAILURES)
+        snapshot = overview.snapshot
+        failed = await self._failures.causes(name, overview.failures)
+        recent = (await reads.history(name, None, 3 * ROWS, None)).entries
+        running = (await reads.history(name, Status.RUNNING, ROWS, None)).entries
+        near, _ = await reads.near_misses(name, ROWS)
+        keeps = await reads.entries(name, [keep.experiment_id for keep in overview.keeps[::-1]])
+        best_id = snapshot.tag.best_experiment_id
+        best = await reads.entries(name, [best_id] if best_id else [])
+        trend = [keep.val_bpb for keep in overview.keeps[-TREND_LENGTH:]]
+        return Situation(
+            snapshot=snapshot,
+            best=_pair(best[0]) if best else None,
+            keeps=[_pair(entry) for entry in keeps],
+            near_misses=[(e.experiment, e.run, distance) for e, distance in near],
+            dead_ends=dead_ends(overview.categories, failed),
+            recent=[_pair(e) for e in reversed(recent) if e.run.status in FINISHED],
+            running=[_pair(e) for e in running],
+            queued=[_pair(e) for e in await reads.next_in_queue(name, ROWS)],
+            notes=overview.notes,
+            advice=advise(snapshot, overview.categories, trend).suggestions,
+            gpus=overview.gpus,
+        )
+
+
+def _pair(entry: Entry) -> tuple[Experiment, Run]:
+    return entry.experiment, entry.run

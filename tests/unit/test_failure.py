@@ -1,0 +1,69 @@
+"""The last words of a failed run are found in its output."""
+
+from hypothesis import given, strategies as st
+
+from orchestrator.rules import failure
+from tests import hostile
+
+TORCH = """
+step 00012 ( 4.0%) | loss: 3.0 | dt: 10ms
+Traceback (most recent call last):
+  File "train.py", line 9, in first
+    caught()
+KeyError: 'caught'
+Traceback (most recent call last):
+  File "/tmp/w/train.py", line 690, in <module>
+    sys.exit(main())
+             ^^^^^^
+  File "/tmp/w/train.py", line 412, in forward
+    x = q @ k
+        ~~^~~
+  File "/lib/torch/a.py", line 1, in one
+    one()
+  File "/lib/torch/b.py", line 2, in two
+    two()
+  File "/lib/torch/c.py", line 3, in three
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 GiB.
+See the documentation.
+"""
+
+
+def test_the_last_traceback_gives_exception_message_and_innermost_frames() -> None:
+    """The agent's own line is among the frames, though a library failed below it."""
+    said = failure.read(TORCH.encode())
+    assert said.exception == "torch.OutOfMemoryError"
+    assert said.message.startswith("CUDA out of memory. Tried to allocate 20 GiB.")
+    assert [(f.file, f.line, f.function, f.code) for f in said.frames] == [
+        ("/tmp/w/train.py", 412, "forward", "x = q @ k"),
+        ("/lib/torch/b.py", 2, "two", "two()"),
+        ("/lib/torch/c.py", 3, "three", ""),
+    ]
+
+
+def test_a_fail_line_is_the_message() -> None:
+    """train.py says so when it gives up by itself."""
+    said = failure.read(b"step 1 | loss: nan\n\nFAIL: loss nan at step 7\n")
+    assert (said.exception, said.message) == ("", "loss nan at step 7")
+
+
+def test_without_either_the_last_lines_tell() -> None:
+    """Progress lines tell nothing."""
+    assert failure.read(b"one\ntwo\nthree\nfour\nstep 9 (1%) | loss: 1\r").last_words == (
+        "two\nthree\nfour"
+    )
+
+
+def test_the_record_s_error_stands_in_for_a_log_that_is_gone() -> None:
+    """A hand-run has no log; a leased one keeps its traceback in the record, too."""
+    said = failure.read(b"", 'exit code 1\nTraceback (most recent call last):\nValueError: "no"\n')
+    assert (said.exception, said.message) == ("ValueError", '"no"')
+
+
+@given(st.binary(max_size=2000), st.text(max_size=500))
+def test_no_output_breaks_it(output: bytes, error: str) -> None:
+    """Whatever is printed is read, and what comes out is clean."""
+    for said in (failure.read(output, error), failure.read(hostile.RUN_LOG + output, error)):
+        texts = [said.exception, said.message, said.last_words]
+        texts += [t for f in said.frames for t in (f.file, f.function, f.code)]
+        for text in texts:
+            hostile.assert_harmless(text)
