@@ -140,7 +140,7 @@ def _services(
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
     digests = Digests(store, files)
-    memory = Memory(store, settings.paths)
+    memory = Memory(store, files, settings.paths)
     failures = Failures(store)
     jobs = Jobs(store, files, judge, notices, settings)
     memo = Memo(store.events)
