@@ -1,19 +1,23 @@
-"""The chart of the README, from a real search: `uv run python -m bench.pictures`.
+"""The chart and the page of the README, from a real search: `uv run python -m bench.pictures`.
 
 Everything is real but the training: a system is started, the built-in agent searches, a worker runs
 each source, `autoresearch chart` draws. What stands in for the training computes val_bpb from the
 constants that the agent turns, with a little noise, and runs out of memory where they ask for too
-much.
+much. The page is photographed in Chromium, which must be installed.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import sync_playwright
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.search import Search
@@ -89,9 +93,24 @@ def main() -> None:
                 chart = ["chart", TAG, "-o", file, "--subtitle", SUBTITLE, *flags]
                 chart += ["--orchestrator", url]
                 subprocess.run([*command, *chart], env=environment, check=True)
+                photograph(f"{url}/t/{TAG}", theme, PICTURES / f"page-{theme}.png")
         finally:
             up.terminate()
             up.wait(60)
+
+
+def photograph(url: str, theme: Literal["light", "dark"], file: Path) -> None:
+    """The page at `url` as a person first sees it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=theme)
+        page.goto(url)
+        page.get_by_role("row").nth(10).wait_for()
+        page.wait_for_timeout(1000)
+        page.screenshot(path=file)
+        browser.close()
 
 
 def search(url: str, runs: int, seed: int) -> None:
