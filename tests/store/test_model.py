@@ -40,9 +40,12 @@ from orchestrator.domain import Outcome
 from orchestrator.errors import AutoresearchError, Conflict, NotFound
 from orchestrator.files import Files, sha256_of
 from orchestrator.services.audit import Audit
+from orchestrator.services.digests import Digests
 from orchestrator.services.experiments import Experiments
+from orchestrator.services.failures import Failures
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge, LeaseRenewed
+from orchestrator.services.memory import Memory
 from orchestrator.services.notices import Notices
 from orchestrator.services.pool import Pool
 from orchestrator.services.reports import Reports
@@ -159,11 +162,15 @@ class Machine(RuleBasedStateMachine):
         self.judge = Judge(self.store)
         notices = Notices(self.store.events, 1)
         self.sources = Sources(files, None)
-        self.experiments = Experiments(self.store, files, self.judge, notices, self.sources, None)
+        digests = Digests(self.store, files)
+        self.experiments = Experiments(
+            self.store, files, self.judge, notices, self.sources, digests, None
+        )
         self.jobs = Jobs(self.store, files, self.judge, notices, config)
         self.pool = Pool(self.store, files, self.sources, config)
         self.reports = Reports(self.store, config)
-        self.search = Search(self.store)
+        memory = Memory(self.store, files, config.paths)
+        self.search = Search(self.store, memory, Failures(self.store))
         self.steering = Steering(self.store, self.judge)
         self.model = Model()
         self.claims: dict[tuple[str, str], schemas.Job | None] = {}
