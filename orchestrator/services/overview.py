@@ -265,7 +265,7 @@ def _gpu(gpu: Gpu, survey: Survey, offline_seconds: float) -> schemas.GpuOvervie
     run_id = gpu.lease_experiment_id or gpu.held_by
     entry = survey.runs.get(run_id) if run_id else None
     return schemas.GpuOverview(
-        **views.worker(gpu, now_us, offline_seconds).model_dump(),
+        **views.worker(gpu, now_us, offline_seconds).model_dump(exclude={"health"}),
         heartbeat_age_seconds=max(0.0, (now_us - gpu.heartbeat_us) / 1e6),
         health=schemas.Health(**gpu.health),
         health_age_seconds=None if gpu.health_us is None else (now_us - gpu.health_us) / 1e6,
