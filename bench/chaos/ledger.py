@@ -31,9 +31,11 @@ class Ledger:
         self.acknowledged.add(experiment_id)
 
     def hear(self, experiment_id: str, verdict: Verdict | None) -> None:
-        """A verdict as some answer gave it; None where there was none yet."""
+        """A verdict as some answer gave it; None where there was none yet. Its digest is made anew
+        for each answer, from a best that moves on."""
         if verdict is None:
             return
+        verdict = {name: value for name, value in verdict.items() if name != "digest"}
         first = self.told.setdefault(experiment_id, verdict)
         if first != verdict:
             self._findings.add("verdict-changed", f"{experiment_id}: {first} and later {verdict}")
