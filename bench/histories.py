@@ -243,6 +243,13 @@ def _run_fields(
     return records.text_fields(fields) | metrics
 
 
+async def _predate(redis: Any, journal: str, milliseconds: int) -> None:
+    """Give the setup's entry an id before the ids of what is to follow it."""
+    ((_, entry),) = await redis.xrange(journal)
+    await redis.delete(journal)
+    await redis.xadd(journal, entry, id=f"{milliseconds}-0")
+
+
 async def write(url: str, name: str, runs: int, hours: float = 0, seed: int = 7) -> None:
     """A new tag with `runs` decided runs in the last `hours` (by default 84 an hour)."""
     store = Store.connect(url, 30)
@@ -255,6 +262,7 @@ async def write(url: str, name: str, runs: int, hours: float = 0, seed: int = 7)
         history, writer = History(tag, seed), Writer(redis, name)
         span = int((hours or runs / 84) * 3600e6)
         step, chance, last = max(span // max(runs, 1), 5), random.Random(seed), 0
+        await _predate(redis, keys.of_tag(name, "journal"), (now - span) // 1000)
         for number in range(runs):
             finished = now - span + step * (number + 1) + chance.randrange(step) // 2
             created = finished - RUN_SECONDS * 1_000_000 - chance.randrange(4_000_000)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from tests.e2e.conftest import System, system as system  # noqa: PLC0414 - the fixture, handed on
+from tests.e2e.conftest import System, eventually, system as system  # noqa: PLC0414 - the fixture, handed on
 
 CHROMIUM_FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -70,6 +70,18 @@ def live(system: System) -> System:
     system.worker()
     system.post("/api/experiment/setup", tag="t", time_budget_seconds=20)
     return system
+
+
+def marks(page: Page, last: str) -> dict[str, float]:
+    """The page's performance marks, in ms from navigation, once there is one named `last`. Asked
+    for from here: what Playwright would let wait in the page, its security policy refuses."""
+    text = "performance.getEntriesByType('mark').map(mark => [mark.name, mark.startTime])"
+
+    def found() -> dict[str, float]:
+        all_marks = dict(page.evaluate(text))
+        return all_marks if last in all_marks else {}
+
+    return dict(eventually(found, 60, f"the mark {last}"))
 
 
 def screenshots() -> Path | None:

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from bench.histories import write
-from tests.browser.conftest import DESKTOP, PHONE, OpenPage, screenshots
+from tests.browser.conftest import DESKTOP, PHONE, OpenPage, marks, screenshots
 from tests.e2e.conftest import System
 
 pytestmark = pytest.mark.browser
@@ -36,10 +36,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 def complete(page: Page) -> dict[str, float]:
-    """The page's marks, in ms from navigation, once all of it is there."""
-    page.wait_for_function("performance.getEntriesByName('tag:complete').length", timeout=60_000)
-    found = page.evaluate("performance.getEntriesByType('mark').map(m => [m.name, m.startTime])")
-    return dict(found)
+    return marks(page, "tag:complete")
 
 
 @pytest.mark.parametrize("runs", LIMIT_MS)

@@ -38,12 +38,19 @@ function box(x, y, [dx, dy, anchor], width) {
 
 const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 
+/** The running best from one keep to the next: along, then down. */
+const stairs = (from, to) => [
+  { left: from.x, right: to.x, top: from.y - 1, bottom: from.y + 1 },
+  { left: to.x - 1, right: to.x + 1, top: from.y, bottom: to.y },
+];
+
 /**
  * Places for as many candidates as fit: [{ keep, x, y, anchor }]. `points` are all keeps as { x, y },
- * which names keep clear of; `step` the horizontal pieces of the running best.
+ * which names keep clear of, as they do of the running best between them.
  */
 export function place(ordered, most, { area, points, at, text, measure }) {
   const dots = points.map(({ x, y }) => ({ left: x - 5, right: x + 5, top: y - 5, bottom: y + 5 }));
+  const line = points.slice(1).flatMap((to, i) => stairs(points[i], to));
   const taken = [];
   const placed = [];
   for (const keep of ordered) {
@@ -57,6 +64,7 @@ export function place(ordered, most, { area, points, at, text, measure }) {
       if (wanted.left < area.left || wanted.right > area.right) continue;
       if (wanted.top < area.top || wanted.bottom > area.bottom) continue;
       if (taken.some((other) => meet(wanted, other)) || dots.some((dot) => meet(wanted, dot))) continue;
+      if (line.some((piece) => meet(wanted, piece))) continue;
       taken.push(wanted);
       placed.push({ keep, words, x: x + spot[0], y: y + spot[1], anchor: spot[2] });
       break;
