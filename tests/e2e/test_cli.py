@@ -195,9 +195,10 @@ def test_refusals_say_what_to_do(shell: Shell) -> None:
     unknown = shell.json(*submit, "--tag", "way2", code=1)
     assert "autoresearch setup way2" in unknown["error"]
     assert "t" in unknown["tags"]
-    shell.run(*submit, "--tag", "t", "--wait")
-    assert "--repeat" in shell.json(*submit, "--tag", "t", code=1)["error"]
-    shell.run(*submit, "--tag", "t", "--repeat", "--wait", code=4)
+    shell.run("setup", "once")
+    shell.run(*submit, "--tag", "once", "--wait")
+    assert "--repeat" in shell.json(*submit, "--tag", "once", code=1)["error"]
+    shell.run(*submit, "--tag", "once", "--repeat", "--wait", code=4)
     broken = shell.write("print(", "broken.py")
     refused = shell.json("submit", broken, "--tag", "t", "--hypothesis", "h", code=2)
     assert "line 1" in refused["error"]
@@ -226,32 +227,34 @@ def test_a_killed_worker_and_a_killed_orchestrator_come_back(shell: Shell) -> No
         os.kill(killed, signal.SIGKILL)
         eventually(lambda words=words, old=killed: pid_of(words) not in (None, old))
     source = shell.write(stub() + "\n# after all that\n")
-    result = shell.json("submit", source, "--tag", "t", "--hypothesis", "h", "--wait")
+    shell.run("setup", "killed")
+    result = shell.json("submit", source, "--tag", "killed", "--hypothesis", "h", "--wait")
     assert result["val_bpb"] == 1.01
 
 
 def test_a_backup_of_a_running_system_is_restored_elsewhere(shell: Shell, tmp_path: Path) -> None:
     """Audited before and after, and the best is the same; nothing of it needs an orchestrator."""
+    shell.run("setup", "kept")
     source = shell.write(stub() + "\n# before the backup\n")
-    shell.run("submit", source, "--tag", "t", "--hypothesis", "h", "--wait")
-    [report] = shell.json("audit", "t")
+    shell.run("submit", source, "--tag", "kept", "--hypothesis", "h", "--wait")
+    [report] = shell.json("audit", "kept")
     assert report["differences"] == []
-    best = shell.json("best", "t")["best"]
+    best = shell.json("best", "kept")["best"]
     file = tmp_path / "night.tar.gz"
     assert shell.json("backup", str(file))["files"] > 1
     assert "exists already" in shell.json("backup", str(file), code=1)["error"]
     other = ("--home", str(tmp_path / "other"))
     assert "holds no state" in shell.json("audit", *other, code=1)["error"]
     shell.run("restore", str(file), *other)
-    assert {"tag": "t", **report} in shell.json("audit", *other)
+    assert {"tag": "kept", **report} in shell.json("audit", *other)
     assert "holds experiments already" in shell.json("restore", str(file), *other, code=1)["error"]
     restored = Shell(tmp_path)
     with restored.start("serve", "--json", *other) as process:
         assert process.stdout is not None
         restored.url = json.loads(process.stdout.readline())["url"]
-        assert restored.json("best", "t")["best"] == best
+        assert restored.json("best", "kept")["best"] == best
         process.send_signal(signal.SIGINT)
-    [line, *_] = shell.run("export", "t", "--journal", "-").splitlines()
+    [line, *_] = shell.run("export", "kept", "--journal", "-").splitlines()
     assert json.loads(line)["kind"] == "setup"
 
 
