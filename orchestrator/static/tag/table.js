@@ -53,7 +53,8 @@ export function runsTable({ tag, series, state, change, open }) {
       loaded = true;
       if (!on) {
         active = answer.active;
-        seen = series.length;
+        // The columns may be a moment behind the rows.
+        seen = Math.max(series.length, ...answer.rows.map((run) => run.n ?? 0));
       }
       next = answer.next_cursor;
       draw();
