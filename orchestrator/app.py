@@ -14,6 +14,7 @@ from starlette.routing import Route
 from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
+from orchestrator.latency import Measured
 from orchestrator.mcp.door import MCP_PATH, Door
 from orchestrator.routes import (
     events,
@@ -39,6 +40,7 @@ from orchestrator.services.jobs import Jobs
 from orchestrator.services.judge import Judge
 from orchestrator.services.memo import Memo
 from orchestrator.services.memory import Memory
+from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
 from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
@@ -71,9 +73,9 @@ def create_app(settings: Settings) -> FastAPI:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_watched, services.notices.run)
             tasks.start_soon(_watched, reaper.run)
-            tasks.start_soon(_watched, services.series.warm_up)
             tasks.start_soon(_watched, services.memory.run)
             tasks.start_soon(_watched, door.run)
+            tasks.start_soon(_watched, services.series.warm_up)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -86,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Asking at each request whether somebody has set OpenTelemetry up costs 3 % of it.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
+            Middleware(Measured, latency=services.monitoring.latency),
             Middleware(
                 Guard, settings=settings, sessions=sessions, error_response=problems.response
             ),
@@ -140,7 +143,7 @@ def _services(
     notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
     digests = Digests(store, files)
-    memory = Memory(store, settings.paths)
+    memory = Memory(store, files, settings.paths)
     failures = Failures(store)
     jobs = Jobs(store, files, judge, notices, settings)
     memo = Memo(store.events)
@@ -153,15 +156,16 @@ def _services(
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
+        search=Search(store, memory, failures),
+        memory=memory,
+        briefs=Briefs(store, failures),
         overviews=Overviews(store, files, settings),
         surroundings=Surroundings(store),
         series=SeriesReports(store, memo),
         memo=memo,
-        search=Search(store, memory, failures),
-        memory=memory,
-        briefs=Briefs(store, failures),
         steering=Steering(store, judge),
         notices=notices,
+        monitoring=Monitoring(store, settings),
         sessions=sessions,
     )
     return services, Reaper(store, judge, jobs, settings)

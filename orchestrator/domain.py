@@ -308,6 +308,9 @@ class JournalEntry:
     data: dict[str, Any]
 
 
+GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")
+
+
 @dataclass(frozen=True)
 class Gpu:
     """A GPU of the pool, and what it is busy with: a lease, or a hand-run's hold."""

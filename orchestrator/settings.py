@@ -124,6 +124,10 @@ class HomePaths:
     def logs_dir(self) -> Path:
         return self.home / "logs"
 
+    # How far a mirror has come.
+    def mirror(self, name: str) -> Path:
+        return self.home / "mirrors" / f"{name}.json"
+
     # The worker's side, one folder a GPU.
     def worker_dir(self, gpu_id: str) -> Path:
         return self.home / "workers" / _file_name(gpu_id)

@@ -3,8 +3,8 @@
 `--help` and usage errors must be quick, so modules here import what is heavy inside functions.
 
 Exit codes: 0 done, 1 the thing asked for failed (a crash verdict, nothing found), 2 usage or
-configuration, 3 the orchestrator cannot be reached, 130 interrupted. A service (`up`, `serve`,
-`worker`) that is told to stop and does so has done its work: 0.
+configuration, 3 the orchestrator cannot be reached, 4 a discard verdict, 130 interrupted. A service
+(`up`, `serve`, `worker`), or a `watch`, that is told to stop and does so has done its work: 0.
 """
 
 import sys

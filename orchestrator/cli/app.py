@@ -5,15 +5,20 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import (
+    chart,
+    compare,
     demo,
     doctor,
     experiments,
+    export,
     maintenance,
     mcp,
+    mirror,
     reports,
     serve,
     steering,
     up,
+    watch,
     worker,
 )
 
@@ -59,6 +64,7 @@ for command in (
     reports.setup,
     experiments.submit,
     reports.status,
+    watch.watch,
     experiments.log,
     experiments.wait,
     experiments.cancel,
@@ -73,7 +79,9 @@ for command in (
     steering.ledger,
     reports.best,
     reports.history,
-    reports.export,
+    export.export,
+    chart.chart,
+    compare.diff,
     mcp.mcp,
     maintenance.audit,
     maintenance.backup,
@@ -81,3 +89,4 @@ for command in (
     doctor.doctor,
 ):
     app.command()(command)
+app.add_typer(mirror.app)

@@ -7,6 +7,7 @@ a while (a restart, a paused Redis); other calls do not.
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -155,8 +156,31 @@ class Client:
         """The exact train.py that ran."""
         return self._send("GET", f"/api/experiment/{experiment_id}/train.py").content.decode()
 
+    def diff(self, experiment_id: str, against: str) -> str:
+        """Unified diff of the sources, from `against` to the experiment."""
+        path = f"/api/experiment/{experiment_id}/diff"
+        response = self._send("GET", path, params={"against": against})
+        return response.content.decode()
+
     def tsv(self, tag: str) -> schemas.TsvAnswer:
         return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
+
+    def export_page(
+        self,
+        tag: str,
+        *,
+        after: str | None = None,
+        status: str | None = None,
+        limit: int | None = None,
+    ) -> schemas.ExportPage:
+        return self.get(
+            "/api/report/export",
+            schemas.ExportPage,
+            tag=tag,
+            after=after,
+            status=status,
+            limit=limit,
+        )
 
     def journal(self, tag: str) -> str:
         """Every decision with what it was based on, as JSON lines."""
@@ -182,17 +206,32 @@ class Client:
 
     # -- below
 
-    def _send(
-        self, method: str, path: str, *, also: tuple[int, ...] = (), **options: Any
-    ) -> httpx.Response:
+    @contextmanager
+    def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
+        """An answer that is read while it is still being written."""
+        with self._reached(), self._http.stream("GET", path, **options) as response:
+            if not response.is_success:
+                response.read()
+                raise self._refusal(response)
+            yield response
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """UnreachableError for a call that did not get through, or not to its end."""
         try:
-            response = self._http.request(method, path, **options)
+            yield
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise UnreachableError(
                 f"no orchestrator answers at {self.url} ({error or type(error).__name__}). Start "
                 "one with `autoresearch up`, or say where it is with --orchestrator or "
                 "AUTORESEARCH_ORCHESTRATOR."
             ) from error
+
+    def _send(
+        self, method: str, path: str, *, also: tuple[int, ...] = (), **options: Any
+    ) -> httpx.Response:
+        with self._reached():
+            response = self._http.request(method, path, **options)
         if response.is_success or response.status_code in also:
             return response
         raise self._refusal(response)

@@ -4,7 +4,7 @@ from typing import Any
 
 from orchestrator.errors import AutoresearchError
 
-FAILED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+FAILED, USAGE, UNREACHABLE, DISCARDED, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class CommandError(AutoresearchError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.errors import FAILED, CommandError, ConfigError
+from orchestrator.cli.errors import DISCARDED, FAILED, CommandError, ConfigError
 from orchestrator.cli.options import Experiment, Json, Token, Url
 from orchestrator.cli.output import answer, note, write_json
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 _PROGRESS_SECONDS = 1.0
 _LONG_POLL_SECONDS = 20.0
-_FOLLOW_SECONDS = 0.5
-_GOOD = ("keep", "discard")
+_EXIT_CODES = {"keep": 0, "discard": DISCARDED}
 
 
 def submit(
@@ -41,7 +40,7 @@ def submit(
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Queue a train.py. With --wait: its verdict, and exit code 1 unless it ran to the end."""
+    """Queue a train.py. With --wait: its verdict; exit code 0 keep, 4 discard, 1 crash."""
     from orchestrator import schemas
     from orchestrator.cli.config import connect, load_model
     from orchestrator.cli.reports import explained
@@ -80,7 +79,7 @@ def wait(
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """Stay until an experiment is decided; exit code 1 unless it ran to the end."""
+    """Stay until an experiment is decided; exit code 0 keep, 4 discard, 1 anything else."""
     from orchestrator.cli.config import connect
 
     with connect(orchestrator, token) as client:
@@ -117,37 +116,32 @@ def log(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the experiment is decided.")
     ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Byte for byte, with all that a terminal would act on.")
+    ] = False,
     orchestrator: Url = None,
     token: Token = None,
     json: Json = False,
 ) -> None:
-    """What a run printed, byte for byte. With --json: objects with `text`, one a line."""
+    """What a run printed, as lines that are harmless to show; with -f, on to its verdict.
+
+    With --json: objects with `text`, one a line.
+    """
     from orchestrator.cli.config import connect
+    from orchestrator.cli.logs import Lines, Objects, Raw, show
+    from orchestrator.cli.tables import verdict_line
 
+    if raw and json:
+        raise ConfigError("--raw and --json exclude each other")
+    sink = Raw() if raw else Objects() if json else Lines()
     with connect(orchestrator, token) as client:
-        detail = client.experiment(experiment)
-        offset = attempt = 0
-        while True:
-            if detail.lease and detail.lease.epoch != attempt:
-                offset, attempt = 0, detail.lease.epoch  # a new attempt begins a new log
-            offset = _pass_on(client, experiment, offset, as_json=json)
-            if not follow or detail.finished_at:
-                return
-            time.sleep(_FOLLOW_SECONDS)
-            # The state before the log: what a run printed until its end is then not missed.
-            detail = client.experiment(experiment)
-
-
-def _pass_on(client: "Client", experiment: str, offset: int, *, as_json: bool) -> int:
-    """Print the log from `offset` to its present end; give back where that is."""
-    while piece := client.log(experiment, offset):
-        if as_json:
-            write_json({"offset": offset, "text": piece.decode(errors="replace")})
-        else:
-            sys.stdout.buffer.write(piece)
-            sys.stdout.flush()
-        offset += len(piece)
-    return offset
+        try:
+            detail = show(client, experiment, sink, follow=follow)
+        except KeyboardInterrupt:
+            note(f"`autoresearch log -f {experiment}` goes on")
+            raise
+    if follow and not json:
+        note(verdict_line(detail))
 
 
 def _warn_of_an_empty_pool(client: "Client") -> None:
@@ -170,18 +164,17 @@ def _read_source(source: str) -> str:
 
 
 def _watched(client: "Client", experiment: str, timeout: float | None = None) -> "ExperimentDetail":
-    """Wait for the decision; on a terminal, one line on stderr shows how far it is."""
-    from orchestrator.cli.output import console
-    from orchestrator.cli.tables import state_line
+    """Wait for the decision; stderr shows how far it is. Ctrl-C leaves the run alone."""
+    from orchestrator.cli.waiting import WaitBar
 
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    screen = console(stderr=True)
-    every = _PROGRESS_SECONDS if screen.is_terminal or timeout is not None else _LONG_POLL_SECONDS
     detail = client.experiment(experiment)
     try:
-        with screen.status(f"{experiment} …") as line:
+        with WaitBar(experiment) as bar:
+            often = bar.drawn or timeout is not None
+            every = _PROGRESS_SECONDS if often else _LONG_POLL_SECONDS
             for detail in client.watch(experiment, every=every):
-                line.update(state_line(detail))
+                bar.update(detail)
                 if detail.finished_at or time.monotonic() >= deadline:
                     break
     except KeyboardInterrupt:
@@ -204,7 +197,8 @@ def _finish(detail: "ExperimentDetail", *, as_json: bool) -> None:
         write_json(detail)
     else:
         answer(verdict_line(detail))
-    if detail.status not in _GOOD:
-        if not as_json and detail.status != "cancelled":
-            note(f"`autoresearch log {detail.id}` shows what it printed.")
-        raise typer.Exit(FAILED)
+    code = _EXIT_CODES.get(detail.status, FAILED)
+    if code == FAILED and not as_json and detail.status != "cancelled":
+        note(f"`autoresearch log {detail.id}` shows what it printed.")
+    if code:
+        raise typer.Exit(code)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from orchestrator.cli.text import escaped, visible
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
@@ -23,20 +25,21 @@ _PIPE_COLUMNS = 1000
 def write_json(data: "BaseModel | dict[str, Any] | list[Any]") -> None:
     """One line of JSON on stdout, at once."""
     content = data if isinstance(data, dict | list) else data.model_dump(mode="json")
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    text = json.dumps(content, ensure_ascii=False, default=str)
+    sys.stdout.write(escaped(text) + "\n")
     sys.stdout.flush()
 
 
 def answer(text: str) -> None:
-    """One line of the answer on stdout."""
-    sys.stdout.write(text + "\n")
+    """One line of the answer on stdout; what a terminal would act on in it is spelt out."""
+    sys.stdout.write(visible(text) + "\n")
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """A line for the person at the terminal. If that was closed, nobody misses it."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(visible(text) + "\n")
         sys.stderr.flush()
 
 

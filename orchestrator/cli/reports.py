@@ -1,11 +1,9 @@
-"""Commands on tags: setup, status, best, history, export."""
+"""Commands on tags: setup, status, best, history."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -102,17 +100,18 @@ def best(
 ) -> None:
     """The best experiment of a tag, and its train.py to go on from."""
     from orchestrator.cli.config import connect
+    from orchestrator.cli.writing import written
 
     if source == "-" and json:
         raise ConfigError("--source - and --json both want stdout; give --source a file name")
     with connect(orchestrator, token) as client, explained(client, tag):
         result = client.best(tag)
         text = client.source(result.best.experiment_id) if source else ""
-    if source == "-":
-        sys.stdout.buffer.write(text.encode())
-        return
     if source:
-        _write(source, text)
+        with written(source) as file:
+            file.write(text.encode())
+    if source == "-":
+        return
     if json:
         write_json(result)
         return
@@ -148,49 +147,6 @@ def history(
         note(f"the newest {len(result.experiments)} of {result.total}")
 
 
-def export(
-    tag: Tag,
-    *,
-    tsv: Annotated[
-        str | None, typer.Option(metavar="FILE", help="The results as a table; - for stdout.")
-    ] = None,
-    journal: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Every decision with its grounds, as JSON lines; -."),
-    ] = None,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
-) -> None:
-    """Write a tag's results, its journal of decisions, or both."""
-    from orchestrator.cli.config import connect
-
-    wanted = {"tsv": tsv, "journal": journal}
-    to_stdout = [name for name, file in wanted.items() if file == "-"]
-    if tsv is None and journal is None:
-        raise ConfigError("say what to write: --tsv FILE, --journal FILE or both")
-    if len(to_stdout) + json > 1:
-        raise ConfigError(
-            "only one of --tsv -, --journal - and --json can have stdout; give a file name"
-        )
-    told: dict[str, Any] = {}
-    with connect(orchestrator, token) as client, explained(client, tag):
-        if tsv is not None:
-            result = client.tsv(tag)
-            told |= {"tsv": tsv, "count": result.count}
-            _write(tsv, result.tsv + "\n")
-        if journal is not None:
-            lines = client.journal(tag)
-            told |= {"journal": journal, "entries": lines.count("\n")}
-            _write(journal, lines)
-    if json:
-        write_json(told)
-        return
-    for file, what in ((tsv, "count"), (journal, "entries")):
-        if file not in (None, "-"):
-            answer(f"{told[what]} {'results' if what == 'count' else what} in {file}")
-
-
 @contextmanager
 def explained(client: "Client", tag: str) -> Iterator[None]:
     """Say in the terms of this command line what to do about a refusal that concerns a tag."""
@@ -209,14 +165,3 @@ def explained(client: "Client", tag: str) -> Iterator[None]:
         raise CommandError(
             f"no tag '{tag}'. {hint}`autoresearch setup {tag}` creates it.", tag=tag, tags=names
         ) from error
-
-
-def _write(path: str, text: str) -> None:
-    """Write to a file, or to stdout if it is called `-`."""
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(path).write_bytes(text.encode())
-    except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -4,8 +4,9 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.chart.draw import Look, draw
+from orchestrator.chart.values import Point
 from orchestrator.cli.errors import CommandError
-from orchestrator.demo.chart import Point, draw
 from orchestrator.schemas import ExperimentDetail
 
 TSV, CHART, BEST = "results.tsv", "progress.png", "best_train.py"
@@ -29,7 +30,8 @@ def write_results(
             _keep(folder / name, content)
             (folder / name).write_bytes(content)
         _keep(folder / CHART, b"")
-        draw(points(decided), folder / CHART, title=title, subtitle=subtitle)
+        with (folder / CHART).open("wb") as file:
+            draw(points(decided), file, Look(title=title, subtitle=subtitle))
     except OSError as error:
         raise CommandError(f"{error.filename} cannot be written: {error.strerror}") from error
     return {name: str(folder / name) for name in (*contents, CHART)}

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from orchestrator import schemas
 from orchestrator.cli.output import console
+from orchestrator.cli.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,8 +62,8 @@ def experiments_table(records: Sequence[schemas.Record]) -> Table:
     table = _table("id", "status", ">val_bpb", "category", ">GPU min", "description")
     for r in records:
         minutes = f"{r.training_seconds / 60:.1f}" if r.training_seconds else ""
-        description = " ".join(r.description.split())
-        table.add_row(r.id, coloured(r.status), bpb(r.val_bpb), r.category, minutes, description)
+        row = (one_line(r.category), minutes, one_line(r.description))
+        table.add_row(r.id, coloured(r.status), bpb(r.val_bpb), *row)
     return table
 
 
@@ -70,7 +71,11 @@ def pool_table(pool: schemas.PoolAnswer) -> Table:
     table = _table("GPU", "name", "status", "experiment", "problem")
     for w in pool.workers:
         table.add_row(
-            w.id, w.gpu_name, coloured(w.status), w.current_experiment_id or "", w.problem or ""
+            w.id,
+            one_line(w.gpu_name),
+            coloured(w.status),
+            w.current_experiment_id or "",
+            one_line(w.problem or ""),
         )
     return table
 

@@ -1,5 +1,6 @@
 """The tools behind the Model Context Protocol, for whichever transport."""
 
+import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -79,9 +80,10 @@ def _described(tool: Tool) -> WireTool:
 
 def _answered(answer: schemas.Answer) -> CallToolResult:
     content = _cleaned(answer.model_dump(mode="json"))
-    text = answer.model_validate(content).model_dump_json()
     if isinstance(answer, schemas.BriefAnswer):
         text = content["text"]  # markdown, made to be read as it is
+    else:
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return CallToolResult(content=[TextContent(text=text)], structured_content=content)
 
 

@@ -13,6 +13,7 @@ from orchestrator.services.experiments import Experiments
 from orchestrator.services.jobs import Jobs
 from orchestrator.services.memo import Memo
 from orchestrator.services.memory import Memory
+from orchestrator.services.monitoring import Monitoring
 from orchestrator.services.notices import Notices
 from orchestrator.services.overview import Overviews
 from orchestrator.services.pool import Pool
@@ -40,12 +41,13 @@ class Services:
     overviews: Overviews
     surroundings: Surroundings
     search: Search
-    series: SeriesReports
-    memo: Memo
     memory: Memory
     briefs: Briefs
+    series: SeriesReports
+    memo: Memo
     steering: Steering
     notices: Notices
+    monitoring: Monitoring
     sessions: Sessions | None
 
 
@@ -86,16 +88,16 @@ async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
-async def _series(request: Request) -> SeriesReports:
-    return (await _services(request)).series
-
-
 async def _memory(request: Request) -> Memory:
     return (await _services(request)).memory
 
 
 async def _briefs(request: Request) -> Briefs:
     return (await _services(request)).briefs
+
+
+async def _series(request: Request) -> SeriesReports:
+    return (await _services(request)).series
 
 
 async def _steering(request: Request) -> Steering:
@@ -113,9 +115,9 @@ DigestsDep = Annotated[Digests, Depends(_digests)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
+MemoryDep = Annotated[Memory, Depends(_memory)]
 OverviewsDep = Annotated[Overviews, Depends(_overviews)]
 SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
-MemoryDep = Annotated[Memory, Depends(_memory)]
 SearchDep = Annotated[Search, Depends(_search)]
 SeriesDep = Annotated[SeriesReports, Depends(_series)]
 SessionsDep = Annotated[Sessions | None, Depends(_sessions)]

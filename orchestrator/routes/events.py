@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from orchestrator.errors import Unavailable
 from orchestrator.routes import problems
 from orchestrator.routes.deps import Services, ServicesDep, only
-from orchestrator.store.events import Event
+from orchestrator.store.events import Event, order
 
 router = problems.router(tags=["ops"])
 
@@ -34,7 +34,8 @@ async def events(
     since: Annotated[str | None, Query(pattern=r"^\d{1,20}-\d{1,20}$")] = None,
 ) -> StreamingResponse:
     """Server-sent events, resumed after `Last-Event-ID` (or `since`). A `heartbeat` opens the
-    stream and comes every ten seconds; its data holds the service's time, its id the place."""
+    stream and comes every ten seconds; its data holds the service's time, its id the place.
+    `missed` says that events after the one named may be gone."""
     stream = _stream(services, tag, last_event_id or since)
     return StreamingResponse(
         stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
@@ -47,6 +48,8 @@ async def _stream(services: Services, tag: str | None, after: str | None) -> Asy
         last = await services.notices.following()
         yield "retry: 1000\n\n"
         try:
+            if after and await services.store.events.may_have_lost(after):
+                yield "event: missed\ndata: {}\n\n"
             while after and (missed := await services.store.events.after(after, 0)):
                 after = last = missed[-1].id
                 yield "".join(_encoded(event) for event in missed if tag in (None, event.tag))
@@ -60,7 +63,7 @@ async def _stream(services: Services, tag: str | None, after: str | None) -> Asy
             batch = await _gathered(queue, beat_at)
             if None in batch:
                 return
-            new = [event for event in batch if event and _order(event.id) > _order(last)]
+            new = [event for event in batch if event and order(event.id) > order(last)]
             if new:
                 last = new[-1].id
                 yield "".join(_encoded(event) for event in new if tag in (None, event.tag))
@@ -77,11 +80,6 @@ async def _gathered(queue: "asyncio.Queue[Event | None]", until: float) -> list[
             while True:
                 batch.append(queue.get_nowait())
     return batch
-
-
-def _order(event_id: str) -> tuple[int, int]:
-    milliseconds, _, count = event_id.partition("-")
-    return int(milliseconds), int(count)
 
 
 def _encoded(event: Event) -> str:

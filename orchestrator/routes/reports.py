@@ -48,6 +48,14 @@ async def _tsv(tag: str, service: Reports, request: Request) -> schemas.TsvAnswe
     return answer
 
 
+@router.get("/export")
+async def export(
+    query: Annotated[schemas.ExportRequest, Query()], service: ReportsDep
+) -> schemas.ExportPage:
+    """All that is known of a tag's experiments, page by page in order of creation."""
+    return await service.export(query)
+
+
 @router.get("/brief", response_model=schemas.BriefAnswer)
 async def brief(
     query: TagQuery, service: BriefsDep, request: Request

@@ -16,13 +16,26 @@ def _one_line(text: str) -> str:
 
 def tsv_row(experiment: Experiment, run: Run) -> str:
     """One finished run as upstream's results.tsv has it, which knows three status words."""
-    completed = run.status in (Status.KEEP, Status.DISCARD)
-    val_bpb = run.metrics.val_bpb if completed and run.metrics else 0.0
-    memory = (run.metrics.peak_vram_mb or 0.0) / 1024 if completed and run.metrics else 0.0
-    status = run.status.value if completed else Status.CRASH.value
-    commit = _one_line(experiment.commit_sha)[:7]
-    description = _one_line(experiment.description)
-    return f"{commit}\t{val_bpb:.6f}\t{memory:.1f}\t{status}\t{description}"
+    metrics = run.metrics
+    return tsv_line(
+        experiment.commit_sha,
+        run.status.value,
+        metrics.val_bpb if metrics else None,
+        metrics.peak_vram_mb if metrics else None,
+        experiment.description,
+    )
+
+
+def tsv_line(
+    commit: str, status: str, val_bpb: float | None, peak_vram_mb: float | None, description: str
+) -> str:
+    """The same from plain values."""
+    completed = status in (Status.KEEP, Status.DISCARD)
+    value = (val_bpb or 0.0) if completed else 0.0
+    memory = (peak_vram_mb or 0.0) / 1024 if completed else 0.0
+    word = status if completed else Status.CRASH.value
+    head = f"{_one_line(commit)[:7]}\t{value:.6f}\t{memory:.1f}\t{word}"
+    return f"{head}\t{_one_line(description)}"
 
 
 @dataclass(frozen=True)

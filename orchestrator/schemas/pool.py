@@ -54,6 +54,7 @@ class Worker(Answer):
     host: str | None = None
     profile: str | None = None
     problem: str | None = None
+    health: Health | None = None
     # Who keeps new runs from it; `status` is then "draining", whether a run still goes on or not.
     drain: Halt | None = None
 

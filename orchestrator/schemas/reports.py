@@ -1,6 +1,10 @@
 """Summary, results table, difference, tags."""
 
-from orchestrator.schemas.base import Answer, ExperimentId, Mode, Request
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrator.schemas.base import Answer, ExperimentId, Mode, PublicStatus, Request, TagName
 from orchestrator.schemas.experiments import TagInfo
 from orchestrator.schemas.steering import Halt
 
@@ -56,6 +60,67 @@ class SummaryAnswer(Answer):
 class TsvAnswer(Answer):
     tsv: str
     count: int
+
+
+class ExportRequest(Request):
+    """A page of a tag's experiments in order of creation: the `limit` oldest after `after`."""
+
+    tag: TagName
+    after: ExperimentId | None = None
+    status: PublicStatus | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+
+
+class ExportRow(Answer):
+    """One experiment, flat, for tables: what is not known is null. Units as in `Metrics`."""
+
+    id: str
+    tag: str
+    status: PublicStatus
+    reason: str | None
+    error: str | None
+    val_bpb: float | None
+    best_val_bpb_before: float | None
+    peak_vram_mb: float | None
+    training_seconds: float | None
+    total_tokens_m: float | None
+    mfu_percent: float | None
+    num_steps: int | None
+    num_params_m: float | None
+    depth: int | None
+    category: str
+    hypothesis: str
+    description: str
+    diff_summary: str
+    parent_id: str | None
+    commit_sha: str
+    source_sha256: str | None
+    prepare_sha256: str | None
+    seed: int
+    priority: int
+    time_budget_seconds: float
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    attempts: int
+    gpu_id: str | None
+    gpu_name: str | None
+    gpu_uuid: str | None
+    driver_version: str | None
+    torch_version: str | None
+    python_version: str | None
+    profile: str | None
+    validation_sha256: str | None
+    host: str | None
+    warnings: list[str]
+
+
+class ExportPage(Answer):
+    """`total` counts all that match; `next_after` is None on the last page."""
+
+    rows: list[ExportRow]
+    total: int
+    next_after: str | None
 
 
 class DiffRequest(Request):

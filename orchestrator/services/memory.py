@@ -6,12 +6,14 @@ part and leaves the rest to `run`, so that no call waits long; its answer says h
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import anyio
 
 from orchestrator import schemas
-from orchestrator.domain import Tag
+from orchestrator.domain import Experiment, Tag
 from orchestrator.errors import AutoresearchError
+from orchestrator.files import Files
 from orchestrator.services import views
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
@@ -20,21 +22,25 @@ from orchestrator.textindex import Document, TextIndex
 
 logger = logging.getLogger(__name__)
 
-# What one call indexes by itself; a hundred experiments take some 10 ms.
-CALL_LIMIT = 500
+# What one call indexes by itself.
+CALL_LIMIT = 200
 CHUNK = 100
 _REST_SECONDS = 0.02
 _TEXT_CHARACTERS = 4000
+# A small edit whole; of a large one the beginning, or it would match every idea.
+_CHANGE_CHARACTERS = 1500
 
 
 class Memory:
-    def __init__(self, store: Store, paths: HomePaths) -> None:
+    def __init__(self, store: Store, files: Files, paths: HomePaths) -> None:
         self._store = store
+        self._files = files
         self._paths = paths
         self._behind: asyncio.Queue[Tag] = asyncio.Queue()
 
     async def similar(self, request: schemas.SimilarRequest) -> schemas.SimilarAnswer:
-        """The experiments whose hypothesis or diff summary has most in common with the idea.
+        """The experiments whose hypothesis, diff summary or changed lines have most in common with
+        the idea.
 
         Raises `Unavailable` where the index cannot be kept.
         """
@@ -80,18 +86,68 @@ class Memory:
         while done < limit:
             entries = await self._store.reads.created_after(tag.name, newest_us, CHUNK)
             if entries:
-                await anyio.to_thread.run_sync(index.add, [_document(entry) for entry in entries])
+                documents = await self._documents(tag.name, entries)
+                await anyio.to_thread.run_sync(index.add, documents)
                 newest_us = entries[-1].experiment.created_us
                 done += len(entries)
             if len(entries) < CHUNK:
                 return False
         return True
 
+    async def _documents(self, tag: str, entries: Sequence[Entry]) -> list[Document]:
+        """What the index is to know of these experiments."""
+        parents = {e.experiment.parent_id for e in entries if e.experiment.parent_id is not None}
+        sources = {
+            parent.experiment.id: parent.experiment.source_sha256
+            for parent in await self._store.reads.entries(tag, sorted(parents))
+        }
 
-def _document(entry: Entry) -> Document:
-    experiment = entry.experiment
-    texts = (experiment.hypothesis, experiment.description, experiment.diff_summary)
-    text = "\n".join(text[:_TEXT_CHARACTERS] for text in dict.fromkeys(texts))
+        def read() -> list[Document]:
+            texts = _Sources(self._files)
+            return [
+                _document(
+                    e.experiment,
+                    texts.of(sources.get(e.experiment.parent_id or "")),
+                    texts.of(e.experiment.source_sha256),
+                )
+                for e in entries
+            ]
+
+        return await anyio.to_thread.run_sync(read)
+
+
+class _Sources:
+    """Sources by their hash, each read once: many experiments have the same parent. Blocks."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._texts: dict[str, str] = {}
+
+    def of(self, sha256: str | None) -> str | None:
+        if sha256 is None:
+            return None  # a hand-run's
+        if sha256 not in self._texts:
+            try:
+                self._texts[sha256] = self._files.source(sha256)
+            except AutoresearchError as error:
+                logger.warning("Indexed without its source: %s", error)
+                return None
+        return self._texts[sha256]
+
+
+def _document(experiment: Experiment, before: str | None, after: str | None) -> Document:
+    texts = dict.fromkeys((experiment.hypothesis, experiment.description, experiment.diff_summary))
+    words = [text[:_TEXT_CHARACTERS] for text in texts]
+    if before is not None and after is not None:
+        words.append(_changed(before, after)[:_CHANGE_CHARACTERS])
     # Lone surrogates come through JSON escapes, and are no text for SQLite.
-    clean = text.encode(errors="replace").decode()
-    return Document(experiment.id, experiment.created_us, clean)
+    text = "\n".join(words).encode(errors="replace").decode()
+    return Document(experiment.id, experiment.created_us, text)
+
+
+def _changed(before: str, after: str) -> str:
+    """The lines that only one of the two has: no diff, but all of a diff's words."""
+    old, new = before.splitlines(), after.splitlines()
+    had, has = set(old), set(new)
+    changed = [line for line in new if line not in had] + [line for line in old if line not in has]
+    return "\n".join(line.strip() for line in changed)

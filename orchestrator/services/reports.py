@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 
 from orchestrator import schemas
-from orchestrator.domain import FINISHED, Snapshot, branch_of, rfc3339
+from orchestrator.domain import FINISHED, Snapshot, Status, branch_of, rfc3339
 from orchestrator.rules import report
 from orchestrator.services import views
 from orchestrator.settings import Settings
@@ -63,6 +63,15 @@ class Reports:
             if entry.run.status in FINISHED
         ]
         return schemas.TsvAnswer(tsv="\n".join([report.TSV_HEADER, *rows]), count=len(rows))
+
+    async def export(self, request: schemas.ExportRequest) -> schemas.ExportPage:
+        status = Status(request.status) if request.status else None
+        page = await self._store.reads.page(request.tag, status, request.limit, request.after)
+        return schemas.ExportPage(
+            rows=[views.export_row(entry) for entry in page.entries],
+            total=page.total,
+            next_after=page.next_cursor,
+        )
 
     async def journal(self, tag: str) -> AsyncIterator[str]:
         """The journal as JSON lines, oldest entry first. Raises `NotFound` before the first."""

@@ -130,6 +130,38 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
     )
 
 
+def export_row(entry: Entry) -> schemas.ExportRow:
+    experiment, run = entry.experiment, entry.run
+    metrics = asdict(run.metrics) if run.metrics else dict.fromkeys(asdict(NO_METRICS))
+    return schemas.ExportRow(
+        id=experiment.id,
+        tag=experiment.tag,
+        status=run.status.value,
+        reason=run.reason,
+        error=run.error,
+        best_val_bpb_before=run.best_before,
+        category=experiment.category,
+        hypothesis=experiment.hypothesis,
+        description=experiment.description,
+        diff_summary=experiment.diff_summary,
+        parent_id=experiment.parent_id,
+        commit_sha=experiment.commit_sha,
+        source_sha256=experiment.source_sha256,
+        prepare_sha256=run.prepare_sha256,
+        seed=run.seed,
+        priority=run.priority,
+        time_budget_seconds=run.time_budget_seconds,
+        created_at=rfc3339(experiment.created_us),
+        started_at=_time(run.started_us),
+        finished_at=_time(run.finished_us),
+        attempts=run.epoch,
+        gpu_id=run.gpu_id,
+        warnings=list(run.warnings),
+        **asdict(run.environment),
+        **metrics,
+    )
+
+
 def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
     """An experiment in short, safe to read."""
     experiment, run = entry.experiment, entry.run
@@ -223,6 +255,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         host=gpu.host,
         profile=gpu.profile,
         problem=gpu.problem,
+        health=schemas.Health(**gpu.health) if gpu.health else None,
         drain=halt(gpu.drain),
     )
 

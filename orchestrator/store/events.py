@@ -22,6 +22,12 @@ class Event:
     data: dict[str, Any]
 
 
+def order(event_id: str) -> tuple[int, int]:
+    """A stream id as what it is sorted by: milliseconds and a count."""
+    milliseconds, _, count = event_id.partition("-")
+    return int(milliseconds), int(count)
+
+
 class EventStore:
     def __init__(self, shared: SharedConnection, tail: SharedConnection) -> None:
         """`tail` is for this store alone, since reads that wait hold up a connection."""
@@ -33,6 +39,14 @@ class EventStore:
         with redis_errors():
             last = await self._shared.ask("XREVRANGE", keys.of_all("events"), "+", "-", "COUNT", 1)
         return str(last[0][0]) if last else "0-0"
+
+    async def may_have_lost(self, event_id: str) -> bool:
+        """Whether events after `event_id` may be gone: the stream is capped, and a restored Redis
+        begins a new one."""
+        with redis_errors():
+            first = await self._shared.ask("XRANGE", keys.of_all("events"), "-", "+", "COUNT", 1)
+        oldest = str(first[0][0]) if first else "0-0"
+        return not order(oldest) <= order(event_id) <= order(await self.last_id())
 
     async def after(self, event_id: str, wait_seconds: float) -> list[Event]:
         """At most 1 000 events after `event_id`, waiting up to `wait_seconds` for one (below the

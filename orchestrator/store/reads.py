@@ -79,10 +79,10 @@ class ReadStore:
             raise unknown_tag(tag)
         return records.tag_from(stored)
 
-    async def tags(self) -> list[Tag]:
-        """All tags, newest first."""
+    async def tags(self, limit: int = 0) -> list[Tag]:
+        """All tags, newest first; at most `limit`, if that is not 0."""
         with redis_errors():
-            names = await self._redis.zrange(keys.of_all("tags"), 0, -1, desc=True)
+            names = await self._redis.zrange(keys.of_all("tags"), 0, limit - 1, desc=True)
             pipeline = self._redis.pipeline(transaction=False)
             for name in names:
                 pipeline.hgetall(keys.of_tag(name, "tag"))
@@ -160,6 +160,19 @@ class ReadStore:
         entries = [e async for e in self._in_chunks(tag, ids)]
         more = len(newest_first) > limit
         return Page(entries, total, ids[0] if more and ids else None)
+
+    async def page(self, tag: str, status: Status | None, limit: int, after: str | None) -> Page:
+        """The oldest `limit` experiments after the cursor `after`, oldest first."""
+        await self.tag(tag)
+        key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
+        lowest = f"({_created_of(after)}" if after else "-inf"
+        with redis_errors():
+            ids = await self._redis.zrange(
+                key, lowest, "+inf", byscore=True, offset=0, num=limit + 1
+            )
+            total = await self._redis.zcard(key)
+        entries = [e async for e in self._in_chunks(tag, ids[:limit])]
+        return Page(entries, total, ids[limit - 1] if len(ids) > limit else None)
 
     async def created_after(self, tag: str, created_us: int, limit: int) -> list[Entry]:
         """The first `limit` experiments created after that moment, in order of creation."""

@@ -42,6 +42,21 @@ def test_what_was_tried_near_an_idea_comes_with_how_it_went(api: Api) -> None:
     assert api.get("/api/search/suggest", tag="mar11")["near"] == []
 
 
+def test_an_edit_is_found_by_the_lines_that_it_changed(api: Api) -> None:
+    """Whatever its agent called it, by what it added and what it took out; not by what it left."""
+    api.tag()
+    api.gpu()
+    api.submit("MATRIX_LR = 0.04\nDEPTH = 8\n", hypothesis="baseline")
+    api.finish(api.claim(), 1.0)
+    edit = api.submit("MATRIX_LR = 0.0773\nDEPTH = 8\n", hypothesis="try something")
+    assert near(api, "matrix_lr 0.0773") == [edit]
+    assert near(api, "depth") == []
+    api.settings.paths.source(api.get(f"/api/experiment/{edit}")["source_sha256"]).unlink()
+    shutil.rmtree(api.settings.paths.home / "index")
+    assert near(api, "matrix_lr 0.0773") == []
+    assert near(api, "try something") == [edit]
+
+
 def test_what_is_new_is_found_at_once_and_how_it_ends_as_well(api: Api) -> None:
     """The index is caught up by each search; results are read when they are asked for."""
     api.tag()

@@ -197,7 +197,7 @@ def test_refusals_say_what_to_do(shell: Shell) -> None:
     assert "t" in unknown["tags"]
     shell.run(*submit, "--tag", "t", "--wait")
     assert "--repeat" in shell.json(*submit, "--tag", "t", code=1)["error"]
-    shell.run(*submit, "--tag", "t", "--repeat", "--wait")
+    shell.run(*submit, "--tag", "t", "--repeat", "--wait", code=4)
     broken = shell.write("print(", "broken.py")
     refused = shell.json("submit", broken, "--tag", "t", "--hypothesis", "h", code=2)
     assert "line 1" in refused["error"]

@@ -70,7 +70,7 @@ def test_help_needs_nothing_heavy() -> None:
 
 COMMANDS = [
     "up", "serve", "worker", "demo", "setup", "submit", "status", "log", "wait", "cancel", "best",
-    "history", "export", "doctor",
+    "history", "export", "doctor", "watch", "diff", "chart",
 ]  # fmt: skip
 
 

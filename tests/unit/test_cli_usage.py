@@ -49,6 +49,8 @@ def test_a_usage_error_is_2(arguments: list[str], capsys: pytest.CaptureFixture[
         ["resume", "t", "-r", "r"], ["requeue", "exp-1", "-r", "r"],
         ["priority", "exp-1", "3", "-r", "r"], ["drain", "g", "-r", "r"],
         ["undrain", "g", "-r", "r"], ["note", "t", "text"], ["notes", "t"], ["ledger"],
+        ["watch"], ["watch", "t", "--once"], ["diff", "exp-1", "exp-2"],
+        ["chart", "t", "-o", "x.png"], ["log", "-f", "exp-1"], ["export", "t", "-o", "x.jsonl"],
     ],
 )  # fmt: skip
 def test_nobody_there_is_3_and_says_how_to_start(

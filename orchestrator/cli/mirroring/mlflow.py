@@ -1,0 +1,208 @@
+"""Runs in MLflow: an MLflow experiment for each tag, an MLflow run for each experiment.
+
+An experiment's id is a tag of its MLflow run, and is looked for before one is made; a run that was
+begun and not ended (the mirror died) is written again, which MLflow takes for the same values. One
+that a person deleted there stays deleted.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestrator.cli.errors import CommandError, ConfigError
+from orchestrator.cli.mirroring.loop import SinkAwayError
+from orchestrator.rules import taint
+from orchestrator.schemas import ExperimentDetail
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_ID = "autoresearch.id"
+_STATUS = {"keep": "FINISHED", "discard": "FINISHED", "crash": "FAILED", "timeout": "FAILED"}
+_METRICS = (
+    "val_bpb", "peak_vram_mb", "training_seconds", "total_tokens_m", "mfu_percent", "num_steps",
+    "num_params_m", "depth",
+)  # fmt: skip
+_PARAMS = ("category", "seed", "time_budget_seconds", "commit_sha", "source_sha256",
+           "prepare_sha256")  # fmt: skip
+_BATCH = 900  # MLflow takes 1 000 metrics a call
+_PAGE = 1000
+# What another try would not change.
+_FOR_GOOD = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
+
+T = TypeVar("T")
+
+
+class MlflowSink:
+    """`prefix` begins the name of each MLflow experiment; with `sources`, train.py is an artifact
+    of its run, asked of `source_of`."""
+
+    def __init__(self, tracking_uri: str, prefix: str, source_of: Any = None) -> None:
+        self._uri = tracking_uri
+        self._prefix = prefix
+        self._source_of = source_of
+        self._experiments: dict[str, str] = {}
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        # Its own patience would hide from us for minutes that the server is away.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise ConfigError(
+                "the mirror needs MLflow's client: pip install 'n-autoresearch[mlflow]', or in a "
+                "checkout uv sync --extra mlflow"
+            ) from error
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        return MlflowClient(self._uri)
+
+    def ensure_possible(self) -> None:
+        """ConfigError where the client is not installed."""
+        _ = self._client
+
+    def known(self, tag: str) -> set[str]:
+        with _translated(self._uri):
+            runs = self._search(tag, "attributes.status != 'RUNNING'")
+            return {run.data.tags[_ID] for run in runs if _ID in run.data.tags}
+
+    def put(self, detail: ExperimentDetail) -> bool:
+        with _translated(self._uri):
+            found = next(self._search(detail.tag, f"tags.`{_ID}` = '{detail.id}'"), None)
+            if found is not None and found.info.status != "RUNNING":
+                return False
+            run_id = found.info.run_id if found else self._begin(detail)
+            self._fill(run_id, detail)
+            end = _milliseconds(detail.finished_at)
+            self._client.set_terminated(run_id, _STATUS[detail.status], end)
+            return True
+
+    def _begin(self, detail: ExperimentDetail) -> str:
+        run = self._client.create_run(
+            self._experiment(detail.tag),
+            start_time=_milliseconds(detail.started_at or detail.created_at),
+            tags=tags_of(detail),
+            run_name=taint.line(detail.description or detail.id, 120),
+        )
+        return str(run.info.run_id)
+
+    def _fill(self, run_id: str, detail: ExperimentDetail) -> None:
+        from mlflow.entities import Metric, Param
+
+        metrics = [Metric(*values) for values in metrics_of(detail)]
+        params = [Param(name, value) for name, value in params_of(detail).items()]
+        self._client.log_batch(run_id, params=params)
+        for part in _chunks(metrics, _BATCH):
+            self._client.log_batch(run_id, metrics=part)
+        if self._source_of is not None and detail.source_sha256:
+            self._client.log_text(run_id, self._source_of(detail.id), "train.py")
+
+    def _search(self, tag: str, condition: str) -> "Iterator[Run]":
+        """Runs of a tag, those that were deleted among them."""
+        from mlflow.entities import ViewType
+
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment(tag)], condition, ViewType.ALL, _PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _experiment(self, tag: str) -> str:
+        """Its id in MLflow; it is made where there is none."""
+        if tag not in self._experiments:
+            name = f"{self._prefix}{tag}"
+            found = self._client.get_experiment_by_name(name)
+            if found is not None and found.lifecycle_stage == "deleted":
+                raise CommandError(
+                    f"MLflow's experiment '{name}' was deleted there: restore it, or choose "
+                    "another name with --prefix"
+                )
+            made = found.experiment_id if found else self._client.create_experiment(name)
+            self._experiments[tag] = str(made)
+        return self._experiments[tag]
+
+
+class _translated:  # noqa: N801 - reads as the block it is
+    """MLflow's exceptions as ours."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
+        from mlflow.exceptions import MlflowException
+
+        if isinstance(error, MlflowException):
+            words = f"MLflow at {taint.line(self._uri.rpartition('@')[2], 200)}: {error}"
+            if error.error_code in _FOR_GOOD:
+                raise CommandError(words) from error
+            raise SinkAwayError(f"{taint.line(words, 500)}.") from error
+
+
+# ------------------------------------------------------------------------------- what a run is told
+
+
+def tags_of(detail: ExperimentDetail) -> dict[str, str]:
+    """Everything in words. A run's own words are cleaned: MLflow's page shows them."""
+    tags = {
+        _ID: detail.id,
+        "autoresearch.tag": detail.tag,
+        "autoresearch.status": detail.status,
+        "autoresearch.reason": detail.reason,
+        "autoresearch.parent": detail.parent_id,
+        "autoresearch.gpu": detail.gpu_id,
+        "mlflow.user": "autoresearch",
+        "mlflow.source.name": "train.py",
+        "mlflow.note.content": _note(detail),
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def _note(detail: ExperimentDetail) -> str:
+    parts = [detail.hypothesis, detail.diff_summary, detail.error or ""]
+    return taint.block("\n\n".join(part for part in parts if part), 4000)
+
+
+def params_of(detail: ExperimentDetail) -> dict[str, str]:
+    values = {name: getattr(detail, name) for name in _PARAMS} | detail.environment.model_dump()
+    known = {name: value for name, value in values.items() if value is not None}
+    return {name: taint.line(str(value), 500) for name, value in known.items()}
+
+
+def metrics_of(detail: ExperimentDetail) -> list[tuple[str, float, int, int]]:
+    """Key, value, time in milliseconds, step: the results, and the learning curve as `loss`."""
+    end = _milliseconds(detail.finished_at)
+    start = _milliseconds(detail.started_at or detail.created_at)
+    measured = [
+        (name, float(value), end, 0)
+        for name in _METRICS
+        if (value := getattr(detail, name)) is not None
+    ]
+    if detail.val_bpb is not None and detail.best_val_bpb_before is not None:
+        measured.append(("improvement", detail.best_val_bpb_before - detail.val_bpb, end, 0))
+    budget = detail.time_budget_seconds * 10  # milliseconds a percent
+    curve = [("loss", p.loss, int(start + p.percent * budget), p.step) for p in detail.curve]
+    return measured + curve
+
+
+def _milliseconds(moment: str | None) -> int:
+    if moment is None:
+        return 0
+    return int(datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() * 1000)
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,36 @@
+"""How long requests take, for /metrics: from their arrival to the first byte of the answer.
+
+Outermost, so that refusals count, too. Long polls and the event stream are left out: their time is
+their caller's choice.
+"""
+
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.services.monitoring import Latency
+
+_WAITING = frozenset({"/api/job/claim", "/api/events", "/api/experiment/{experiment_id}/wait"})
+
+
+class Measured:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, latency: Latency) -> None:
+        self._app = app
+        self._latency = latency
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "other")
+                if route not in _WAITING and b"wait=" not in scope["query_string"]:
+                    self._latency.observe(route, message["status"], perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, told)

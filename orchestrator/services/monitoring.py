@@ -1,0 +1,167 @@
+"""The state of the system as Prometheus metrics, read at each scrape: it is in Redis, so every
+orchestrator says the same.
+
+What a scrape costs is bounded: the newest tags and GPUs have labels of their own, as many as
+`LABELLED_TAGS` and `LABELLED_GPUS`; the counters by status cover the GPUs beyond them.
+"""
+
+import asyncio
+import platform
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from orchestrator.domain import GPU_STATES, Gpu, Snapshot
+from orchestrator.settings import Settings
+from orchestrator.store.connection import Store
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+LABELLED_TAGS = 100
+LABELLED_GPUS = 512
+_MIB = 1 << 20
+
+
+class Latency:
+    """How long this process took for requests.
+
+    Labels are route templates and classes of status: a few series for each route.
+    """
+
+    def __init__(self) -> None:
+        self.histogram = Histogram(
+            "autoresearch_http_request_seconds",
+            "Time to the first byte of an answer, by route and class of status.",
+            ["route", "status"],
+            buckets=_BUCKETS,
+            registry=None,
+        )
+        self._series: dict[tuple[str, int], Histogram] = {}
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        key = (route, status // 100)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self.histogram.labels(route, f"{status // 100}xx")
+        series.observe(seconds)
+
+
+class Monitoring:
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.latency = Latency()
+        self._store = store
+        self._settings = settings
+
+    async def registry(self) -> CollectorRegistry:
+        """What there is to say now, ready to be written down."""
+        pool = await self._store.pool.list()
+        tags = await self._store.reads.tags(LABELLED_TAGS)
+        snapshots = await asyncio.gather(
+            *(self._store.experiments.snapshot(tag.name) for tag in tags)
+        )
+        offline = self._settings.offline_seconds
+        states = {gpu.id: gpu.status(pool.now_us, offline) for gpu in pool.gpus}
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Families(_about_gpus(pool.gpus, states, pool.now_us)))
+        registry.register(_Families(_about_tags(snapshots)))
+        registry.register(_Families([_build_info()]))
+        registry.register(self.latency.histogram)
+        ProcessCollector(registry=registry)
+        return registry
+
+
+class _Families(Collector):
+    """Metrics that are all there already."""
+
+    def __init__(self, families: list[GaugeMetricFamily | CounterMetricFamily]) -> None:
+        self._families = families
+
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        return self._families
+
+
+Families = list[GaugeMetricFamily | CounterMetricFamily]
+
+
+def _gauge(name: str, help_: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"autoresearch_{name}", help_, labels=labels)
+
+
+def _about_gpus(gpus: list[Gpu], states: dict[str, str], now_us: int) -> Families:
+    by_status = _gauge("gpus", "GPUs by status.", "status")
+    for status in GPU_STATES:
+        by_status.add_metric([status], sum(s == status for s in states.values()))
+    info = _gauge("gpu_info", "A GPU's host and model.", "gpu", "host", "model", "profile")
+    state = _gauge("gpu_state", "1 for the state that a GPU is in.", "gpu", "state")
+    age = _gauge("gpu_heartbeat_age_seconds", "Since a GPU's worker was last heard of.", "gpu")
+    health = {
+        "temperature_c": (_gauge("gpu_temperature_celsius", "A GPU's temperature.", "gpu"), 1.0),
+        "memory_used_mb": (
+            _gauge("gpu_memory_used_bytes", "Device memory in use.", "gpu"), float(_MIB),
+        ),
+        "memory_total_mb": (
+            _gauge("gpu_memory_total_bytes", "Device memory.", "gpu"), float(_MIB),
+        ),
+        "utilization_percent": (
+            _gauge("gpu_utilization_ratio", "Share of time in which kernels ran, 0 to 1.", "gpu"),
+            0.01,
+        ),
+    }  # fmt: skip
+    for gpu in gpus[:LABELLED_GPUS]:
+        info.add_metric([gpu.id, gpu.host or "", gpu.gpu_name, gpu.profile or ""], 1)
+        state.add_metric([gpu.id, states[gpu.id]], 1)
+        age.add_metric([gpu.id], (now_us - gpu.heartbeat_us) / 1e6)
+        if states[gpu.id] == "offline":
+            continue  # what it said last is no longer so
+        for name, value in gpu.health.items():
+            if name in health:
+                family, factor = health[name]
+                family.add_metric([gpu.id], value * factor)
+    return [by_status, info, state, age, *(family for family, _ in health.values())]
+
+
+def _about_tags(snapshots: list[Snapshot]) -> Families:
+    runs = _gauge("runs", "Experiments by tag and status.", "tag", "status")
+    best = _gauge("best_val_bpb", "Best val_bpb of a tag.", "tag")
+    improved = _gauge("best_timestamp_seconds", "When a tag's best was decided.", "tag")
+    streak = _gauge("consecutive_crashes", "Crashes of a tag since its last result.", "tag")
+    paused = _gauge("tag_paused", "1 while a tag is paused.", "tag")
+    near = _gauge("near_misses", "Near misses of a tag.", "tag")
+    mode = _gauge("strategy", "1 for the mode of a tag's search.", "tag", "mode")
+    trained = CounterMetricFamily(
+        "autoresearch_training_seconds", "Counted training time of a tag.", labels=["tag"]
+    )
+    queue = _gauge("queue_length", "Queued experiments of all tags shown here.")
+    for snapshot in snapshots:
+        tag = snapshot.tag
+        counts = asdict(snapshot.counts)
+        del counts["infra_lost"]  # a part of crash
+        for status, count in counts.items():
+            runs.add_metric([tag.name, status], count)
+        if tag.best_val_bpb is not None and tag.best_us is not None:
+            best.add_metric([tag.name], tag.best_val_bpb)
+            improved.add_metric([tag.name], tag.best_us / 1e6)
+        streak.add_metric([tag.name], tag.consecutive_crashes)
+        paused.add_metric([tag.name], tag.pause is not None)
+        near.add_metric([tag.name], snapshot.near_misses)
+        mode.add_metric([tag.name, snapshot.strategy.mode], 1)
+        trained.add_metric([tag.name], tag.training_seconds)
+    queue.add_metric([], sum(snapshot.counts.queued for snapshot in snapshots))
+    return [runs, best, improved, streak, paused, near, mode, trained, queue]
+
+
+def _build_info() -> GaugeMetricFamily:
+    info = _gauge("build_info", "1, with the versions as labels.", "version", "python")
+    info.add_metric([_version(), platform.python_version()], 1)
+    return info
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("n-autoresearch")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"

@@ -1,0 +1,91 @@
+"""What others wrote, on a terminal: nothing acts or hides, and it is seen that it was there."""
+
+import io
+import json
+from contextlib import redirect_stdout
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from orchestrator.cli.output import answer, write_json
+from orchestrator.cli.text import LINE_LIMIT, LogLines, escaped, one_line, visible
+from orchestrator.cli.waiting import step
+from tests import hostile
+from tests.unit.test_cli_watch import detail
+
+
+@given(st.text())
+def test_any_text_becomes_harmless_and_stays_so(text: str) -> None:
+    cleaned = visible(text)
+    hostile.assert_harmless(cleaned)
+    assert visible(cleaned) == cleaned
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_escaped_json_says_what_it_said(text: str) -> None:
+    said = escaped(json.dumps({"text": text}, ensure_ascii=False))
+    hostile.assert_harmless(said)
+    assert json.loads(said) == {"text": text}
+
+
+def test_what_was_there_is_seen() -> None:
+    assert visible("a\x1b[31mb\u202ec\td") == "a␛[31mb<U+202E>c    d"
+    assert visible("été 日本 ✓ →") == "été 日本 ✓ →"
+    assert one_line(" a\n\tb \x07") == "a b ␇"
+
+
+def test_answers_pass_nothing_on() -> None:
+    out = io.StringIO()
+    with redirect_stdout(out):
+        answer("x\x1b]0;title\x07")
+        write_json({"x": "\x9b31m\u202e"})
+    hostile.assert_harmless(out.getvalue())
+
+
+def lines_of(*pieces: bytes) -> list[str]:
+    log = LogLines()
+    done = [line for piece in pieces for line in log.feed(piece)]
+    return [*done, log.line] if log.line else done
+
+
+@given(st.integers(1, 50))
+def test_a_hostile_log_is_harmless_however_it_is_cut(size: int) -> None:
+    pieces = [hostile.RUN_LOG[i : i + size] for i in range(0, len(hostile.RUN_LOG), size)]
+    lines = lines_of(*pieces)
+    hostile.assert_harmless("\n".join(lines))
+    assert lines == lines_of(hostile.RUN_LOG)
+
+
+def test_a_progress_line_leaves_its_last_state() -> None:
+    assert lines_of(b"begin\n\rstep 1", b"\rstep 2\r", b"\nend\r\n") == ["begin", "step 2", "end"]
+    assert lines_of(b"\rstep 1 of 10\rstep 2") == ["step 2"]
+
+
+def test_a_line_without_end_is_cut_and_costs_no_memory() -> None:
+    log = LogLines()
+    for piece in hostile.long_line(2_000_000):
+        assert log.feed(piece) == []
+        assert len(log._line) <= LINE_LIMIT
+    assert log.line.endswith("more characters)")
+    hostile.assert_harmless(log.line)
+
+
+def test_characters_that_come_in_halves_are_whole() -> None:
+    assert lines_of("é".encode()[:1], "é".encode()[1:] + b"\n") == ["é"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "share", "words"),
+    [
+        ({"status": "queued", "position": 3}, None, "queued, position 3"),
+        ({"status": "running", "curve": []}, None, "starting on gpu-0"),
+        ({}, 0.59, "step 590, loss 3.3000, 123 s of training left on gpu-0"),
+        ({"points": 101}, None, "evaluating on gpu-0, loss 3.2594"),
+        ({"status": "keep", "finished_at": "2026-01-01T00:00:00.000000Z"}, None, "keep"),
+    ],
+)
+def test_a_wait_says_where_the_run_is(
+    fields: dict[str, Any], share: float | None, words: str
+) -> None:
+    assert step(detail("exp-1", **fields)) == (share, words)
