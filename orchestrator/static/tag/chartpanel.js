@@ -63,7 +63,7 @@ export function chartPanel(chart, { change }) {
     },
     /** Before the first verdict there is nothing to draw: say what to do. */
     empty(series, { running, queued }, tag) {
-      const none = series.length === 0;
+      const none = series.length === 0 && running !== null;
       nothing.hidden = !none;
       if (table.hidden) chart.element.hidden = none;
       words.hidden = none;

@@ -1,15 +1,13 @@
 // The Tag page: how is the search going? One answer of columns feeds the strip, the chart and the
 // side; the table asks for its rows by page.
 
-import { h, replace, setText } from "../lib/dom.js";
+import { h, replace } from "../lib/dom.js";
 import { get } from "../lib/api.js";
-import { bpb, count, delta, number } from "../lib/format.js";
 import * as selection from "../lib/selection.js";
-import { empty, failed, loading } from "../lib/states.js";
+import { failed, loading } from "../lib/states.js";
 import { sheet } from "../lib/sheet.js";
 import { throttled } from "../lib/throttle.js";
-import { visible } from "../lib/visible.js";
-import { Chart, summary } from "./chart.js";
+import { Chart } from "./chart.js";
 import { chartPanel } from "./chartpanel.js";
 import { categories, lineage, nearMisses, strategy } from "./panels.js";
 import { Series } from "./series.js";
@@ -37,7 +35,6 @@ class TagPage {
     this.state = urls.read(query);
     this.series = new Series(tag);
     this.active = { running: null, queued: null };
-    this.near = [];
     this.parents = new Map();
     this.closed = new AbortController();
     this.#build();
@@ -145,6 +142,7 @@ class TagPage {
     this.problem.textContent = "";
     this.strip.show(this.series, this.active);
     this.panel.show(this.state, this.series);
+    this.panel.empty(this.series, this.active, this.tag);
     if (first) this.chart.drawNow();
     else this.chart.draw();
     if (first) performance.mark("tag:chart");

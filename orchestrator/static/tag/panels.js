@@ -6,7 +6,7 @@ import { bpb, count, delta, percent, time } from "../lib/format.js";
 import { keyed } from "../lib/keyed.js";
 import { mark } from "../lib/status.js";
 import { plain, visible } from "../lib/visible.js";
-import { CRASH, DISCARD, NEAR, failed } from "./series.js";
+import { DISCARD, NEAR, failed } from "./series.js";
 
 const NEAR_SHOWN = 6;
 const SPINE_SHOWN = 12;
@@ -118,7 +118,7 @@ function since(series, from, to) {
     const code = series.status[row];
     if (code === DISCARD) found.discarded++;
     else if (code === NEAR) found.near++;
-    else if (failed(code) || code === CRASH) found.crashed++;
+    else if (failed(code)) found.crashed++;
   }
   return found;
 }

@@ -10,6 +10,8 @@ import { announce, toast } from "../lib/states.js";
 import { filters } from "./filters.js";
 import { COLUMNS, row } from "./rows.js";
 
+const PAGE = 50;
+
 /** `state()` answers the page's state, `change(part)` changes it, `open(id)` goes to a run. */
 export function runsTable({ tag, series, state, change, open }) {
   const body = h("tbody");
@@ -30,6 +32,7 @@ export function runsTable({ tag, series, state, change, open }) {
   let rows = [];
   let next = null;
   let scanned = 0;
+  let loaded = false;
   let seen = 0; // how many runs were decided when the first page was read
   let request = null;
 
@@ -47,9 +50,11 @@ export function runsTable({ tag, series, state, change, open }) {
       problem.textContent = "";
       rows = on ? [...rows, ...answer.rows] : answer.rows;
       scanned = on ? scanned + answer.scanned : answer.scanned;
+      loaded = true;
       if (!on) {
         active = answer.active;
-        seen = series.length;
+        // The columns may be a moment behind the rows.
+        seen = Math.max(series.length, ...answer.rows.map((run) => run.n ?? 0));
       }
       next = answer.next_cursor;
       draw();
@@ -61,25 +66,30 @@ export function runsTable({ tag, series, state, change, open }) {
     }
   }
 
-  /** Something happened: take the news in, unless that would move what the person is reading. */
+  /**
+   * Something happened: take the news in, unless that would move what the person is reading. Answers
+   * what the service said, which also counts running and queued runs.
+   */
   async function refresh({ asked = false } = {}) {
-    const quiet = asked || !(element.matches(":hover") || element.contains(document.activeElement));
-    if ((rows.length <= 50 && quiet) || asked) return load();
-    const known = [...active, ...rows].map((run) => run.id);
-    await update(active.map((run) => run.id));
-    const missed = series.length - seen - active.filter((run) => known.includes(run.id) && run.n !== null).length;
-    fresh.hidden = missed <= 0;
+    const quiet = !(element.matches(":hover") || element.contains(document.activeElement));
+    if (asked || !loaded || (quiet && rows.length <= PAGE)) return load();
+    const waiting = active.filter((run) => run.n === null).map((run) => run.id);
+    const answer = await update(waiting);
+    const seenAsActive = active.filter((run) => run.n !== null && run.n > seen).length;
+    const missed = Math.max(0, series.length - seen - seenAsActive);
+    fresh.hidden = missed === 0;
     setText(fresh, `${count(missed)} new ${missed === 1 ? "run" : "runs"}`);
-    return null;
+    return answer;
   }
 
   /** Let rows that are on screen say what has become of their runs, where they are. */
   async function update(ids) {
-    if (!ids.length) return;
-    const { rows: found } = await get("/api/report/runs", { tag, ids: ids.slice(0, 50).join(",") });
-    const news = new Map(found.map((run) => [run.id, run]));
+    const answer = await get("/api/report/runs", { tag, ...(ids.length ? { ids: ids.slice(0, PAGE).join(",") } : { limit: 1 }) });
+    if (!ids.length) return answer;
+    const news = new Map(answer.rows.map((run) => [run.id, run]));
     active = active.map((run) => news.get(run.id) ?? run);
     draw();
+    return answer;
   }
 
   function draw() {
