@@ -1,7 +1,7 @@
 """The event stream: server-sent events, resumable, and cheap to have many readers of."""
 
 import asyncio
-import json
+import math
 import random
 import time
 from collections.abc import AsyncIterator
@@ -21,9 +21,12 @@ router = problems.router(tags=["ops"])
 
 # A page calls itself stale after 15 s of silence.
 HEARTBEAT_SECONDS = 10.0
-# What happens within this time goes out in one piece. Each reader draws its own: two hundred that
-# all wrote at the moment of an event would hold up the claim that comes with it.
+# What happens within this time goes out in one piece: soon after some quiet, about once a second
+# in a burst. Each reader draws its own: two hundred that all wrote at the moment of an event would
+# hold up the claim that comes with it.
 GATHER_SECONDS = (0.05, 0.35)
+BUSY_GATHER_SECONDS = (0.5, 1.5)
+QUIET_SECONDS = 2.0
 
 
 @router.get("/api/events", response_class=StreamingResponse, dependencies=[only("tag", "since")])
@@ -55,27 +58,32 @@ async def _stream(services: Services, tag: str | None, after: str | None) -> Asy
                 yield "".join(_encoded(event) for event in missed if tag in (None, event.tag))
         except Unavailable:
             return  # the reader comes back with the same Last-Event-ID
-        beat_at = 0.0
+        beat_at, wrote_at = 0.0, -math.inf
         while not services.notices.closed:
             if anyio.current_time() >= beat_at:  # what is filtered out is no sign of life
                 yield _heartbeat(last)
                 beat_at = anyio.current_time() + HEARTBEAT_SECONDS
-            batch = await _gathered(queue, beat_at)
+            batch = await _gathered(queue, beat_at, wrote_at)
             if None in batch:
                 return
             new = [event for event in batch if event and order(event.id) > order(last)]
             if new:
                 last = new[-1].id
                 yield "".join(_encoded(event) for event in new if tag in (None, event.tag))
+                wrote_at = anyio.current_time()
 
 
-async def _gathered(queue: "asyncio.Queue[Event | None]", until: float) -> list[Event | None]:
+async def _gathered(
+    queue: "asyncio.Queue[Event | None]", until: float, wrote_at: float
+) -> list[Event | None]:
     """The next event and those soon after it; nothing if none comes before the moment `until`."""
     batch: list[Event | None] = []
     with anyio.move_on_at(until):
         batch.append(await queue.get())
     if batch and batch[0] is not None:
-        await anyio.sleep(random.uniform(*GATHER_SECONDS))  # noqa: S311 - to be apart, not secret
+        busy = anyio.current_time() - wrote_at < QUIET_SECONDS
+        span = BUSY_GATHER_SECONDS if busy else GATHER_SECONDS
+        await anyio.sleep(random.uniform(*span))  # noqa: S311 - to be apart, not secret
         with suppress(asyncio.QueueEmpty):
             while True:
                 batch.append(queue.get_nowait())
@@ -83,8 +91,7 @@ async def _gathered(queue: "asyncio.Queue[Event | None]", until: float) -> list[
 
 
 def _encoded(event: Event) -> str:
-    data = {"tag": event.tag, "subject": event.subject, **event.data}
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data)}\n\n"
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {event.told}\n\n"
 
 
 def _heartbeat(last: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from orchestrator.store import keys
@@ -20,6 +21,11 @@ class Event:
     tag: str
     subject: str
     data: dict[str, Any]
+
+    @cached_property
+    def told(self) -> str:
+        """The event as JSON, encoded once for all its readers."""
+        return json.dumps({"tag": self.tag, "subject": self.subject, **self.data})
 
 
 def order(event_id: str) -> tuple[int, int]:

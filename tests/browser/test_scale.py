@@ -5,6 +5,7 @@ Pictures of each are left in the folder that SCREENSHOTS names.
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,10 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system.serve()
     socket = Path(system.environment["AUTORESEARCH_HOME"]) / "redis" / "valkey.sock"
     for runs in LIMIT_MS:
-        asyncio.run(write(f"unix://{socket}?db=0", f"t{runs}", runs, hours=min(runs / 84, 200)))
+        history = write(f"unix://{socket}?db=0", f"t{runs}", runs, hours=min(runs / 84, 200))
+        # In a thread of its own: Playwright leaves an event loop running in this one.
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(asyncio.run, history).result()
     yield system
     system.stop()
 

@@ -74,10 +74,10 @@ def test_a_page_asks_for_the_token_once(system: System, open_page: OpenPage) -> 
     headers = {"authorization": "Bearer s3cret"}
     httpx.post(f"{system.url}/api/experiment/setup", json={"tag": "t"}, headers=headers)
     page = open_page(f"{system.url}/t/t", errors_allowed=True)
-    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("textbox", name="Token").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("dialog")).to_contain_text("That is not the token.")
-    page.get_by_label("Token").fill("s3cret")
+    page.get_by_role("textbox", name="Token").fill("s3cret")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator(".connection")).to_have_text("Live")

@@ -70,7 +70,7 @@ class Terminal:
         with self._lock:
             return "\n".join(line.rstrip() for line in self._screen.display)
 
-    def until(self, *words: str, seconds: float = 30) -> str:
+    def until(self, *words: str, seconds: float = 90) -> str:
         """The screen once all these words stand on it."""
         deadline = time.monotonic() + seconds
         while True:

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.conftest import System, eventually, stub
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PRELUDE = f"""

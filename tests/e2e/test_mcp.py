@@ -17,7 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from tests import hostile
 from tests.e2e.conftest import System, stub
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
 

@@ -13,6 +13,8 @@ from tests import hostile
 from tests.e2e.conftest import System, eventually, free_port, stub
 from tests.e2e.terminal import Terminal
 
+pytestmark = pytest.mark.slow
+
 INTERRUPT = "\x03"
 Open = Callable[..., "Terminal"]
 
@@ -253,11 +255,11 @@ def test_submit_wait_shows_the_way_to_the_verdict_and_its_exit_code_tells_which(
 def test_ctrl_c_while_waiting_leaves_the_run_alone_and_says_how_to_go_on(
     live: System, type_in: Open, tmp_path: Path
 ) -> None:
-    source = written(tmp_path, stub(1.25, seconds=4))
+    source = written(tmp_path, stub(1.25, seconds=60))
     seen = type_in("submit", source, "--tag", "t", "--hypothesis", "h", "--wait")
     seen.until("step")
     seen.type(INTERRUPT)
     assert seen.ended() == 130
     shown = seen.until("goes on without you: `autoresearch wait exp-")
     name = shown.partition("autoresearch wait ")[2].partition("`")[0].replace("\n", "")
-    assert live.wait(name)["status"] == "keep"
+    assert live.get(f"/api/experiment/{name}")["status"] == "running"

@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from rich.console import Console
 
 from orchestrator import schemas
@@ -207,6 +207,7 @@ def test_a_terminal_without_unicode_gets_other_marks() -> None:
     assert "=====" in text
 
 
+@example([1.7976931348623157e308, -9.9792015476736e291], 2, 1)
 @given(
     st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300),
     st.integers(1, 120), st.integers(1, 4),

@@ -22,7 +22,9 @@ def sparkline(values: Sequence[float], width: int, rows: int = 1, ramp: str = BL
     steps = len(ramp) - 1
     lines: list[list[str]] = [[] for _ in range(rows)]
     for value in columns:
-        share = (value - low) / (high - low) if high > low else 0.0
+        # Halves, since the whole span may be more than a float holds.
+        span = high / 2 - low / 2
+        share = min(1.0, max(0.0, (value / 2 - low / 2) / span)) if span > 0 else 0.0
         # One step at least: the lowest value is a value, too.
         level = max(1, min(rows * steps, 1 + round(share * (rows * steps - 1))))
         for row in range(rows):
