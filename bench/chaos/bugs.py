@@ -88,7 +88,7 @@ def two_step_claim() -> None:
     from orchestrator.store import scripts
 
     load, run = scripts._load, scripts.Scripts.run  # noqa: SLF001
-    choose, take = "local first, id, tag = redis.call(", "local t = T(tag)\nif gpu.profile"
+    choose, take = "if id then\n  redis.call('ZREM', G.direct", "local t = T(tag)\nif gpu.profile"
 
     def split(verb: str) -> str:
         if not verb.startswith("claim_"):
@@ -97,14 +97,12 @@ def two_step_claim() -> None:
         start, end = text.index(choose), text.index(take)
         if verb == "claim_look":
             look = (
-                "local first = redis.call('ZRANGE', lane, 0, 0)[1]\n"
-                "local id = lane == G.direct .. gpu_id and first\n"
-                "  or redis.call('ZRANGE', T(first).queue, 0, 0)[1]\n"
+                "id = id or redis.call('ZRANGE', T(tag).queue, 0, 0)[1]\n"
                 "if true then return reply('SEEN', { id = id }) end\n"
             )
             return text[:start] + look + text[text.index(choose) :]
         blindly = (
-            "local id, tag = ARGV[4], tag_of(ARGV[4])\n"
+            "id, tag = ARGV[4], tag_of(ARGV[4])\n"
             "redis.call('ZREM', T(tag).queue, id)\nredis.call('ZREM', G.direct .. gpu_id, id)\n"
         )
         return text[:start] + blindly + text[end:]
