@@ -52,8 +52,6 @@ def test_a_requeued_run_s_processes_end_and_it_is_trained_again(system: System) 
     mark = f"child-of-{system.folder.name}"
     source = f"""
 import pathlib, subprocess, sys, time
-
-pytestmark = pytest.mark.slow
 again = pathlib.Path({str(system.folder / "again")!r})
 if not again.exists():
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)", {mark!r}])
