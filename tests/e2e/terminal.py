@@ -77,7 +77,10 @@ class Terminal:
             shown = self.shown
             if all(word in shown for word in words):
                 return shown
-            assert time.monotonic() < deadline, f"{words} did not come:\n{shown}"
+            assert time.monotonic() < deadline, (
+                f"{words} did not come:\n{shown}\nended: {self.process.poll()}, written:"
+                f" {self.written[-600:]!r}"
+            )
             time.sleep(0.05)
 
     def ended(self, seconds: float = 20) -> int:
