@@ -58,7 +58,7 @@ COMPILE = PROFILE.compile  # whether torch.compile is used
 ASPECT_RATIO = 64  # width per block of depth, rounded up to whole heads
 HEAD_DIM = 128  # width of one attention head
 WINDOW_PATTERN = "SSSL"  # per block, repeated: S sees a part of the context, L all; the last is L
-SHORT_WINDOW = 0.5  # that part
+SHORT_WINDOW = 0.125  # that part
 MLP_RATIO = 4  # hidden width of the MLP over the model's width
 ROTARY_BASE = 10_000.0  # longest wavelength of the rotary angles over 2 pi, in tokens
 GATE_CHANNELS = 32  # channels of the block's input that the value gates read
@@ -140,17 +140,17 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 def rotary_tables(context: int, head_dim: int) -> Rotary:
-    """Cosines and sines [context, 1, head_dim / 2], in fp32 (RoFormer, arXiv:2104.09864)."""
+    """Cosines and signed sines [context, 1, head_dim], in fp32 (RoFormer, arXiv:2104.09864)."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
     positions = torch.arange(context, dtype=torch.float64)
     angles = torch.outer(positions, ROTARY_BASE**-exponents).unsqueeze(1)
-    return angles.cos().float(), angles.sin().float()
+    cos, sin = angles.cos().float(), angles.sin().float()
+    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (i, i + D/2) of x [B, T, H, D] by the angle of its position."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
+    return (x * cos + x.roll(x.size(-1) // 2, -1) * sin).to(x.dtype)
 
 
 class Linear(nn.Linear):
@@ -334,6 +334,7 @@ class GPT(nn.Module):
         learns = torch.is_grad_enabled()
         with torch.set_grad_enabled(learns or COMPILE):  # evaluation runs what training compiled
             hidden = self.hidden(tokens).flatten(0, 1)
+        hidden = hidden if learns else hidden.detach()  # lets go of what backward would have needed
         result = HeadLoss.apply(hidden, self.lm_head.weight, targets.flatten(), learns)
         mean, losses = cast("tuple[Tensor, Tensor]", result)
         return mean if reduction == "mean" else losses.view_as(targets)

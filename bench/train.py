@@ -3,11 +3,13 @@
 Runs train.py for some seconds as a worker would run it, then a few steps under torch's profiler,
 and prints one table: time and rate of a step, its split, memory, and the seconds outside training.
 With --compare a second train.py runs in turn: a file (its prepare.py beside it), or a git revision.
-With --cold every file first runs once with empty compile caches. Says nothing about learning:
-val_bpb after a few seconds means nothing.
+With --cold every file first runs once with empty compile caches. --set changes constants of this
+checkout's train.py, so that another shape can be measured. Says nothing about learning: val_bpb
+after a few seconds means nothing.
 
     uv run python -m bench.train
     uv run python -m bench.train --compare main --cold
+    uv run python -m bench.train --set TOTAL_BATCH_SIZE=524288 --set SHORT_WINDOW=0.5
     python3 -m bench.train --seconds 20        # on a host without uv's environment
 
 Training data must be there (uv run prepare.py); AUTORESEARCH_CACHE says where.
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ KINDS = (
     ("attention", ("flash", "flex_attention", "sdpa", "fmha", "cudnn")),
     ("matmul", ("nvjet", "gemm", "cutlass", "splitK", "relu2_kernel", "_mm_")),
 )
+Constants = Sequence[tuple[str, int | float]]
 PARTS = ("attention", "matmul", "elementwise", "logits, loss", "optimizer")
 
 
@@ -46,7 +49,7 @@ def kind_of(kernel: str) -> str:
 # In a process of its own: one run of one train.py, measured from inside
 
 
-def measure(path: Path, profiled: bool) -> dict[str, Any]:
+def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
     """Import and run the train.py at `path`; its own output goes to stdout as ever."""
     started = time.perf_counter()
     sys.path.insert(0, str(path.parent))
@@ -56,6 +59,10 @@ def measure(path: Path, profiled: bool) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["train"] = module
     spec.loader.exec_module(module)
+    for name, value in constants:
+        if not hasattr(module, name):
+            raise SystemExit(f"{path} has no {name}")
+        setattr(module, name, value)
     found: dict[str, Any] = {"import": time.perf_counter() - started}
     waits: list[float] = []
     real_train, real_evaluate = module.train, module.evaluate_bpb
@@ -176,9 +183,12 @@ def sources(reference: str | None, folder: Path) -> dict[str, Path]:
     return found
 
 
-def run_child(path: Path, seconds: float, log: Path, *, profiled: bool) -> dict[str, Any]:
+def run_child(
+    path: Path, seconds: float, log: Path, constants: Constants, *, profiled: bool
+) -> dict[str, Any]:
     environment = os.environ | {"AUTORESEARCH_TIME_BUDGET": str(seconds)}
     command = [sys.executable, __file__, "--measure", str(path), *(["--profile"] * profiled)]
+    command += [f"--set={name}={value}" for name, value in constants]
     moment = time.perf_counter()
     with log.open("ab") as file:
         done = subprocess.run(
@@ -233,17 +243,32 @@ def table(results: dict[str, dict[str, str]]) -> str:
     )
 
 
+def assignment(text: str) -> tuple[str, int | float]:
+    name, _, value = text.partition("=")
+    number: int | float
+    try:
+        number = int(value)
+    except ValueError:
+        number = float(value)  # its ValueError is what argparse reports
+    return name, number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=10, help="of counted training, per file")
     parser.add_argument("--compare", metavar="REF", help="another train.py, or a git revision")
     parser.add_argument("--cold", action="store_true", help="run with empty compile caches first")
+    parser.add_argument(
+        "--set", action="append", default=[], type=assignment, metavar="NAME=NUMBER",
+        help="a constant of this checkout's train.py for these runs",
+    )  # fmt: skip
     parser.add_argument("--log", type=Path, default=Path("bench-train.log"))
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure is not None:
-        print("\n" + MARK + json.dumps(measure(arguments.measure, arguments.profile)))
+        found = measure(arguments.measure, arguments.profile, arguments.set)
+        print("\n" + MARK + json.dumps(found))
         return
 
     with tempfile.TemporaryDirectory() as folder:
@@ -254,8 +279,9 @@ def main() -> None:
         results = {}
         log = arguments.log.resolve()
         for name, path in sources(arguments.compare, Path(folder)).items():
-            cold = run_child(path, 1.0, log, profiled=False) if arguments.cold else None
-            result = run_child(path, arguments.seconds, log, profiled=True)
+            constants = arguments.set if name == "train.py" else []
+            cold = run_child(path, 1.0, log, constants, profiled=False) if arguments.cold else None
+            result = run_child(path, arguments.seconds, log, constants, profiled=True)
             results[name] = rows(result)
             if cold is not None:
                 results[name]["seconds: compile, cold"] = f"{cold['compile']:.1f}"
