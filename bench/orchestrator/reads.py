@@ -1,7 +1,8 @@
 """Every read at three sizes of the history, and the pool at three sizes of the pool.
 
 The sizes are served side by side and asked in turn. The answers are of one size: the tag that is
-asked holds as many keeps at each size, and lists are asked for as many entries.
+asked holds as many keeps at each size, and lists are asked for as many entries. Where the smallest
+history has too little to tell for that, the next one is what the largest is compared with.
 """
 
 import contextlib
@@ -100,8 +101,11 @@ def _capped_summary(measured: Measurements, largest: Filled) -> None:
 
 def _growth_rows(measured: Measurements, sizes: tuple[int, ...], names: list[str]) -> list[Row]:
     rows = []
-    small, large = sizes[0], sizes[-1]
+    large = sizes[-1]
     for name in names:
+        # A brief of ten experiments is shorter than any of a thousand; answers must be of one size.
+        length = {size: measured.series[f"{name} at {size}: answer"].median for size in sizes}
+        small = next(size for size in sizes if length[size] > 0.9 * length[large])
         above, below = f"{name} at {large}: p50", f"{name} at {small}: p50"
         detail = f"{measured.series[above].text()} ÷ {measured.series[below].text()}"
         what = f"{name}: at {large:,} experiments ÷ at {small:,}, p50"

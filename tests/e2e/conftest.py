@@ -35,8 +35,10 @@ def stub(bpb: float, seconds: float = 0.05, note: str = "") -> str:
 
 
 # Below the ports that the system gives out by itself, and apart for each of the processes that run
-# tests: a port that was free a moment ago must not be somebody else's by now.
-_ports = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
+# tests, those of another run of the suite included: a port that was free a moment ago must not be
+# somebody else's by now, whose orchestrator would answer in place of ours.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_ports = itertools.count(20_000 + 1_000 * _worker + os.getpid() % 900)
 
 
 def free_port() -> int:
@@ -96,7 +98,12 @@ class System:
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         process = self.start("serve", "--port", str(port), **environment)
-        eventually(self.ready, 60, "the orchestrator")
+
+        def up() -> bool:
+            assert process.poll() is None, f"the orchestrator on port {port} ended"
+            return self.ready()
+
+        eventually(up, 60, "the orchestrator")
         return process
 
     def ready(self) -> bool:

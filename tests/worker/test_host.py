@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_worker import isolation, lock
+from gpu_worker import isolation, lock, workspace
 from gpu_worker.settings import WorkerSettings, find_project
 from tests.worker.conftest import BLOCK, Host, end, eventually
 from tests.worker.stub import Stub
@@ -149,3 +149,12 @@ def test_isolation_that_is_demanded_and_missing_is_an_error(
     assert "not installed" in why
     with pytest.raises(RuntimeError, match="not installed"):
         isolation.choose("bwrap")
+
+
+def test_a_run_may_cache_its_byte_code_whatever_the_worker_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's 2,600 files take ten seconds to compile."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    environment = workspace.base_environment(WorkerSettings(project=tmp_path), "")
+    assert "PYTHONDONTWRITEBYTECODE" not in environment
