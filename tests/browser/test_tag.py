@@ -67,6 +67,20 @@ def test_a_job_goes_from_queued_to_its_verdict_on_screen(live: System, open_page
     assert page.evaluate("window.reloaded") is False
 
 
+def test_a_source_that_ran_twice_draws_the_band_of_chance(
+    live: System, open_page: OpenPage
+) -> None:
+    """Unknown before; from then on as wide as two runs of one source differ."""
+    source = stub(0.98).replace("BPB:.6f", "BPB + time.time() % 0.001:.6f")
+    live.wait(live.submit(source))
+    page = open_page(f"{live.url}/t/t")
+    expect(page.locator(".legend")).to_contain_text("noise unknown")
+    expect(page.locator(".plot rect.noise")).to_have_count(0)
+    live.wait(live.submit(source, repeat=True))
+    expect(page.locator(".legend")).to_contain_text(re.compile(r"noise ±0\.00\d{4}"))
+    expect(page.locator(".plot rect.noise")).to_have_count(1)
+
+
 def test_the_strip_answers_how_it_goes(searched: System, open_page: OpenPage) -> None:
     page = open_page(f"{searched.url}/t/t")
     strip = page.locator(".verdict")
@@ -236,7 +250,7 @@ def test_rows_are_walked_picked_and_compared_by_keys(searched: System, open_page
     page.keyboard.press("c")
     expect(page).to_have_url(re.compile(r"/compare\?ids=exp-"))
     page.go_back()
-    expect(rows(page)).to_have_count(7)
+    expect(page.locator(".plot .keeps circle")).to_have_count(3)
     page.keyboard.press("b")
     expect(page).to_have_url(re.compile("/e/exp-"))
 

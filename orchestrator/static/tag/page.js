@@ -152,18 +152,23 @@ class TagPage {
     if (first) this.table.redraw();
   }
 
-  /** The texts of near misses and the parents of keeps, which the columns do not hold. */
+  /** What the columns do not hold: near misses' texts, keeps' parents, how much is chance. */
   async #around() {
+    const best = this.series.lastKeep;
     const ask = (query) => get("/api/report/runs", { tag: this.tag, ...query }, { signal: this.closed.signal });
-    const [near, keeps] = await Promise.all([
+    const [near, keeps, around] = await Promise.all([
       this.series.counts[1] ? ask({ status: "near", sort: "best", limit: 6 }) : { rows: [] },
       ask({ status: "keep" }),
+      best ? get(`/api/experiment/${this.series.id(best.row)}/surroundings`, {}, { signal: this.closed.signal }) : { noise: null },
     ]);
     this.misses.show(near.rows, this.series);
     for (const { n, parent_id: parent } of keeps.rows) {
       if (n !== null && parent) this.parents.set(n - 1, this.series.rowOf(parent));
     }
     this.lineage.show(this.series, this.parents);
+    this.chart.noise = around.noise;
+    this.panel.show(this.state, this.series);
+    this.chart.draw();
   }
 
   async #rows() {
