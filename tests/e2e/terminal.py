@@ -31,9 +31,11 @@ class Terminal:
         self.resize(columns, rows)
         self._before = termios.tcgetattr(slave)
         self._slave = slave
+        # xdist's workers inherit a size that readline has put there, and rich goes by it.
+        told = {k: v for k, v in environment.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", *arguments],
-            env={**environment, "TERM": "xterm-256color", "PYTHONUTF8": "1"},
+            env=told | {"TERM": "xterm-256color", "PYTHONUTF8": "1"},
             stdin=slave,
             stdout=slave,
             stderr=slave,
