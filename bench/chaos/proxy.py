@@ -127,4 +127,8 @@ class Proxy:
 
     async def stop(self) -> None:
         self._server.close()
-        self.cut()
+        for task in self._connecting:
+            task.cancel()
+        while self.ends or self._connecting:  # the loop closes a transport in a turn of its own
+            self.cut()
+            await asyncio.sleep(0.001)
