@@ -203,7 +203,7 @@ def run_child(
     wall = time.perf_counter() - moment
     output = done.stdout.decode()
     if done.returncode or MARK not in output:
-        raise SystemExit(f"{path} failed; its output is in {log}:\n{output[-1000:]}")
+        raise SystemExit(f"{path} failed; its output is in {log}:\n{log.read_text()[-1000:]}")
     result: dict[str, Any] = json.loads(output.rpartition(MARK)[2])
     block = dict(line.split(": ", 1) for line in output.rpartition("---\n")[2].splitlines()[:12])
     return result | {"process": wall, "block": block}
