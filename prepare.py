@@ -717,6 +717,10 @@ class TokenShards:
                 yield documents
         say(("\r" if terminal else "") + f"tokens: {title}, {done:,} documents".ljust(70))
 
+    def size(self) -> int:
+        """Tokens of all documents."""
+        return sum(int(self.files(parquet)[1].map()[-1]) for parquet in self._parquet)
+
     def documents(self) -> Iterator[Tokens]:
         """One pass over all documents, in the files' own order, checking each file before."""
         for parquet in self._parquet:
@@ -732,9 +736,6 @@ def complete(shards: TokenShards) -> None:
             shards.build(shards.missing())
 
 
-MANY_PASSES = 5  # measured: 0.55 after 2 passes, 0.73 after 11
-
-
 class EndlessDocuments:
     """Pass after pass over the documents; `epoch` is the pass of the one read last, from 1."""
 
@@ -744,12 +745,6 @@ class EndlessDocuments:
 
     def __iter__(self) -> Iterator[Tokens]:
         for self.epoch in count(1):
-            if self.epoch == MANY_PASSES:
-                say(
-                    f"\nThe training text begins its pass {MANY_PASSES}: what comes now is mostly "
-                    "learned by heart, and val_bpb rises (docs/training.md). Give prepare.py more "
-                    "text, or runs a shorter budget."
-                )
             document = None
             for document in self._shards.documents():
                 yield document
@@ -919,6 +914,16 @@ def make_dataloader(
     shards = TokenShards(tokenizer, split)
     complete(shards)
     return Batches(EndlessDocuments(shards), batch_size, seq_len, device)
+
+
+def tokens_per_pass(tokenizer: Tokenizer) -> int:
+    """Tokens of the training text, with a BOS for each document.
+
+    Packing crops some documents, so a few percent less of them are one pass of make_dataloader().
+    """
+    shards = TokenShards(tokenizer, "train")
+    complete(shards)
+    return shards.size()
 
 
 # --------------------------------------------------------------------------------------------------

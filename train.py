@@ -7,19 +7,21 @@ the metric (bits per byte on held-out text, lower is better).
     uv run train.py
 
 Only training time counts against the budget; the first UNTIMED_STEPS steps, in which compilers and
-caches warm up, are free. A run ends with a block of `key: value` lines after `---`. A run that
-fails prints a line that starts with FAIL, no block, and exits with 1.
+caches warm up, are free; MAX_PASSES over the text end a run before its time. It closes with
+`key: value` lines after `---`. One that fails prints FAIL and why instead, and exits with 1.
 """
 # ruff: noqa: E402  (the clock and these settings come before torch is imported)
 
+import gc
 import os
 import time
 
 PROCESS_START = time.perf_counter()
+if __name__ == "__main__":
+    gc.disable()  # what imports and compilers build stays; scanning it again and again costs 2 s
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy host's CPUs
 
-import gc
 import math
 import sys
 from collections import deque
@@ -45,6 +47,7 @@ from prepare import (
     pick_device,
     relu2_mlp,
     share_compiled_code,
+    tokens_per_pass,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -79,13 +82,15 @@ MUON_MOMENTUM_STEPS = 300  # length of that ramp, in steps
 MUON_BETA2 = 0.95  # decay of NorMuon's second moment
 WEIGHT_DECAY = 0.2  # Muon's cautious decay at the start; falls linearly to 0
 
-WARMDOWN_FRACTION = 0.75  # part of the budget, at its end, in which the learning rate falls
+MAX_PASSES = 3.0  # over the training text, after which a run ends before its time
+WARMDOWN_FRACTION = 0.75  # part of the run, at its end, in which the learning rate falls
 FINAL_LR_FRACTION = 0.03  # what is left of the learning rate at the very end
 LOSS_CHUNK_TOKENS = 32_768  # tokens whose logits exist at a time on a GPU; no effect on losses
 CPU_LOSS_CHUNK_TOKENS = 512  # the same on a CPU: pieces that malloc can reuse halve a step's time
 
-# Not for tuning: how a run is timed, and when it is given up.
+# Not for tuning: how a run is timed, the least it does, and when it is given up.
 UNTIMED_STEPS = 11
+MIN_STEPS = 100  # however little text there is
 MAX_LOSS = 100.0
 
 
@@ -254,13 +259,14 @@ class HeadLoss(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             h, t = hidden[start : start + chunk], targets[start : start + chunk]
             logits = h @ weight.T
-            if not learns:
-                losses.append(F.cross_entropy(softcap(logits), t, reduction="none"))
-                continue
-            loss, d_logits = HeadLoss.cross_entropy(logits, t)
+            if learns or COMPILE:  # compiled, it is the fastest even if only the loss is wanted
+                loss, d_logits = HeadLoss.cross_entropy(logits, t)
+            else:
+                loss = F.cross_entropy(softcap(logits), t, reduction="none")
             losses.append(loss)
-            torch.mm(d_logits, weight, out=d_hidden[start : start + chunk])
-            d_head += mm_fp32(d_logits.T, h)
+            if learns:
+                torch.mm(d_logits, weight, out=d_hidden[start : start + chunk])
+                d_head += mm_fp32(d_logits.T, h)
         ctx.save_for_backward(d_hidden, d_head)
         per_token = torch.cat(losses)
         ctx.mark_non_differentiable(per_token)
@@ -281,8 +287,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.config = config
-        depth = config.depth
+        self.config, depth = config, config.depth
 
         def table() -> nn.Embedding:
             return nn.Embedding(config.vocab_size, config.width, dtype=config.dtype)
@@ -455,6 +460,7 @@ class MuonAdamW:
         self, adamw: list[AdamWGroup], muon: list[MuonGroup], dtype: torch.dtype, *, compiled: bool
     ) -> None:
         self.adamw, self.muon, self.dtype, self.steps = adamw, muon, dtype, 0
+        self._params = [p for a in adamw for p in a.params] + [p for m in muon for p in m.params]
         self._scalar: Callable[[float], Scalar] = torch.tensor if compiled else float
         self._adamw_step, self._muon_step = adamw_step, muon_step
         if compiled:
@@ -462,11 +468,8 @@ class MuonAdamW:
             self._muon_step = torch.compile(muon_step, dynamic=False, fullgraph=True)
 
     def zero_grad(self) -> None:
-        for params in [group.params for group in self.adamw] + [
-            group.params for group in self.muon
-        ]:
-            for p in params:
-                p.grad = None
+        for p in self._params:
+            p.grad = None
 
     @torch.no_grad()
     def step(self, multiplier: float, momentum: float, weight_decay: float) -> None:
@@ -503,7 +506,7 @@ def build_optimizer(model: GPT, *, compiled: bool) -> MuonAdamW:
 
 
 # --------------------------------------------------------------------------------------------------
-# Schedules. `progress` is counted training time over the budget, from 0 to 1.
+# Schedules. `progress`, 0 to 1: of the time or of the tokens, whichever is nearer to its end
 
 
 def lr_multiplier(progress: float) -> float:
@@ -555,30 +558,32 @@ def train(
     batches: Iterator[tuple[Tensor, Tensor, int]],
     micro_batches: int,
     budget: float,
-    mfu: Callable[[float], float],
+    peak_rate: float,
+    max_tokens: float = math.inf,
 ) -> tuple[int, float, float]:
-    """Step until `budget` seconds have been counted; TrainingDivergedError ends it early.
+    """Step until `budget` seconds have been counted or `max_tokens` read, or TrainingDivergedError.
 
-    `mfu` turns tokens per second into percent of the device's peak. Answers with the number of
+    `peak_rate` is in tokens per second what the device can do at most. Answers with the number of
     steps, the seconds that counted, and those of the untimed steps.
     """
-    steps, seconds, untimed, smooth, show_at = 0, 0.0, 0.0, 0.0, 0.0
+    steps, seconds, untimed, smooth, show_at, progress = 0, 0.0, 0.0, 0.0, 0.0, 0.0
     under_way: deque[PendingStep] = deque()
     clock = time.perf_counter()
     x, y, epoch = next(batches)
     tokens, ahead = micro_batches * x.numel(), int(x.is_cuda)
-    while seconds < budget or under_way:
-        if seconds < budget:
-            losses, multiplier = [], lr_multiplier(seconds / budget)
+    while progress < 1 or under_way:
+        if progress < 1:
+            losses, multiplier = [], lr_multiplier(progress)
             for _ in range(micro_batches):
                 loss = model(x, y)
                 (loss / micro_batches).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.detach())
                 x, y, epoch = next(batches)
-            momentum = muon_momentum(steps + len(under_way))
-            optimizer.step(multiplier, momentum, weight_decay_at(seconds / budget))
+            begun = steps + len(under_way)
+            optimizer.step(multiplier, muon_momentum(begun), weight_decay_at(progress))
             optimizer.zero_grad()
             under_way.append(PendingStep(torch.stack(losses).mean(), multiplier))
+            progress = max(progress, (begun + 1) * tokens / max_tokens)
             if len(under_way) <= ahead:
                 continue  # the device always has a step before it while the host waits for one
 
@@ -588,32 +593,27 @@ def train(
             raise TrainingDivergedError(f"loss {value} at step {steps}")
         smooth += 0.1 * (value - smooth)
         steps += 1
-        if steps == 1:
-            gc.collect()
-            gc.disable()  # steps leave no cycles, and a scan of all that compilers built is a pause
         now = time.perf_counter()
         elapsed, clock = now - clock, now
         if steps <= UNTIMED_STEPS:
             untimed += elapsed
         else:
             seconds += elapsed
-        if now >= show_at or seconds >= budget:
-            # The worker parses this line. It is rewritten in place, and in a log file at most four
-            # times a second. All on one line:
-            # step 00123 ( 41.0%) | loss: 3.456789 | lrm: 1.00 | dt: 315ms | tok/sec: 1,664,000
-            # | mfu: 39.8% | epoch: 1 | remaining: 177s
+            progress = max(progress, seconds / budget)
+        if now >= show_at or progress >= 1:
+            # The worker parses this line. A terminal shows each in place, a log four a second.
             show_at = now + (0.0 if sys.stdout.isatty() else 0.25)
+            left = min(budget - seconds, (max_tokens / tokens - steps) * elapsed)
             print(
-                f"\rstep {steps - 1:05d} ({100 * min(1.0, seconds / budget):5.1f}%)"
+                f"\rstep {steps - 1:05d} ({100 * min(1.0, progress):5.1f}%)"
                 f" | loss: {smooth / (1 - 0.9**steps):.6f} | lrm: {step.multiplier:.2f}"
                 f" | dt: {1000 * elapsed:.0f}ms | tok/sec: {tokens / elapsed:,.0f}"
-                f" | mfu: {mfu(tokens / elapsed):.1f}% | epoch: {epoch}"
-                f" | remaining: {max(0.0, budget - seconds):.0f}s    ",
+                f" | mfu: {100 * tokens / elapsed / peak_rate:.1f}% | epoch: {epoch}"
+                f" | remaining: {max(0.0, left):.0f}s    ",
                 end="",
                 flush=True,
             )
     print(flush=True)
-    gc.enable()
     return steps, seconds, untimed
 
 
@@ -633,6 +633,7 @@ def run() -> None:
         raise ValueError(f"TOTAL_BATCH_SIZE {TOTAL_BATCH_SIZE} is no multiple of {product}")
     tokenizer = Tokenizer.load()
     batches = make_dataloader(tokenizer, DEVICE_BATCH_SIZE, MAX_SEQ_LEN, "train", device)
+    one_pass = tokens_per_pass(tokenizer)
     config = build_config(DEPTH, MAX_SEQ_LEN, tokenizer.vocab_size, compute_dtype(device))
     with device:
         model = GPT(config)
@@ -643,15 +644,16 @@ def run() -> None:
         if on_gpu:
             choose_kernels(MAX_SEQ_LEN, config.windows, config.dtype, device)
     print(f"{config} on {device_name}: {model.num_params():,} parameters", flush=True)
-
-    flops, peak = model.flops_per_token(), peak_flops(device_name)
-
-    def mfu(tokens_per_second: float) -> float:
-        return 100 * flops * tokens_per_second / peak if peak else 0.0
-
+    peak_rate = peak_flops(device_name) / model.flops_per_token() or math.inf
+    max_tokens = max(MAX_PASSES * one_pass, MIN_STEPS * TOTAL_BATCH_SIZE)
     built = time.perf_counter()
-    steps, seconds, untimed = train(model, optimizer, batches, micro_batches, TIME_BUDGET, mfu)
+    steps, seconds, untimed = train(
+        model, optimizer, batches, micro_batches, TIME_BUDGET, peak_rate, max_tokens
+    )
     trained = time.perf_counter()
+    if seconds < TIME_BUDGET:
+        passes = steps * TOTAL_BATCH_SIZE / one_pass
+        print(f"ended before its time, after {passes:.1f} passes over the training text")
     val_bpb = evaluate_bpb(model.eval(), tokenizer, DEVICE_BATCH_SIZE)
     if not math.isfinite(val_bpb):
         raise TrainingDivergedError(f"val_bpb {val_bpb}")
@@ -662,14 +664,14 @@ def run() -> None:
         f"set-up {built - imported:.1f}, first {UNTIMED_STEPS} steps {untimed:.1f}, "
         f"evaluation {finished - trained:.1f}"
     )
-    timed_tokens = TOTAL_BATCH_SIZE * (steps - UNTIMED_STEPS)
+    rate = TOTAL_BATCH_SIZE * (steps - UNTIMED_STEPS) / seconds
     memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
     print("---")
     print(f"val_bpb: {val_bpb:.6f}")
     print(f"training_seconds: {seconds:.1f}")
     print(f"total_seconds: {finished - PROCESS_START:.1f}")
     print(f"peak_vram_mb: {memory:.1f}")
-    print(f"mfu_percent: {mfu(timed_tokens / seconds):.2f}")
+    print(f"mfu_percent: {100 * rate / peak_rate:.2f}")
     print(f"total_tokens_M: {steps * TOTAL_BATCH_SIZE / 1e6:.1f}")
     print(f"num_steps: {steps}")
     print(f"num_params_M: {model.num_params() / 1e6:.1f}")

@@ -16,6 +16,7 @@ Training data must be there (uv run prepare.py); AUTORESEARCH_CACHE says where.
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -52,6 +53,7 @@ def kind_of(kernel: str) -> str:
 def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
     """Import and run the train.py at `path`; its own output goes to stdout as ever."""
     started = time.perf_counter()
+    gc.disable()  # as train.py does when it is the program
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location("train", path)
     assert spec is not None
@@ -68,14 +70,14 @@ def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
     real_train, real_evaluate = module.train, module.evaluate_bpb
 
     def train(
-        model: Any, optimizer: Any, batches: Any, micro: int, budget: float, mfu: Any
+        model: Any, optimizer: Any, batches: Any, micro: int, budget: float, peak: Any, *_: float
     ) -> tuple[int, float, float]:
         found["build"] = time.perf_counter() - started - found["import"]
         moment = time.perf_counter()
         first = next(batches)
         found["first batch"] = time.perf_counter() - moment
         stream = timed(first, batches, waits)
-        steps, seconds, untimed = real_train(model, optimizer, stream, micro, budget, mfu)
+        steps, seconds, untimed = real_train(model, optimizer, stream, micro, budget, peak)
         counted = steps - module.UNTIMED_STEPS
         found.update({
             "step_ms": 1000 * seconds / counted,
@@ -89,7 +91,7 @@ def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
         moment = time.perf_counter()
         if profiled:
             found["split"] = split(
-                lambda: real_train(model, optimizer, stream, micro, PROFILED_SECONDS, mfu),
+                lambda: real_train(model, optimizer, stream, micro, PROFILED_SECONDS, peak),
                 module, optimizer,
             )  # fmt: skip
         found["profiling"] = time.perf_counter() - moment

@@ -119,14 +119,6 @@ def test_the_loader_goes_on_forever_and_counts_epochs(tokenizer):
     assert set(steps) == {0, 1}
 
 
-def test_the_loader_says_once_that_the_text_is_read_many_times(tokenizer, capfd):
-    """val_bpb rises there, and nobody would guess why."""
-    loader = make_dataloader(tokenizer, 8, 64, "train", CPU)
-    while next(loader)[2] < prepare.MANY_PASSES + 2:
-        pass
-    assert capfd.readouterr().out.count("begins its pass 5:") == 1
-
-
 def test_a_batch_stays_as_it_is_when_the_next_one_comes(tokenizer):
     """A consumer may keep batches: memory that it was given is not written to again."""
     loader = make_dataloader(tokenizer, 2, 16, "train", CPU)

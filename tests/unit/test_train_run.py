@@ -97,15 +97,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def no_mfu(_: float) -> float:
-    return 0.0
+PEAK_RATE = 50.0  # tokens per second
 
 
 def test_the_first_eleven_steps_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one second a step and a budget of five, eleven free steps come before five counted."""
     clock = Clock()
     monkeypatch.setattr(train, "time", clock)
-    result = train.train(FakeModel(clock, 1.0), FakeOptimizer(), batches(), 1, 5.0, no_mfu)
+    result = train.train(FakeModel(clock, 1.0), FakeOptimizer(), batches(), 1, 5.0, PEAK_RATE)
     assert result == (16, 5.0, 11.0)
 
 
@@ -114,13 +113,30 @@ def test_schedules_follow_counted_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(train, "time", clock)
     optimizer = FakeOptimizer()
-    train.train(FakeModel(clock, 1.0), optimizer, batches(), 1, 4.0, no_mfu)
+    train.train(FakeModel(clock, 1.0), optimizer, batches(), 1, 4.0, PEAK_RATE)
     multipliers, momenta, decays = zip(*optimizer.calls, strict=True)
     assert multipliers == pytest.approx(
         [train.lr_multiplier(p) for p in [0] * 11 + [0, 0.25, 0.5, 0.75]]
     )
     assert decays == pytest.approx([*[0.2] * 11, 0.2, 0.15, 0.1, 0.05])
     assert momenta == pytest.approx([0.85 + 0.1 * step / 300 for step in range(15)])
+
+
+def test_a_run_ends_when_it_has_read_enough_though_time_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """20 steps of 16 tokens; the schedules follow the tokens, so that the rate has come down."""
+    clock = Clock()
+    monkeypatch.setattr(train, "time", clock)
+    optimizer = FakeOptimizer()
+    enough = train.train(FakeModel(clock, 1.0), optimizer, batches(), 1, 1000.0, PEAK_RATE, 20 * 16)
+    assert enough == (20, 9.0, 11.0)
+    multipliers, _, decays = zip(*optimizer.calls, strict=True)
+    assert multipliers == pytest.approx([train.lr_multiplier(step / 20) for step in range(20)])
+    assert decays == pytest.approx([0.2 * (1 - step / 20) for step in range(20)])
+    lines = PROGRESS.findall(capsys.readouterr().out)
+    assert [line[1] for line in lines] == [f"{5 * step}.0" for step in range(1, 21)]
+    assert [line[-1] for line in lines] == [str(left) for left in reversed(range(20))]
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 100.5])
@@ -132,7 +148,7 @@ def test_a_loss_that_is_nan_or_above_100_ends_the_run(
     monkeypatch.setattr(train, "time", clock)
     optimizer = FakeOptimizer()
     with pytest.raises(train.TrainingDivergedError, match="at step 0"):
-        train.train(FakeModel(clock, 1.0, loss), optimizer, batches(), 1, 5.0, no_mfu)
+        train.train(FakeModel(clock, 1.0, loss), optimizer, batches(), 1, 5.0, PEAK_RATE)
     assert len(optimizer.calls) == 1
 
 
@@ -143,7 +159,7 @@ def test_a_poisoned_weight_ends_the_run() -> None:
         model.lm_head.weight[3, 3] = float("nan")
     optimizer = train.build_optimizer(model, compiled=False)
     with pytest.raises(train.TrainingDivergedError, match="loss nan"):
-        train.train(model, optimizer, batches(), 1, 60.0, no_mfu)
+        train.train(model, optimizer, batches(), 1, 60.0, PEAK_RATE)
 
 
 def test_micro_batches_add_up_to_the_gradient_of_the_whole(
@@ -158,7 +174,7 @@ def test_micro_batches_add_up_to_the_gradient_of_the_whole(
         parts = zip(x.split(rows), y.split(rows), [1] * (4 // rows), strict=True)
         stream = [*parts, (x[:rows], y[:rows], 1)]  # the loop fetches one batch ahead
         optimizer = FakeOptimizer(list(model.parameters()))
-        train.train(model, optimizer, iter(stream), 4 // rows, 1e-9, no_mfu)
+        train.train(model, optimizer, iter(stream), 4 // rows, 1e-9, PEAK_RATE)
         gradients.append(optimizer.gradients[0])
     for whole, halves in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, halves, atol=1e-6, rtol=1e-4)
@@ -190,13 +206,13 @@ def test_progress_is_one_line_in_the_workers_format(
     """Each line starts with a carriage return; only the last one ends with a newline."""
     clock = Clock()
     monkeypatch.setattr(train, "time", clock)
-    train.train(FakeModel(clock, 1.0), FakeOptimizer(), batches(), 1, 4.0, lambda rate: 2 * rate)
+    train.train(FakeModel(clock, 1.0), FakeOptimizer(), batches(), 1, 4.0, PEAK_RATE)
     out = capsys.readouterr().out
     assert out.endswith("    \n")
     assert out.count("\n") == 1
     lines = PROGRESS.findall(out)
     assert "".join(m.group(0) for m in PROGRESS.finditer(out)) == out.rstrip("\n")
-    # 2 rows of 8 tokens in one second are 16 tokens/s, and twice that in the `mfu` above.
+    # 2 rows of 8 tokens in one second are 16 tokens/s, 32 % of the peak.
     assert lines[0] == ("00000", "0.0", "2.000000", "1.00", "1000", "16", "32.0", "1", "4")
     assert lines[-1] == ("00014", "100.0", "2.000000", "0.35", "1000", "16", "32.0", "1", "0")
 
@@ -208,7 +224,7 @@ def test_a_log_gets_at_most_four_progress_lines_a_second(
     clock = Clock()
     monkeypatch.setattr(train, "time", clock)
     steps, seconds, untimed = train.train(
-        FakeModel(clock, 0.01), FakeOptimizer(), batches(), 1, 5.0, no_mfu
+        FakeModel(clock, 0.01), FakeOptimizer(), batches(), 1, 5.0, PEAK_RATE
     )
     lines = PROGRESS.findall(capsys.readouterr().out)
     assert steps > 500
@@ -292,12 +308,14 @@ def test_every_hyperparameter_but_four_is_a_literal() -> None:
     assert all(isinstance(value, int | float | str) for value in literals.values())
 
 
-def run_python(cache: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_python(
+    cache: Path, *arguments: str | Path, seconds: float = 1
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(REPO),
         "AUTORESEARCH_CACHE": str(cache),
-        "AUTORESEARCH_TIME_BUDGET": "1",
+        "AUTORESEARCH_TIME_BUDGET": str(seconds),
         "AUTORESEARCH_PROFILE": "cpu",
         "AUTORESEARCH_SEED": "7",
         "CUDA_VISIBLE_DEVICES": "",
@@ -360,13 +378,28 @@ def test_a_run_ends_with_the_block_that_the_worker_reads(cache: Path) -> None:
     assert lines[-1][1] == "100.0"
 
 
+def edited_run(
+    cache: Path, folder: Path, pattern: str, replacement: str, seconds: float = 1
+) -> subprocess.CompletedProcess[str]:
+    """train.py with the one line that matches `pattern` replaced."""
+    source, count = re.subn(f"(?m)^{pattern}", replacement, (REPO / "train.py").read_text())
+    assert count == 1
+    (folder / "train.py").write_text(source)
+    return run_python(cache, folder / "train.py", seconds=seconds)
+
+
+def test_little_text_is_read_a_few_times_and_the_run_ends(cache: Path, tmp_path: Path) -> None:
+    """It says why, and its training_seconds say how soon; but never after less than 100 steps."""
+    done = edited_run(cache, tmp_path, r"MAX_PASSES = \S+", "MAX_PASSES = 0.001", seconds=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\nended before its time, after \d\.\d passes over", done.stdout)
+    result = dict(line.split(": ", 1) for line in done.stdout.split("\n---\n")[1].splitlines())
+    assert result["num_steps"] == "100"
+
+
 def test_a_diverging_experiment_fails_quickly(cache: Path, tmp_path: Path) -> None:
     """What an agent's bad edit does: FAIL, exit code 1, no block."""
-    source = (REPO / "train.py").read_text()
-    edited = re.sub(r"(?m)^EMBEDDING_LR = \S+", 'EMBEDDING_LR = float("nan")', source)
-    assert edited != source
-    (tmp_path / "train.py").write_text(edited)
-    done = run_python(cache, tmp_path / "train.py")
+    done = edited_run(cache, tmp_path, r"EMBEDDING_LR = \S+", 'EMBEDDING_LR = float("nan")')
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("FAIL: loss nan at step 1")
     assert "---" not in done.stdout
