@@ -82,7 +82,7 @@ MUON_MOMENTUM_STEPS = 300  # length of that ramp, in steps
 MUON_BETA2 = 0.95  # decay of NorMuon's second moment
 WEIGHT_DECAY = 0.2  # Muon's cautious decay at the start; falls linearly to 0
 
-MAX_PASSES = 3.0  # over the training text, after which a run ends before its time
+MAX_PASSES = 4.0  # over the training text, after which a run ends before its time
 WARMDOWN_FRACTION = 0.75  # part of the run, at its end, in which the learning rate falls
 FINAL_LR_FRACTION = 0.03  # what is left of the learning rate at the very end
 LOSS_CHUNK_TOKENS = 32_768  # tokens whose logits exist at a time on a GPU; no effect on losses
@@ -633,7 +633,7 @@ def run() -> None:
         raise ValueError(f"TOTAL_BATCH_SIZE {TOTAL_BATCH_SIZE} is no multiple of {product}")
     tokenizer = Tokenizer.load()
     batches = make_dataloader(tokenizer, DEVICE_BATCH_SIZE, MAX_SEQ_LEN, "train", device)
-    one_pass = tokens_per_pass(tokenizer)
+    one_pass = tokens_per_pass(tokenizer, MAX_SEQ_LEN)
     config = build_config(DEPTH, MAX_SEQ_LEN, tokenizer.vocab_size, compute_dtype(device))
     with device:
         model = GPT(config)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, strategies as st
 
 import prepare
-from prepare import Tokenizer, make_dataloader, pack_rows
+from prepare import Tokenizer, make_dataloader, pack_rows, read_texts
 
 CPU = torch.device("cpu")
 STRIDE = 1000  # token = document * STRIDE + place in it, so that every token tells where it is from
@@ -117,6 +117,21 @@ def test_the_loader_goes_on_forever_and_counts_epochs(tokenizer):
     epochs = [epoch for _, _, epoch in itertools.islice(loader, 60)]
     steps = [after - before for before, after in itertools.pairwise(epochs)]
     assert set(steps) == {0, 1}
+
+
+def test_tokens_per_pass_are_those_that_the_loader_gives(tokenizer, monkeypatch):
+    """Without what packing crops; where a sample is taken, its share holds for the rest."""
+    texts = [t for p in prepare.Manifest.require().paths("train") for b in read_texts(p) for t in b]
+    lengths = [len(tokenizer.encode(text)) + 1 for text in texts]
+    given = 16 * len(packed(documents(lengths), 17, prepare.PACKING_BUFFER))
+    assert prepare.tokens_per_pass(tokenizer, 16) == given < sum(lengths)
+    monkeypatch.setattr(prepare, "SAMPLED_DOCUMENTS", 10)
+    assert prepare.tokens_per_pass(tokenizer, 16) == pytest.approx(given, rel=0.2)
+
+
+def test_a_pass_over_next_to_nothing_has_a_token(tokenizer):
+    """Less than a row: who divides by it gets a large number and no error."""
+    assert prepare.tokens_per_pass(tokenizer, 100_000) == 1
 
 
 def test_a_batch_stays_as_it_is_when_the_next_one_comes(tokenizer):

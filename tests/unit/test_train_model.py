@@ -372,6 +372,19 @@ def test_reduction_none_gives_each_tokens_loss() -> None:
         torch.testing.assert_close(model(x, y, reduction="none"), losses)
 
 
+def test_evaluation_of_a_compiled_model_gives_the_same_losses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It takes those that training makes together with their gradients."""
+    model = scrambled(tiny_config())
+    x, y = tokens(model.config), tokens(model.config, seed=1)
+    with torch.no_grad():
+        plain = model(x, y, reduction="none")
+        monkeypatch.setattr(train, "COMPILE", True)
+        losses = model(x, y, reduction="none")
+    torch.testing.assert_close(losses, plain)
+
+
 def test_a_later_token_changes_nothing_before_it() -> None:
     """Causality: the logits up to t - 1 are the same whatever stands at t."""
     model = scrambled(tiny_config())
