@@ -178,8 +178,10 @@ def sources(reference: str | None, folder: Path) -> dict[str, Path]:
         if not path.is_file():
             for name in ("train.py", "prepare.py"):
                 command = ["git", "show", f"{reference}:{name}"]
-                text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
-                (folder / name).write_bytes(text)
+                done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+                if done.returncode:
+                    raise SystemExit(f"--compare {reference}: no file, and no revision with {name}")
+                (folder / name).write_bytes(done.stdout)
             path = folder / "train.py"
         found[reference] = path.resolve()
     return found
