@@ -718,9 +718,15 @@ class TokenShards:
                 yield documents
         say(("\r" if terminal else "") + f"tokens: {title}, {done:,} documents".ljust(70))
 
-    def lengths(self) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    def size(self) -> int:
+        """Tokens of all documents; looks at the files' headers only."""
+        files = (self.files(parquet)[0].path for parquet in self._parquet)
+        return sum(int(np.load(file, mmap_mode="r").size) for file in files)
+
+    def lengths(self) -> Iterator[int]:
         """Tokens of each document, in order."""
-        return np.concatenate([np.diff(self.files(parquet)[1].map()) for parquet in self._parquet])
+        for parquet in self._parquet:
+            yield from np.diff(self.files(parquet)[1].map()).tolist()
 
     def documents(self) -> Iterator[Tokens]:
         """One pass over all documents, in the files' own order, checking each file before."""
@@ -925,10 +931,9 @@ def tokens_per_pass(tokenizer: Tokenizer, seq_len: int) -> int:
     """
     shards = TokenShards(tokenizer, "train")
     complete(shards)
-    lengths = shards.lengths()
-    sample = lengths[:SAMPLED_DOCUMENTS].tolist()
+    sample = list(islice(shards.lengths(), SAMPLED_DOCUMENTS))
     rows = sum(1 for _ in pack_rows(map(range, sample), seq_len + 1))
-    return max(1, rows * seq_len * int(lengths.sum()) // max(1, int(sum(sample))))
+    return max(1, rows * seq_len * shards.size() // max(1, sum(sample)))
 
 
 # --------------------------------------------------------------------------------------------------
