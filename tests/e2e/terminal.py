@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -15,6 +16,15 @@ import pyte
 
 ALTERNATE_ON, ALTERNATE_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 CURSOR_OFF, CURSOR_ON = b"\x1b[?25l", b"\x1b[?25h"
+
+
+def take_terminal() -> None:
+    """Make it the session's own, so that Ctrl-C becomes SIGINT as for a person.
+
+    A suite that was started in the background ignores SIGINT, and so would what it starts.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Terminal:
@@ -40,9 +50,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            # The terminal is the session's own, so that Ctrl-C becomes SIGINT as for a person. One
-            # system call is harmless beside threads.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            preexec_fn=take_terminal,  # noqa: PLW1509  (two system calls are harmless beside threads)
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
