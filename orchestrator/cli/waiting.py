@@ -75,4 +75,5 @@ def step(detail: schemas.ExperimentDetail) -> tuple[float | None, str]:
     if share >= 1:
         return None, f"evaluating{where}, loss {last.loss:.4f}"
     left = detail.time_budget_seconds * (1 - share)
-    return share, f"step {last.step}, loss {last.loss:.4f}, {left:.0f} s of training left{where}"
+    # At most, since its text may end before its time does.
+    return share, f"step {last.step}, loss {last.loss:.4f}, at most {left:.0f} s to train{where}"

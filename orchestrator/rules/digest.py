@@ -236,7 +236,8 @@ def _short(run: Run) -> str:
     seconds = run.metrics.training_seconds if run.metrics else None
     if not seconds or seconds >= SLOW_SHARE * run.time_budget_seconds:
         return ""
-    return f"trained {seconds:.4g} s of {run.time_budget_seconds:.4g} s"
+    of = f"{seconds:.4g} s of {run.time_budget_seconds:.4g} s"
+    return f"trained {of} and ended by itself, as MAX_PASSES makes it where text is scarce"
 
 
 def _lost(run: Run) -> str:

@@ -244,7 +244,7 @@ def test_submit_wait_shows_the_way_to_the_verdict_and_its_exit_code_tells_which(
     arguments = ("submit", source, "--tag", "t", "--hypothesis", "h", "--wait")
     seen = type_in(*arguments)
     seen.until("queued, position 1")
-    seen.until("step", "s of training left on cpu-0")
+    seen.until("step", "s to train on cpu-0")
     seen.until("discard: val_bpb 1.500000, best before 1.250000")
     assert seen.ended() == 4
     crashing = type_in("submit", written(tmp_path, "raise SystemExit(3)"), *arguments[2:])

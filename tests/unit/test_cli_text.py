@@ -80,7 +80,7 @@ def test_characters_that_come_in_halves_are_whole() -> None:
     [
         ({"status": "queued", "position": 3}, None, "queued, position 3"),
         ({"status": "running", "curve": []}, None, "starting on gpu-0"),
-        ({}, 0.59, "step 590, loss 3.3000, 123 s of training left on gpu-0"),
+        ({}, 0.59, "step 590, loss 3.3000, at most 123 s to train on gpu-0"),
         ({"points": 101}, None, "evaluating on gpu-0, loss 3.2594"),
         ({"status": "keep", "finished_at": "2026-01-01T00:00:00.000000Z"}, None, "keep"),
     ],

@@ -173,7 +173,7 @@ export function undrainGpu(gpu) {
   });
 }
 
-/** How long a run may still take, in words, from its budget and progress. */
+/** How long a run may still train, in words: what its budget leaves, if its text lasts so long. */
 export function remaining({ time_budget_seconds: budget, percent }) {
-  return percent === null ? "" : `about ${duration((budget * (100 - Math.min(100, percent))) / 100)} left`;
+  return percent === null ? "" : `at most ${duration((budget * (100 - Math.min(100, percent))) / 100)} to train`;
 }
