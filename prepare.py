@@ -605,7 +605,8 @@ class Tokenizer:
 READ_DOCUMENTS = 128  # taken from a parquet file at a time
 PACKING_BUFFER = 1000  # documents that best-fit chooses from
 BATCHES_AHEAD = 3  # buffers between the thread that packs and the device
-SAMPLED_DOCUMENTS = 100_000  # by which tokens_per_pass() knows what packing crops
+SAMPLED_DOCUMENTS = 100_000  # by which Batches.tokens_per_pass() knows what packing crops
+NPY_HEADER_BYTES = 128  # in front of what np.save writes, if it has one dimension
 
 
 def read_texts(path: Path, documents: int = READ_DOCUMENTS) -> Iterator[list[str]]:
@@ -719,9 +720,9 @@ class TokenShards:
         say(("\r" if terminal else "") + f"tokens: {title}, {done:,} documents".ljust(70))
 
     def size(self) -> int:
-        """Tokens of all documents; looks at the files' headers only."""
-        files = (self.files(parquet)[0].path for parquet in self._parquet)
-        return sum(int(np.load(file, mmap_mode="r").size) for file in files)
+        """Tokens of all documents, by the sizes of their files, which need not be opened."""
+        sizes = (self.files(parquet)[0].path.stat().st_size for parquet in self._parquet)
+        return sum((size - NPY_HEADER_BYTES) // 2 for size in sizes)
 
     def lengths(self) -> Iterator[int]:
         """Tokens of each document, in order."""
@@ -852,9 +853,10 @@ class Batches:
     """
 
     def __init__(
-        self, documents: EndlessDocuments, batch_size: int, seq_len: int, device: torch.device
+        self, shards: TokenShards, batch_size: int, seq_len: int, device: torch.device
     ) -> None:
-        self._device = device
+        self._shards, self._seq_len, self._device = shards, seq_len, device
+        documents = EndlessDocuments(shards)
         self._filled: queue.SimpleQueue[HostBatch | Exception] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[HostBatch | None] = queue.SimpleQueue()
         on_gpu = device.type == "cuda"
@@ -882,6 +884,16 @@ class Batches:
             batch.copied.record(torch.cuda.current_stream(self._device))
         self._free.put(batch)
         return x, y, epoch
+
+    def tokens_per_pass(self) -> int:
+        """Tokens in one pass over the text, at least 1: those that packing does not crop.
+
+        Of our text a quarter is cropped. The share is that of the first SAMPLED_DOCUMENTS, a fifth
+        of a second's work.
+        """
+        sample = list(islice(self._shards.lengths(), SAMPLED_DOCUMENTS))
+        rows = sum(1 for _ in pack_rows(map(range, sample), self._seq_len + 1))
+        return max(1, rows * self._seq_len * self._shards.size() // max(1, sum(sample)))
 
 
 def end_thread(thread: threading.Thread, free: "queue.SimpleQueue[HostBatch | None]") -> None:
@@ -912,7 +924,7 @@ def fill_batches(
 
 def make_dataloader(
     tokenizer: Tokenizer, batch_size: int, seq_len: int, split: Split, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, int]]:
+) -> Batches:
     """Endless batches (x, y, epoch); x and y are int64 [batch_size, seq_len] on `device`.
 
     y[b, t] follows x[b, t]. Rows depend on data, tokenizer and seq_len, not on batch_size. `epoch`
@@ -920,20 +932,7 @@ def make_dataloader(
     """
     shards = TokenShards(tokenizer, split)
     complete(shards)
-    return Batches(EndlessDocuments(shards), batch_size, seq_len, device)
-
-
-def tokens_per_pass(tokenizer: Tokenizer, seq_len: int) -> int:
-    """Tokens that make_dataloader() gives in one pass over the training text, at least 1.
-
-    Packing crops documents: of our text a quarter is lost. The share is that of the first
-    SAMPLED_DOCUMENTS, a fifth of a second's work.
-    """
-    shards = TokenShards(tokenizer, "train")
-    complete(shards)
-    sample = list(islice(shards.lengths(), SAMPLED_DOCUMENTS))
-    rows = sum(1 for _ in pack_rows(map(range, sample), seq_len + 1))
-    return max(1, rows * seq_len * shards.size() // max(1, sum(sample)))
+    return Batches(shards, batch_size, seq_len, device)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -47,7 +47,6 @@ from prepare import (
     pick_device,
     relu2_mlp,
     share_compiled_code,
-    tokens_per_pass,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -633,7 +632,7 @@ def run() -> None:
         raise ValueError(f"TOTAL_BATCH_SIZE {TOTAL_BATCH_SIZE} is no multiple of {product}")
     tokenizer = Tokenizer.load()
     batches = make_dataloader(tokenizer, DEVICE_BATCH_SIZE, MAX_SEQ_LEN, "train", device)
-    one_pass = tokens_per_pass(tokenizer, MAX_SEQ_LEN)
+    one_pass = batches.tokens_per_pass()
     config = build_config(DEPTH, MAX_SEQ_LEN, tokenizer.vocab_size, compute_dtype(device))
     with device:
         model = GPT(config)

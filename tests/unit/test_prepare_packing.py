@@ -124,14 +124,15 @@ def test_tokens_per_pass_are_those_that_the_loader_gives(tokenizer, monkeypatch)
     texts = [t for p in prepare.Manifest.require().paths("train") for b in read_texts(p) for t in b]
     lengths = [len(tokenizer.encode(text)) + 1 for text in texts]
     given = 16 * len(packed(documents(lengths), 17, prepare.PACKING_BUFFER))
-    assert prepare.tokens_per_pass(tokenizer, 16) == given < sum(lengths)
+    loader = make_dataloader(tokenizer, 1, 16, "train", CPU)
+    assert loader.tokens_per_pass() == given < sum(lengths)
     monkeypatch.setattr(prepare, "SAMPLED_DOCUMENTS", 10)
-    assert prepare.tokens_per_pass(tokenizer, 16) == pytest.approx(given, rel=0.2)
+    assert loader.tokens_per_pass() == pytest.approx(given, rel=0.2)
 
 
 def test_a_pass_over_next_to_nothing_has_a_token(tokenizer):
     """Less than a row: who divides by it gets a large number and no error."""
-    assert prepare.tokens_per_pass(tokenizer, 100_000) == 1
+    assert make_dataloader(tokenizer, 1, 100_000, "train", CPU).tokens_per_pass() == 1
 
 
 def test_a_batch_stays_as_it_is_when_the_next_one_comes(tokenizer):
