@@ -53,7 +53,7 @@ def kind_of(kernel: str) -> str:
 def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
     """Import and run the train.py at `path`; its own output goes to stdout as ever."""
     started = time.perf_counter()
-    gc.disable()  # as train.py does when it is the program
+    gc.disable()  # as train.py does when it is the program; the other file gains as well
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location("train", path)
     assert spec is not None

@@ -30,7 +30,7 @@ _MIN_STEP_TIMES = 12
 _STEP_TIME = re.compile(rb"\bdt:\s*(\d{1,9}(?:\.\d{1,6})?)\s*ms")
 _COMPARED = ("val_bpb", "tokens_per_second", "peak_vram_mb", "num_params_m", "num_steps")
 
-Point = tuple[float, float]  # percent of the budget, loss
+Point = tuple[float, float]  # percent of the run, loss
 
 
 @dataclass(frozen=True)

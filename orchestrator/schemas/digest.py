@@ -47,7 +47,7 @@ class Untrusted(Answer):
 
 
 class Digest(Answer):
-    """`metrics` are the recorded ones and their rates; `curve` holds rows of percent of the budget,
+    """`metrics` are the recorded ones and their rates; `curve` holds rows of percent of the run,
     smoothed training loss, and the parent's loss at the same percent. `best` is the tag's best now,
     or, for that one itself, what it beat."""
 

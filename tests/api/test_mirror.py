@@ -196,3 +196,19 @@ def test_what_mlflow_is_told_of_a_run_is_harmless_and_complete(api: Api) -> None
     assert tags_of(detail)["autoresearch.id"] == second
     values = {name: value for name, value, _, _ in metrics_of(detail)}
     assert values == {"val_bpb": 0.75, "improvement": 0.25, "depth": 8.0}
+
+
+@pytest.mark.parametrize(("trained", "seconds"), [(30.0, 30), (None, 300)])
+def test_mlflow_s_curve_lasts_as_long_as_the_run_trained(
+    api: Api, trained: float | None, seconds: int
+) -> None:
+    """Which is less than its budget of 300 s where its text ended first."""
+    api.tag()
+    done = api.register()
+    api.complete(done, 1.0, **({} if trained is None else {"training_seconds": trained}))
+    with Client(api.url) as client:
+        detail = client.experiment(done)
+    ends = [{"step": 0, "percent": 0.0, "loss": 9.0}, {"step": 99, "percent": 100.0, "loss": 3.0}]
+    detail = type(detail).model_validate(detail.model_dump() | {"curve": ends})
+    first, last = (at for name, _, at, _ in metrics_of(detail) if name == "loss")
+    assert last - first == 1000 * seconds

@@ -78,7 +78,7 @@ def test_one_crosshair_reads_all_curves(live: System, open_page: OpenPage) -> No
     page.keyboard.press("Home")
     page.keyboard.press("PageUp")
     expect(slider).to_have_attribute("aria-valuetext", re.compile(r"^10 % .*baseline .*wider "))
-    expect(page.locator(".curve-legend")).to_contain_text("10 % of the budget")
+    expect(page.locator(".curve-legend")).to_contain_text("10 % of the run")
 
 
 def test_the_sources_of_any_pair_are_compared(live: System, open_page: OpenPage) -> None:

@@ -192,8 +192,9 @@ def metrics_of(detail: ExperimentDetail) -> list[tuple[str, float, int, int]]:
     ]
     if detail.val_bpb is not None and detail.best_val_bpb_before is not None:
         measured.append(("improvement", detail.best_val_bpb_before - detail.val_bpb, end, 0))
-    budget = detail.time_budget_seconds * 10  # milliseconds a percent
-    curve = [("loss", p.loss, int(start + p.percent * budget), p.step) for p in detail.curve]
+    # A run whose text ended before its time has trained for less than its budget.
+    trained = detail.training_seconds or detail.time_budget_seconds
+    curve = [("loss", p.loss, int(start + p.percent * 10 * trained), p.step) for p in detail.curve]
     return measured + curve
 
 

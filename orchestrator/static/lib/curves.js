@@ -1,6 +1,6 @@
 // Learning curves over each other at equal progress: an SVG with a shared crosshair.
 //
-// x is the share of the time budget used, y the smoothed training loss. The steep beginning is left
+// x is the share of the run that is done, y the smoothed training loss. The steep beginning is left
 // out of the range of y (not of the picture), or every difference that matters would be a hair wide.
 
 import { h, replace, svg } from "./dom.js";
@@ -85,7 +85,7 @@ export function curveChart({ label, height = HEIGHT, empty = "No learning curve 
     const percent = state.at ?? common(shown);
     const values = shown.map((one) => at(one.points, percent));
     replace(legend, shown.map((one, index) => legendItem(one, values[index], index ? values[0] : null)));
-    const where = `${percent.toFixed(percent < 10 ? 1 : 0)} % of the budget`;
+    const where = `${percent.toFixed(percent < 10 ? 1 : 0)} % of the run`;
     legend.append(h("li", { class: "muted where" }, state.at === null ? `at ${where}` : where));
     slider?.setAttribute("aria-valuenow", String(Math.round(percent)));
     slider?.setAttribute(
