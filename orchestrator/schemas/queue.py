@@ -53,7 +53,7 @@ class SubmitAnswer(Answer):
 
 
 class CurvePoint(Request):
-    """One point of a learning curve: percent of the run that is done, and the smoothed loss there."""
+    """One point of a learning curve: percent of the run done, and the smoothed loss there."""
 
     step: Count
     percent: Amount
