@@ -606,7 +606,7 @@ READ_DOCUMENTS = 128  # taken from a parquet file at a time
 PACKING_BUFFER = 1000  # documents that best-fit chooses from
 BATCHES_AHEAD = 3  # buffers between the thread that packs and the device
 SAMPLED_DOCUMENTS = 100_000  # by which Batches.tokens_per_pass() knows what packing crops
-NPY_HEADER_BYTES = 128  # in front of what np.save writes, if it has one dimension
+NPY_HEADER_BYTES = 128  # in front of what np.save writes, if it has one or two dimensions
 
 
 def read_texts(path: Path, documents: int = READ_DOCUMENTS) -> Iterator[list[str]]:
@@ -631,6 +631,8 @@ class TokenFile:
 
     path: Path
     source_bytes: int
+    dtype: type[np.generic]
+    shape: tuple[int, ...] = (-1,)
 
     @property
     def record(self) -> Path:
@@ -657,7 +659,10 @@ class TokenFile:
         """The array, checked, and then read from disk where it is looked at."""
         if not self.intact():
             raise PrepareError(f"{self.path} is damaged. `uv run prepare.py` makes it again.")
-        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+        # np.load would parse the header with `ast`, which in Python 3.11 fails now and then if two
+        # threads do so (cpython#106905), and what compiles the model does so beside the packing.
+        flat = np.memmap(self.path, self.dtype, mode="r", offset=NPY_HEADER_BYTES)
+        return np.asarray(flat).reshape(self.shape)
 
     def _recorded(self, key: str) -> Any:
         try:
@@ -685,9 +690,11 @@ class TokenShards:
     def files(self, parquet: Path) -> tuple[TokenFile, TokenFile]:
         """The (tokens, starts) of one parquet file, whether they exist or not."""
         size = parquet.stat().st_size
-        names = (self.folder / f"{parquet.stem}.{part}.npy" for part in ("tokens", "starts"))
-        tokens, starts = (TokenFile(name, size) for name in names)
-        return tokens, starts
+        name = str(self.folder / parquet.stem)
+        return (
+            TokenFile(Path(f"{name}.tokens.npy"), size, np.uint16),
+            TokenFile(Path(f"{name}.starts.npy"), size, np.int64),
+        )
 
     def missing(self, there: Callable[[TokenFile], bool] = TokenFile.exists) -> list[Path]:
         """The parquet files whose arrays are not `there`."""
@@ -945,7 +952,8 @@ def validation_file(shards: TokenShards, context: int, eval_tokens: int) -> Toke
     """Where the rows that the metric reads are stored, uint16 [rows, context + 1]."""
     (parquet,) = Manifest.require().paths("val")
     name = f"validation_{eval_tokens // context}x{context}.npy"
-    return TokenFile(shards.folder / name, parquet.stat().st_size)
+    size = parquet.stat().st_size
+    return TokenFile(shards.folder / name, size, np.uint16, shape=(-1, context + 1))
 
 
 def pack_validation(shards: TokenShards, context: int, eval_tokens: int) -> Tokens:

@@ -1,5 +1,6 @@
 """Packing documents into rows, and the dataloader that turns rows into batches."""
 
+import ast
 import itertools
 import threading
 
@@ -218,6 +219,23 @@ def test_damaged_tokens_are_an_error_that_says_what_to_do(tokenizer):
             next(loader)
     shards.build(shards.missing(prepare.TokenFile.intact))
     next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+
+
+def test_tokens_are_mapped_without_the_parser_that_is_unsafe_in_threads(tokenizer, monkeypatch):
+    """np.load parses its header with `ast`; beside a thread that compiles it failed now and then
+    with "AST constructor recursion depth mismatch" (cpython#106905)."""
+    expected = next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+    parsed, parse = [], ast.parse
+
+    def noted(source, *args, **kwargs):
+        parsed.append(source)
+        return parse(source, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ast, "parse", noted)
+        found = next(make_dataloader(tokenizer, 2, 16, "train", CPU))
+    assert parsed == []
+    assert all(map(torch.equal, found[:2], expected[:2]))
 
 
 def test_a_loader_that_is_dropped_leaves_no_thread(tokenizer):
