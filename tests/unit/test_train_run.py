@@ -389,12 +389,13 @@ def edited_run(
 
 
 def test_little_text_is_read_a_few_times_and_the_run_ends(cache: Path, tmp_path: Path) -> None:
-    """It says why, and its training_seconds say how soon; but never after less than 100 steps."""
-    done = edited_run(cache, tmp_path, r"MAX_PASSES = \S+", "MAX_PASSES = 0.001", seconds=60)
+    """It says why, and its training_seconds say how soon; but never after less than MIN_STEPS."""
+    little = "MIN_STEPS = 20\nMAX_PASSES = 0.001"
+    done = edited_run(cache, tmp_path, r"MIN_STEPS = \S+", little, seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\nended before its time, after \d\.\d passes over", done.stdout)
     result = dict(line.split(": ", 1) for line in done.stdout.split("\n---\n")[1].splitlines())
-    assert result["num_steps"] == "100"
+    assert result["num_steps"] == "20"
 
 
 def test_a_diverging_experiment_fails_quickly(cache: Path, tmp_path: Path) -> None:
