@@ -214,6 +214,26 @@ def test_a_finished_run_is_run_once_more(live: System, open_page: OpenPage) -> N
     expect(page.locator(".facts").get_by_role("link", name="#1").first).to_be_visible()
 
 
+def test_a_hand_run_says_that_its_source_is_not_here(live: System, open_page: OpenPage) -> None:
+    """It asks for none either: a page whose request fails would log an error, which fails this."""
+    idea = {
+        "hypothesis": "z-loss", "description": "z-loss", "category": "regularization",
+        "commit_sha": "abcdef0", "diff_summary": "adds 1e-4 z",
+    }  # fmt: skip
+    first, second = (
+        live.post("/api/experiment/register", tag="t", **idea)["experiment_id"] for _ in range(2)
+    )
+    live.post("/api/experiment/complete", experiment_id=first, val_bpb=1.0)
+    live.post("/api/experiment/complete", experiment_id=second, val_bpb=0.99)
+    page = open_page(f"{live.url}/e/{second}")
+    expect(page.get_by_role("tabpanel")).to_contain_text("train.py was not sent here")
+    expect(page.get_by_role("tabpanel")).to_contain_text("Its author says: adds 1e-4 z")
+    page.get_by_role("tab", name="Source").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("train.py was not sent here")
+    page.get_by_role("tab", name="Log").click()
+    expect(page.get_by_role("tabpanel")).to_contain_text("No worker has run it")
+
+
 def test_an_unknown_experiment_says_so(live: System, open_page: OpenPage) -> None:
     page = open_page(f"{live.url}/e/exp-00000000000000-t", errors_allowed=True)
     expect(page.get_by_role("alert").filter(has_text="Not found")).to_be_visible()

@@ -8,6 +8,7 @@ import { diffTable, parse, size, sourceTable } from "./diff.js";
 import { logTab } from "./logtab.js";
 
 const NAMES = { diff: "Diff", log: "Log", source: "Source", record: "Record" };
+const BY_HAND = "Trained by hand: its train.py was not sent here.";
 const LOG_FIRST = new Set(["running", "crash", "timeout"]);
 
 export function tabs(id, query, ctx) {
@@ -73,6 +74,10 @@ export function tabs(id, query, ctx) {
 
   async function showSource() {
     state.source = "";
+    if (!state.run.source_sha256) {
+      replace(panels.source, h("p", { class: "state muted" }, BY_HAND));
+      return;
+    }
     const done = loading(panels.source, { label: "Loading the source" });
     try {
       state.source = await getText(`/api/experiment/${encodeURIComponent(id)}/train.py`);
@@ -88,6 +93,10 @@ export function tabs(id, query, ctx) {
 
   async function showDiff(other) {
     state.against = other;
+    if (!state.run.source_sha256) {
+      replace(panels.diff, h("p", { class: "state muted" }, BY_HAND), authorSays());
+      return;
+    }
     const lines = h("div");
     const note = h("span", { class: "muted" });
     replace(panels.diff, h("div", { class: "tab-bar" }, h("label", {}, "Against ", otherChoice(other)), note), lines);
@@ -103,11 +112,15 @@ export function tabs(id, query, ctx) {
       replace(lines, rows.length ? diffTable(rows, { label: "Diff", line: state.line }) : h("p", { class: "state muted" }, "The two sources are equal."));
       aim(lines);
     } catch (error) {
-      const summary = state.run.diff_summary;
-      replace(lines, failed(error, () => showDiff(other)), summary && h("p", { class: "state muted" }, `Its author says: ${plain(summary)}`));
+      replace(lines, failed(error, () => showDiff(other)), authorSays());
     } finally {
       done();
     }
+  }
+
+  function authorSays() {
+    const summary = state.run.diff_summary;
+    return summary && h("p", { class: "state muted" }, `Its author says: ${plain(summary)}`);
   }
 
   function otherChoice(chosen) {
