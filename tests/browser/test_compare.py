@@ -39,6 +39,22 @@ def test_what_differs_stands_first_and_against_the_base(live: System, open_page:
     expect(rows.first).to_contain_text("−0.020000")
 
 
+def test_a_hand_run_is_compared_without_its_source(live: System, open_page: OpenPage) -> None:
+    """The numbers stand beside each other; in the place of the diff it says why there is none."""
+    queued = live.submit(stub(0.98), hypothesis="baseline")
+    live.wait(queued)
+    by_hand = live.post(
+        "/api/experiment/register", tag="t", hypothesis="wider", description="wider",
+        category="architecture", commit_sha="abcdef0", diff_summary="width 640",
+    )["experiment_id"]  # fmt: skip
+    live.post("/api/experiment/complete", experiment_id=by_hand, val_bpb=0.97)
+    page = open_page(f"{live.url}/compare?ids={queued},{by_hand}")
+    expect(page.locator("table.compared tbody tr").first).to_contain_text("0.970000")
+    expect(
+        page.get_by_text("B was trained by hand: its train.py was not sent here.")
+    ).to_be_visible()
+
+
 def test_runs_are_taken_out_and_added(live: System, open_page: OpenPage) -> None:
     """The header counts them; fewer than two ask for more; an unknown one is refused."""
     a, b, c = three(live)

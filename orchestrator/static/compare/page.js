@@ -153,6 +153,11 @@ export function mount(root, params, ctx) {
       replace(lines, h("p", { class: "state muted" }, "Choose two different runs."));
       return;
     }
+    const byHand = shown.findIndex((run) => pair.includes(run.id) && !run.source_sha256);
+    if (byHand >= 0) {
+      replace(lines, h("p", { class: "state muted" }, `${letter(byHand)} was trained by hand: its train.py was not sent here.`));
+      return;
+    }
     const stop = loading(lines, { label: "Loading the diff" });
     try {
       const rows = parse(await getText(`/api/experiment/${encodeURIComponent(to)}/diff`, { against: from }));
