@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # What one call indexes by itself.
 CALL_LIMIT = 200
 CHUNK = 100
-_REST_SECONDS = 0.02
+REST_SECONDS = 0.02
 _TEXT_CHARACTERS = 4000
 # A small edit whole; of a large one the beginning, or it would match every idea.
 _CHANGE_CHARACTERS = 1500
@@ -71,8 +71,8 @@ class Memory:
                 index = self._index(tag)
                 more = True
                 while more:
+                    await anyio.sleep(REST_SECONDS)  # the call that left it is answered first
                     more = await self._catch_up(tag, index, CHUNK)
-                    await anyio.sleep(_REST_SECONDS)
             except AutoresearchError as error:  # the next call that is left behind comes again
                 logger.warning("Indexing %s: %s", tag.name, error)
 
