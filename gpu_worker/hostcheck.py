@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 import subprocess
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gpu_worker import durable, tree
 from gpu_worker.isolation import Isolation, wrap
 
 _TIMEOUT_SECONDS = 300.0
+_MARK = "AUTORESEARCH_HOST_CHECK"  # in the environment of all that a check starts
 
 
 class HostCheck(BaseModel):
@@ -39,13 +41,19 @@ async def check(
 ) -> HostCheck:
     """Run the check and read its answer; whatever goes wrong is a problem in it."""
     argv = wrap([*command, "prepare.py", "--check"], walls)
+    mark = uuid.uuid4().hex
     output = b""
     if shutil.which(command[0]) is None:
         return _failed(f"there is no {command[0]!r} to start runs with; set AUTORESEARCH_LAUNCHER")
     try:
-        process = await anyio.open_process(
-            argv, cwd=project, env=env, start_new_session=True, stderr=subprocess.STDOUT
-        )
+        with anyio.CancelScope(shield=True):  # one that is half started would be left behind
+            process = await anyio.open_process(
+                argv,
+                cwd=project,
+                env=env | {_MARK: mark},
+                start_new_session=True,
+                stderr=subprocess.STDOUT,
+            )
     except OSError as error:
         return _failed(f"cannot start {argv[0]}: {error.strerror or error}")
     async with process:
@@ -53,7 +61,11 @@ async def check(
             with anyio.move_on_after(_TIMEOUT_SECONDS):
                 output += await _read_all(process)
         finally:
-            tree.kill_group(process.pid, signal.SIGKILL)
+            with anyio.CancelScope(shield=True):
+                tree.kill_group(process.pid, signal.SIGKILL)
+                await process.wait()
+                # A bwrap that dies in its first moment cannot yet take its child with it.
+                await anyio.to_thread.run_sync(tree.sweep, _MARK, mark)
     return _read(output, argv)
 
 

@@ -128,11 +128,12 @@ def host(tmp_path: Path, stub: Stub, nursery: Nursery) -> Iterator[Host]:
 
 
 @pytest.fixture(params=["bwrap", "direct"])
-def walls(request: pytest.FixtureRequest) -> str:
+def walls(request: pytest.FixtureRequest) -> isolation.Isolation:
     """Both kinds of isolation, where the host has both."""
-    if request.param == "bwrap" and isolation.choose("auto")[0] != "bwrap":
+    chosen: isolation.Isolation = request.param
+    if chosen == "bwrap" and isolation.choose("auto")[0] != "bwrap":
         pytest.skip("no bubblewrap here")
-    return str(request.param)
+    return chosen
 
 
 def eventually(what: Callable[[], Any], seconds: float = 5.0) -> Any:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
-from gpu_worker import isolation, lock, workspace
+from gpu_worker import hostcheck, isolation, lock, workspace
 from gpu_worker.settings import WorkerSettings, find_project
 from tests.worker.conftest import BLOCK, Host, end, eventually
 from tests.worker.stub import Stub
@@ -54,6 +56,23 @@ def test_a_worker_that_waits_for_its_host_can_be_ended(host: Host, stub: Stub) -
     assert end(worker) == 0
     assert stub.calls == []
     eventually(lambda: host.processes() == {})
+
+
+def test_a_check_that_is_ended_while_it_starts_leaves_nothing(
+    host: Host, walls: isolation.Isolation
+) -> None:
+    """Wherever in its first milliseconds: the launcher's child is ended as well."""
+    (host.home / "prepare.py").write_text("import time; time.sleep(60)")
+    env = os.environ | {"AUTORESEARCH_HOME": str(host.home)}
+    launcher = ["sh", "-c", f'{sys.executable} "$@"; true', "sh"]  # it stays beside its child
+
+    async def ended_after(seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await hostcheck.check(launcher, host.home, env, walls)
+
+    for milliseconds in range(40):
+        anyio.run(ended_after, milliseconds / 4000)
+        eventually(lambda: host.processes() == {}, 2)
 
 
 def test_a_launcher_that_is_not_there_is_named(host: Host, stub: Stub) -> None:
