@@ -4,13 +4,14 @@ from orchestrator.schemas.base import Answer, PublicStatus
 
 
 class Related(Answer):
-    """Another experiment, as much as a line about it needs."""
+    """Another experiment, as much as a line about it needs. A hand-run has no source here."""
 
     id: str
     status: PublicStatus
     val_bpb: float | None
     hypothesis: str
     category: str
+    source_sha256: str | None
     finished_at: str | None
 
 

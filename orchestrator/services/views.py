@@ -278,6 +278,7 @@ def related(entry: Entry) -> schemas.Related:
         val_bpb=run.metrics.val_bpb if run.metrics else None,
         hypothesis=experiment.hypothesis,
         category=experiment.category,
+        source_sha256=experiment.source_sha256,
         finished_at=_time(run.finished_us),
     )
 

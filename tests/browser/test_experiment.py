@@ -232,6 +232,10 @@ def test_a_hand_run_says_that_its_source_is_not_here(live: System, open_page: Op
     expect(page.get_by_role("tabpanel")).to_contain_text("train.py was not sent here")
     page.get_by_role("tab", name="Log").click()
     expect(page.get_by_role("tabpanel")).to_contain_text("No worker has run it")
+    queued = live.submit(stub(0.98))
+    live.wait(queued)
+    page.goto(f"{live.url}/e/{queued}?tab=diff")
+    expect(page.get_by_role("tabpanel")).to_contain_text("There is no earlier source")
 
 
 def test_an_unknown_experiment_says_so(live: System, open_page: OpenPage) -> None:

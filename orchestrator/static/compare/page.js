@@ -6,7 +6,7 @@ import * as live from "../lib/live.js";
 import * as selection from "../lib/selection.js";
 import { curveChart } from "../lib/curves.js";
 import { learnNumbers } from "../lib/numbers.js";
-import { empty, failed, loading } from "../lib/states.js";
+import { empty, failed, loading, notSent } from "../lib/states.js";
 import { throttled } from "../lib/throttle.js";
 import { sheet } from "../lib/sheet.js";
 import { diffTable, parse, size } from "../experiment/diff.js";
@@ -155,7 +155,7 @@ export function mount(root, params, ctx) {
     }
     const byHand = shown.findIndex((run) => pair.includes(run.id) && !run.source_sha256);
     if (byHand >= 0) {
-      replace(lines, h("p", { class: "state muted" }, `${letter(byHand)} was trained by hand: its train.py was not sent here.`));
+      replace(lines, notSent(letter(byHand)));
       return;
     }
     const stop = loading(lines, { label: "Loading the diff" });

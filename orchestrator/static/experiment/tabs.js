@@ -2,13 +2,12 @@
 
 import { h, replace, setText } from "../lib/dom.js";
 import { getText } from "../lib/api.js";
-import { failed, loading } from "../lib/states.js";
+import { failed, loading, notSent } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
 import { diffTable, parse, size, sourceTable } from "./diff.js";
 import { logTab } from "./logtab.js";
 
 const NAMES = { diff: "Diff", log: "Log", source: "Source", record: "Record" };
-const BY_HAND = "Trained by hand: its train.py was not sent here.";
 const LOG_FIRST = new Set(["running", "crash", "timeout"]);
 
 export function tabs(id, query, ctx) {
@@ -66,16 +65,17 @@ export function tabs(id, query, ctx) {
     if (state.name === "record") showRecord();
   }
 
+  const comparable = (other) => other && other.id !== id && other.source_sha256;
+
   function firstOther() {
-    if (state.around.parent) return state.around.parent.id;
-    const best = state.around.best_then ?? state.around.best_now;
-    return best && best.id !== id ? best.id : "";
+    const { parent, best_then: then, best_now: now } = state.around;
+    return [parent, then ?? now].find(comparable)?.id ?? "";
   }
 
   async function showSource() {
     state.source = "";
     if (!state.run.source_sha256) {
-      replace(panels.source, h("p", { class: "state muted" }, BY_HAND));
+      replace(panels.source, notSent("This run"));
       return;
     }
     const done = loading(panels.source, { label: "Loading the source" });
@@ -94,14 +94,14 @@ export function tabs(id, query, ctx) {
   async function showDiff(other) {
     state.against = other;
     if (!state.run.source_sha256) {
-      replace(panels.diff, h("p", { class: "state muted" }, BY_HAND), authorSays());
+      replace(panels.diff, notSent("This run"), authorSays());
       return;
     }
     const lines = h("div");
     const note = h("span", { class: "muted" });
     replace(panels.diff, h("div", { class: "tab-bar" }, h("label", {}, "Against ", otherChoice(other)), note), lines);
     if (!other) {
-      replace(lines, h("p", { class: "state muted" }, "There is nothing before it to compare with: the Source tab has all of it."));
+      replace(lines, h("p", { class: "state muted" }, "There is no earlier source to compare with: the Source tab has all of it."));
       return;
     }
     const done = loading(lines, { label: "Loading the diff" });
@@ -128,7 +128,7 @@ export function tabs(id, query, ctx) {
     const options = new Map();
     for (const [name, label] of Object.entries(names)) {
       const other = state.around[name];
-      if (other && other.id !== id) options.set(other.id, [...(options.get(other.id) ?? []), label]);
+      if (comparable(other)) options.set(other.id, [...(options.get(other.id) ?? []), label]);
     }
     return h(
       "select",

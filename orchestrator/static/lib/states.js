@@ -20,6 +20,11 @@ export function loading(root, { lines = 3, label = "Loading" } = {}) {
   return () => clearTimeout(timer);
 }
 
+/** In the place of a source or a diff, where there cannot be one. */
+export function notSent(run) {
+  return h("p", { class: "state muted" }, `${run} was trained by hand: its train.py was not sent here.`);
+}
+
 /** The cause, and a way to try again. */
 export function failed(error, retry) {
   return h(
