@@ -68,7 +68,7 @@ def _timeout(end: End, result: Result) -> FinishRequest:
         f"and {job.grace_seconds:g} s of grace"
     )
     words = metrics.failure(end.tail)
-    return _finish(end, "timeout", f"{text}; the last output:\n{words}" if words else text)
+    return _finish(end, "timeout", f"{text}\nThe last output:\n{words}" if words else text)
 
 
 def _stopped(end: End, result: Result) -> FinishRequest | None:

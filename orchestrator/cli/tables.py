@@ -9,6 +9,7 @@ from rich.text import Text
 from orchestrator import schemas
 from orchestrator.cli.output import console
 from orchestrator.cli.text import one_line
+from orchestrator.rules import failure
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,8 +42,8 @@ def verdict_line(detail: schemas.ExperimentDetail) -> str:
         before = detail.best_val_bpb_before
         best = f", best before {before:.6f}" if before is not None else ", the first result"
         return f"{detail.id} {detail.status}: val_bpb {detail.val_bpb:.6f}{best}"
-    why = (detail.error or detail.reason or "").strip().splitlines()
-    return f"{detail.id} {detail.status}" + (f": {why[-1]}" if why else "")
+    why = failure.headline(detail.error or detail.reason or "")
+    return f"{detail.id} {detail.status}" + (f": {why}" if why else "")
 
 
 def state_line(detail: schemas.ExperimentDetail) -> str:

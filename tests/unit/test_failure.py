@@ -1,5 +1,6 @@
 """The last words of a failed run are found in its output."""
 
+import pytest
 from hypothesis import given, strategies as st
 
 from orchestrator.rules import failure
@@ -59,9 +60,32 @@ def test_the_record_s_error_stands_in_for_a_log_that_is_gone() -> None:
     assert (said.exception, said.message) == ("ValueError", '"no"')
 
 
+TRACE = "Traceback (most recent call last):"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("killed by SIGKILL; exit code 137\nGPTConfig\nstep 1", "killed by SIGKILL; exit code 137"),
+        ("stopped after 9 s\nThe last output:\none\ntwo", "stopped after 9 s"),
+        (f"exit code 1\n{TRACE}\nValueError: no\n", "ValueError: no"),
+        (f"exit code 1\n{TRACE}\nKeyboardInterrupt\n", "KeyboardInterrupt"),
+        (f"{TRACE}\nValueError: a\nand more", "ValueError: a"),
+        ("out of GPU memory; exit code 1\nFAIL: halve the batch", "halve the batch"),
+        ("exit code 3\none\ntwo\n", "two"),
+        ("RuntimeError: by hand", "RuntimeError: by hand"),
+        ("", ""),
+    ],
+)
+def test_one_line_tells_the_cause(error: str, line: str) -> None:
+    """The worker's own where it knows one, or else the run's."""
+    assert failure.headline(error) == line
+
+
 @given(st.binary(max_size=2000), st.text(max_size=500))
 def test_no_output_breaks_it(output: bytes, error: str) -> None:
     """Whatever is printed is read, and what comes out is clean."""
+    assert "\n" not in failure.headline(error)
     for said in (failure.read(output, error), failure.read(hostile.RUN_LOG + output, error)):
         texts = [said.exception, said.message, said.last_words]
         texts += [t for f in said.frames for t in (f.file, f.function, f.code)]

@@ -197,7 +197,7 @@ def test_a_hung_run_times_out_with_its_log(station: Station) -> None:
     run = stub.submit(SLEEP, time_budget_seconds=0.3, grace_seconds=0.3)
     report = stub.report(run)
     assert report["outcome"] == "timeout"
-    assert "the last output:\nup" in report["error"]
+    assert "\nThe last output:\nup" in report["error"]
     assert stub.output(run) == "up\n"
     assert host.processes_of(run) == {}
 

@@ -16,6 +16,7 @@ from orchestrator.cli.tables import coloured
 from orchestrator.cli.text import one_line
 from orchestrator.cli.watching.gather import View
 from orchestrator.cli.watching.spark import ASCII, BLOCKS, bar, sparkline
+from orchestrator.rules import failure
 
 _WIDE, _MEDIUM = 110, 72
 _HOT_CELSIUS = 85
@@ -228,7 +229,7 @@ def _recent(view: View, frame: Frame, rows: int) -> list[RenderableType]:
         value = f"{record.val_bpb:.6f}" if record.val_bpb else "—" if frame.unicode else "-"
         what = record.description
         if record.error and record.status in ("crash", "timeout"):
-            what = f"{what}: {last_line(record.error)}"
+            what = f"{what}: {failure.headline(record.error)}"
         cells = [Text(when(record.finished_at or "", frame.now), style="dim"),
                  coloured(record.status), Text(value)]  # fmt: skip
         if medium:
@@ -238,11 +239,6 @@ def _recent(view: View, frame: Frame, rows: int) -> list[RenderableType]:
 
 
 # ----------------------------------------------------------------------------------------- pieces
-
-
-def last_line(text: str) -> str:
-    """What an error says at its end."""
-    return next(reversed(text.strip().splitlines()), "")
 
 
 def when(moment: str, now: float) -> str:

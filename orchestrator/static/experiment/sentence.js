@@ -1,7 +1,7 @@
 // The verdict as one sentence, and why it is what it is. Text only: what it is made of is escaped
 // where it is shown.
 
-import { bpb, count, delta, duration } from "../lib/format.js";
+import { bpb, count, delta, duration, headline } from "../lib/format.js";
 
 /** Whether a difference in val_bpb is more than chance: one of inside, outside, unknown. */
 export function significance(difference, noise) {
@@ -44,13 +44,7 @@ function discard(run, { noise, near_miss_threshold: threshold }) {
 
 function crash(run) {
   if (run.reason === "infra_lost") return { rest: "lost to the infrastructure; it counts in no rate and no streak" };
-  return { rest: errorLine(run.error) };
-}
-
-/** The last line of an error that says what it is: a traceback ends with it. */
-export function errorLine(error) {
-  const lines = (error ?? "").split("\n").map((line) => line.trim()).filter(Boolean);
-  return lines.find((line) => /^[\w.]*(Error|Exception|Interrupt|Exit)\b/.test(line)) ?? lines.at(-1) ?? "no error was reported";
+  return { rest: headline(run.error ?? "") || "no error was reported" };
 }
 
 function timeout(run) {

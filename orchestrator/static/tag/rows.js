@@ -1,7 +1,7 @@
 // One row of the table of runs.
 
 import { h } from "../lib/dom.js";
-import { bpb, count, delta, deltaClass, gigabytes, time } from "../lib/format.js";
+import { bpb, count, delta, deltaClass, gigabytes, headline, time } from "../lib/format.js";
 import * as selection from "../lib/selection.js";
 import { badge } from "../lib/status.js";
 import { plain, visible } from "../lib/visible.js";
@@ -49,12 +49,10 @@ function difference(run) {
 
 function change(run) {
   const text = plain(run.description);
-  const error = run.error ? lastLine(run.error) : null;
+  const error = run.error ? headline(run.error) : null;
   return h("div", { class: "both", title: error ? `${text}\n${plain(error)}` : text },
     h("span", { class: "cut" }, visible(run.description)), error && h("span", { class: "cut error" }, visible(error)));
 }
-
-const lastLine = (text) => text.trim().split("\n").at(-1);
 
 function when(run) {
   if (run.status === "running") return [h("span", { class: "muted" }, "started "), time(run.started_at ?? run.created_at)];
