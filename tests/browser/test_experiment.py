@@ -111,6 +111,16 @@ def test_a_crash_leads_with_its_error_and_its_last_lines(live: System, open_page
     expect(page.get_by_role("tab", name="Log")).to_have_attribute("aria-selected", "true")
 
 
+def test_a_killed_run_is_told_by_its_cause(live: System, open_page: OpenPage) -> None:
+    """Not by the last line of its output; on its page and in the table of runs."""
+    run = live.submit("import os\nprint('my last words', flush=True)\nos.kill(os.getpid(), 9)")
+    live.wait(run)
+    page = open_page(f"{live.url}/e/{run}")
+    verdict(page, "crash: killed by SIGKILL, likely out of memory")
+    page.goto(f"{live.url}/t/t")
+    expect(page.locator(f'tr[data-id="{run}"] .error')).to_contain_text("killed by SIGKILL")
+
+
 def test_tabs_by_key_and_by_address(live: System, open_page: OpenPage) -> None:
     """d, l, s, r; the address keeps the tab and the line."""
     parent = live.submit("# one\n" + stub(0.98))
