@@ -18,8 +18,8 @@ _LINE_BYTES = 400
 _TRACEBACK = "Traceback (most recent call last)"
 _FRAME = re.compile(r'\s+File "([^"]*)", line (\d{1,9})(?:, in (.*))?$')
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]{0,200})(?::\s?(.*))?$")
-# First lines of an error below which the run itself says more.
-_RUN_SAYS_MORE = ("exit code", "out of GPU memory", _TRACEBACK)
+# How an error begins in which the worker knows what ended the run (gpu_worker/report.py).
+_ENDED_BY = ("killed by ", "stopped after ")
 _PROGRESS = re.compile(r"step\s*[:=]?\s*\d+.*\bloss\b", re.IGNORECASE)
 
 
@@ -55,16 +55,16 @@ def read(*sources: str | bytes) -> Failure:
 
 
 def headline(error: str) -> str:
-    """The one line of a recorded error that says most: the first, where a worker puts the cause
-    that it knows, or the run's exception, FAIL or last line where it knows an exit code only."""
-    first, _, rest = error.strip().partition("\n")
-    if not rest or not first.startswith(_RUN_SAYS_MORE):
-        return first
+    """The one line of a recorded error that says most: the first where a worker tells there what
+    ended the run, or else the run's exception, its FAIL line or the last line."""
+    lines = error.strip().splitlines() or [""]
+    if lines[0].startswith(_ENDED_BY):
+        return lines[0]
     said = read(error)
     message = said.message.partition("\n")[0]
     if said.exception:
         return f"{said.exception}: {message}" if message else said.exception
-    return message or said.last_words.rpartition("\n")[2]
+    return message or lines[-1]
 
 
 def _lines(source: str | bytes) -> list[str]:

@@ -74,6 +74,7 @@ TRACE = "Traceback (most recent call last):"
         ("out of GPU memory; exit code 1\nFAIL: halve the batch", "halve the batch"),
         ("exit code 3\none\ntwo\n", "two"),
         ("RuntimeError: by hand", "RuntimeError: by hand"),
+        ("    x = f(y)\nOSError: of a log's tail by hand", "OSError: of a log's tail by hand"),
         ("", ""),
     ],
 )

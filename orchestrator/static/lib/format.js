@@ -103,13 +103,13 @@ export function deltaClass(value) {
   return value < 0 ? "delta better" : "delta worse";
 }
 
-// First lines of an error below which the run itself says more.
-const RUN_SAYS_MORE = /^(exit code|out of GPU memory|Traceback \()/;
+// How an error begins in which the worker knows what ended the run.
+const ENDED_BY = /^(killed by|stopped after) /;
 const EXCEPTION = /^([\w.]*(Error|Exception|Interrupt|Exit)\b|FAIL\b)/;
 
 /** The one line of a recorded error that says most, as rules/failure.py has it for a terminal. */
 export function headline(error) {
   const lines = error.split("\n").map((line) => line.trim()).filter(Boolean);
-  if (lines.length < 2 || !RUN_SAYS_MORE.test(lines[0])) return lines[0] ?? "";
+  if (!lines.length || ENDED_BY.test(lines[0])) return lines[0] ?? "";
   return (lines.findLast((line) => EXCEPTION.test(line)) ?? lines.at(-1)).replace(/^FAIL[: ]*/, "");
 }
