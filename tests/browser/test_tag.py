@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -204,6 +205,32 @@ def test_filters_search_and_order_are_in_the_address(searched: System, open_page
     expect(page.locator(".runs-panel header")).to_contain_text("2 of 7 match")
     page.get_by_role("searchbox").fill("nowhere")
     expect(page.get_by_text("Nothing among 2 runs mentions “nowhere”.")).to_be_visible()
+
+
+def test_a_search_that_is_left_while_typing_stays_with_its_page(
+    searched: System, open_page: OpenPage
+) -> None:
+    """The field waits for the typing to rest: by then the person may be on another page."""
+    page = open_page(f"{searched.url}/t/t")
+    expect(rows(page)).to_have_count(7)
+    page.keyboard.press("/")
+    page.keyboard.type("rope")
+    page.keyboard.press("Escape")  # leaving the field is the end of typing
+    page.keyboard.press("c")
+    expect(page).to_have_url(f"{searched.url}/compare")
+    page.go_back()
+    expect(page.get_by_role("searchbox")).to_have_value("rope")
+    assert query(page) == {"q": ["rope"]}
+    expect(rows(page)).to_have_count(1)
+    # Forward leaves the page with the field still focused, before the typing has rested.
+    page.clock.install()
+    page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))
+    page.keyboard.press("/")
+    page.keyboard.type("s")
+    page.go_forward()
+    expect(page.get_by_role("heading", name="Compare")).to_be_visible()
+    page.clock.run_for(1000)
+    expect(page).to_have_url(f"{searched.url}/compare")
 
 
 def test_the_side_tells_what_worked(searched: System, open_page: OpenPage) -> None:

@@ -10,7 +10,10 @@ const TYPING_MS = 250;
 const CHIPS = ["keep", "near", "discard", "crash", "timeout"];
 const SHAPE = { near: "discard" };
 
-/** `change(part)` is called with what the person chose of { statuses, category, q, since }. */
+/**
+ * `change(part)` is called with what the person chose of { statuses, category, q, since }; what is
+ * typed once the typing rests or the field is left.
+ */
 export function filters({ change }) {
   const search = h("input", {
     type: "search", id: "search", placeholder: "Search changes  /", "aria-label": "Search the descriptions of runs", spellcheck: "false",
@@ -37,10 +40,21 @@ export function filters({ change }) {
     change({ statuses: on ? state.statuses.filter((other) => other !== name) : [...state.statuses, name] });
   }
 
-  search.addEventListener("input", () => {
+  function typed() {
+    forget();
+    change({ q: search.value.trim() });
+  }
+
+  function forget() {
     clearTimeout(timer);
-    timer = setTimeout(() => change({ q: search.value.trim() }), TYPING_MS);
+    timer = null;
+  }
+
+  search.addEventListener("input", () => {
+    forget();
+    timer = setTimeout(typed, TYPING_MS);
   });
+  search.addEventListener("blur", () => timer !== null && typed());
   search.addEventListener("keydown", (event) => {
     if (event.key === "Escape") search.blur();
   });
@@ -49,6 +63,7 @@ export function filters({ change }) {
   return {
     elements: [h("div", { class: "chips", role: "group", "aria-label": "Verdicts" }, [...chips.values()].map(({ button }) => button), since), category, search, reset],
     search,
+    destroy: forget,
     show(next, series) {
       state = next;
       const numbers = {

@@ -166,6 +166,7 @@ export function runsTable({ tag, series, state, change, open }) {
     redraw: draw,
     destroy: () => {
       request?.abort();
+      bar.destroy();
       unsubscribe();
     },
     keys: {
