@@ -1,4 +1,5 @@
-"""axe-core finds no serious violation. npm fetches it when the tests run; it is not kept here."""
+"""axe-core finds no serious violation (npm fetches it when the tests run; it is not kept here), and
+news take the focus from nobody."""
 
 import pytest
 from playwright.sync_api import expect
@@ -31,3 +32,50 @@ def test_the_tag_page_has_no_serious_violation(
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     assert serious_violations(page) == []
+
+
+GOES_ON = """
+import time
+for step in range(2000):
+    done, loss = step / 20, 9 - step / 500
+    print(f"\\rstep {step:05d} ({done:5.1f}%) | loss: {loss:.4f} | ", end="", flush=True)
+    time.sleep(0.05)
+"""
+
+
+def test_news_leave_the_focus_where_it_is(live: System, open_page: OpenPage) -> None:
+    """Redrawn or not: who goes through a page by keyboard is not thrown back to its beginning."""
+    live.post("/api/experiment/setup", tag="slow", time_budget_seconds=300)
+    done = [live.submit(stub(0.98 - n / 100, note=str(n)), hypothesis=f"run {n}") for n in range(2)]
+    for run in done:
+        live.wait(run)
+    running = live.submit(GOES_ON, hypothesis="goes on", tag="slow")
+    live.training(running)
+
+    def hand_run() -> None:
+        run = live.post(
+            "/api/experiment/register", tag="t", hypothesis="by hand", description="by hand",
+            category="other", commit_sha="abcdef0", diff_summary="none",
+        )["experiment_id"]  # fmt: skip
+        live.post("/api/experiment/complete", experiment_id=run, val_bpb=0.99)
+
+    compared = f"/compare?ids={done[0]},{done[1]},{running}"
+    for address, role, name, by_itself in [
+        ("/", "link", "0.970000", False),
+        ("/t/t", "button", "val_bpb", False),
+        (f"/e/{done[1]}", "link", "Earlier verdict", False),
+        (f"/e/{running}", "slider", "progress under the crosshair", True),
+        (compared, "slider", "progress under the crosshair", True),
+        (compared, "button", "are alike in all", True),
+    ]:
+        page = open_page(live.url + address)
+        element = page.locator("main").get_by_role(role, name=name).first  # type: ignore[arg-type]
+        element.focus()
+        expect(element).to_be_focused()
+        before = page.locator("main").inner_text()
+        if not by_itself:  # a running run's figures change without an event
+            hand_run()
+        expect(page.locator("main")).not_to_have_text(before, use_inner_text=True, timeout=15_000)
+        page.wait_for_timeout(500)
+        expect(element).to_be_focused()
+        page.close()

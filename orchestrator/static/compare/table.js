@@ -44,7 +44,7 @@ export function compareTable(runs, base) {
   const button = h(
     "button",
     {
-      type: "button", class: "plain", "aria-expanded": String(compareTable.open), "aria-controls": "equal-rows",
+      type: "button", class: "plain", data: { focus: "alike" }, "aria-expanded": String(compareTable.open), "aria-controls": "equal-rows",
       on: {
         click: () => {
           compareTable.open = folded.hidden;

@@ -38,7 +38,7 @@ export function head(ctx, { changed }) {
       h("span", { class: `status word-${lead}` }, mark(lead), h("span", {}, lead)),
       ": ",
       visible(rest.slice(0, 400)),
-      sure && h("span", { class: `sure ${sure.split(" ")[0]}`, title: noiseNote(around.noise), tabindex: "0" }, sure),
+      sure && h("span", { class: `sure ${sure.split(" ")[0]}`, title: noiseNote(around.noise), tabindex: "0", data: { focus: "sure" } }, sure),
     );
     replace(idea, visible(run.hypothesis), run.description !== run.hypothesis && h("span", { class: "muted" }, " ", visible(run.description)));
     showProgress(run);
@@ -54,7 +54,7 @@ export function head(ctx, { changed }) {
     const text = other.val_bpb === null ? other.status : other.val_bpb.toFixed(6);
     const what = [h("b", {}, numberOf(other.id)), mark(other.status), h("span", { class: "mono" }, text)];
     const content = name === "previous" ? [inner, what] : [what, inner];
-    return h("a", { class: "step", href: `/e/${other.id}`, title: plain(other.hypothesis) }, content);
+    return h("a", { class: "step", href: `/e/${other.id}`, title: plain(other.hypothesis), data: { focus: name } }, content);
   }
 
   function showProgress(run) {

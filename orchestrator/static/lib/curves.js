@@ -34,12 +34,15 @@ export function curveChart({ label, height = HEIGHT, empty = "No learning curve 
       h("details", {}, h("summary", {}, "As a table"), table),
     ),
   );
-  const state = { series: [], at: null, width: 0 };
+  // The crosshair stays through each drawing, with focus and pointer, while a run goes on.
+  const line = h("div", { class: "crosshair", hidden: true });
+  const slider = h("div", { class: "curve-slider", role: "slider", tabindex: "0", "aria-label": `${label}: progress under the crosshair`, "aria-valuemin": "0" });
+  const state = { series: [], shown: [], scale: null, at: null, width: 0 };
 
   function draw() {
     state.width = plot.clientWidth;
     if (!state.width) return;
-    const shown = state.series.filter(({ points }) => points.length);
+    const shown = (state.shown = state.series.filter(({ points }) => points.length));
     element.querySelector("figcaption").textContent = summary(label, shown);
     if (!shown.length) {
       replace(plot, h("p", { class: "state muted" }, empty));
@@ -47,53 +50,49 @@ export function curveChart({ label, height = HEIGHT, empty = "No learning curve 
       replace(table);
       return;
     }
-    const scale = scales(shown, state.width, height, range.checked);
-    replace(plot, picture(shown, scale), crosshair(shown, scale));
-    showAt(shown, scale);
+    const scale = (state.scale = scales(shown, state.width, height, range.checked));
+    if (slider.parentNode === plot) plot.firstElementChild.replaceWith(picture(shown, scale));
+    else replace(plot, picture(shown, scale), line, slider);
+    slider.setAttribute("aria-valuemax", String(Math.round(scale.end)));
+    showAt();
     replace(table, asTable(shown));
   }
 
-  function crosshair(shown, scale) {
-    const line = h("div", { class: "crosshair", hidden: true });
-    const slider = h("div", {
-      class: "curve-slider", role: "slider", tabindex: "0", "aria-label": `${label}: progress under the crosshair`,
-      "aria-valuemin": "0", "aria-valuemax": String(Math.round(scale.end)), "aria-valuenow": String(Math.round(state.at ?? scale.end)),
-    });
-    const move = (percent) => {
-      state.at = percent === null ? null : Math.min(scale.end, Math.max(0, percent));
-      line.hidden = state.at === null;
-      if (state.at !== null) line.style.setProperty("left", `${scale.x(state.at)}px`);
-      showAt(shown, scale, slider);
-    };
-    slider.addEventListener("pointermove", (event) => {
-      move(scale.percent(event.clientX - slider.getBoundingClientRect().left + MARGIN.left));
-    });
-    slider.addEventListener("pointerleave", () => move(null));
-    slider.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -1000, End: 1000 }[event.key];
-      if (event.key === "Escape") move(null);
-      else if (step) move((state.at ?? scale.end) + step);
-      else return;
-      event.preventDefault();
-    });
-    line.hidden = state.at === null;
-    if (state.at !== null) line.style.setProperty("left", `${scale.x(state.at)}px`);
-    return [line, slider];
+  function move(percent) {
+    state.at = percent === null ? null : Math.min(state.scale.end, Math.max(0, percent));
+    showAt();
   }
 
-  function showAt(shown, scale, slider = plot.querySelector(".curve-slider")) {
+  function showAt() {
+    const { shown, scale } = state;
+    line.hidden = state.at === null;
+    if (state.at !== null) line.style.setProperty("left", `${scale.x(state.at)}px`);
     const percent = state.at ?? common(shown);
     const values = shown.map((one) => at(one.points, percent));
-    replace(legend, shown.map((one, index) => legendItem(one, values[index], index ? values[0] : null)));
     const where = `${percent.toFixed(percent < 10 ? 1 : 0)} % of the run`;
-    legend.append(h("li", { class: "muted where" }, state.at === null ? `at ${where}` : where));
-    slider?.setAttribute("aria-valuenow", String(Math.round(percent)));
-    slider?.setAttribute(
+    replace(
+      legend,
+      shown.map((one, index) => legendItem(one, values[index], index ? values[0] : null)),
+      h("li", { class: "muted where" }, state.at === null ? `at ${where}` : where),
+    );
+    slider.setAttribute("aria-valuenow", String(Math.round(percent)));
+    slider.setAttribute(
       "aria-valuetext",
       `${where}: ${shown.map((one, index) => `${one.label} ${loss(values[index])}`).join(", ")}`,
     );
   }
 
+  slider.addEventListener("pointermove", (event) => {
+    move(state.scale.percent(event.clientX - slider.getBoundingClientRect().left + MARGIN.left));
+  });
+  slider.addEventListener("pointerleave", () => move(null));
+  slider.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -1000, End: 1000 }[event.key];
+    if (event.key === "Escape") move(null);
+    else if (step) move((state.at ?? state.scale.end) + step);
+    else return;
+    event.preventDefault();
+  });
   range.addEventListener("change", draw);
   const observer = new ResizeObserver(() => plot.clientWidth !== state.width && draw());
   observer.observe(plot);

@@ -43,12 +43,29 @@ export function svg(name, properties, ...children) {
   return fill(document.createElementNS(SVG, name), properties, children);
 }
 
-/** Put `children` in the place of what `element` holds. */
+/** Put `children` in the place of what `element` holds; focus stays, as `refocus` says. */
 export function replace(element, ...children) {
+  const focused = focusedIn(element);
   element.replaceChildren();
   append(element, children);
+  if (focused) refocus(focused, element);
   return element;
 }
+
+/** The element in `root` that has the focus, or null. */
+export const focusedIn = (root) => (root.contains(document.activeElement) ? document.activeElement : null);
+
+/**
+ * Give the focus back to `element`, or to the one in `root` that is there in its place: of the same
+ * kind, with the same `data-focus` or, where it has none, the same address, label or text.
+ */
+export function refocus(element, root) {
+  const heir = element.isConnected ? element : [root, ...root.querySelectorAll(element.tagName)].find((one) => sameAs(one, element));
+  if (heir !== document.activeElement) heir?.focus({ preventScroll: true });
+}
+
+const sameAs = (one, other) => one.tagName === other.tagName && one.tabIndex === other.tabIndex && identity(one) === identity(other);
+const identity = (one) => one.dataset.focus ?? (one.id || one.getAttribute("href") || one.getAttribute("aria-label") || one.textContent);
 
 /** Set text only where it differs, so that a live update neither flickers nor loses a selection. */
 export function setText(element, text) {

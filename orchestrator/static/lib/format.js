@@ -84,7 +84,7 @@ export function time(at, { focusable = false } = {}) {
   const exact = iso(at);
   return h(
     "time",
-    { datetime: exact, class: "ago", tabindex: focusable ? "0" : null, data: { iso: exact } },
+    { datetime: exact, class: "ago", tabindex: focusable ? "0" : null, data: { iso: exact, focus: exact } },
     ago(at),
   );
 }

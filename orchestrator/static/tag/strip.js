@@ -40,7 +40,7 @@ function lastKeep(series) {
   const text = plain(keep.text);
   return cell(
     "", "Last keep",
-    h("div", { class: "value" }, h("a", { href: `/e/${series.id(keep.row)}` }, `#${count(keep.row + 1)}`),
+    h("div", { class: "value" }, h("a", { href: `/e/${series.id(keep.row)}`, data: { focus: "last keep" } }, `#${count(keep.row + 1)}`),
       h("span", { class: "unit" }, since ? `${count(since)} ${since === 1 ? "run" : "runs"} ago` : "the latest run")),
     h("div", { class: "note cut", title: text }, time(series.finished[keep.row]), text && ` · ${text}`),
   );

@@ -124,7 +124,7 @@ export function runsTable({ tag, series, state, change, open }) {
       const place = column.sorts.indexOf(sort);
       const descending = (sort === "newest" || sort === "worst");
       return h("th", { scope: "col", class: classes, "aria-sort": place < 0 ? null : descending ? "descending" : "ascending" },
-        h("button", { type: "button", class: "sort", on: { click: () => change({ sort: column.sorts[place === 0 ? 1 : 0] }) } },
+        h("button", { type: "button", class: "sort", data: { focus: column.name }, on: { click: () => change({ sort: column.sorts[place === 0 ? 1 : 0] }) } },
           column.name, place >= 0 && h("span", { "aria-hidden": "true" }, descending ? " ↓" : " ↑")));
     }));
   }
