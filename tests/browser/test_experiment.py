@@ -186,7 +186,7 @@ def test_a_running_run_is_stopped(live: System, open_page: OpenPage) -> None:
 
 
 def test_a_running_run_is_given_back_and_runs_again(live: System, open_page: OpenPage) -> None:
-    run = live.submit(stub(0.98, seconds=5))
+    run = live.submit(stub(0.98, seconds=9))
     live.training(run)
     page = open_page(f"{live.url}/e/{run}")
     page.get_by_role("button", name="Requeue").click()

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import OpenPage
 from tests.e2e.conftest import System
@@ -47,6 +47,30 @@ def test_the_question_mark_lists_the_keys_and_switches_them_off(
 def test_an_unknown_address_and_an_unknown_tag_say_so(live: System, open_page: OpenPage) -> None:
     page = open_page(f"{live.url}/t/none", errors_allowed=True)
     expect(page.get_by_role("alert")).to_contain_text("none")
+
+
+def test_a_page_that_is_left_while_it_loads_does_not_come_up_later(
+    live: System, open_page: OpenPage
+) -> None:
+    """Neither it nor the bars that stand for it: back is where the person was."""
+    page = open_page(f"{live.url}/t/t")
+    expect(page.locator(".tag-page")).to_be_visible()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/static/compare/page.js", hold)
+    page.keyboard.press("c")
+    page.evaluate("history.back()")
+    expect(page).to_have_url(f"{live.url}/t/t")
+    expect(page.locator(".tag-page")).to_be_visible()
+    page.wait_for_timeout(500)  # bars appear after 200 ms
+    expect(page.locator(".tag-page")).to_be_visible()
+    with page.expect_response("**/static/compare/table.js"):  # one that the page imports
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    expect(page.locator(".tag-page")).to_be_visible()
 
 
 def test_an_orchestrator_that_goes_away_is_told_of(live: System, open_page: OpenPage) -> None:

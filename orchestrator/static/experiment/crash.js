@@ -9,8 +9,8 @@ const TAIL_BYTES = 64 * 1024;
 const ERROR_CHARACTERS = 8000;
 
 export function crashLead(id) {
-  const error = h("pre", { class: "error-text", tabindex: "0", "aria-label": "Error" });
-  const lines = h("pre", { class: "log", tabindex: "0", "aria-label": `Last ${LINES} lines of the log` });
+  const error = h("pre", { class: "error-text", tabindex: "0", role: "region", "aria-label": "Error" });
+  const lines = h("pre", { class: "log", tabindex: "0", role: "region", "aria-label": `Last ${LINES} lines of the log` });
   const log = h("div", {}, h("h3", {}, `Last ${LINES} lines`), lines);
   const element = h(
     "section",

@@ -77,7 +77,7 @@ export function lineElement(raw) {
 
 /** A <pre> that takes text as it comes and keeps its newest lines. */
 export function logView() {
-  const element = h("pre", { class: "log", tabindex: "0", "aria-label": "Log" });
+  const element = h("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "Log" });
   let pending = "";
   let open = null;
 

@@ -64,6 +64,7 @@ export function mount(root, params, ctx) {
       const numbered = learnNumbers(decided(run, around)).catch(() => {});
       await Promise.all([loadOthers(around), Promise.race([numbered, pause(NUMBERS_MS)])]);
       setText(problem, "");
+      done();
       if (!page.closed) show(run, around);
       await numbered;
       if (!page.closed && page.run === run && page.number !== numberOf(id)) show(run, around);

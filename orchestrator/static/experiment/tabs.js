@@ -143,7 +143,7 @@ export function tabs(id, query, ctx) {
     replace(
       panels.record,
       h("div", { class: "tab-bar" }, h("a", { href: `/api/experiment/${encodeURIComponent(id)}`, target: "_blank", rel: "noopener" }, "As the API has it")),
-      h("pre", { class: "record", tabindex: "0", "aria-label": "Record" }, plain(text).replaceAll("␊", "\n")),
+      h("pre", { class: "record", tabindex: "0", role: "region", "aria-label": "Record" }, plain(text).replaceAll("␊", "\n")),
     );
   }
 

@@ -32,6 +32,7 @@ export class Router {
   #mounted = null;
   #path = null;
   #visit = 0;
+  #loaded = () => {};
   #listeners = new Set();
 
   /** `context` is handed to each page, with `navigate` added. */
@@ -87,11 +88,11 @@ export class Router {
   }
 
   async #mount({ page, params }, query, visit, moving) {
-    const done = loading(this.#root, { lines: 6, label: "Loading the page" });
+    this.#loaded = loading(this.#root, { lines: 6, label: "Loading the page" });
     try {
       const module = await import(`/static/${page}/page.js`);
-      done();
       if (visit !== this.#visit) return;
+      this.#loaded();
       replace(this.#root);
       if (moving) {
         scrollTo(0, 0);
@@ -99,13 +100,15 @@ export class Router {
       }
       this.#mounted = module.mount(this.#root, { ...params, query }, this.#context);
     } catch (error) {
-      done();
       console.error(error);
-      if (visit === this.#visit) replace(this.#root, failed(error, () => location.reload()));
+      if (visit !== this.#visit) return;
+      this.#loaded();
+      replace(this.#root, failed(error, () => location.reload()));
     }
   }
 
   #leave() {
+    this.#loaded();
     try {
       this.#mounted?.unmount();
     } finally {
