@@ -35,6 +35,7 @@ _ORPHAN_HEARTBEATS = 1.2
 EXIT_DRAINED = 0
 EXIT_CANNOT_SERVE = 2
 EXIT_INTERRUPTED = 130
+_LEAVING_SECONDS = 3.0  # what a drained worker needs for its last requests
 
 
 def run(settings: WorkerSettings) -> int:
@@ -113,9 +114,12 @@ class Daemon:
 
     async def _take_over(self) -> list[Leftover] | None:
         """The GPU's lock, and what an earlier worker left; None when there is nothing to serve."""
+        settings = self._settings
+        # A worker that is on its way out, as after the death of its `up`, may take this long.
+        patience = settings.drain_timeout + settings.kill_after_seconds + _LEAVING_SECONDS
         with self._shutdown.limit(0):
             try:
-                self._lock_fd, leftovers = await take_over(self._folder, self._lock_path)
+                self._lock_fd, leftovers = await take_over(self._folder, self._lock_path, patience)
             except (lock.LockBusy, OSError) as error:
                 hint = "" if self._gpu.device.uuid else "; a second CPU worker needs a --gpu-id"
                 logger.critical("no lock on this GPU: %s%s", error, hint)

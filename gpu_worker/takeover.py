@@ -18,8 +18,7 @@ from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
 
-# How long the lock may take to become free, or its run to be found.
-_PATIENCE_SECONDS = 3.0
+_TELL_SECONDS = 1.0
 _LOOK_AGAIN_SECONDS = 0.05
 
 
@@ -32,9 +31,14 @@ class Leftover:
     link: Link | None
 
 
-async def take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[Leftover]]:
-    """The GPU's lock and what is left to report. Raises LockBusy, OSError."""
-    patience = anyio.current_time() + _PATIENCE_SECONDS
+async def take_over(
+    folder: WorkerFolder, lock_path: Path, patience: float
+) -> tuple[int, list[Leftover]]:
+    """The GPU's lock and what is left to report. Raises LockBusy, OSError.
+
+    `patience` is how many seconds the lock may take to become free, or its run to be found.
+    """
+    began, told = anyio.current_time(), False
     while True:
         left = {each: job for each in folder.runs() if (job := _unreported(each))}
         for candidate in left:
@@ -46,9 +50,13 @@ async def take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[Le
                 ]
         try:
             return lock.take(lock_path), [Leftover(job, each, None) for each, job in left.items()]
-        except lock.LockBusy:
-            if anyio.current_time() > patience:
+        except lock.LockBusy as busy:
+            waited = anyio.current_time() - began
+            if waited > patience:
                 raise
+            if waited > _TELL_SECONDS and not told:
+                logger.warning("%s; waiting for up to %g s", busy, patience)
+                told = True
             await anyio.sleep(_LOOK_AGAIN_SECONDS)
 
 

@@ -321,8 +321,23 @@ def test_several_cpu_workers_share_a_host(host: Host, stub: Stub) -> None:
 
 def test_a_second_worker_of_one_gpu_does_not_start(station: Station) -> None:
     """Two workers on one GPU would spoil both their results."""
-    assert station.host.start().wait(timeout=15) == 2
+    second = station.host.start(drain_timeout=0, kill_after_seconds=0)
+    assert second.wait(timeout=15) == 2
     assert "is held by another worker" in station.host.said
+
+
+def test_a_worker_waits_for_one_that_is_leaving(host: Host, stub: Stub) -> None:
+    """As after kill -9 of `up`: its worker ends its run while the next `up` is there already."""
+    last = stub.submit("import time; print('up', flush=True); time.sleep(5)" + BLOCK)
+    leaving = host.start()
+    stub.wait_for(lambda: last in stub.logs)
+    leaving.send_signal(signal.SIGTERM)
+    host.start()
+    eventually(lambda: "waiting for up to" in host.said)
+    following = stub.submit(BLOCK)
+    stub.report(following)
+    assert stub.finished[last]["outcome"] == "completed"
+    assert leaving.wait(timeout=15) == 0
 
 
 def test_settings_that_make_no_sense_are_named(host: Host) -> None:
