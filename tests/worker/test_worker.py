@@ -321,6 +321,7 @@ def test_several_cpu_workers_share_a_host(host: Host, stub: Stub) -> None:
 
 def test_a_second_worker_of_one_gpu_does_not_start(station: Station) -> None:
     """Two workers on one GPU would spoil both their results."""
+    station.stub.wait_for(lambda: station.stub.count("/api/pool/register"))
     second = station.host.start(drain_timeout=0, kill_after_seconds=0)
     assert second.wait(timeout=15) == 2
     assert "is held by another worker" in station.host.said
