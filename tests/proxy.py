@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bench.harness.ports import free_port
+
 # reset_before: the request never arrives. reset_after: it arrives, its answer is lost.
 # withhold: it arrives, and no connection answers any more.
 Trap = Literal["reset_before", "reset_after", "withhold"]
@@ -22,7 +24,7 @@ class Proxy:
     """Forwards 127.0.0.1:`port` to the Unix socket at `target`."""
 
     target: str
-    port: int = 0
+    port: int = field(default_factory=free_port)
     withheld: bool = False
     sprung: threading.Event = field(default_factory=threading.Event)
     _trap: tuple[bytes, Trap] | None = None
@@ -39,7 +41,6 @@ class Proxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(128)
-        self.port = listener.getsockname()[1]
         self._listener, self.withheld = listener, False
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 

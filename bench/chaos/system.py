@@ -9,7 +9,6 @@ What becomes of the processes that a worker starts is the product's affair, and 
 
 import asyncio
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from bench.chaos.process import LOOK_SECONDS, Process
 from bench.chaos.proxy import Proxy, Tap
 from bench.chaos.stub import write_launcher
 from bench.chaos.wire import Recorder
+from bench.harness.ports import free_port
 from gpu_worker import tree
 from gpu_worker.folders import WorkerFolder
 from orchestrator.embedded import server_binary
@@ -61,11 +61,6 @@ class Plan:
     orchestrators: int = 3
     timing: Timing = Timing()
     sabotage: str | None = None
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Orchestrator(Process):

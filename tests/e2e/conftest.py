@@ -1,10 +1,7 @@
 """The whole system as real processes: orchestrators, workers, stub trainings, the user's Redis."""
 
-import contextlib
-import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from bench.harness.ports import free_port
 
 # What a stub does is chosen in its first lines; the rest is a short training's output.
 STUB = """
@@ -32,20 +31,6 @@ print("training_seconds: 1.0\\npeak_vram_mb: 100.0\\nnum_steps: 4\\ndepth: 2")
 def stub(bpb: float, seconds: float = 0.05, note: str = "") -> str:
     """A train.py that takes `seconds` and reaches `bpb`."""
     return f"# {note}\n" + STUB.format(bpb=bpb, seconds=seconds)
-
-
-# Below the ports that the system gives out by itself, and apart for each of the processes that run
-# tests, those of another run of the suite included: a port that was free a moment ago must not be
-# somebody else's by now, whose orchestrator would answer in place of ours.
-_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-_ports = itertools.count(20_000 + 1_000 * _worker + os.getpid() % 900)
-
-
-def free_port() -> int:
-    for port in _ports:
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("the count goes on for ever")
 
 
 def eventually(condition: Any, seconds: float = 30, what: str = "the condition") -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import System, eventually, free_port, stub
+from bench.harness.ports import free_port
+from tests.e2e.conftest import System, eventually, stub
 
 ROOT = Path(__file__).parents[2]
 # Its job runners are ten processes that nothing here needs.

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.harness.ports import free_port
 from tests import hostile
-from tests.e2e.conftest import System, eventually, free_port, stub
+from tests.e2e.conftest import System, eventually, stub
 from tests.e2e.terminal import Terminal
 
 pytestmark = pytest.mark.slow

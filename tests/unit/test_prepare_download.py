@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import prepare
+from bench.harness.ports import free_port
 from prepare import VALIDATION_SHARD, PrepareError
 
 
@@ -290,9 +291,7 @@ def write_folder(folder) -> None:
 @pytest.fixture
 def closed_port(hub) -> str:
     """The address of a hub that refuses connections."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_an_unreachable_hub_leads_to_the_offline_corpus(

@@ -1,0 +1,23 @@
+"""Ports for servers that tests and benchmarks kill and start again.
+
+They lie below those that the system gives out by itself, and apart for each of the processes that
+run tests (pytest-xdist numbers them), those of another run of the suite included: while a server is
+down, nobody else must get its port.
+"""
+
+import contextlib
+import itertools
+import os
+import socket
+
+_FIRST, _EACH, _BLOCKS = 20_000, 3_000, 4  # up to 32 000; Linux gives out 32 768 and above
+_block = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _BLOCKS
+_ports = itertools.count(_FIRST + _EACH * _block + os.getpid() % (_EACH - 500))
+
+
+def free_port() -> int:
+    """One that this process has not given out before, and that nobody listens on."""
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("the count goes on for ever")
