@@ -135,10 +135,11 @@ def test_a_worker_below_its_floor_of_disk_says_so_in_the_pool_and_claims_nothing
     system.worker(AUTORESEARCH_HOME=str(tmp_path / "small"), AUTORESEARCH_FREE_SPACE_BYTES="100000")
     system.post("/api/experiment/setup", tag="t")
     experiment_id = system.submit(stub(0.9))
-    eventually(lambda: workers(system), what="the worker")
-    (worker,) = workers(system)
-    assert worker["status"] == "unfit"
-    assert "MiB free at" in worker["problem"]
+    eventually(
+        lambda: [worker["status"] for worker in workers(system)] == ["unfit"],
+        what="what a worker says that has just come",
+    )
+    assert "MiB free at" in workers(system)[0]["problem"]
     assert system.get(f"/api/experiment/{experiment_id}")["attempts"] == []
     disk.free()
     assert system.wait(experiment_id)["status"] == "keep"
