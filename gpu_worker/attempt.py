@@ -17,10 +17,10 @@ from gpu_worker import durable, tree
 from gpu_worker.channel import Result, StopReason
 from gpu_worker.client import Client, Refused, until_next
 from gpu_worker.folders import RunFolder, WorkerFolder
-from gpu_worker.link import Link
 from gpu_worker.report import End, report
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
+from gpu_worker.supervisor_client import SupervisorClient
 from gpu_worker.upload import Upload, read_measures, read_tail
 from gpu_worker.workspace import MARKER
 from orchestrator import schemas
@@ -35,7 +35,7 @@ _TICKS_PER_LEASE = 6
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class AttemptContext:
     """What all attempts of one daemon share. `gpu_failure` asks the device, it may take a while."""
 
     client: Client
@@ -51,19 +51,23 @@ class Surroundings:
 
 class Attempt:
     def __init__(
-        self, job: schemas.Job, folder: RunFolder, link: Link | None, around: Surroundings
+        self,
+        job: schemas.Job,
+        folder: RunFolder,
+        supervisor: SupervisorClient | None,
+        context: AttemptContext,
     ) -> None:
         self._job = job
         self._folder = folder
-        self._link = link
-        self._around = around
-        self._client = around.client
-        self._upload = Upload(around.client, job, folder)
+        self._supervisor = supervisor
+        self._context = context
+        self._client = context.client
+        self._upload = Upload(context.client, job, folder)
         self._started = anyio.Event()
         self._ended = anyio.Event()
         self._uploaded = anyio.Event()
         self._lease_lost = False
-        if link is None or link.adopted:
+        if supervisor is None or supervisor.adopted:
             self._started.set()
 
     async def see_through(self) -> list[int]:
@@ -77,7 +81,7 @@ class Attempt:
             result = await self._end_of_run()
             unkillable = list(result.unkillable) if result else await self._sweep()
             self._ended.set()
-            with self._around.shutdown.limit(FAREWELL_SECONDS):
+            with self._context.shutdown.limit(FAREWELL_SECONDS):
                 await self._uploaded.wait()
                 await self._settle(result)
             side_tasks.cancel_scope.cancel()
@@ -86,8 +90,8 @@ class Attempt:
     # ------------------------------------------------------------------------ while it runs
 
     async def _tick(self) -> None:
-        while self._link is not None:
-            self._link.tick()
+        while self._supervisor is not None:
+            self._supervisor.tick()
             await anyio.sleep(self._job.lease_seconds / _TICKS_PER_LEASE)
 
     async def _renew(self) -> None:
@@ -99,7 +103,7 @@ class Attempt:
         )
         while True:
             try:
-                answer = await self._client.persist(lambda: self._around.renew(request))
+                answer = await self._client.persist(lambda: self._context.renew(request))
             except Refused as error:
                 if not self._ended.is_set():  # else the report is on its way and tells all
                     self._lose_lease(error)
@@ -125,9 +129,9 @@ class Attempt:
         return [self._stop_when_drained, self._stop_when_cancelled, self._stop_when_gpu_fails]
 
     async def _stop_when_drained(self) -> None:
-        shutdown = self._around.shutdown
+        shutdown = self._context.shutdown
         await shutdown.draining.wait()
-        with anyio.move_on_after(self._around.settings.drain_timeout):
+        with anyio.move_on_after(self._context.settings.drain_timeout):
             await shutdown.at_once.wait()
         self._stop("handed_back", now=shutdown.at_once.is_set())
         await shutdown.at_once.wait()
@@ -139,30 +143,30 @@ class Attempt:
         self._stop("cancelled", now=False)
 
     async def _stop_when_gpu_fails(self) -> None:
-        await self._around.gpu_failed.wait()
+        await self._context.gpu_failed.wait()
         self._stop("gpu_lost", now=True)
 
     def _stop(self, reason: StopReason, *, now: bool) -> None:
-        if self._link is not None and not self._ended.is_set():
-            self._link.stop(reason, now=now)
+        if self._supervisor is not None and not self._ended.is_set():
+            self._supervisor.stop(reason, now=now)
 
     # ------------------------------------------------------------------------ its end
 
     async def _end_of_run(self) -> Result | None:
         """How it ended; None when its supervisor is gone without having said."""
-        if self._link is not None:
-            job, settings = self._job, self._around.settings
+        if self._supervisor is not None:
+            job, settings = self._job, self._context.settings
             limit = job.time_budget_seconds + job.grace_seconds + settings.kill_after_seconds
             with anyio.move_on_after(limit + tree.PATIENCE + _STUCK_SECONDS) as overdue:
-                result = await self._listen(self._link)
+                result = await self._listen(self._supervisor)
             if not overdue.cancelled_caught:
                 return result or self._read_result()
             logger.error("%s: its supervisor is stuck and is killed", self._run)
-            self._link.kill()
+            self._supervisor.kill()
         return self._read_result()
 
-    async def _listen(self, link: Link) -> Result | None:
-        while message := await link.hear():
+    async def _listen(self, supervisor: SupervisorClient) -> Result | None:
+        while message := await supervisor.hear():
             if message.get("event") == "started":
                 self._started.set()
             elif message.get("event") == "ended":
@@ -181,7 +185,7 @@ class Attempt:
         sweep = partial(tree.sweep, MARKER, str(self._folder.workspace))
         unkillable = await anyio.to_thread.run_sync(sweep)
         try:
-            durable.note(self._around.folder.journal, "ended", self._run, self._around.lock)
+            durable.note(self._context.folder.journal, "ended", self._run, self._context.lock)
         except OSError as error:
             logger.warning("the journal could not be written: %s", error)
         return unkillable
@@ -199,8 +203,8 @@ class Attempt:
             else:
                 self._log_verdict(message, answer)
         self._folder.settle()
-        if self._link is not None:
-            self._link.settled()
+        if self._supervisor is not None:
+            self._supervisor.settled()
 
     async def _report(self, result: Result | None) -> schemas.FinishRequest | None:
         failed = result is None or result.exit_code != 0
@@ -211,10 +215,10 @@ class Attempt:
                 tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
                 measures=read_measures(self._folder),
                 curve=self._upload.curve.points(),
-                environment=self._around.environment,
+                environment=self._context.environment,
                 log_problem=self._upload.refused,
                 # A run fails for the GPU's sake before anybody has looked at the GPU again.
-                gpu_failure=await self._around.gpu_failure() if failed else None,
+                gpu_failure=await self._context.gpu_failure() if failed else None,
             )
         )
 

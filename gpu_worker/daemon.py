@@ -2,7 +2,7 @@
 
 It holds nothing in memory that its folder or the orchestrator does not know too, so it may be
 killed at any moment and started again. What happens to one run is attempt.py's, what the pool is
-told about the GPU standing.py's.
+told about the GPU pool_membership.py's.
 """
 
 import logging
@@ -13,18 +13,18 @@ import anyio
 import anyio.to_thread
 
 from gpu_worker import durable, hostcheck, isolation, lock, workspace
-from gpu_worker.attempt import FAREWELL_SECONDS, Attempt, Surroundings
+from gpu_worker.attempt import FAREWELL_SECONDS, Attempt, AttemptContext
 from gpu_worker.channel import Order
 from gpu_worker.client import Client, Refused
 from gpu_worker.folders import RunFolder
 from gpu_worker.gpu import DeviceError, Gpu, identity, open_gpu
 from gpu_worker.hostcheck import HostCheck
-from gpu_worker.link import Link
+from gpu_worker.pool_membership import PoolMembership
 from gpu_worker.report import Outcome
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
-from gpu_worker.standing import Standing
-from gpu_worker.takeover import Leftover, take_over
+from gpu_worker.supervisor_client import SupervisorClient
+from gpu_worker.takeover import UnreportedAttempt, take_over
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Daemon:
         self._environment = workspace.base_environment(settings, gpu.device.uuid or "")
         self._exit_code = EXIT_DRAINED
         self._in_pool = False
-        self._spare: Link | None = None
+        self._spare: SupervisorClient | None = None
 
     async def serve(self) -> int:
         token = self._settings.token
@@ -88,7 +88,7 @@ class Daemon:
             self._settings.orchestrator, token.get_secret_value() if token else None
         )
         self._shutdown = Shutdown()
-        self._standing = Standing(
+        self._membership = PoolMembership(
             self._gpu_id, self._gpu, self._client, self._settings, self._folder, self._shutdown
         )
         self._folder.create()
@@ -98,8 +98,8 @@ class Daemon:
             # Before anything is taken over: from here on a signal drains and never just kills.
             await tasks.start(self._shutdown.watch_signals)
             tasks.start_soon(self._announce_drain)
-            if (leftovers := await self._take_over()) is not None:
-                await self._settle_leftovers(leftovers)
+            if (unreported := await self._take_over()) is not None:
+                await self._settle_unreported(unreported)
                 await self._work()
                 await self._leave()
             tasks.cancel_scope.cancel()
@@ -108,38 +108,40 @@ class Daemon:
 
     async def _announce_drain(self) -> None:
         await self._shutdown.draining.wait()
-        self._standing.tell_at_once()
+        self._membership.tell_at_once()
 
     # ------------------------------------------------------------------------ at the start
 
-    async def _take_over(self) -> list[Leftover] | None:
+    async def _take_over(self) -> list[UnreportedAttempt] | None:
         """The GPU's lock, and what an earlier worker left; None when there is nothing to serve."""
         settings = self._settings
         # A worker that is on its way out, as after the death of its `up`, may take this long.
         patience = settings.drain_timeout + settings.kill_after_seconds + _LEAVING_SECONDS
         with self._shutdown.limit(0):
             try:
-                self._lock_fd, leftovers = await take_over(self._folder, self._lock_path, patience)
+                self._lock_fd, unreported = await take_over(self._folder, self._lock_path, patience)
             except (lock.LockBusy, OSError) as error:
                 hint = "" if self._gpu.device.uuid else "; a second CPU worker needs a --gpu-id"
                 logger.critical("no lock on this GPU: %s%s", error, hint)
                 self._exit_code = EXIT_CANNOT_SERVE
                 return None
-            return leftovers
+            return unreported
         return None
 
-    async def _settle_leftovers(self, leftovers: list[Leftover]) -> None:
+    async def _settle_unreported(self, unreported: list[UnreportedAttempt]) -> None:
         """Go on with the run that still lives, and report those that ended meanwhile."""
         for folder in self._folder.runs():
             if not folder.job.exists():
                 self._tasks.start_soon(anyio.to_thread.run_sync, folder.remove)
-        if any(each.link for each in leftovers):  # no time for a check; one was passed before
+        if any(
+            each.supervisor for each in unreported
+        ):  # no time for a check; one was passed before
             self._enter_pool(hostcheck.recall(self._folder.check) or HostCheck(ok=True))
         async with anyio.create_task_group() as attempts:
-            for each in leftovers:
-                found = "adopted" if each.link else "left by an earlier worker"
+            for each in unreported:
+                found = "adopted" if each.supervisor else "left by an earlier worker"
                 logger.info("%s: %s", each.folder.run, found)
-                attempts.start_soon(self._see_through, each.job, each.folder, each.link)
+                attempts.start_soon(self._see_through, each.job, each.folder, each.supervisor)
 
     async def _pass_check(self) -> HostCheck | None:
         """Wait until this host can train; None when a drain came first."""
@@ -165,12 +167,12 @@ class Daemon:
 
     def _enter_pool(self, check: HostCheck) -> None:
         self._in_pool = True
-        self._standing.check = check
-        self._tasks.start_soon(self._keep_standing)
+        self._membership.check = check
+        self._tasks.start_soon(self._keep_membership)
 
-    async def _keep_standing(self) -> None:
+    async def _keep_membership(self) -> None:
         try:
-            await self._standing.keep()
+            await self._membership.keep()
         except Refused as error:
             logger.critical("the orchestrator does not take this worker: %s", error)
             self._exit_code = EXIT_CANNOT_SERVE
@@ -185,9 +187,9 @@ class Daemon:
                 return
             self._enter_pool(check)
         with self._shutdown.limit(0):
-            await self._standing.registered.wait()
+            await self._membership.registered.wait()
         while not self._shutdown.draining.is_set():
-            if not await self._standing.fit(await self._supervisor_problem()):
+            if not await self._membership.fit(await self._supervisor_problem()):
                 with self._shutdown.limit(0):
                     await anyio.sleep(self._client.heartbeat_seconds)
                 continue
@@ -199,18 +201,18 @@ class Daemon:
         """Wait for the next job. The same claim is sent until it is answered."""
         claim = schemas.ClaimRequest(gpu_id=self._gpu_id, claim_id=uuid.uuid4().hex)
         wait = self._settings.claim_wait_seconds
-        self._standing.idle = True
+        self._membership.idle = True
         try:
             with self._shutdown.limit(0):
                 return await self._client.persist(lambda: self._client.claim(claim, wait))
         except Refused as error:
             logger.warning("no claim: %s", error)
-            self._standing.tell_at_once()  # a GPU that is not known registers again
+            self._membership.tell_at_once()  # a GPU that is not known registers again
             with self._shutdown.limit(0):
                 await anyio.sleep(self._client.heartbeat_seconds)
             return None
         finally:
-            self._standing.idle = False
+            self._membership.idle = False
         return await self._job_on_its_way(claim)
 
     async def _job_on_its_way(self, claim: schemas.ClaimRequest) -> schemas.Job | None:
@@ -220,7 +222,7 @@ class Daemon:
         """
         with self._shutdown.limit(FAREWELL_SECONDS):
             try:
-                await self._client.persist(self._standing.heartbeat)
+                await self._client.persist(self._membership.heartbeat)
                 return await self._client.persist(lambda: self._client.claim(claim, 0))
             except Refused as error:
                 logger.info("no claim to give back: %s", error)
@@ -232,7 +234,7 @@ class Daemon:
         if self._shutdown.draining.is_set():
             await self._return(job, "handed_back", "the worker is going away")
             return
-        if not await self._standing.still_fit():
+        if not await self._membership.still_fit():
             await self._return(job, "handed_back", "the GPU is not free")
             return
         try:
@@ -242,11 +244,11 @@ class Daemon:
             await self._return(job, "lost", str(error))
             await anyio.to_thread.run_sync(folder.remove)
             return
-        link = self._get_spare()
-        link.order(self._order(job, folder))
+        supervisor = self._get_spare()
+        supervisor.order(self._order(job, folder))
         self._spare = None
         self._get_spare()  # while this run goes on: its start is not to delay the next one
-        await self._see_through(job, folder, link)
+        await self._see_through(job, folder, supervisor)
 
     def _order(self, job: schemas.Job, folder: RunFolder) -> Order:
         settings = self._settings
@@ -265,10 +267,10 @@ class Daemon:
             log_limit_bytes=settings.log_limit_bytes,
         )
 
-    def _get_spare(self) -> Link:
+    def _get_spare(self) -> SupervisorClient:
         """A supervisor that waits for an order, started if there is none."""
         if self._spare is None or not self._spare.alive:
-            self._spare = Link.start(self._lock_fd, self._folder.supervisor_log)
+            self._spare = SupervisorClient.start(self._lock_fd, self._folder.supervisor_log)
         return self._spare
 
     async def _supervisor_problem(self) -> str | None:
@@ -278,27 +280,29 @@ class Daemon:
                 return f"no supervisor can be started; {self._folder.supervisor_log} says why"
         return None
 
-    async def _see_through(self, job: schemas.Job, folder: RunFolder, link: Link | None) -> None:
-        around = Surroundings(
+    async def _see_through(
+        self, job: schemas.Job, folder: RunFolder, supervisor: SupervisorClient | None
+    ) -> None:
+        context = AttemptContext(
             client=self._client,
-            renew=self._standing.renew,
+            renew=self._membership.renew,
             settings=self._settings,
             shutdown=self._shutdown,
             folder=self._folder,
             lock=str(self._lock_path),
-            environment=self._standing.environment(),
-            gpu_failed=self._standing.gpu_failed,
-            gpu_failure=self._standing.gpu_failure,
+            environment=self._membership.environment(),
+            gpu_failed=self._membership.gpu_failed,
+            gpu_failure=self._membership.gpu_failure,
         )
-        unkillable = await Attempt(job, folder, link, around).see_through()
+        unkillable = await Attempt(job, folder, supervisor, context).see_through()
         if unkillable:
-            self._standing.quarantine(f"processes {unkillable} of a run cannot be killed")
-        self._tasks.start_soon(anyio.to_thread.run_sync, self._clean_up, folder, link)
+            self._membership.quarantine(f"processes {unkillable} of a run cannot be killed")
+        self._tasks.start_soon(anyio.to_thread.run_sync, self._clean_up, folder, supervisor)
 
     @staticmethod
-    def _clean_up(folder: RunFolder, link: Link | None) -> None:
-        if link is not None:
-            link.close()
+    def _clean_up(folder: RunFolder, supervisor: SupervisorClient | None) -> None:
+        if supervisor is not None:
+            supervisor.close()
         if not folder.job.exists():
             folder.remove()
 

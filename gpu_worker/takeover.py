@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gpu_worker import lock
 from gpu_worker.folders import RunFolder, WorkerFolder
-from gpu_worker.link import Link
+from gpu_worker.supervisor_client import SupervisorClient
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
@@ -23,17 +23,17 @@ _LOOK_AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
-class Leftover:
-    """An attempt that nobody has reported. With a link it still runs, else it has ended."""
+class UnreportedAttempt:
+    """An attempt that nobody has reported. With a supervisor it still runs, else it has ended."""
 
     job: schemas.Job
     folder: RunFolder
-    link: Link | None
+    supervisor: SupervisorClient | None
 
 
 async def take_over(
     folder: WorkerFolder, lock_path: Path, patience: float
-) -> tuple[int, list[Leftover]]:
+) -> tuple[int, list[UnreportedAttempt]]:
     """The GPU's lock and what is left to report. Raises LockBusy, OSError.
 
     `patience` is how many seconds the lock may take to become free, or its run to be found.
@@ -42,14 +42,16 @@ async def take_over(
     while True:
         left = {each: job for each in folder.runs() if (job := _unreported(each))}
         for candidate in left:
-            if adopted := Link.adopt(candidate):
-                link, lock_fd = adopted
+            if adopted := SupervisorClient.adopt(candidate):
+                supervisor, lock_fd = adopted
                 return lock_fd, [
-                    Leftover(job, each, link if each is candidate else None)
+                    UnreportedAttempt(job, each, supervisor if each is candidate else None)
                     for each, job in left.items()
                 ]
         try:
-            return lock.take(lock_path), [Leftover(job, each, None) for each, job in left.items()]
+            return lock.take(lock_path), [
+                UnreportedAttempt(job, each, None) for each, job in left.items()
+            ]
         except lock.LockBusy as busy:
             waited = anyio.current_time() - began
             if waited > patience:

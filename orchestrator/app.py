@@ -15,7 +15,7 @@ from orchestrator import errors
 from orchestrator.files import Files
 from orchestrator.guard import Guard, Idempotency
 from orchestrator.latency import Measured
-from orchestrator.mcp.door import MCP_PATH, Door
+from orchestrator.mcp.asgi_app import MCP_PATH, McpApp
 from orchestrator.routes import (
     events,
     experiments,
@@ -32,25 +32,25 @@ from orchestrator.routes import (
     steer,
 )
 from orchestrator.routes.deps import Services
-from orchestrator.services.briefs import Briefs
-from orchestrator.services.digests import Digests
-from orchestrator.services.experiments import Experiments
-from orchestrator.services.failures import Failures
-from orchestrator.services.jobs import Jobs
-from orchestrator.services.judge import Judge
-from orchestrator.services.memo import Memo
-from orchestrator.services.memory import Memory
-from orchestrator.services.monitoring import Monitoring
-from orchestrator.services.notices import Notices
-from orchestrator.services.overview import Overviews
-from orchestrator.services.pool import Pool
-from orchestrator.services.reaper import Reaper
-from orchestrator.services.reports import Reports
-from orchestrator.services.search import Search
-from orchestrator.services.series import SeriesReports
-from orchestrator.services.sources import Sources
-from orchestrator.services.steering import Steering
-from orchestrator.services.surroundings import Surroundings
+from orchestrator.services.agents.briefs import Briefs
+from orchestrator.services.agents.digests import Digests
+from orchestrator.services.agents.failures import Failures
+from orchestrator.services.agents.search import Search
+from orchestrator.services.agents.similar import SimilarIdeas
+from orchestrator.services.core.experiments import Experiments
+from orchestrator.services.core.jobs import Jobs
+from orchestrator.services.core.judge import Judge
+from orchestrator.services.core.pool import Pool
+from orchestrator.services.core.reaper import Reaper
+from orchestrator.services.core.sources import Sources
+from orchestrator.services.core.steering import Steering
+from orchestrator.services.core.wakeups import Wakeups
+from orchestrator.services.dashboard.comparison import Comparisons
+from orchestrator.services.dashboard.monitoring import Monitoring
+from orchestrator.services.dashboard.overview import Overviews
+from orchestrator.services.dashboard.reports import Reports
+from orchestrator.services.dashboard.response_cache import ResponseCache
+from orchestrator.services.dashboard.series import SeriesReports
 from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -71,9 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await _check_server(store)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_watched, services.notices.run)
+            tasks.start_soon(_watched, services.wakeups.run)
             tasks.start_soon(_watched, reaper.run)
-            tasks.start_soon(_watched, services.memory.run)
+            tasks.start_soon(_watched, services.similar.run)
             tasks.start_soon(_watched, door.run)
             tasks.start_soon(_watched, services.series.warm_up)
             yield
@@ -102,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = services
     # A server calls this when it is told to stop: it waits for its requests before the lifespan
     # ends, and long polls would make it wait for long.
-    app.state.end_long_polls = services.notices.close
+    app.state.end_long_polls = services.wakeups.close
     # Routes are tried in this order: first what every worker calls every few seconds. Not by
     # include_router, which looks for the route twice: once among routers, and again within the one.
     for module in (
@@ -110,7 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         page,
     ):  # fmt: skip
         app.routes.extend(module.router.routes)
-    door = Door(app, settings)
+    door = McpApp(app, settings)
     # No GET: answers come with the request, nothing else is ever sent.
     app.routes.append(Route(MCP_PATH, door, methods=["POST"]))
     problems.map_errors(app)
@@ -140,31 +140,31 @@ def _services(
     files = Files(settings.paths)
     judge = Judge(store)
     # A blocking read must end well before its connection times out.
-    notices = Notices(store.events, min(2.0, settings.redis_timeout_seconds / 2))
+    wakeups = Wakeups(store.events, min(2.0, settings.redis_timeout_seconds / 2))
     sources = Sources(files, settings.repo)
     digests = Digests(store, files)
-    memory = Memory(store, files, settings.paths)
+    similar = SimilarIdeas(store, files, settings.paths)
     failures = Failures(store)
-    jobs = Jobs(store, files, judge, notices, settings)
-    memo = Memo(store.events)
+    jobs = Jobs(store, files, judge, wakeups, settings)
+    response_cache = ResponseCache(store.events)
     services = Services(
         store=store,
         experiments=Experiments(
-            store, files, judge, notices, sources, digests, _prepare_py(settings)
+            store, files, judge, wakeups, sources, digests, _prepare_py(settings)
         ),
         digests=digests,
         jobs=jobs,
         pool=Pool(store, files, sources, settings),
         reports=Reports(store, settings),
-        search=Search(store, memory, failures),
-        memory=memory,
+        search=Search(store, similar, failures),
+        similar=similar,
         briefs=Briefs(store, failures),
         overviews=Overviews(store, files, settings),
-        surroundings=Surroundings(store),
-        series=SeriesReports(store, memo),
-        memo=memo,
+        comparison=Comparisons(store),
+        series=SeriesReports(store, response_cache),
+        response_cache=response_cache,
         steering=Steering(store, judge),
-        notices=notices,
+        wakeups=wakeups,
         monitoring=Monitoring(store, settings),
         sessions=sessions,
     )

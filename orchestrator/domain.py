@@ -180,7 +180,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Intervention:
+class OperatorAction:
     """What a person does to a running search: who, what, to what, and why. `target` is an
     experiment, a note, a GPU, or nothing where it is the tag itself."""
 
@@ -191,7 +191,7 @@ class Intervention:
 
 
 @dataclass(frozen=True)
-class Halt:
+class OperatorHold:
     """Who paused a tag or drained a GPU, why, and when."""
 
     by: str
@@ -211,12 +211,12 @@ class Note:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """An intervention that took effect. `revision` is the tag's before it, None for the pool's."""
+    """An operator action that took effect. `revision` is the tag's before it, None for the pool."""
 
     id: str
     at_us: int
     tag: str
-    act: Intervention
+    act: OperatorAction
     outcome: str
     revision: int | None
 
@@ -239,7 +239,7 @@ class Tag:
     best_us: int | None = None
     consecutive_crashes: int = 0
     training_seconds: float = 0.0
-    pause: Halt | None = None
+    pause: OperatorHold | None = None
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ class Gpu:
     problem: str | None = None
     quarantined: bool = False
     draining: bool = False
-    drain: Halt | None = None
+    drain: OperatorHold | None = None
     lease_experiment_id: str | None = None
     held_by: str | None = None
     health: dict[str, float] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.services.monitoring import Latency
+from orchestrator.services.dashboard.monitoring import Latency
 
 _WAITING = frozenset({"/api/job/claim", "/api/events", "/api/experiment/{experiment_id}/wait"})
 

@@ -2,7 +2,7 @@
 
 `RUN_LOG` is short enough for unit tests and holds everything but sheer size; `long_line()` makes
 the 50 MB line. `assert_harmless` says what text must be free of wherever it is shown: it is written
-apart from orchestrator/rules/taint.py on purpose, so that a hole in that one shows here.
+apart from orchestrator/rules/sanitize.py on purpose, so that a hole in that one shows here.
 """
 
 import unicodedata

@@ -133,7 +133,7 @@ def _patch(owner: object, name: str, value: object) -> None:
 
 
 def short_lease() -> None:
-    from orchestrator.services.reaper import Reaper
+    from orchestrator.services.core.reaper import Reaper
 
     init: Callable[..., None] = Reaper.__init__
 
@@ -146,7 +146,7 @@ def short_lease() -> None:
 
 
 def no_reaper() -> None:
-    from orchestrator.services.reaper import Reaper
+    from orchestrator.services.core.reaper import Reaper
 
     async def sleep(_: Reaper) -> None:
         await asyncio.sleep(float("inf"))
@@ -167,7 +167,7 @@ def client_clocks() -> None:
 
 def _judge_by_stamps(skew_seconds: float) -> None:
     """A lease is dead when its stamp is old by this process's clock, seen alive or not."""
-    from orchestrator.services.reaper import Reaper
+    from orchestrator.services.core.reaper import Reaper
 
     def by_stamp(self: Any, leases: list[Any], _: float) -> list[Any]:
         limit = time.time() + skew_seconds - self._settings.lease_seconds
@@ -179,7 +179,7 @@ def _judge_by_stamps(skew_seconds: float) -> None:
 def keep_on_tie() -> None:
     from orchestrator.domain import Status
     from orchestrator.rules.decide import decide
-    from orchestrator.services import judge
+    from orchestrator.services.core import judge
 
     def generous(snapshot: Any, outcome: Any) -> Any:
         decision = decide(snapshot, outcome)

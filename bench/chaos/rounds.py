@@ -26,7 +26,7 @@ from bench.chaos.stage import Stage
 from bench.chaos.stub import Results
 from bench.chaos.system import Plan, System
 from bench.chaos.violations import Findings
-from orchestrator.services.audit import Audit
+from orchestrator.services.core.audit import Audit
 from orchestrator.store.connection import Store
 
 # How many experiments wait or run at a time, and how many agents submit at once.

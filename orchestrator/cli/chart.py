@@ -71,7 +71,7 @@ def chart(
 def points_of(rows: "Sequence[ExportRow]") -> "list[Point]":
     """The decided runs in the order of verdicts; what was cancelled says nothing."""
     from orchestrator.chart.values import Point
-    from orchestrator.rules import taint
+    from orchestrator.rules import sanitize
 
     decided = [r for r in rows if r.finished_at and r.status != "cancelled"]
     decided.sort(key=lambda r: r.finished_at or "")
@@ -80,7 +80,7 @@ def points_of(rows: "Sequence[ExportRow]") -> "list[Point]":
             number,
             row.status,
             row.val_bpb if row.status in ("keep", "discard") else None,
-            taint.line(row.description, _LABEL_BYTES) if row.status == "keep" else "",
+            sanitize.line(row.description, _LABEL_BYTES) if row.status == "keep" else "",
             (_seconds(row.finished_at) - _seconds(decided[0].finished_at)) / 3600,
         )
         for number, row in enumerate(decided, start=1)

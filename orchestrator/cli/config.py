@@ -78,7 +78,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def refuse_open_door(settings: Settings) -> None:
+def refuse_open_address(settings: Settings) -> None:
     """ConfigError for an address that others can reach while nothing asks them who they are."""
     if is_loopback(settings.host) or settings.token or settings.no_token:
         return

@@ -13,7 +13,7 @@ from orchestrator.cli.options import STATE_FLAGS, Json, takes_settings
 from orchestrator.cli.output import answer, note, write_json
 
 if TYPE_CHECKING:
-    from orchestrator.services.audit import Report
+    from orchestrator.services.core.audit import Report
     from orchestrator.settings import Settings
     from orchestrator.store.connection import Store
 
@@ -41,7 +41,7 @@ def audit(
 
 
 async def _audited(store: "Store", tags: list[str]) -> "list[Report]":
-    from orchestrator.services.audit import Audit
+    from orchestrator.services.core.audit import Audit
 
     names = tags or [tag.name for tag in reversed(await store.reads.tags())]
     return [await Audit(store).check(name) for name in names]
@@ -73,7 +73,7 @@ def backup(
 
     Writers wait while Redis is read, about a second for ten thousand experiments; training goes on.
     """
-    from orchestrator.services import backup as service
+    from orchestrator.services.core import backup as service
 
     settings = _settings(flags)
     with _files(file), _progress("backing up") as progress:
@@ -98,7 +98,7 @@ def restore(
 
     Runs that were training at the time of the backup go back to the queue by themselves.
     """
-    from orchestrator.services import backup as service
+    from orchestrator.services.core import backup as service
 
     settings = _settings(flags, must_exist=False)
     with _files(file), _progress("restoring") as progress:

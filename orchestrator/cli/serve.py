@@ -52,12 +52,12 @@ def serve(
 ) -> None:
     """Run the orchestrator alone, with its own Redis server unless --redis-url names one."""
     lifeline.hold()
-    from orchestrator.cli.config import load, refuse_open_door
+    from orchestrator.cli.config import load, refuse_open_address
     from orchestrator.cli.ports import listen, url_of
     from orchestrator.settings import Settings
 
     settings = load(Settings, **flags)
-    refuse_open_door(settings)
+    refuse_open_address(settings)
     log_to_stderr()
     listener = (
         listen(settings.host, settings.port)

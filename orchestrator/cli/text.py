@@ -1,8 +1,8 @@
 """Text that others wrote (agents, and whatever a run prints), made safe for a terminal. Pure.
 
-Nothing of it may move the cursor, change colours, reverse the reading order or hide. What the rules
-would take away from a text for agents (rules/taint.py) is spelt out here: a person should see that
-it was there.
+It must not move the cursor, change colours, reverse the reading order or hide. rules/sanitize.py
+removes such characters from a text for agents; here they are spelt out, so that a person sees that
+they were there.
 """
 
 import codecs
@@ -10,7 +10,7 @@ import json
 import re
 from functools import lru_cache
 
-from orchestrator.rules import taint
+from orchestrator.rules import sanitize
 
 LINE_LIMIT = 8_000
 _PLAIN = re.compile(r"[^\x20-\x7e\n]")
@@ -37,7 +37,7 @@ def escaped(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _harmless(character: str) -> bool:
     framed = f"x{character}x"
-    return taint.block(framed, 64) == framed
+    return sanitize.block(framed, 64) == framed
 
 
 def _spelt(character: str) -> str:

@@ -62,12 +62,12 @@ class Stops:
 @takes_settings(UP_FLAGS)
 def up(*, flags: dict[str, Any], cpu: Cpu = False, json: Json = False) -> None:
     """Run everything here: Redis, orchestrator and a worker for each GPU (or for the CPU)."""
-    from orchestrator.cli.config import refuse_open_door
+    from orchestrator.cli.config import refuse_open_address
     from orchestrator.cli.system import System
     from orchestrator.cli.workers import plan
 
     settings, worker_settings = both_settings(with_cpu(flags, cpu=cpu))
-    refuse_open_door(settings)
+    refuse_open_address(settings)
     workers = plan(worker_settings)
     with Stops().counted() as stops, System(settings, workers, _say, _say) as system:
         system.start(stops.asked)

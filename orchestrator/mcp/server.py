@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from orchestrator import schemas
 from orchestrator.mcp.api import Api, ToolError
 from orchestrator.mcp.tools import Call, Tool
-from orchestrator.rules import taint
+from orchestrator.rules import sanitize
 
 INSTRUCTIONS = (
     "Search for a better train.py: each experiment trains for a fixed time on one GPU and ends with"
@@ -88,18 +88,18 @@ def _answered(answer: schemas.Answer) -> CallToolResult:
 
 
 def _failed(message: str) -> CallToolResult:
-    text = taint.block(message, TEXT_BYTES)
+    text = sanitize.block(message, TEXT_BYTES)
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
 def _cleaned(value: Any, name: str = "") -> Any:
     """Every text of an answer made harmless, names of its fields and categories too."""
     if isinstance(value, dict):
-        return {taint.line(key, 100): _cleaned(item, key) for key, item in value.items()}
+        return {sanitize.line(key, 100): _cleaned(item, key) for key, item in value.items()}
     if isinstance(value, list):
         return [_cleaned(item, name) for item in value]
     if isinstance(value, str) and name not in _EXACT:
-        return taint.block(value, TEXT_BYTES)
+        return sanitize.block(value, TEXT_BYTES)
     return value
 
 

@@ -10,7 +10,7 @@ import anyio
 from orchestrator import schemas
 from orchestrator.mcp import models
 from orchestrator.mcp.api import Api, ToolError
-from orchestrator.rules import taint
+from orchestrator.rules import sanitize
 
 # Told after each of these, an agent's client knows that the call is alive.
 PROGRESS_SECONDS = 10.0
@@ -123,7 +123,7 @@ async def _named(call: Call) -> str:
 async def _source(call: Call) -> models.Source:
     experiment_id = await _named(call)
     text = await call.api.text(f"/api/experiment/{experiment_id}/train.py")
-    shown = taint.visible(text)
+    shown = sanitize.visible(text)
     return models.Source(experiment_id=experiment_id, train_py=shown, exact=shown == text)
 
 
@@ -154,7 +154,7 @@ async def _diff(call: Call) -> models.Diff:
     request: models.DiffRequest = call.arguments
     path = f"/api/experiment/{request.experiment_id}/diff"
     text = await call.api.text(path, against=request.against)
-    shown = taint.visible(text[:DIFF_BYTES])
+    shown = sanitize.visible(text[:DIFF_BYTES])
     return models.Diff(diff=shown, exact=shown == text)
 
 
@@ -197,7 +197,7 @@ async def _log(call: Call) -> models.Log:
     request: models.LogRequest = call.arguments
     path = f"/api/experiment/{request.experiment_id}/log"
     data = await call.api.end_of(path, request.last_bytes)
-    return models.Log(untrusted_log=taint.block(data, request.last_bytes, end=True))
+    return models.Log(untrusted_log=sanitize.block(data, request.last_bytes, end=True))
 
 
 _SUBMIT = (

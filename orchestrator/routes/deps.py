@@ -7,21 +7,21 @@ from fastapi import Depends, Query, Request
 
 from orchestrator import schemas
 from orchestrator.errors import Invalid
-from orchestrator.services.briefs import Briefs
-from orchestrator.services.digests import Digests
-from orchestrator.services.experiments import Experiments
-from orchestrator.services.jobs import Jobs
-from orchestrator.services.memo import Memo
-from orchestrator.services.memory import Memory
-from orchestrator.services.monitoring import Monitoring
-from orchestrator.services.notices import Notices
-from orchestrator.services.overview import Overviews
-from orchestrator.services.pool import Pool
-from orchestrator.services.reports import Reports
-from orchestrator.services.search import Search
-from orchestrator.services.series import SeriesReports
-from orchestrator.services.steering import Steering
-from orchestrator.services.surroundings import Surroundings
+from orchestrator.services.agents.briefs import Briefs
+from orchestrator.services.agents.digests import Digests
+from orchestrator.services.agents.search import Search
+from orchestrator.services.agents.similar import SimilarIdeas
+from orchestrator.services.core.experiments import Experiments
+from orchestrator.services.core.jobs import Jobs
+from orchestrator.services.core.pool import Pool
+from orchestrator.services.core.steering import Steering
+from orchestrator.services.core.wakeups import Wakeups
+from orchestrator.services.dashboard.comparison import Comparisons
+from orchestrator.services.dashboard.monitoring import Monitoring
+from orchestrator.services.dashboard.overview import Overviews
+from orchestrator.services.dashboard.reports import Reports
+from orchestrator.services.dashboard.response_cache import ResponseCache
+from orchestrator.services.dashboard.series import SeriesReports
 from orchestrator.sessions import Sessions
 from orchestrator.store.connection import Store
 
@@ -39,14 +39,14 @@ class Services:
     pool: Pool
     reports: Reports
     overviews: Overviews
-    surroundings: Surroundings
+    comparison: Comparisons
     search: Search
-    memory: Memory
+    similar: SimilarIdeas
     briefs: Briefs
     series: SeriesReports
-    memo: Memo
+    response_cache: ResponseCache
     steering: Steering
-    notices: Notices
+    wakeups: Wakeups
     monitoring: Monitoring
     sessions: Sessions | None
 
@@ -80,16 +80,16 @@ async def _overviews(request: Request) -> Overviews:
     return (await _services(request)).overviews
 
 
-async def _surroundings(request: Request) -> Surroundings:
-    return (await _services(request)).surroundings
+async def _comparison(request: Request) -> Comparisons:
+    return (await _services(request)).comparison
 
 
 async def _search(request: Request) -> Search:
     return (await _services(request)).search
 
 
-async def _memory(request: Request) -> Memory:
-    return (await _services(request)).memory
+async def _similar(request: Request) -> SimilarIdeas:
+    return (await _services(request)).similar
 
 
 async def _briefs(request: Request) -> Briefs:
@@ -115,9 +115,9 @@ DigestsDep = Annotated[Digests, Depends(_digests)]
 JobsDep = Annotated[Jobs, Depends(_jobs)]
 PoolDep = Annotated[Pool, Depends(_pool)]
 ReportsDep = Annotated[Reports, Depends(_reports)]
-MemoryDep = Annotated[Memory, Depends(_memory)]
+SimilarDep = Annotated[SimilarIdeas, Depends(_similar)]
 OverviewsDep = Annotated[Overviews, Depends(_overviews)]
-SurroundingsDep = Annotated[Surroundings, Depends(_surroundings)]
+ComparisonsDep = Annotated[Comparisons, Depends(_comparison)]
 SearchDep = Annotated[Search, Depends(_search)]
 SeriesDep = Annotated[SeriesReports, Depends(_series)]
 SessionsDep = Annotated[Sessions | None, Depends(_sessions)]

@@ -46,9 +46,9 @@ async def events(
 
 
 async def _stream(services: Services, tag: str | None, after: str | None) -> AsyncIterator[str]:
-    with services.notices.subscription() as queue:
+    with services.wakeups.subscription() as queue:
         # First the place from which the queue is complete, then what was missed before it.
-        last = await services.notices.following()
+        last = await services.wakeups.following()
         yield "retry: 1000\n\n"
         try:
             if after and await services.store.events.may_have_lost(after):
@@ -59,7 +59,7 @@ async def _stream(services: Services, tag: str | None, after: str | None) -> Asy
         except Unavailable:
             return  # the reader comes back with the same Last-Event-ID
         beat_at, wrote_at = 0.0, -math.inf
-        while not services.notices.closed:
+        while not services.wakeups.closed:
             if anyio.current_time() >= beat_at:  # what is filtered out is no sign of life
                 yield _heartbeat(last)
                 beat_at = anyio.current_time() + HEARTBEAT_SECONDS

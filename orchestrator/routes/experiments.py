@@ -9,9 +9,9 @@ from fastapi.responses import PlainTextResponse
 from orchestrator import schemas
 from orchestrator.routes import problems
 from orchestrator.routes.deps import (
+    ComparisonsDep,
     DigestsDep,
     ExperimentsDep,
-    SurroundingsDep,
     TagQuery,
     WaitSeconds,
     only,
@@ -153,5 +153,5 @@ async def diff(
 
 
 @router.get("/{experiment_id}/surroundings")
-async def surroundings(experiment_id: str, service: SurroundingsDep) -> schemas.Surroundings:
+async def surroundings(experiment_id: str, service: ComparisonsDep) -> schemas.ExperimentComparison:
     return await service.of(experiment_id)

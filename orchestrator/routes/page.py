@@ -69,8 +69,8 @@ def assets() -> dict[str, Asset]:
 
 @cache
 def preloads(page: str) -> str:
-    """A Link header for all modules of a page. Each module names those that it needs; a browser
-    that learned of them one after the other would wait for as many answers in a row."""
+    """A Link header that names all modules of a page. Each module imports others, so a browser
+    without this header would fetch them in as many round trips as the imports are deep."""
     wanted, found = ["app.js", f"{page}/page.js"], dict[str, None]()
     while wanted:
         name = wanted.pop(0)

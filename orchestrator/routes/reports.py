@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from orchestrator import schemas
 from orchestrator.routes import problems
 from orchestrator.routes.deps import BriefsDep, ExperimentsDep, ReportsDep, TagQuery
-from orchestrator.services.reports import Reports
+from orchestrator.services.dashboard.reports import Reports
 
 router = problems.router(prefix="/api/report", tags=["reports"])
 

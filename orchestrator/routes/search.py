@@ -6,7 +6,7 @@ from fastapi import Query
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import MemoryDep, SearchDep, TagQuery
+from orchestrator.routes.deps import SearchDep, SimilarDep, TagQuery
 
 router = problems.router(prefix="/api/search", tags=["search"])
 
@@ -44,12 +44,12 @@ async def suggest_by_query(
 
 
 @router.post("/similar")
-async def similar(body: schemas.SimilarRequest, service: MemoryDep) -> schemas.SimilarAnswer:
+async def similar(body: schemas.SimilarRequest, service: SimilarDep) -> schemas.SimilarAnswer:
     return await service.similar(body)
 
 
 @router.get("/similar")
 async def similar_by_query(
-    query: Annotated[schemas.SimilarRequest, Query()], service: MemoryDep
+    query: Annotated[schemas.SimilarRequest, Query()], service: SimilarDep
 ) -> schemas.SimilarAnswer:
     return await service.similar(query)

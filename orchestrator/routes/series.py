@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from orchestrator import schemas
 from orchestrator.routes import problems
 from orchestrator.routes.deps import SeriesDep
-from orchestrator.services.memo import Body
+from orchestrator.services.dashboard.response_cache import Body
 
 router = problems.router(prefix="/api/report", tags=["reports"])
 

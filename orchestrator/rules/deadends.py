@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.domain import INFRA_LOST, Run, Status
-from orchestrator.rules import failure, taint
+from orchestrator.rules import failure, sanitize
 from orchestrator.rules.suggest import CategoryCount
 
 TRIED_OFTEN = 5
@@ -50,7 +50,7 @@ def dead_ends(categories: Mapping[str, CategoryCount], failures: Sequence[Failed
 def _barren(categories: Mapping[str, CategoryCount]) -> Iterator[DeadEnd]:
     for name, count in categories.items():
         if count.total >= TRIED_OFTEN and not count.kept and not count.near:
-            clean = taint.line(name, 64)
+            clean = sanitize.line(name, 64)
             text = f"{count.total} experiments in {clean}: none kept, no near miss"
             yield DeadEnd("category", text, count.total, category=clean)
 
@@ -78,4 +78,4 @@ def cause(run: Run) -> str | None:
         return "out of GPU memory"
     said = failure.read(error)
     words = said.exception or said.message or error.partition("\n")[0]
-    return taint.line(words, _CAUSE_BYTES) or "no words"
+    return sanitize.line(words, _CAUSE_BYTES) or "no words"

@@ -1,7 +1,7 @@
 """The digest of a run: from its record, curve and last output to less than 2 KB. Pure.
 
 What is worth a warning is judged here from numbers alone; the run's own words are in `untrusted`,
-after taint.py. Where all of it does not fit, curve and words become shorter, never the result.
+after sanitize.py. Where all of it does not fit, curve and words become shorter, never the result.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from orchestrator import schemas
 from orchestrator.domain import Experiment, Run, State, Status
-from orchestrator.rules import failure, taint
+from orchestrator.rules import failure, sanitize
 
 # Room is left for how another JSON encoder spells a number.
 LIMIT_BYTES = schemas.DIGEST_LIMIT_BYTES - 48
@@ -48,7 +48,7 @@ class Evidence:
     vram_mb: float | None = None
 
 
-class _Room(NamedTuple):
+class _SizeBudget(NamedTuple):
     """How much of each part a digest takes; `words` is the bytes of the longest text."""
 
     points: int
@@ -59,11 +59,11 @@ class _Room(NamedTuple):
 
 # Most digests fit the first. The last fits whatever the run was called, counted and said.
 _ROOMS = (
-    _Room(12, 420, 3, 8),
-    _Room(12, 240, 3, 8),
-    _Room(8, 160, 3, 5),
-    _Room(4, 100, 2, 4),
-    _Room(0, 60, 1, 2),
+    _SizeBudget(12, 420, 3, 8),
+    _SizeBudget(12, 240, 3, 8),
+    _SizeBudget(8, 160, 3, 5),
+    _SizeBudget(4, 100, 2, 4),
+    _SizeBudget(0, 60, 1, 2),
 )
 
 
@@ -76,13 +76,13 @@ def digest(evidence: Evidence) -> schemas.Digest:
     return made
 
 
-def _made(evidence: Evidence, room: _Room) -> schemas.Digest:
+def _made(evidence: Evidence, room: _SizeBudget) -> schemas.Digest:
     experiment, run = evidence.experiment, evidence.run
     return schemas.Digest(
         experiment_id=experiment.id,
         tag=experiment.tag,
         status=run.status.value,
-        reason=run.reason and taint.line(run.reason, 40),
+        reason=run.reason and sanitize.line(run.reason, 40),
         metrics=_metrics(run),
         parent=_comparison(run, evidence.parent),
         best=_against_best(run, evidence.best),
@@ -247,26 +247,26 @@ def _lost(run: Run) -> str:
 # ---------------------------------------------------------------------------- the run's words
 
 
-def _untrusted(evidence: Evidence, room: _Room) -> schemas.Untrusted | None:
+def _untrusted(evidence: Evidence, room: _SizeBudget) -> schemas.Untrusted | None:
     run, words = evidence.run, room.words
-    warnings = [taint.line(text, words // 3) for text in run.warnings[:3]]
+    warnings = [sanitize.line(text, words // 3) for text in run.warnings[:3]]
     if run.state is not State.DECIDED or run.status not in (Status.CRASH, Status.TIMEOUT):
         return schemas.Untrusted(worker_warnings=warnings) if warnings else None
     error = run.error or ""
     said = failure.read(evidence.tail, error)
     return schemas.Untrusted(
-        error=taint.line(error.partition("\n")[0], words // 2),
-        exception=taint.line(said.exception, 60),
-        message=taint.line(said.message, words),
+        error=sanitize.line(error.partition("\n")[0], words // 2),
+        exception=sanitize.line(said.exception, 60),
+        message=sanitize.line(said.message, words),
         frames=[
             schemas.Frame(
-                file=taint.line(frame.file[-40:], 44),
+                file=sanitize.line(frame.file[-40:], 44),
                 line=frame.line,
-                function=taint.line(frame.function, 30),
-                code=taint.line(frame.code, words // 4),
+                function=sanitize.line(frame.function, 30),
+                code=sanitize.line(frame.code, words // 4),
             )
             for frame in said.frames[-room.frames :]
         ],
-        last_words=taint.block(said.last_words, words, end=True),
+        last_words=sanitize.block(said.last_words, words, end=True),
         worker_warnings=warnings,
     )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.rules import taint
+from orchestrator.rules import sanitize
 
 FRAMES = 3
 _LAST_LINES = 3
@@ -68,7 +68,7 @@ def headline(error: str) -> str:
 
 
 def _lines(source: str | bytes) -> list[str]:
-    text = taint.block(source, _TEXT_BYTES, end=True)
+    text = sanitize.block(source, _TEXT_BYTES, end=True)
     return [line[:_LINE_BYTES] for line in text.split("\n") if line.strip()]
 
 

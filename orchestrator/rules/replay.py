@@ -11,9 +11,9 @@ from orchestrator.domain import (
     INFRA_LOST,
     Counts,
     Decision,
-    Halt,
-    Intervention,
     Note,
+    OperatorAction,
+    OperatorHold,
     Outcome,
     Snapshot,
     Status,
@@ -42,7 +42,7 @@ class Chosen:
     revision: int
     at_us: int
     strategy: Strategy
-    act: Intervention | None = None
+    act: OperatorAction | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Steered:
 
     revision: int
     at_us: int
-    act: Intervention
+    act: OperatorAction
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Decided:
     best_id: str | None
     streak: int
     decision: Decision
-    act: Intervention | None = None
+    act: OperatorAction | None = None
 
 
 Step = SetUp | Chosen | Steered | Decided
@@ -88,7 +88,7 @@ class Replay:
     decided: dict[str, Decided] = field(default_factory=dict)
     notes: dict[str, Note] = field(default_factory=dict)
     # Each act of a person: the revision before it, when, and what.
-    acts: list[tuple[int, int, Intervention]] = field(default_factory=list)
+    acts: list[tuple[int, int, OperatorAction]] = field(default_factory=list)
     last_us: int = 0
     differences: list[str] = field(default_factory=list)
     _begun: bool = False
@@ -132,13 +132,13 @@ class Replay:
             max_consecutive_crashes=step.max_consecutive_crashes,
         )
 
-    def _steer(self, at_us: int, act: Intervention) -> None:
+    def _steer(self, at_us: int, act: OperatorAction) -> None:
         """What an act leaves behind in the tag; others leave their traces with runs."""
         if act.action in ("pause", "resume"):
             paused = act.action == "pause"
             if paused == (self.tag.pause is not None):
                 self._differ(f"a {act.action} that changed nothing, at {at_us}")
-            pause = Halt(act.by, act.reason, at_us) if paused else None
+            pause = OperatorHold(act.by, act.reason, at_us) if paused else None
             self.tag = replace(self.tag, pause=pause)
         elif act.action == "note":
             self.notes[act.target] = Note(act.target, act.reason, act.by, at_us)

@@ -29,6 +29,11 @@ from orchestrator.schemas.base import (
     Text as Text,
     ValBpb as ValBpb,
 )
+from orchestrator.schemas.comparison import (
+    ExperimentComparison as ExperimentComparison,
+    Noise as Noise,
+    Related as Related,
+)
 from orchestrator.schemas.digest import (
     DIGEST_LIMIT_BYTES as DIGEST_LIMIT_BYTES,
     Comparison as Comparison,
@@ -158,7 +163,6 @@ from orchestrator.schemas.steering import (
     DrainRequest as DrainRequest,
     DropNoteAnswer as DropNoteAnswer,
     DropNoteRequest as DropNoteRequest,
-    Halt as Halt,
     LedgerAnswer as LedgerAnswer,
     LedgerEntry as LedgerEntry,
     LedgerRequest as LedgerRequest,
@@ -168,6 +172,7 @@ from orchestrator.schemas.steering import (
     NoteAnswer as NoteAnswer,
     NoteRequest as NoteRequest,
     NotesAnswer as NotesAnswer,
+    OperatorHold as OperatorHold,
     PauseAnswer as PauseAnswer,
     PriorityAnswer as PriorityAnswer,
     PriorityRequest as PriorityRequest,
@@ -176,9 +181,4 @@ from orchestrator.schemas.steering import (
     RequeueRequest as RequeueRequest,
     SteeringAction as SteeringAction,
     TagSteerRequest as TagSteerRequest,
-)
-from orchestrator.schemas.surroundings import (
-    Noise as Noise,
-    Related as Related,
-    Surroundings as Surroundings,
 )

@@ -20,7 +20,7 @@ from orchestrator.schemas.base import (
     ValBpb,
 )
 from orchestrator.schemas.digest import Digest
-from orchestrator.schemas.steering import Halt
+from orchestrator.schemas.steering import OperatorHold
 
 
 class SetupRequest(Request):
@@ -44,7 +44,7 @@ class TagInfo(Answer):
     profile: str | None
     prepare_sha256: str | None
     paused: bool = False
-    pause: Halt | None = None
+    pause: OperatorHold | None = None
 
 
 class SetupAnswer(Answer):

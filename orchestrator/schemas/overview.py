@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, Field
 
 from orchestrator.schemas.base import Answer, Mode, PublicStatus, Request
 from orchestrator.schemas.pool import Health, Worker
-from orchestrator.schemas.steering import Halt
+from orchestrator.schemas.steering import OperatorHold
 
 
 class OverviewRequest(Request):
@@ -71,7 +71,7 @@ class TagOverview(Answer):
     name: str
     created_at: str
     state: Literal["running", "queued", "paused", "idle"]
-    pause: Halt | None
+    pause: OperatorHold | None
     mode: Mode
     mode_reason: str
     pinned: bool

@@ -14,7 +14,7 @@ from orchestrator.schemas.base import (
     Request,
     Text,
 )
-from orchestrator.schemas.steering import Halt
+from orchestrator.schemas.steering import OperatorHold
 
 
 class Health(Request):
@@ -56,7 +56,7 @@ class Worker(Answer):
     problem: str | None = None
     health: Health | None = None
     # Who keeps new runs from it; `status` is then "draining", whether a run still goes on or not.
-    drain: Halt | None = None
+    drain: OperatorHold | None = None
 
 
 class Timing(Answer):

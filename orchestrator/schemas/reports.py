@@ -6,7 +6,7 @@ from pydantic import Field
 
 from orchestrator.schemas.base import Answer, ExperimentId, Mode, PublicStatus, Request, TagName
 from orchestrator.schemas.experiments import TagInfo
-from orchestrator.schemas.steering import Halt
+from orchestrator.schemas.steering import OperatorHold
 
 
 class SummaryStats(Answer):
@@ -54,7 +54,7 @@ class SummaryAnswer(Answer):
     strategy: Mode
     gpu_pool: PoolCounts
     paused: bool = False
-    pause: Halt | None = None
+    pause: OperatorHold | None = None
 
 
 class TsvAnswer(Answer):

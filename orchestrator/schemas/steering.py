@@ -60,7 +60,7 @@ SteeringAction = Literal[
 ]  # fmt: skip
 
 
-class Halt(Answer):
+class OperatorHold(Answer):
     """Who paused a tag or drained a GPU, why, and when."""
 
     by: str
@@ -79,7 +79,7 @@ class PauseAnswer(Answer):
 
     tag: str
     paused: bool
-    pause: Halt | None
+    pause: OperatorHold | None
 
 
 class NoteRequest(Request):
@@ -169,7 +169,7 @@ class DrainAnswer(Answer):
 
     gpu_id: str
     draining: bool
-    drain: Halt | None
+    drain: OperatorHold | None
 
 
 class LedgerRequest(Request):

@@ -9,10 +9,10 @@ from orchestrator import schemas
 from orchestrator.domain import (
     Decision,
     Gpu,
-    Halt,
     LedgerEntry,
     Metrics,
     Note,
+    OperatorHold,
     Outcome,
     Run,
     State,
@@ -22,7 +22,7 @@ from orchestrator.domain import (
     branch_of,
     rfc3339,
 )
-from orchestrator.rules import taint
+from orchestrator.rules import sanitize
 from orchestrator.rules.deadends import DeadEnd
 from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
@@ -170,11 +170,11 @@ def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
     return schemas.Tried(
         experiment_id=experiment.id,
         status=run.status.value,
-        category=taint.line(experiment.category, 64),
+        category=sanitize.line(experiment.category, 64),
         val_bpb=val_bpb,
         behind_best=behind,
-        hypothesis=taint.line(experiment.hypothesis, HYPOTHESIS_BYTES),
-        diff_summary=taint.line(experiment.diff_summary, DIFF_SUMMARY_BYTES),
+        hypothesis=sanitize.line(experiment.hypothesis, HYPOTHESIS_BYTES),
+        diff_summary=sanitize.line(experiment.diff_summary, DIFF_SUMMARY_BYTES),
     )
 
 
@@ -287,10 +287,10 @@ def noise(value: Noise) -> schemas.Noise:
     return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
 
 
-def halt(value: Halt | None) -> schemas.Halt | None:
+def halt(value: OperatorHold | None) -> schemas.OperatorHold | None:
     if value is None:
         return None
-    return schemas.Halt(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
+    return schemas.OperatorHold(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
 
 
 def pause_answer(tag: Tag) -> schemas.PauseAnswer:

@@ -11,7 +11,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from orchestrator.errors import SetupError
 from orchestrator.store.client import TextRedis
-from orchestrator.store.closed import telling_closed
+from orchestrator.store.dashboard_reads import DashboardReads
 from orchestrator.store.events import EventStore
 from orchestrator.store.experiments import ExperimentStore
 from orchestrator.store.idempotency import IdempotencyStore
@@ -22,7 +22,7 @@ from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 from orchestrator.store.shared import SharedConnection
 from orchestrator.store.steering import SteeringStore
-from orchestrator.store.survey import SurveyStore
+from orchestrator.store.uvloop_errors import translated_closed_transport
 
 MINIMUM_VERSION = (6, 2)
 
@@ -59,7 +59,7 @@ class Store:
     events: EventStore
     idempotency: IdempotencyStore
     journal: JournalStore
-    survey: SurveyStore
+    dashboard: DashboardReads
     steering: SteeringStore
 
     @classmethod
@@ -79,7 +79,7 @@ class Store:
             health_check_interval=30,
             retry=FlatRetry(ExponentialBackoff(cap=0.5, base=0.05), 2),
         )
-        pool.connection_class = telling_closed(pool.connection_class)
+        pool.connection_class = translated_closed_transport(pool.connection_class)
         redis = cast("TextRedis", Redis.from_pool(pool))
         single = ConnectionPool.from_url(
             url,
@@ -89,7 +89,7 @@ class Store:
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        single.connection_class = telling_closed(single.connection_class)
+        single.connection_class = translated_closed_transport(single.connection_class)
         shared = SharedConnection(single.make_connection, timeout_seconds)
         # Apart: its reads block.
         tail = SharedConnection(single.make_connection, timeout_seconds)
@@ -104,7 +104,7 @@ class Store:
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis, shared),
-            survey=SurveyStore(redis),
+            dashboard=DashboardReads(redis),
             steering=SteeringStore(scripts, redis),
         )
 

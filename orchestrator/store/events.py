@@ -13,7 +13,7 @@ from orchestrator.store.shared import SharedConnection
 @dataclass(frozen=True)
 class Event:
     """Something that happened: `setup`, `registered`, `queued`, `claimed`, `started`,
-    `cancelling`, `decided`, `strategy`, `steered` (an intervention), or `gpu` (whose `subject` is
+    `cancelling`, `decided`, `strategy`, `steered` (an operator action), or `gpu` (its `subject` is
     a GPU)."""
 
     id: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from orchestrator.domain import (
     INFRA_LOST,
     Decision,
-    Intervention,
+    OperatorAction,
     Outcome,
     Snapshot,
     State,
@@ -118,7 +118,7 @@ class ExperimentStore:
         decision: Decision,
         verdict_json: str,
         claimant: Claimant,
-        act: Intervention | None = None,
+        act: OperatorAction | None = None,
     ) -> Reply:
         """Apply `decision`, which rests on `snapshot`, and which an act of a person led to where
         there is one. Outcomes: see decide.lua."""
@@ -140,7 +140,7 @@ class ExperimentStore:
         tag: str,
         fields: Mapping[str, str],
         revision: int | None = None,
-        act: Intervention | None = None,
+        act: OperatorAction | None = None,
     ) -> Strategy | None:
         """Set these fields of the strategy in force, in one step with what it was; with a
         `revision`, only if the tag still has it (None if not). `act` says whose choice it is."""
@@ -161,7 +161,7 @@ def _application(
     outcome: Outcome,
     decision: Decision,
     verdict_json: str,
-    act: Intervention | None,
+    act: OperatorAction | None,
 ) -> dict[str, object]:
     """The JSON that decide.lua applies; every number in it is text."""
     experiment = snapshot.experiment

@@ -18,7 +18,7 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     queue          zset     queued ids, by priority and then arrival
     notes          hash     id -> JSON of each note that people have left for agents
     ledger         stream   the global ledger's entries on this tag, under the same ids
-    journal        stream   setup, every decision, choice of strategy and intervention, each with
+    journal        stream   setup, every decision, choice of strategy and operator action, each with
                             what it was based on; never cut: the audit recomputes the tag from it
 
 Global, below `ar:`:
@@ -37,7 +37,7 @@ Global, below `ar:`:
     gpu:ID         hash     a GPU's facts, flags, lease and hold
     drained        hash     GPU -> JSON of who drained it; survives the GPU's own hash, which has
                             a copy
-    ledger         stream   every intervention: who did what to what, and why; never cut
+    ledger         stream   every operator action: who did what to what, and why; never cut
     events         stream   what happened, for the tailers (capped)
     nonce:N        string   the reply of a script that has run, for the same request sent again
     idem:K         string   the answer stored for an Idempotency-Key

@@ -17,12 +17,12 @@ from orchestrator.domain import (
     Environment,
     Experiment,
     Gpu,
-    Halt,
-    Intervention,
     JournalEntry,
     LedgerEntry,
     Metrics,
     Note,
+    OperatorAction,
+    OperatorHold,
     Outcome,
     Run,
     Snapshot,
@@ -76,7 +76,7 @@ def journal_data(
     outcome: Outcome,
     decision: Decision,
     epoch: int,
-    act: Intervention | None = None,
+    act: OperatorAction | None = None,
 ) -> dict[str, Any]:
     """What the journal keeps of a decision: who reported (a lease's epoch, 0 without one), how the
     run ended, what the decision rests on, what it is, and which act of a person led to it, if one
@@ -135,7 +135,7 @@ def step_from(entry: JournalEntry) -> Step:
             strategy=_undated_strategy(data["strategy"]),
         )
     on = data["on"]
-    act = Intervention(**data["steered"]) if "steered" in data else None
+    act = OperatorAction(**data["steered"]) if "steered" in data else None
     if entry.kind == "steered":
         assert act is not None  # noqa: S101 - it is nothing else
         return Steered(on["revision"], entry.at_us, act)
@@ -266,15 +266,15 @@ def tag_from(stored: Fields) -> Tag:
     )
 
 
-def _pause_from(stored: Fields) -> Halt | None:
+def _pause_from(stored: Fields) -> OperatorHold | None:
     if "paused" not in stored:
         return None
-    return Halt(stored["paused_by"], stored["paused_reason"], int(stored["paused"]))
+    return OperatorHold(stored["paused_by"], stored["paused_reason"], int(stored["paused"]))
 
 
-def drain_from(stored: str) -> Halt:
+def drain_from(stored: str) -> OperatorHold:
     value = json.loads(stored)
-    return Halt(value["by"], value["reason"], int(value["at"]))
+    return OperatorHold(value["by"], value["reason"], int(value["at"]))
 
 
 def note_from(note_id: str, stored: str) -> Note:
@@ -289,7 +289,7 @@ def notes_from(stored: Fields) -> list[Note]:
 
 
 def ledger_entry_from(entry_id: str, stored: Fields) -> LedgerEntry:
-    act = Intervention(stored["action"], stored["by"], stored["reason"], stored["target"])
+    act = OperatorAction(stored["action"], stored["by"], stored["reason"], stored["target"])
     return LedgerEntry(
         id=entry_id,
         at_us=int(stored["at"]),

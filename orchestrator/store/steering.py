@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from orchestrator.domain import Halt, Intervention, LedgerEntry, Note, Stop, Tag
+from orchestrator.domain import LedgerEntry, Note, OperatorAction, OperatorHold, Stop, Tag
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
@@ -30,11 +30,11 @@ class SteeringStore:
 
     # -- tags
 
-    async def pause(self, tag: str, act: Intervention) -> Tag:
+    async def pause(self, tag: str, act: OperatorAction) -> Tag:
         """Keep the tag's jobs from being claimed; a paused tag stays as it is."""
         return self._tag(tag, await self._scripts.run("pause", tag, _json(act)))
 
-    async def resume(self, tag: str, act: Intervention) -> Tag:
+    async def resume(self, tag: str, act: OperatorAction) -> Tag:
         return self._tag(tag, await self._scripts.run("resume", tag, _json(act)))
 
     @staticmethod
@@ -42,7 +42,7 @@ class SteeringStore:
         _check_tag(reply, tag)
         return records.tag_from(reply["tag"])
 
-    async def add_note(self, tag: str, act: Intervention, at_most: int) -> Note:
+    async def add_note(self, tag: str, act: OperatorAction, at_most: int) -> Note:
         """Leave the act's reason as a note. Raises `Conflict` where there are `at_most` already."""
         reply = await self._scripts.run("add_note", tag, _json(act), at_most)
         _check_tag(reply, tag)
@@ -50,7 +50,7 @@ class SteeringStore:
             raise Conflict(f"Tag {tag!r} has {at_most} notes already; drop one first (drop-note).")
         return records.note_from(reply["id"], reply["note"])
 
-    async def drop_note(self, tag: str, act: Intervention) -> None:
+    async def drop_note(self, tag: str, act: OperatorAction) -> None:
         reply = await self._scripts.run("drop_note", tag, _json(act))
         _check_tag(reply, tag)
         if reply.outcome == "NO_NOTE":
@@ -63,18 +63,18 @@ class SteeringStore:
 
     # -- runs
 
-    async def stop(self, tag: str, experiment_id: str, what: Stop, act: Intervention) -> Reply:
+    async def stop(self, tag: str, experiment_id: str, what: Stop, act: OperatorAction) -> Reply:
         """Ask the worker of a leased run to stop it. Outcomes: see stop.lua."""
         reply = await self._scripts.run("stop", tag, experiment_id, what, _json(act))
         return _known(reply, experiment_id)
 
-    async def repeat(self, tag: str, experiment_id: str, act: Intervention) -> Reply:
+    async def repeat(self, tag: str, experiment_id: str, act: OperatorAction) -> Reply:
         """Queue a decided run's source again. Outcomes: see repeat.lua."""
         reply = await self._scripts.run("repeat", tag, experiment_id, _json(act))
         return _known(reply, experiment_id)
 
     async def set_priority(
-        self, tag: str, experiment_id: str, priority: int, act: Intervention
+        self, tag: str, experiment_id: str, priority: int, act: OperatorAction
     ) -> Reply:
         """Move a queued run in its queue. Outcomes: see set_priority.lua."""
         reply = await self._scripts.run("set_priority", tag, experiment_id, priority, _json(act))
@@ -82,14 +82,14 @@ class SteeringStore:
 
     # -- GPUs
 
-    async def drain(self, gpu_id: str, act: Intervention) -> Halt:
+    async def drain(self, gpu_id: str, act: OperatorAction) -> OperatorHold:
         """Give a GPU no new run; one that is drained stays as it is."""
         reply = await self._scripts.run("drain", gpu_id, _json(act))
         if reply.outcome == "UNKNOWN_GPU":
             raise unknown_gpu(gpu_id)
         return records.drain_from(reply["drained"])
 
-    async def undrain(self, gpu_id: str, act: Intervention) -> None:
+    async def undrain(self, gpu_id: str, act: OperatorAction) -> None:
         reply = await self._scripts.run("undrain", gpu_id, _json(act))
         if reply.outcome == "UNKNOWN_GPU":
             raise unknown_gpu(gpu_id)
@@ -118,7 +118,7 @@ class SteeringStore:
             before = page.next_cursor
 
 
-def _json(act: Intervention) -> str:
+def _json(act: OperatorAction) -> str:
     return json.dumps(vars(act))
 
 

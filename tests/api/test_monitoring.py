@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.services import monitoring
+from orchestrator.services.dashboard import monitoring
 from tests.conftest import Api
 
 GRAFANA = Path(__file__).parents[2] / "docs" / "grafana"

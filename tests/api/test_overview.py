@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.services import overview as overview_service, recent
+from orchestrator.services.dashboard import overview as overview_service, recent
 from tests.conftest import Api, MakeApi
 
 
@@ -168,7 +168,7 @@ def test_many_pages_cost_one_survey(api: Api, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(overview_service, "FRESH_SECONDS", 60)
     api.tag()
     surveys = []
-    store = api.app.state.services.store.survey
+    store = api.app.state.services.store.dashboard
     original = store.tags
 
     async def counted() -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from bench.histories import write
 from orchestrator import schemas
-from orchestrator.services.audit import Audit
+from orchestrator.services.core.audit import Audit
 from orchestrator.store.connection import Store
 from tests.conftest import Api, MakeApi
 
@@ -113,16 +113,16 @@ async def test_many_readers_cost_one_reading(make_api: MakeApi) -> None:
     """Two hundred pages that hear of one verdict ask at the same time."""
     api = make_api()
     history(api)
-    memo = api.app.state.services.memo
+    response_cache = api.app.state.services.response_cache
     made = 0
-    of = memo._made
+    of = response_cache._made
 
     async def counted(*arguments: Any) -> Any:
         nonlocal made
         made += 1
         return await of(*arguments)
 
-    memo._made = counted
+    response_cache._made = counted
     async with httpx.AsyncClient(base_url=api.url, timeout=30) as client:
         answers = await asyncio.gather(
             *(client.get("/api/report/series?tag=mar11") for _ in range(100))
@@ -208,7 +208,7 @@ def test_a_search_looks_at_a_bounded_number_and_goes_on(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the history, one request stays short, and says how far it has come."""
-    monkeypatch.setattr("orchestrator.services.series.SCAN_LIMIT", 2)
+    monkeypatch.setattr("orchestrator.services.dashboard.series.SCAN_LIMIT", 2)
     history(api)
     first = api.get("/api/report/runs", tag="mar11", q="baseline")
     assert (first["rows"], first["scanned"], first["next_cursor"]) == ([], 2, 3)

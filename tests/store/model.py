@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import Conflict, LeaseLost, NotFound
-from orchestrator.services.judge import LeaseRenewed
+from orchestrator.services.core.judge import LeaseRenewed
 
 STATUSES = ("queued", "running", "keep", "discard", "crash", "timeout", "cancelled")
 COMPLETED = ("keep", "discard")

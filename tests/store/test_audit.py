@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from orchestrator.errors import NotFound
-from orchestrator.services.audit import Audit
+from orchestrator.services.core.audit import Audit
 from orchestrator.store.connection import Store
 from tests.conftest import Api
 

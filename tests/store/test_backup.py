@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from orchestrator.errors import Conflict, Invalid
-from orchestrator.services import backup as service
-from orchestrator.services.audit import Audit
+from orchestrator.services.core import backup as service
+from orchestrator.services.core.audit import Audit
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
 from orchestrator.store.dump import Part, dump

@@ -39,19 +39,19 @@ from orchestrator import schemas
 from orchestrator.domain import Outcome
 from orchestrator.errors import AutoresearchError, Conflict, NotFound
 from orchestrator.files import Files, sha256_of
-from orchestrator.services.audit import Audit
-from orchestrator.services.digests import Digests
-from orchestrator.services.experiments import Experiments
-from orchestrator.services.failures import Failures
-from orchestrator.services.jobs import Jobs
-from orchestrator.services.judge import Judge, LeaseRenewed
-from orchestrator.services.memory import Memory
-from orchestrator.services.notices import Notices
-from orchestrator.services.pool import Pool
-from orchestrator.services.reports import Reports
-from orchestrator.services.search import Search
-from orchestrator.services.sources import Sources
-from orchestrator.services.steering import Steering
+from orchestrator.services.agents.digests import Digests
+from orchestrator.services.agents.failures import Failures
+from orchestrator.services.agents.search import Search
+from orchestrator.services.agents.similar import SimilarIdeas
+from orchestrator.services.core.audit import Audit
+from orchestrator.services.core.experiments import Experiments
+from orchestrator.services.core.jobs import Jobs
+from orchestrator.services.core.judge import Judge, LeaseRenewed
+from orchestrator.services.core.pool import Pool
+from orchestrator.services.core.sources import Sources
+from orchestrator.services.core.steering import Steering
+from orchestrator.services.core.wakeups import Wakeups
+from orchestrator.services.dashboard.reports import Reports
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import by_lease
@@ -160,16 +160,16 @@ class Machine(RuleBasedStateMachine):
         config = Settings(home=home)
         files = Files(config.paths)
         self.judge = Judge(self.store)
-        notices = Notices(self.store.events, 1)
+        wakeups = Wakeups(self.store.events, 1)
         self.sources = Sources(files, None)
         digests = Digests(self.store, files)
         self.experiments = Experiments(
-            self.store, files, self.judge, notices, self.sources, digests, None
+            self.store, files, self.judge, wakeups, self.sources, digests, None
         )
-        self.jobs = Jobs(self.store, files, self.judge, notices, config)
+        self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
         self.pool = Pool(self.store, files, self.sources, config)
         self.reports = Reports(self.store, config)
-        memory = Memory(self.store, files, config.paths)
+        memory = SimilarIdeas(self.store, files, config.paths)
         self.search = Search(self.store, memory, Failures(self.store))
         self.steering = Steering(self.store, self.judge)
         self.model = Model()

@@ -12,8 +12,8 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from orchestrator.store.closed import telling_closed
 from orchestrator.store.shared import SharedConnection
+from orchestrator.store.uvloop_errors import translated_closed_transport
 
 pytestmark = pytest.mark.anyio
 
@@ -91,4 +91,4 @@ async def test_a_closed_transport_of_uvloop_is_a_lost_connection_and_nothing_els
             raise RuntimeError(said)
 
     with pytest.raises(heard, match=said[-10:]):
-        await telling_closed(Failing)().send_packed_command(b"PING")
+        await translated_closed_transport(Failing)().send_packed_command(b"PING")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.domain import Intervention, Outcome, Tag
+from orchestrator.domain import OperatorAction, Outcome, Tag
 from orchestrator.rules.strategy import INITIAL
-from orchestrator.services.judge import Judge
+from orchestrator.services.core.judge import Judge
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import UNLEASED
 from orchestrator.store.jobs import Claimed
@@ -19,8 +19,8 @@ EXPERIMENT = {
 GPU = {"gpu_index": 0, "gpu_name": "x", "vram_mb": 1.0}
 
 
-def act(action: str, target: str = "") -> Intervention:
-    return Intervention(action, "Ada", 'why "not" \\ / ü', target)
+def act(action: str, target: str = "") -> OperatorAction:
+    return OperatorAction(action, "Ada", 'why "not" \\ / ü', target)
 
 
 async def setup(store: Store, *sources: str) -> list[str]:
@@ -56,7 +56,7 @@ async def test_an_act_is_one_step_of_revision_journal_and_ledger(store: Store) -
     assert tag.pause is not None
     [_, entry] = [entry async for entry in store.journal.entries("t")]
     assert (entry.kind, entry.data["on"]) == ("steered", {"revision": 0})
-    assert Intervention(**entry.data["steered"]) == act("pause")
+    assert OperatorAction(**entry.data["steered"]) == act("pause")
     [told] = (await store.steering.ledger("t", 10, None)).entries
     assert (told.act, told.revision, told.at_us) == (act("pause"), 0, tag.pause.at_us)
     assert (await store.steering.ledger(None, 10, None)).entries == [told]

@@ -7,9 +7,9 @@ from hypothesis import given, settings, strategies as st
 from orchestrator.domain import (
     Counts,
     Experiment,
-    Halt,
     Metrics,
     Note,
+    OperatorHold,
     Run,
     Snapshot,
     State,
@@ -17,7 +17,7 @@ from orchestrator.domain import (
     Strategy,
     Tag,
 )
-from orchestrator.rules import taint
+from orchestrator.rules import sanitize
 from orchestrator.rules.brief import LIMIT_BYTES, Situation, brief
 from orchestrator.rules.deadends import DeadEnd
 from tests import hostile
@@ -78,7 +78,9 @@ def test_a_tag_without_a_result_is_told_to_begin_with_the_baseline() -> None:
 
 
 def test_a_pause_and_a_crash_streak_stand_at_the_top() -> None:
-    tag = Tag("mar11", 1, 300.0, 0.002, 3, consecutive_crashes=3, pause=Halt("me", "holiday", 1))
+    tag = Tag(
+        "mar11", 1, 300.0, 0.002, 3, consecutive_crashes=3, pause=OperatorHold("me", "holiday", 1)
+    )
     text = brief(situation(tag))
     assert "PAUSED: `holiday`" in text
     assert "Stop, and find the cause." in text
@@ -106,7 +108,7 @@ def test_it_is_always_under_eight_kilobytes_and_harmless(
     """With all lists full of the worst words; and no word of theirs leaves its code span."""
     tag = Tag(
         LONG_TAG, 1, 300.0, 0.002, 3, best_experiment_id="exp-" + "9" * 80, best_val_bpb=1.0,
-        consecutive_crashes=9, pause=Halt(words, words, 1),
+        consecutive_crashes=9, pause=OperatorHold(words, words, 1),
     )  # fmt: skip
     strategy = Strategy("explore", 0.8, 1.0, 1, words, pinned=True)
     text = brief(
@@ -116,7 +118,7 @@ def test_it_is_always_under_eight_kilobytes_and_harmless(
             notes=notes, dead_ends=ends, advice=[words] * 9, best=pair(hypothesis=words),
         )
     )  # fmt: skip
-    assert taint.size(text) <= LIMIT_BYTES
+    assert sanitize.size(text) <= LIMIT_BYTES
     hostile.assert_harmless(text)
     body, _, commands = text.partition("\n```bash\n")
     assert commands.count("```") == 1

@@ -8,7 +8,7 @@ import pytest
 
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli import main
-from orchestrator.cli.config import is_loopback, load, refuse_open_door
+from orchestrator.cli.config import is_loopback, load, refuse_open_address
 from orchestrator.cli.errors import ConfigError
 from orchestrator.cli.options import SERVE_FLAGS, UP_FLAGS, WORKER_FLAGS
 from orchestrator.settings import Settings
@@ -45,16 +45,16 @@ def test_a_bad_value_is_named_by_flag_and_variable(name: str, value: str, words:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]"])
 def test_loopback_addresses_need_no_token(host: str) -> None:
-    refuse_open_door(Settings(host=host))
+    refuse_open_address(Settings(host=host))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "somewhere"])
 def test_other_addresses_need_a_token_or_the_word_that_none_is_meant(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(ConfigError, match="--no-token"):
-        refuse_open_door(Settings(host=host))
-    refuse_open_door(Settings(host=host, no_token=True))
-    refuse_open_door(Settings(host=host, token="secret"))
+        refuse_open_address(Settings(host=host))
+    refuse_open_address(Settings(host=host, no_token=True))
+    refuse_open_address(Settings(host=host, token="secret"))
 
 
 def test_help_needs_nothing_heavy() -> None:

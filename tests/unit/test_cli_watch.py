@@ -176,7 +176,7 @@ def test_what_ails_a_gpu_stands_where_its_run_would() -> None:
 
 
 def test_a_paused_tag_says_so_and_why() -> None:
-    pause = schemas.Halt(by="me", reason="the GPUs are needed", at=AT)
+    pause = schemas.OperatorHold(by="me", reason="the GPUs are needed", at=AT)
     paused = tag().model_copy(update={"paused": True, "pause": pause})
     assert any("paused (the GPUs are needed)" in text for text in drawn(busy_view(tag=paused)))
 

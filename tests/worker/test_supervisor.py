@@ -16,7 +16,7 @@ import pytest
 from gpu_worker import channel, lock, tree
 from gpu_worker.channel import Order, Result
 from gpu_worker.folders import RunFolder, WorkerFolder
-from gpu_worker.link import Link
+from gpu_worker.supervisor_client import SupervisorClient
 from tests.worker.conftest import eventually
 
 pytestmark = pytest.mark.anyio
@@ -48,10 +48,10 @@ class Bench:
         self.word = f"escapee-of-{path.name}-{os.getpid()}"
         self.lock_path = lock.lock_path(path / "locks", "gpu")
         self._walls = walls
-        self.link: Link | None = None
+        self.link: SupervisorClient | None = None
         self.abandoned: list[subprocess.Popen[bytes]] = []
 
-    def start(self, script: str, **changes: Any) -> Link:
+    def start(self, script: str, **changes: Any) -> SupervisorClient:
         (self.folder.workspace / "train.py").write_text(script.format(word=self.word))
         order: dict[str, Any] = {
             "run": self.folder.run,
@@ -69,7 +69,7 @@ class Bench:
             **changes,
         }
         held = lock.take(self.lock_path)
-        self.link = Link.start(held, self.worker.supervisor_log)
+        self.link = SupervisorClient.start(held, self.worker.supervisor_log)
         os.close(held)
         self.link.order(Order(**order))
         return self.link
@@ -120,7 +120,7 @@ def bench(tmp_path: Path, walls: str) -> Iterator[Bench]:
     assert not errors.exists() or errors.read_text() == ""
 
 
-async def end_of(link: Link, seconds: float = 10.0) -> Result:
+async def end_of(link: SupervisorClient, seconds: float = 10.0) -> Result:
     with anyio.fail_after(seconds):
         while message := await link.hear():
             if message["event"] == "ended":
@@ -245,9 +245,9 @@ async def test_a_new_worker_takes_over_the_run_and_the_lock(bench: Bench) -> Non
     """The run does not notice, and the lock is never free in between."""
     bench.start("import time; time.sleep(0.8); print('done')")
     eventually(bench.folder.socket.exists)
-    assert Link.adopt(bench.folder) is None, "it has a worker already"
+    assert SupervisorClient.adopt(bench.folder) is None, "it has a worker already"
     bench.abandon()
-    link, held = eventually(lambda: Link.adopt(bench.folder))
+    link, held = eventually(lambda: SupervisorClient.adopt(bench.folder))
     bench.link = link
     with pytest.raises(lock.LockBusy):
         lock.take(bench.lock_path)
@@ -312,7 +312,7 @@ sys.stdout.write("\\nlast\\n")
 async def test_a_supervisor_without_an_order_ends_with_its_worker(bench: Bench) -> None:
     """The one that is started ahead of time must not be left over."""
     held = lock.take(bench.lock_path)
-    link = Link.start(held, bench.worker.supervisor_log)
+    link = SupervisorClient.start(held, bench.worker.supervisor_log)
     os.close(held)
     assert link.alive
     await anyio.to_thread.run_sync(link.close)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.cli.errors import CommandError, ConfigError
 from orchestrator.cli.mirroring.loop import SinkAwayError
-from orchestrator.rules import taint
+from orchestrator.rules import sanitize
 from orchestrator.schemas import ExperimentDetail
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class MlflowSink:
             self._experiment(detail.tag),
             start_time=_milliseconds(detail.started_at or detail.created_at),
             tags=tags_of(detail),
-            run_name=taint.line(detail.description or detail.id, 120),
+            run_name=sanitize.line(detail.description or detail.id, 120),
         )
         return str(run.info.run_id)
 
@@ -145,10 +145,10 @@ class _translated:  # noqa: N801 - reads as the block it is
         from mlflow.exceptions import MlflowException
 
         if isinstance(error, MlflowException):
-            words = f"MLflow at {taint.line(self._uri.rpartition('@')[2], 200)}: {error}"
+            words = f"MLflow at {sanitize.line(self._uri.rpartition('@')[2], 200)}: {error}"
             if error.error_code in _FOR_GOOD:
                 raise CommandError(words) from error
-            raise SinkAwayError(f"{taint.line(words, 500)}.") from error
+            raise SinkAwayError(f"{sanitize.line(words, 500)}.") from error
 
 
 # ------------------------------------------------------------------------------- what a run is told
@@ -172,13 +172,13 @@ def tags_of(detail: ExperimentDetail) -> dict[str, str]:
 
 def _note(detail: ExperimentDetail) -> str:
     parts = [detail.hypothesis, detail.diff_summary, detail.error or ""]
-    return taint.block("\n\n".join(part for part in parts if part), 4000)
+    return sanitize.block("\n\n".join(part for part in parts if part), 4000)
 
 
 def params_of(detail: ExperimentDetail) -> dict[str, str]:
     values = {name: getattr(detail, name) for name in _PARAMS} | detail.environment.model_dump()
     known = {name: value for name, value in values.items() if value is not None}
-    return {name: taint.line(str(value), 500) for name, value in known.items()}
+    return {name: sanitize.line(str(value), 500) for name, value in known.items()}
 
 
 def metrics_of(detail: ExperimentDetail) -> list[tuple[str, float, int, int]]:

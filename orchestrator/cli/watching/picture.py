@@ -127,7 +127,7 @@ def _pool(view: View, frame: Frame) -> list[RenderableType]:
         if medium:
             cells.append(_temperature(health))
         if wide:
-            cells += [Text(_memory(health)), Text(_percent(health.utilization_percent))]
+            cells += [Text(_similar(health)), Text(_percent(health.utilization_percent))]
         table.add_row(*cells, _work(view, worker, frame))
     more = len(workers) - shown
     return ["", table, *([Text(f"and {more} more", style="dim")] if more > 0 else [])]
@@ -166,7 +166,7 @@ def _temperature(health: schemas.Health) -> Text:
     return Text(f"{health.temperature_c:.0f}", style="red" if hot else "")
 
 
-def _memory(health: schemas.Health) -> str:
+def _similar(health: schemas.Health) -> str:
     if health.memory_used_mb is None or not health.memory_total_mb:
         return ""
     return f"{health.memory_used_mb / 1024:.1f}/{health.memory_total_mb / 1024:.0f} GiB"

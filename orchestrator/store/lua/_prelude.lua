@@ -41,7 +41,7 @@ local function journal(t, kind, id, at, data)
   redis.call('XADD', t.journal, '*', 'kind', kind, 'id', id, 'at', at, 'data', data)
 end
 
--- Records an intervention that took effect: {action, by, reason, target}. `revision` is the tag's
+-- Records an operator action that took effect: {action, by, reason, target}. `revision` is the tag's
 -- before it, '' for one on the pool (whose tag is '').
 local function record(tag, act, revision, at, outcome)
   local entry = { 'at', at, 'tag', tag, 'action', act.action, 'by', act.by, 'reason', act.reason,
@@ -51,7 +51,7 @@ local function record(tag, act, revision, at, outcome)
   event('steered', tag, act.target, { action = act.action, by = act.by, outcome = outcome })
 end
 
--- One step of a tag by an intervention alone: its revision, its journal, the ledger. `id` is the
+-- One step of a tag by an operator action alone: its revision, its journal, the ledger. `id` is the
 -- experiment that it is about, or ''.
 local function steer(tag, act, id, at, outcome)
   local t = T(tag)

@@ -1,5 +1,5 @@
--- Leaves a note that suggest gives to agents; its text is the intervention's reason.
--- ARGV: nonce, ttl, tag, intervention (JSON), how many notes a tag may have.
+-- Leaves a note that suggest gives to agents; its text is the operator action's reason.
+-- ARGV: nonce, ttl, tag, operator action (JSON), how many notes a tag may have.
 -- Outcomes: OK {id, note}, FULL, UNKNOWN_TAG.
 local tag, t = ARGV[3], T(ARGV[3])
 local revision = redis.call('HGET', t.tag, 'revision')

@@ -1,6 +1,6 @@
 -- Gives a GPU no new run; the one that it has ends by itself. It stays so when its worker registers
 -- anew, or leaves and comes back.
--- ARGV: nonce, ttl, gpu_id, intervention (JSON).
+-- ARGV: nonce, ttl, gpu_id, operator action (JSON).
 -- Outcomes: OK {drained}, UNCHANGED {drained}, UNKNOWN_GPU.
 local gpu_id, key, act = ARGV[3], G.gpu .. ARGV[3], cjson.decode(ARGV[4])
 local before = redis.call('HGET', G.drained, gpu_id)

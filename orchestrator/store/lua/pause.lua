@@ -1,5 +1,5 @@
 -- Keeps a tag's jobs from being claimed. What runs goes on, and what is submitted waits.
--- ARGV: nonce, ttl, tag, intervention (JSON).
+-- ARGV: nonce, ttl, tag, operator action (JSON).
 -- Outcomes: OK {tag}, UNCHANGED {tag}, UNKNOWN_TAG.
 local tag, t = ARGV[3], T(ARGV[3])
 local before = redis.call('HMGET', t.tag, 'created', 'paused')

@@ -1,5 +1,5 @@
 -- Queues the source of a decided run once more, as a new experiment with the same parent and seed.
--- ARGV: nonce, ttl, tag, id, intervention (JSON).
+-- ARGV: nonce, ttl, tag, id, operator action (JSON).
 -- Outcomes: OK {id, position}, CONFLICT {state}, NO_SOURCE, UNKNOWN_ID.
 local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
 local before, experiment = hash_of(t.run .. id), hash_of(t.exp .. id)

@@ -1,5 +1,5 @@
 -- Moves a queued run to the place that another priority has; among equals its arrival counts still.
--- ARGV: nonce, ttl, tag, id, priority, intervention (JSON).
+-- ARGV: nonce, ttl, tag, id, priority, operator action (JSON).
 -- Outcomes: OK {position}, UNCHANGED {position}, CONFLICT {state}, UNKNOWN_ID.
 local tag, t, id, priority = ARGV[3], T(ARGV[3]), ARGV[4], ARGV[5]
 local run = redis.call('HMGET', t.run .. id, 'state', 'priority', 'score', 'target_gpu')

@@ -1,7 +1,7 @@
 -- Sets the strategy: a person's choice, or an adaptation that rests on a snapshot. A field that is
 -- left out stays as it is.
 -- ARGV: nonce, ttl, tag, expected tag revision ('' for any), strategy (JSON object of strings),
---       intervention (JSON; '' for an adaptation).
+--       operator action (JSON; '' for an adaptation).
 -- Outcomes: OK {strategy}, STALE, UNKNOWN_TAG.
 local tag, t = ARGV[3], T(ARGV[3])
 local revision = redis.call('HGET', t.tag, 'revision')

@@ -1,7 +1,7 @@
 -- Asks the worker of a leased run to stop it, to end it or to put it back into the queue; the worker
 -- learns of it with its next renewal. What was asked last counts. A run that is not leased is
 -- cancelled by a decision, or run again under another id (repeat.lua).
--- ARGV: nonce, ttl, tag, id, 'cancel' or 'requeue', intervention (JSON).
+-- ARGV: nonce, ttl, tag, id, 'cancel' or 'requeue', operator action (JSON).
 -- Outcomes: OK, UNCHANGED, DONE, CONFLICT {state}, UNKNOWN_ID.
 local tag, t, id, what = ARGV[3], T(ARGV[3]), ARGV[4], ARGV[5]
 local run = redis.call('HMGET', t.run .. id, 'state', 'stop')

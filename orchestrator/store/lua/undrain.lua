@@ -1,5 +1,5 @@
 -- Gives a drained GPU runs again. Its event wakes the claim of its worker.
--- ARGV: nonce, ttl, gpu_id, intervention (JSON).
+-- ARGV: nonce, ttl, gpu_id, operator action (JSON).
 -- Outcomes: OK, UNCHANGED, UNKNOWN_GPU.
 local gpu_id, key = ARGV[3], G.gpu .. ARGV[3]
 if redis.call('HDEL', G.drained, gpu_id) == 0 then

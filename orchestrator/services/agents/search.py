@@ -1,14 +1,14 @@
 """The search strategy and what to try next."""
 
 from orchestrator import schemas
-from orchestrator.domain import Intervention
+from orchestrator.domain import OperatorAction
 from orchestrator.errors import Unavailable
 from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
-from orchestrator.services.failures import Failures
-from orchestrator.services.memory import Memory
+from orchestrator.services.agents.failures import Failures
+from orchestrator.services.agents.similar import SimilarIdeas
 from orchestrator.store.connection import Store
 from orchestrator.store.records import strategy_fields, text_fields
 
@@ -17,9 +17,9 @@ MAX_TRIES = 50
 
 
 class Search:
-    def __init__(self, store: Store, memory: Memory, failures: Failures) -> None:
+    def __init__(self, store: Store, similar: SimilarIdeas, failures: Failures) -> None:
         self._store = store
-        self._memory = memory
+        self._similar = similar
         self._failures = failures
 
     async def strategy(self, tag: str) -> schemas.Strategy:
@@ -35,7 +35,7 @@ class Search:
             "reason": request.reason,
             "pinned": int(request.pinned),
         }
-        act = Intervention("set-strategy", request.by, request.reason)
+        act = OperatorAction("set-strategy", request.by, request.reason)
         stored = await self._store.experiments.set_strategy(
             request.tag, text_fields(choice), act=act
         )
@@ -88,4 +88,4 @@ class Search:
         if request.idea is None:
             return []
         asked = schemas.SimilarRequest(tag=request.tag, idea=request.idea)
-        return (await self._memory.similar(asked)).near
+        return (await self._similar.similar(asked)).near

@@ -8,8 +8,8 @@ from orchestrator.domain import Run, State, Status
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
 from orchestrator.services import views
-from orchestrator.services.judge import tag_of
-from orchestrator.services.sources import Sources
+from orchestrator.services.core.judge import tag_of
+from orchestrator.services.core.sources import Sources
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.services import memory
+from orchestrator.services.agents import similar
 from tests import hostile
 from tests.conftest import Api, MakeApi, eventually
 
@@ -94,16 +94,16 @@ def test_a_long_history_is_indexed_behind_the_caller_s_back(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call takes a part, says so, and the rest comes by itself."""
-    monkeypatch.setattr(memory, "CALL_LIMIT", 4)
-    monkeypatch.setattr(memory, "CHUNK", 2)
-    monkeypatch.setattr(memory, "REST_SECONDS", 1)
+    monkeypatch.setattr(similar, "CALL_LIMIT", 4)
+    monkeypatch.setattr(similar, "CHUNK", 2)
+    monkeypatch.setattr(similar, "REST_SECONDS", 1)
     api.tag()
     ids = [api.register(hypothesis=f"idea {n}") for n in range(20)]
     first = api.get("/api/search/similar", tag="mar11", idea="idea 19")
     assert (first["searched"], first["total"]) == (4, 20)
 
-    monkeypatch.setattr(memory, "REST_SECONDS", 0)
-    monkeypatch.setattr(memory, "CALL_LIMIT", 0)
+    monkeypatch.setattr(similar, "REST_SECONDS", 0)
+    monkeypatch.setattr(similar, "CALL_LIMIT", 0)
 
     def caught_up() -> bool:
         found = api.get("/api/search/similar", tag="mar11", idea="idea 19")

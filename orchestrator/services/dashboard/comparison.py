@@ -10,8 +10,8 @@ from orchestrator.rules import noise
 from orchestrator.rules.activity import FinishedRun
 from orchestrator.services import views
 from orchestrator.store.connection import Store
+from orchestrator.store.dashboard_reads import DashboardReads
 from orchestrator.store.reads import Entry
-from orchestrator.store.survey import SurveyStore
 
 # How many journal entries around an experiment's own are looked at for its neighbours.
 REACH = 40
@@ -20,15 +20,15 @@ REACH = 40
 SLACK_MS = 2
 
 
-class Surroundings:
+class Comparisons:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def of(self, experiment_id: str) -> schemas.Surroundings:
+    async def of(self, experiment_id: str) -> schemas.ExperimentComparison:
         entry = await self._store.reads.entry(experiment_id)
         run, tag = entry.run, entry.experiment.tag
         state = await self._store.reads.tag(tag)
-        neighbours = await _neighbours(self._store.survey, tag, run)
+        neighbours = await _neighbours(self._store.dashboard, tag, run)
         around = neighbours | {
             "parent": entry.experiment.parent_id,
             "best_now": state.best_experiment_id,
@@ -44,7 +44,7 @@ class Surroundings:
             if other is not None and other in found
         }
         spread = await self._noise([entry, *found.values()])
-        return schemas.Surroundings(
+        return schemas.ExperimentComparison(
             id=experiment_id,
             near_miss_threshold=state.near_miss_threshold,
             noise=None if spread is None else views.noise(spread),
@@ -55,8 +55,8 @@ class Surroundings:
         """The best when this run was decided, which is the keep before it, and the keep after."""
         if run.finished_us is None:
             return {}
-        before = await self._store.survey.keep_before(tag, run.finished_us)
-        after = await self._store.survey.keep_after(tag, run.finished_us)
+        before = await self._store.dashboard.keep_before(tag, run.finished_us)
+        after = await self._store.dashboard.keep_after(tag, run.finished_us)
         best_then = before.experiment_id if before else None
         return {
             "best_then": best_then,
@@ -72,7 +72,7 @@ class Surroundings:
             for entry in entries
             if entry.experiment.source_sha256 is not None
         }
-        groups = await self._store.survey.repeats(tag, sorted(sources))
+        groups = await self._store.dashboard.repeats(tag, sorted(sources))
         groups = [group for group in groups if len(group) > 1]
         runs = await self._store.reads.entries(tag, [i for group in groups for i in group])
         values = {
@@ -83,13 +83,13 @@ class Surroundings:
         return noise.estimate([values[i] for i in group if i in values] for group in groups)
 
 
-async def _neighbours(survey: SurveyStore, tag: str, run: Run) -> dict[str, str | None]:
+async def _neighbours(reads: DashboardReads, tag: str, run: Run) -> dict[str, str | None]:
     """The finished runs decided just before and just after this one."""
     if run.finished_us is None or run.status not in FINISHED:
         return {}
     ms = run.finished_us // 1000
-    before = await survey.verdicts_before(tag, f"{ms + SLACK_MS}-0", REACH)
-    after = await survey.verdicts_after(tag, f"{max(0, ms - SLACK_MS)}-0", REACH)
+    before = await reads.verdicts_before(tag, f"{ms + SLACK_MS}-0", REACH)
+    after = await reads.verdicts_after(tag, f"{max(0, ms - SLACK_MS)}-0", REACH)
     return {
         "previous": _nearest(before.runs, run.finished_us, later=False),
         "next": _nearest(after.runs, run.finished_us, later=True),

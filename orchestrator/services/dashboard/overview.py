@@ -1,8 +1,8 @@
-"""The overview page's answer: tags, GPUs and alerts, surveyed once for all pages that ask.
+"""The overview page's answer: tags, GPUs and alerts, read once for all pages that ask.
 
-Nothing is decided here: counts and pace are rules/activity.py's, alerts rules/alerts.py's. Unlike
-services/memo.py, which keeps an answer until something happens, this one grows old by itself:
-progress, temperatures and silences make no events.
+Nothing is decided here: rules/activity.py counts, rules/alerts.py finds the alerts. An answer of
+response_cache.py stands until the next event; this one expires by age, since progress,
+temperatures and silences make no events.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from orchestrator.files import Files
 from orchestrator.rules import activity, alerts
 from orchestrator.rules.activity import FinishedRun
 from orchestrator.services import views
-from orchestrator.services.memo import Body
-from orchestrator.services.recent import Recent, Window
+from orchestrator.services.dashboard.recent import Recent, Window
+from orchestrator.services.dashboard.response_cache import Body
 from orchestrator.settings import Settings
 from orchestrator.store import keys
 from orchestrator.store.connection import Store
+from orchestrator.store.dashboard_reads import TagState
 from orchestrator.store.reads import Entry
-from orchestrator.store.survey import TagState
 
-# How old a survey may be: all pages that ask within this time cost one.
+# How old a overview may be: all pages that ask within this time cost one.
 FRESH_SECONDS = 1.0
 DEFAULT_SINCE_US = 86_400 * 1_000_000
 PACE_RUNS = 100
@@ -38,7 +38,7 @@ CurvePoint = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Survey:
+class Overview:
     """Everything at one moment of Redis' clock. `runs` holds what GPUs train, `points` the last
     point of each one's curve, `answers` what pages were told of it, by the moment asked for."""
 
@@ -56,40 +56,40 @@ class Overviews:
         self._store = store
         self._files = files
         self._settings = settings
-        self._recent = Recent(store.survey)
-        self._surveying = asyncio.Lock()
-        self._last: tuple[float, Survey] | None = None
+        self._recent = Recent(store.dashboard)
+        self._refreshing = asyncio.Lock()
+        self._last: tuple[float, Overview] | None = None
 
     async def overview(self, since: datetime | None) -> Body:
         """`OverviewAnswer` as JSON."""
-        survey = await self._fresh()
-        since_us = survey.now_us - DEFAULT_SINCE_US
+        overview = await self._fresh()
+        since_us = overview.now_us - DEFAULT_SINCE_US
         if since is not None:
-            since_us = min(max(0, int(since.timestamp() * 1e6)), survey.now_us)
-        known = survey.answers.get(since_us)
+            since_us = min(max(0, int(since.timestamp() * 1e6)), overview.now_us)
+        known = overview.answers.get(since_us)
         if known is None:
-            answer = _answer(survey, since_us, self._settings.offline_seconds)
+            answer = _answer(overview, since_us, self._settings.offline_seconds)
             known = await Body.of(answer.model_dump_json().encode())
-            survey.answers[since_us] = known
+            overview.answers[since_us] = known
         return known
 
-    async def _fresh(self) -> Survey:
-        async with self._surveying:
+    async def _fresh(self) -> Overview:
+        async with self._refreshing:
             if self._last is None or anyio.current_time() - self._last[0] > FRESH_SECONDS:
-                # Stamped before it is taken: a survey must not seem younger than what is in it.
+                # Stamped before it is taken: a overview must not seem younger than what is in it.
                 begun = anyio.current_time()
-                self._last = begun, await self._survey()
+                self._last = begun, await self._dashboard()
             return self._last[1]
 
-    async def _survey(self) -> Survey:
-        states = await self._store.survey.tags()
+    async def _dashboard(self) -> Overview:
+        states = await self._store.dashboard.tags()
         windows = await self._recent.windows([state.tag for state in states])
         pool = await self._store.pool.list()
         busy = [gpu.lease_experiment_id or gpu.held_by for gpu in pool.gpus]
         runs = await self._runs([experiment_id for experiment_id in busy if experiment_id])
-        complaint = await self._store.survey.complaint()
+        complaint = await self._store.dashboard.complaint()
         points, free = await anyio.to_thread.run_sync(self._from_disk, list(runs))
-        return Survey(
+        return Overview(
             now_us=pool.now_us,
             tags=list(zip(states, windows, strict=True)),
             gpus=pool.gpus,
@@ -116,14 +116,14 @@ class Overviews:
         return points, shutil.disk_usage(_existing(self._settings.home)).free
 
 
-def _answer(survey: Survey, since_us: int, offline_seconds: float) -> schemas.OverviewAnswer:
+def _answer(overview: Overview, since_us: int, offline_seconds: float) -> schemas.OverviewAnswer:
     return schemas.OverviewAnswer(
-        now=rfc3339(survey.now_us),
+        now=rfc3339(overview.now_us),
         since=rfc3339(since_us),
-        idle_gpu_hours=_idle(survey, since_us),
-        alerts=_alerts(survey, offline_seconds),
-        tags=[_tag(state, window, since_us) for state, window in survey.tags],
-        gpus=[_gpu(gpu, survey, offline_seconds) for gpu in survey.gpus],
+        idle_gpu_hours=_idle(overview, since_us),
+        alerts=_alerts(overview, offline_seconds),
+        tags=[_tag(state, window, since_us) for state, window in overview.tags],
+        gpus=[_gpu(gpu, overview, offline_seconds) for gpu in overview.gpus],
     )
 
 
@@ -134,21 +134,21 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _idle(survey: Survey, since_us: int) -> float:
-    runs = [run for _, window in survey.tags for run in _since(window, since_us)]
+def _idle(overview: Overview, since_us: int) -> float:
+    runs = [run for _, window in overview.tags for run in _since(window, since_us)]
     running = [
         (entry.run.gpu_id, entry.run.started_us)
-        for entry in survey.runs.values()
+        for entry in overview.runs.values()
         if entry.run.gpu_id and entry.run.started_us
     ]
-    return activity.idle_gpu_hours(survey.gpus, runs, running, since_us, survey.now_us)
+    return activity.idle_gpu_hours(overview.gpus, runs, running, since_us, overview.now_us)
 
 
 def _since(window: Window, since_us: int) -> Sequence[FinishedRun]:
     return activity.since(list(window.runs), since_us)
 
 
-def _alerts(survey: Survey, offline_seconds: float) -> list[schemas.Alert]:
+def _alerts(overview: Overview, offline_seconds: float) -> list[schemas.Alert]:
     activities = [
         alerts.TagActivity(
             tag=state.tag,
@@ -158,9 +158,11 @@ def _alerts(survey: Survey, offline_seconds: float) -> list[schemas.Alert]:
             last_finished_us=window.runs[-1].finished_us if window.runs else None,
             paused=state.tag.pause is not None,
         )
-        for state, window in survey.tags
+        for state, window in overview.tags
     ]
-    found = alerts.alerts(activities, survey.gpus, survey.host, survey.now_us, offline_seconds)
+    found = alerts.alerts(
+        activities, overview.gpus, overview.host, overview.now_us, offline_seconds
+    )
     return [schemas.Alert(**vars(alert)) for alert in found]
 
 
@@ -260,16 +262,16 @@ def _spark(window: Window) -> list[schemas.SparkPoint]:
     ]
 
 
-def _gpu(gpu: Gpu, survey: Survey, offline_seconds: float) -> schemas.GpuOverview:
-    now_us = survey.now_us
+def _gpu(gpu: Gpu, overview: Overview, offline_seconds: float) -> schemas.GpuOverview:
+    now_us = overview.now_us
     run_id = gpu.lease_experiment_id or gpu.held_by
-    entry = survey.runs.get(run_id) if run_id else None
+    entry = overview.runs.get(run_id) if run_id else None
     return schemas.GpuOverview(
         **views.worker(gpu, now_us, offline_seconds).model_dump(exclude={"health"}),
         heartbeat_age_seconds=max(0.0, (now_us - gpu.heartbeat_us) / 1e6),
         health=schemas.Health(**gpu.health),
         health_age_seconds=None if gpu.health_us is None else (now_us - gpu.health_us) / 1e6,
-        run=_current(entry, survey.points.get(entry.experiment.id, {})) if entry else None,
+        run=_current(entry, overview.points.get(entry.experiment.id, {})) if entry else None,
     )
 
 

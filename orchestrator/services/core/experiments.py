@@ -11,10 +11,10 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
-from orchestrator.services.digests import Digests
-from orchestrator.services.judge import Judge
-from orchestrator.services.notices import LOOK_SECONDS, Notices
-from orchestrator.services.sources import Sources
+from orchestrator.services.agents.digests import Digests
+from orchestrator.services.core.judge import Judge
+from orchestrator.services.core.sources import Sources
+from orchestrator.services.core.wakeups import LOOK_SECONDS, Wakeups
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import BY_HAND
 from orchestrator.store.reads import Entry
@@ -27,7 +27,7 @@ class Experiments:
         store: Store,
         files: Files,
         judge: Judge,
-        notices: Notices,
+        wakeups: Wakeups,
         sources: Sources,
         digests: Digests,
         prepare_py: Path | None,
@@ -35,7 +35,7 @@ class Experiments:
         self._store = store
         self._files = files
         self._judge = judge
-        self._notices = notices
+        self._wakeups = wakeups
         self._sources = sources
         self._digests = digests
         self._prepare_py = prepare_py
@@ -98,7 +98,7 @@ class Experiments:
                 "source": source.sha256,
             }
         )
-        self._notices.expect_job()
+        self._wakeups.expect_job()
         try:
             experiment_id, position = await self._store.experiments.submit(
                 request.tag,
@@ -189,12 +189,12 @@ class Experiments:
     async def wait(self, experiment_id: str, seconds: float) -> Run:
         """The run once it is decided, or as it stands after `seconds`."""
         deadline = anyio.current_time() + seconds
-        with self._notices.deciding(experiment_id) as decided:
+        with self._wakeups.deciding(experiment_id) as decided:
             while True:
                 decided.clear()  # before the look: it may be woken only to look
                 run = await self.run(experiment_id)
                 remaining = deadline - anyio.current_time()
-                if run.state is State.DECIDED or remaining <= 0 or self._notices.closed:
+                if run.state is State.DECIDED or remaining <= 0 or self._wakeups.closed:
                     return run
                 with anyio.move_on_after(min(remaining, LOOK_SECONDS)):
                     await decided.wait()

@@ -31,7 +31,7 @@ _TEXT_CHARACTERS = 4000
 _CHANGE_CHARACTERS = 1500
 
 
-class Memory:
+class SimilarIdeas:
     def __init__(self, store: Store, files: Files, paths: HomePaths) -> None:
         self._store = store
         self._files = files

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.domain import Intervention, State, Status
+from orchestrator.domain import OperatorAction, State, Status
 from orchestrator.rules.replay import Decided, Replay
 from orchestrator.services import views
 from orchestrator.store import records
@@ -92,7 +92,7 @@ class Audit:
         ]
 
 
-def _told(act: tuple[int, int, Intervention]) -> str:
+def _told(act: tuple[int, int, OperatorAction]) -> str:
     revision, _, what = act
     return f"{what.action} {what.target} by {what.by} at revision {revision}"
 

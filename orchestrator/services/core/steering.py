@@ -4,10 +4,10 @@ An act that changes nothing (a second pause) is answered as the first one was an
 """
 
 from orchestrator import schemas
-from orchestrator.domain import Intervention, Outcome, Stop
+from orchestrator.domain import OperatorAction, Outcome, Stop
 from orchestrator.errors import Conflict
 from orchestrator.services import views
-from orchestrator.services.judge import Judge, tag_of
+from orchestrator.services.core.judge import Judge, tag_of
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import UNLEASED
 
@@ -31,20 +31,20 @@ class Steering:
     # -- tags
 
     async def pause(self, request: schemas.TagSteerRequest) -> schemas.PauseAnswer:
-        act = Intervention("pause", request.by, request.reason)
+        act = OperatorAction("pause", request.by, request.reason)
         return views.pause_answer(await self._store.steering.pause(request.tag, act))
 
     async def resume(self, request: schemas.TagSteerRequest) -> schemas.PauseAnswer:
-        act = Intervention("resume", request.by, request.reason)
+        act = OperatorAction("resume", request.by, request.reason)
         return views.pause_answer(await self._store.steering.resume(request.tag, act))
 
     async def add_note(self, request: schemas.NoteRequest) -> schemas.NoteAnswer:
-        act = Intervention("note", request.by, request.text)
+        act = OperatorAction("note", request.by, request.text)
         note = await self._store.steering.add_note(request.tag, act, schemas.NOTES_LIMIT)
         return schemas.NoteAnswer(note=views.note(note))
 
     async def drop_note(self, request: schemas.DropNoteRequest) -> schemas.DropNoteAnswer:
-        act = Intervention("drop-note", request.by, "", request.note_id)
+        act = OperatorAction("drop-note", request.by, "", request.note_id)
         await self._store.steering.drop_note(request.tag, act)
         return schemas.DropNoteAnswer()
 
@@ -59,7 +59,7 @@ class Steering:
         self, experiment_id: str, request: schemas.CancelRequest
     ) -> schemas.CancelAnswer:
         """End a run that is not leased at once; ask the worker of a leased one to stop it."""
-        act = Intervention("cancel", request.by, request.reason, experiment_id)
+        act = OperatorAction("cancel", request.by, request.reason, experiment_id)
         while not await self._stopping(experiment_id, "cancel", act):
             try:
                 verdict = await self._judge.settle(
@@ -79,7 +79,7 @@ class Steering:
 
         Raises `Conflict` for a run that waits, is trained by hand, or whose source is not here.
         """
-        act = Intervention("requeue", request.by, request.reason, experiment_id)
+        act = OperatorAction("requeue", request.by, request.reason, experiment_id)
         while not await self._stopping(experiment_id, "requeue", act):
             reply = await self._store.steering.repeat(tag_of(experiment_id), experiment_id, act)
             if reply.outcome == "OK":
@@ -99,7 +99,7 @@ class Steering:
             # Else it was claimed in between.
         return schemas.RequeueAnswer(experiment_id=experiment_id, status="running", requeueing=True)
 
-    async def _stopping(self, experiment_id: str, what: Stop, act: Intervention) -> bool:
+    async def _stopping(self, experiment_id: str, what: Stop, act: OperatorAction) -> bool:
         """Whether the run is leased; then its worker has been asked to stop it."""
         reply = await self._store.steering.stop(tag_of(experiment_id), experiment_id, what, act)
         return reply.outcome in ("OK", "UNCHANGED")
@@ -108,7 +108,7 @@ class Steering:
         self, experiment_id: str, request: schemas.PriorityRequest
     ) -> schemas.PriorityAnswer:
         """Move a queued run. Raises `Conflict` for one that is not in the queue."""
-        act = Intervention("priority", request.by, request.reason, experiment_id)
+        act = OperatorAction("priority", request.by, request.reason, experiment_id)
         reply = await self._store.steering.set_priority(
             tag_of(experiment_id), experiment_id, request.priority, act
         )
@@ -121,12 +121,12 @@ class Steering:
     # -- GPUs
 
     async def drain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
-        act = Intervention("drain", request.by, request.reason, request.gpu_id)
+        act = OperatorAction("drain", request.by, request.reason, request.gpu_id)
         drain = await self._store.steering.drain(request.gpu_id, act)
         return schemas.DrainAnswer(gpu_id=request.gpu_id, draining=True, drain=views.halt(drain))
 
     async def undrain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
-        act = Intervention("undrain", request.by, request.reason, request.gpu_id)
+        act = OperatorAction("undrain", request.by, request.reason, request.gpu_id)
         await self._store.steering.undrain(request.gpu_id, act)
         return schemas.DrainAnswer(gpu_id=request.gpu_id, draining=False, drain=None)
 

@@ -5,7 +5,7 @@ from orchestrator.domain import FINISHED, Experiment, Run, Status
 from orchestrator.rules.brief import Situation, brief
 from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.suggest import advise
-from orchestrator.services.failures import Failures
+from orchestrator.services.agents.failures import Failures
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 

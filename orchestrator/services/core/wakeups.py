@@ -58,7 +58,7 @@ class JobWaiter:
         return profile is None or not self._asked or profile == self._profile
 
 
-class Notices:
+class Wakeups:
     def __init__(self, events: EventStore, poll_seconds: float) -> None:
         self._events = events
         self._poll_seconds = poll_seconds

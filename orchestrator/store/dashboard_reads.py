@@ -39,7 +39,7 @@ class Verdicts:
     last_id: str | None
 
 
-class SurveyStore:
+class DashboardReads:
     def __init__(self, redis: TextRedis) -> None:
         self._redis = redis
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import anyio
 
 from orchestrator.errors import AutoresearchError, LeaseLost, Unavailable
-from orchestrator.services.jobs import Jobs
-from orchestrator.services.judge import Judge, LeaseRenewed
+from orchestrator.services.core.jobs import Jobs
+from orchestrator.services.core.judge import Judge, LeaseRenewed
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.jobs import LeaseSeen

@@ -3,7 +3,7 @@
 import logging
 
 from orchestrator import schemas
-from orchestrator.domain import INFRA_LOST, Intervention, Outcome, Run, Snapshot, State
+from orchestrator.domain import INFRA_LOST, OperatorAction, Outcome, Run, Snapshot, State
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.rules.decide import decide
 from orchestrator.rules.retry import Ending, fate
@@ -43,7 +43,7 @@ class Judge:
         experiment_id: str,
         outcome: Outcome,
         claimant: Claimant,
-        act: Intervention | None = None,
+        act: OperatorAction | None = None,
     ) -> schemas.AnyVerdict:
         """Decide a run; a run that is decided already answers with its stored verdict.
 
@@ -70,7 +70,7 @@ class Judge:
         experiment_id: str,
         outcome: Outcome,
         claimant: Claimant,
-        act: Intervention | None = None,
+        act: OperatorAction | None = None,
     ) -> Reply:
         decision = decide(snapshot, outcome)
         verdict = views.verdict(experiment_id, outcome, decision)

@@ -20,7 +20,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Dependency = Callable[[Request], Awaitable[Any]]
 
 
-class LeanRoute(APIRoute):
+class FastRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         shape = None if self.dependencies else _shape_of(self.endpoint)
         if shape is None:

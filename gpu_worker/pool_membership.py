@@ -28,7 +28,7 @@ _LOOK_AGAIN_SECONDS = 0.01
 _FRESH_SECONDS = 1.0
 
 
-class Standing:
+class PoolMembership:
     def __init__(
         self,
         gpu_id: str,

@@ -13,8 +13,8 @@ from orchestrator import schemas
 from orchestrator.domain import Environment, Metrics, Outcome
 from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
-from orchestrator.services.judge import Judge, tag_of
-from orchestrator.services.notices import BUSY_LOOK_SECONDS, LOOK_SECONDS, Notices
+from orchestrator.services.core.judge import Judge, tag_of
+from orchestrator.services.core.wakeups import BUSY_LOOK_SECONDS, LOOK_SECONDS, Wakeups
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import by_lease
@@ -30,12 +30,12 @@ Disconnected = Callable[[], Awaitable[bool]]
 
 class Jobs:
     def __init__(
-        self, store: Store, files: Files, judge: Judge, notices: Notices, settings: Settings
+        self, store: Store, files: Files, judge: Judge, wakeups: Wakeups, settings: Settings
     ) -> None:
         self._store = store
         self._files = files
         self._judge = judge
-        self._notices = notices
+        self._wakeups = wakeups
         self._settings = settings
 
     async def claim(
@@ -43,18 +43,18 @@ class Jobs:
     ) -> schemas.ClaimAnswer:
         """Lease the next job, waiting for one; nothing is claimed for a caller who has gone."""
         deadline = anyio.current_time() + wait_seconds
-        with self._notices.waiting_for_jobs(request.gpu_id) as waiter:
+        with self._wakeups.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
                 job = waiter.look()  # before it does, so that no job between the two is missed
                 found = await self._store.jobs.claim(request.gpu_id, request.claim_id)
                 if isinstance(found, Claimed):
                     return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
                 remaining = deadline - anyio.current_time()
-                if remaining <= 0 or self._notices.closed:
+                if remaining <= 0 or self._wakeups.closed:
                     break
                 waiter.learn(found.profile)
                 if found.busy and job is not None:
-                    self._notices.pass_on(job, waiter)
+                    self._wakeups.pass_on(job, waiter)
                 pause = BUSY_LOOK_SECONDS if found.busy else LOOK_SECONDS
                 # Claims that began together are not to look together ever after.
                 pause *= random.uniform(0.75, 1)  # noqa: S311 - no secret

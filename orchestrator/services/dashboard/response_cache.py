@@ -38,7 +38,7 @@ class Body:
         return len(self.plain) + len(self.compressed or b"")
 
 
-class Memo:
+class ResponseCache:
     def __init__(self, events: EventStore) -> None:
         self._events = events
         self._kept: OrderedDict[Hashable, tuple[str, asyncio.Future[Body]]] = OrderedDict()

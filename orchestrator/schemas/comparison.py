@@ -25,7 +25,7 @@ class Noise(Answer):
     sources: int
 
 
-class Surroundings(Answer):
+class ExperimentComparison(Answer):
     """Neighbours stand in order of verdict; `best_then` is the best when the run was decided, or
     now where it is not decided; `noise` is None where no source near this one ran twice."""
 

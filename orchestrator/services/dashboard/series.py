@@ -17,7 +17,7 @@ from orchestrator.domain import Status, Strategy, Tag, rfc3339
 from orchestrator.errors import Invalid, Unavailable
 from orchestrator.rules.series import WORDS, Filter, Series
 from orchestrator.services import views
-from orchestrator.services.memo import Body, Memo
+from orchestrator.services.dashboard.response_cache import Body, ResponseCache
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry, Keep
 
@@ -47,9 +47,9 @@ class Book:
 
 
 class SeriesReports:
-    def __init__(self, store: Store, memo: Memo) -> None:
+    def __init__(self, store: Store, response_cache: ResponseCache) -> None:
         self._store = store
-        self._memo = memo
+        self._cache = response_cache
         self._books: OrderedDict[str, Book] = OrderedDict()
 
     async def warm_up(self) -> None:
@@ -68,7 +68,7 @@ class SeriesReports:
             strategy = (await self._store.experiments.snapshot(request.tag)).strategy
             return _series_json(book, strategy, request.since).encode()
 
-        return await self._memo.body(("series", request.tag, request.since), make)
+        return await self._cache.body(("series", request.tag, request.since), make)
 
     async def _book(self, tag_name: str, place: str) -> Book:
         """The tag's book with all that had happened at `place` of the event stream."""
@@ -110,7 +110,7 @@ class SeriesReports:
                 answer = await self._page(book, request)
             return answer.model_dump_json().encode()
 
-        return await self._memo.body(("runs", request.model_dump_json()), make)
+        return await self._cache.body(("runs", request.model_dump_json()), make)
 
     async def _by_id(self, book: Book, ids: Sequence[str]) -> schemas.RunsAnswer:
         if len(ids) > IDS_LIMIT:

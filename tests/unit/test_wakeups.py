@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import Unavailable
-from orchestrator.services.notices import JobWaiter, Notices
+from orchestrator.services.core.wakeups import JobWaiter, Wakeups
 from orchestrator.store.events import Event
 
 pytestmark = pytest.mark.anyio
@@ -50,15 +50,15 @@ def stream() -> Stream:
 
 
 @pytest.fixture
-def notices(stream: Stream) -> Notices:
-    return Notices(stream, 1.0)  # type: ignore[arg-type]
+def wakeups(stream: Stream) -> Wakeups:
+    return Wakeups(stream, 1.0)  # type: ignore[arg-type]
 
 
 @asynccontextmanager
-async def followed(notices: Notices, *waiters: JobWaiter) -> AsyncIterator[None]:
+async def followed(wakeups: Wakeups, *waiters: JobWaiter) -> AsyncIterator[None]:
     """The stream is read; the waiters have looked since that began, and wait."""
-    reader = asyncio.ensure_future(notices.run())
-    await notices.following()
+    reader = asyncio.ensure_future(wakeups.run())
+    await wakeups.following()
     await asyncio.sleep(0)
     for waiter in waiters:
         waiter.look()
@@ -67,10 +67,10 @@ async def followed(notices: Notices, *waiters: JobWaiter) -> AsyncIterator[None]
 
 
 async def test_one_job_wakes_one_waiter_and_the_next_job_the_next(
-    notices: Notices, stream: Stream
+    wakeups: Wakeups, stream: Stream
 ) -> None:
-    with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
-        async with followed(notices, a, b):
+    with wakeups.waiting_for_jobs("a") as a, wakeups.waiting_for_jobs("b") as b:
+        async with followed(wakeups, a, b):
             await stream.bring([queued()])
             assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
             await stream.bring([queued()])
@@ -78,36 +78,36 @@ async def test_one_job_wakes_one_waiter_and_the_next_job_the_next(
 
 
 async def test_who_has_waited_longest_looks_as_soon_as_a_job_is_on_its_way(
-    notices: Notices, stream: Stream
+    wakeups: Wakeups, stream: Stream
 ) -> None:
     """It may not get it; the notice of the job then wakes the next."""
     with (
-        notices.waiting_for_jobs("unfit") as unfit,
-        notices.waiting_for_jobs("a") as a,
-        notices.waiting_for_jobs("b") as b,
+        wakeups.waiting_for_jobs("unfit") as unfit,
+        wakeups.waiting_for_jobs("a") as a,
+        wakeups.waiting_for_jobs("b") as b,
     ):
-        async with followed(notices, unfit, a, b):
+        async with followed(wakeups, unfit, a, b):
             unfit.unfit = True
-            notices.expect_job()
+            wakeups.expect_job()
             assert [w.woken.is_set() for w in (unfit, a, b)] == [False, True, False]
             await stream.bring([queued()])
             assert b.woken.is_set()
 
 
-async def test_a_job_meant_for_one_gpu_wakes_that_gpu(notices: Notices, stream: Stream) -> None:
-    with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
-        async with followed(notices, a, b):
+async def test_a_job_meant_for_one_gpu_wakes_that_gpu(wakeups: Wakeups, stream: Stream) -> None:
+    with wakeups.waiting_for_jobs("a") as a, wakeups.waiting_for_jobs("b") as b:
+        async with followed(wakeups, a, b):
             await stream.bring([queued(gpu_id="b")])
             assert (a.woken.is_set(), b.woken.is_set()) == (False, True)
 
 
 async def test_a_caller_that_goes_before_it_has_looked_leaves_its_job_to_the_next(
-    notices: Notices, stream: Stream
+    wakeups: Wakeups, stream: Stream
 ) -> None:
-    gone = notices.waiting_for_jobs("a")
+    gone = wakeups.waiting_for_jobs("a")
     a = gone.__enter__()
-    with notices.waiting_for_jobs("b") as b:
-        async with followed(notices, a, b):
+    with wakeups.waiting_for_jobs("b") as b:
+        async with followed(wakeups, a, b):
             await stream.bring([queued()])
             assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
             gone.__exit__(None, None, None)
@@ -115,47 +115,47 @@ async def test_a_caller_that_goes_before_it_has_looked_leaves_its_job_to_the_nex
 
 
 async def test_a_gpu_that_may_have_no_job_passes_it_on_and_is_not_woken_again(
-    notices: Notices, stream: Stream
+    wakeups: Wakeups, stream: Stream
 ) -> None:
-    with notices.waiting_for_jobs("busy") as busy, notices.waiting_for_jobs("idle") as idle:
-        async with followed(notices, busy, idle):
+    with wakeups.waiting_for_jobs("busy") as busy, wakeups.waiting_for_jobs("idle") as idle:
+        async with followed(wakeups, busy, idle):
             await stream.bring([queued()])
             job = busy.look()
             assert job is not None
-            notices.pass_on(job, busy)
+            wakeups.pass_on(job, busy)
             assert idle.look() is job
             await stream.bring([queued()])
             assert (busy.woken.is_set(), idle.woken.is_set()) == (False, True)
 
 
 async def test_all_look_for_themselves_when_the_stream_could_not_be_read(
-    notices: Notices, stream: Stream
+    wakeups: Wakeups, stream: Stream
 ) -> None:
-    with notices.waiting_for_jobs("a") as a, notices.deciding("exp-1") as decided:
-        async with followed(notices, a):
+    with wakeups.waiting_for_jobs("a") as a, wakeups.deciding("exp-1") as decided:
+        async with followed(wakeups, a):
             decided.clear()
             await stream.bring(Unavailable("Redis does not answer"))
             assert a.woken.is_set()
             assert decided.is_set()
 
 
-async def test_nobody_reads_the_stream_while_nobody_waits(notices: Notices, stream: Stream) -> None:
-    reader = asyncio.ensure_future(notices.run())
+async def test_nobody_reads_the_stream_while_nobody_waits(wakeups: Wakeups, stream: Stream) -> None:
+    reader = asyncio.ensure_future(wakeups.run())
     await asyncio.sleep(0.01)
     assert stream.reads == 0
-    with notices.waiting_for_jobs("a"):
-        await notices.following()
+    with wakeups.waiting_for_jobs("a"):
+        await wakeups.following()
         await asyncio.sleep(0)
         assert stream.reads == 1
     reader.cancel()
 
 
-async def test_who_waits_before_the_reader_has_its_place_looks_again(notices: Notices) -> None:
+async def test_who_waits_before_the_reader_has_its_place_looks_again(wakeups: Wakeups) -> None:
     """A job that came between a waiter's look and that place is not told by the stream."""
-    with notices.waiting_for_jobs("a") as a:
+    with wakeups.waiting_for_jobs("a") as a:
         a.look()
-        reader = asyncio.ensure_future(notices.run())
-        await notices.following()
+        reader = asyncio.ensure_future(wakeups.run())
+        await wakeups.following()
         assert a.woken.is_set()
         assert a.look() is None  # woken for no job in particular
     reader.cancel()
@@ -166,14 +166,14 @@ def steered(action: str, subject: str = "") -> Event:
     return Event(id="1-0", kind="steered", tag="t", subject=subject, data=data)
 
 
-async def test_a_resumed_tag_wakes_all_who_may_have_a_job(notices: Notices, stream: Stream) -> None:
+async def test_a_resumed_tag_wakes_all_who_may_have_a_job(wakeups: Wakeups, stream: Stream) -> None:
     """Nobody knows for how many of them it has one. Other acts wake nobody."""
     with (
-        notices.waiting_for_jobs("busy") as busy,
-        notices.waiting_for_jobs("a") as a,
-        notices.waiting_for_jobs("b") as b,
+        wakeups.waiting_for_jobs("busy") as busy,
+        wakeups.waiting_for_jobs("a") as a,
+        wakeups.waiting_for_jobs("b") as b,
     ):
-        async with followed(notices, busy, a, b):
+        async with followed(wakeups, busy, a, b):
             busy.unfit = True
             for action in ("pause", "note", "cancel", "drain"):
                 await stream.bring([steered(action, "a")])
@@ -183,10 +183,10 @@ async def test_a_resumed_tag_wakes_all_who_may_have_a_job(notices: Notices, stre
 
 
 async def test_an_undrained_gpu_is_woken_and_by_later_jobs_too(
-    notices: Notices, stream: Stream
+    wakeups: Wakeups, stream: Stream
 ) -> None:
-    with notices.waiting_for_jobs("a") as a, notices.waiting_for_jobs("b") as b:
-        async with followed(notices, a, b):
+    with wakeups.waiting_for_jobs("a") as a, wakeups.waiting_for_jobs("b") as b:
+        async with followed(wakeups, a, b):
             a.unfit = True  # it was woken while it was drained, and passed the job on
             await stream.bring([steered("undrain", "a")])
             assert (a.woken.is_set(), b.woken.is_set()) == (True, False)

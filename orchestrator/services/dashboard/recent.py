@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.domain import Tag
 from orchestrator.rules.activity import FinishedRun
+from orchestrator.store.dashboard_reads import DashboardReads, Verdicts
 from orchestrator.store.reads import Keep
-from orchestrator.store.survey import SurveyStore, Verdicts
 
 RUNS = 5000
 KEEPS = 1000
@@ -36,8 +36,8 @@ class Window:
 
 
 class Recent:
-    def __init__(self, survey: SurveyStore) -> None:
-        self._survey = survey
+    def __init__(self, reads: DashboardReads) -> None:
+        self._dashboard = reads
         self._windows: dict[tuple[str, int], Window] = {}
         self._reading = asyncio.Lock()
 
@@ -63,16 +63,16 @@ class Recent:
         else:
             await self._go_on(tag.name, window)
         last_us = window.keeps[-1].decided_us if window.keeps else 0
-        window.keeps.extend(await self._survey.keeps_after(tag.name, last_us, KEEPS))
+        window.keeps.extend(await self._dashboard.keeps_after(tag.name, last_us, KEEPS))
         if window.baseline is None:
-            window.baseline = await self._survey.first_keep(tag.name)
+            window.baseline = await self._dashboard.first_keep(tag.name)
         window.revision = tag.revision
 
     async def _fill(self, tag: str, window: Window) -> None:
         """Read backwards from the end of the journal, at most `RUNS` entries."""
         place, newest_first, end = "+", [], None
         for _ in range(RUNS // CHUNK):
-            page = await self._survey.verdicts_before(tag, place, CHUNK)
+            page = await self._dashboard.verdicts_before(tag, place, CHUNK)
             if page.last_id is None:
                 break
             end = end or page.first_id
@@ -85,7 +85,7 @@ class Recent:
 
     async def _go_on(self, tag: str, window: Window) -> None:
         while window.last_entry is not None:
-            page = await self._survey.verdicts_after(tag, window.last_entry, CHUNK)
+            page = await self._dashboard.verdicts_after(tag, window.last_entry, CHUNK)
             if page.last_id is None:
                 return
             if len(window.runs) + len(page.runs) > RUNS:
@@ -94,7 +94,7 @@ class Recent:
             window.last_entry = page.last_id
 
     async def _with_starts(self, tag: str, page: Verdicts) -> list[FinishedRun]:
-        starts = await self._survey.starts(tag, [run.experiment_id for run in page.runs])
+        starts = await self._dashboard.starts(tag, [run.experiment_id for run in page.runs])
         return [
             replace(run, started_us=started, gpu_id=gpu_id)
             for run, (started, gpu_id) in zip(page.runs, starts, strict=True)

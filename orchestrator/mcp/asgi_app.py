@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 MCP_PATH = "/mcp"
 
 
-class Door:
+class McpApp:
     """An ASGI application; `run` must run beside it. Its tools call `app` in this process."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

@@ -15,7 +15,7 @@ _CLOSED = "the handler is closed"
 Method = Callable[..., Awaitable[Any]]
 
 
-def telling_closed(connection_class: type[Any]) -> type[Any]:
+def translated_closed_transport(connection_class: type[Any]) -> type[Any]:
     """`connection_class`, whose connections raise redis-py's ConnectionError for uvloop's."""
 
     class Telling(connection_class):  # type: ignore[misc]

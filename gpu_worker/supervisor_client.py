@@ -1,7 +1,7 @@
-"""The worker's end of a supervisor: start one ahead of time, order, tick, stop, hear the end.
+"""The worker's client of a supervisor process: start it ahead of time, order, tick, stop, listen.
 
-A restarted worker gets its link by connecting to the supervisor of a run that outlived the last
-one. What the messages mean is channel.py's; what to do about them is attempt.py's.
+A restarted worker connects to the supervisor of a run that outlived the previous worker. What the
+messages mean is in channel.py; what to do about them is in attempt.py.
 """
 
 import os
@@ -24,7 +24,7 @@ _FAREWELL_SECONDS = 10.0
 _START_SECONDS = 30.0
 
 
-class Link:
+class SupervisorClient:
     """One supervisor, from the order to its end."""
 
     def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
@@ -38,7 +38,7 @@ class Link:
         self._peer = process.pid if process else _peer_pid(connection)
 
     @classmethod
-    def start(cls, lock_fd: int, errors: Path) -> "Link":
+    def start(cls, lock_fd: int, errors: Path) -> "SupervisorClient":
         """A supervisor that waits for its order, and holds the GPU's lock as we do."""
         ours, theirs = socket.socketpair()
         # Without `site`, which it does not need and would be a fifth of its start; hence the path.
@@ -57,7 +57,7 @@ class Link:
         return cls(ours, process)
 
     @classmethod
-    def adopt(cls, folder: RunFolder) -> "tuple[Link, int] | None":
+    def adopt(cls, folder: RunFolder) -> "tuple[SupervisorClient, int] | None":
         """The supervisor of a run that is still going on, and the GPU's lock, which it held for us.
 
         None when there is none, or when it has a worker.
@@ -74,9 +74,9 @@ class Link:
         if not descriptors:
             connection.close()
             return None
-        link = cls(connection, None)
-        link._inbox += [m for m in link._lines.feed(data) if m.get("event") != "hello"]
-        return link, descriptors[0]
+        supervisor = cls(connection, None)
+        supervisor._inbox += [m for m in supervisor._lines.feed(data) if m.get("event") != "hello"]
+        return supervisor, descriptors[0]
 
     # ------------------------------------------------------------------------ to it
 

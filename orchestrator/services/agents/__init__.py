@@ -1,0 +1,1 @@
+"""Services that tell an agent what is known: suggestions, similar ideas, digest, brief."""

@@ -1,0 +1,1 @@
+"""Services that run the queue: submit, claim, finish, steer, audit, back up."""
