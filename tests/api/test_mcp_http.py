@@ -1,8 +1,8 @@
-"""The MCP door of an orchestrator that cannot load the protocol's library: the rest goes on."""
+"""The MCP asgi_app of an orchestrator that cannot load the protocol's library: the rest goes on."""
 
 import pytest
 
-from orchestrator.mcp import door
+from orchestrator.mcp import asgi_app
 from tests.conftest import Api
 
 
@@ -14,7 +14,7 @@ def test_a_door_that_cannot_open_says_so_and_ends_nothing_else(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """503 to agents, the reason in the log, and workers are served as before."""
-    monkeypatch.setattr(door, "_manager", _broken)
+    monkeypatch.setattr(asgi_app, "_manager", _broken)
     for _ in range(2):
         response = api.http.post("/mcp", json={})
         assert response.status_code == 503
