@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
+import corpus
 import prepare
+from corpus import train_tokenizer
 from prepare import Tokenizer, evaluate_bpb, pack_rows
 
 CONTEXT = 16
@@ -17,24 +19,24 @@ TEXTS = [
 
 
 @pytest.fixture(autouse=True)
-def corpus(tmp_path, monkeypatch) -> None:
+def _small_cache(tmp_path, monkeypatch) -> None:
     """A small cache on the CPU; the profile asks for 20 rows of 16 tokens."""
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path))
     monkeypatch.setattr(prepare, "pick_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(prepare, "MAX_SEQ_LEN", CONTEXT)
     monkeypatch.setattr(prepare, "EVAL_TOKENS", 20 * CONTEXT)
-    prepare.say_once.cache_clear()
-    prepare.write_shards("offline", ["to train on"], TEXTS)
+    prepare.log_once.cache_clear()
+    corpus.write_shards("offline", ["to train on"], TEXTS)
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(iter(TEXTS * 10), vocab_size=340)
+    return train_tokenizer(iter(TEXTS * 10), vocab_size=340)
 
 
 @pytest.fixture(scope="module")
 def other_tokenizer() -> Tokenizer:
-    return Tokenizer.train(iter(TEXTS * 10), vocab_size=270)
+    return train_tokenizer(iter(TEXTS * 10), vocab_size=270)
 
 
 def hashed_loss(x, y, reduction):
@@ -204,6 +206,6 @@ def test_prepare_stores_rows_for_every_profile(tokenizer, monkeypatch):
     profile = prepare.Profile("tiny", None, 8, 64, 1, 1, 8, compile=False)
     monkeypatch.setattr(prepare, "PROFILES", (profile,))
     monkeypatch.setattr(Tokenizer, "load", lambda: tokenizer)
-    prepare.prepare_tokens()
+    corpus.prepare_tokens()
     shards = prepare.TokenShards(tokenizer, "val")
     assert prepare.validation_file(shards, 8, 64).map().shape == (8, 9)

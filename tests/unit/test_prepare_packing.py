@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+import corpus
 import prepare
+from corpus import train_tokenizer
 from prepare import Tokenizer, make_dataloader, pack_rows, read_texts
 
 CPU = torch.device("cpu")
@@ -91,8 +93,8 @@ def tokenizer(tmp_path, monkeypatch) -> Tokenizer:
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path))
     train = [f"train {i} " + "the cat sat on the mat " * (i % 7 + 1) for i in range(30)]
     validation = [f"held {i} " + "a dog ran in the fog " * (i % 5 + 1) for i in range(10)]
-    prepare.write_shards("offline", train, validation)
-    return Tokenizer.train(iter(train * 20), vocab_size=280)
+    corpus.write_shards("offline", train, validation)
+    return train_tokenizer(iter(train * 20), vocab_size=280)
 
 
 def test_batches_are_rows_and_the_same_one_token_on(tokenizer):
@@ -167,7 +169,7 @@ def test_an_unprepared_cache_is_an_error_that_says_what_to_do(tokenizer, tmp_pat
 
 def test_data_without_text_ends_instead_of_spinning(tokenizer):
     """An endless loader over nothing would hang a worker until its budget is over."""
-    prepare.write_shards("offline", [""], [""])
+    corpus.write_shards("offline", [""], [""])
     with pytest.raises(prepare.PrepareError, match="no text"):
         next(make_dataloader(tokenizer, 2, 16, "train", CPU))
 
@@ -198,7 +200,7 @@ def test_text_that_names_a_special_token_is_stored_as_text(tokenizer):
 def test_another_tokenizer_reads_no_foreign_tokens(tokenizer):
     """Ids mean nothing without the tokenizer they come from."""
     next(make_dataloader(tokenizer, 2, 16, "train", CPU))
-    other = Tokenizer.train(iter(["a dog ran in the fog"] * 20), vocab_size=262)
+    other = train_tokenizer(iter(["a dog ran in the fog"] * 20), vocab_size=262)
     next(make_dataloader(other, 2, 16, "train", CPU))
     assert other.digest != tokenizer.digest
     assert stored(other, "train") != stored(tokenizer, "train")
