@@ -1,17 +1,14 @@
 """The command `uv run prepare.py`: bring text into the cache, train the tokenizer, tokenize.
 
-- Covers the three sources of text: shards of climbmix from their hub, text that this machine has
-  anyway, a folder or file of yours.
-- Leaves out all that training needs (prepare.py). No run imports this file and no tag pins it, so
-  a change of a download changes nothing about runs that are compared.
+- Covers three sources: climbmix from its hub, text that this machine has anyway, a folder of yours.
+- Leaves out what training needs (prepare.py). No run imports this file and no tag pins it, so a
+  change of a download does not separate old runs from new ones.
 
     uv run prepare.py                      # climbmix; without a network the offline corpus
     uv run prepare.py --source offline     # Python's and the packages' own text
     uv run prepare.py --source ~/books     # a folder or a file of yours
-    uv run prepare.py --check              # one line of JSON: can this machine train?
 
-Environment: AUTORESEARCH_CACHE (folder, default ~/.cache/autoresearch), AUTORESEARCH_HUB (a mirror
-of climbmix).
+Environment: AUTORESEARCH_CACHE (folder), AUTORESEARCH_HUB (a mirror of climbmix).
 """
 
 import argparse
@@ -19,7 +16,6 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
-import random
 import shutil
 import sys
 import sysconfig
@@ -39,8 +35,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import prepare
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, TokenFile, Tokenizer, TokenShards, log
 
-# --------------------------------------------------------------------------------------------------
-# climbmix: download
+# climbmix: download -------------------------------------------------------------------------------
 
 HUB = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
 LAST_SHARD = 6542  # climbmix's validation shard; those before it are to train on
@@ -50,7 +45,6 @@ PROBE_SECONDS = 4.0  # how long to wait for the hub before it counts as unreacha
 STALL_SECONDS = 30.0  # a connection that sends nothing for so long is given up
 ATTEMPTS = 6  # in a row without a single new byte
 BACKOFF_SECONDS = 0.5  # after the first failure, doubled after each further one, 30 at most
-CHUNK_BYTES = 1 << 18
 NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
 
 
@@ -71,8 +65,7 @@ def shard_url(name: str) -> str:
 
 @contextlib.contextmanager
 def open_url(url: str, byte_range: str, timeout: float) -> Iterator[Any]:
-    """The response to a GET of a range. Errors, also while it is read, become PrepareError if they
-    are final and TransientError if they may pass."""
+    """The response to a GET of a range; PrepareError or TransientError, also while it is read."""
     headers = {"Range": f"bytes={byte_range}", "User-Agent": "n-autoresearch"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (shard_url checks it)
     try:
@@ -104,10 +97,9 @@ def file_size(path: Path) -> int:
 
 def resume_download(url: str, part: Path, total: int, on_bytes: Callable[[int], None]) -> None:
     """Append to `part` what it lacks of the `total` bytes of url; on_bytes gets its size so far."""
-    have = file_size(part)
-    if have > total:
+    if file_size(part) > total:
         part.unlink()
-        have = 0
+    have = file_size(part)
     on_bytes(have)
     if have == total:
         return
@@ -117,10 +109,9 @@ def resume_download(url: str, part: Path, total: int, on_bytes: Callable[[int], 
         if resumed and response.headers.get("Content-Range") != expected:
             part.unlink(missing_ok=True)
             raise TransientError("the server sent another range than the one asked for")
-        if not resumed:  # the server ignores ranges and sends the file from its start
-            have = 0
+        have = have if resumed else 0  # a server that ignores ranges sends the whole file
         with part.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(CHUNK_BYTES):
+            while chunk := response.read(1 << 18):
                 have += len(chunk)
                 on_bytes(have)
                 file.write(chunk)
@@ -145,11 +136,8 @@ def download(
             except TransientError as error:
                 failures = 1 if file_size(part) > before else failures + 1
                 if failures >= ATTEMPTS:
-                    raise PrepareError(
-                        f"{url}: {error}. Run the same command later to go on."
-                    ) from error
-                pause = min(30.0, BACKOFF_SECONDS * 2 ** (failures - 1))
-                stop.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 (jitter is no secret)
+                    raise PrepareError(f"{url}: {error}. Try the same command later.") from error
+                stop.wait(min(30.0, BACKOFF_SECONDS * 2 ** (failures - 1)))
         try:
             readable = "text" in pq.read_schema(part).names
         except (pa.ArrowInvalid, OSError):
@@ -205,8 +193,7 @@ def hub_error() -> str | None:
     return None
 
 
-# --------------------------------------------------------------------------------------------------
-# Text of this machine or of a folder
+# Text of this machine or of a folder --------------------------------------------------------------
 
 OFFLINE_BYTES = 60_000_000  # of text in the offline corpus; it is made in half a minute
 FOLDER_BYTES = 200_000_000  # of text from a folder, at most
@@ -227,10 +214,7 @@ def utf8_bytes(texts: Iterable[str]) -> int:
 
 
 def split_text(text: str, limit: int) -> Iterator[str]:
-    """Pieces of at most `limit` characters, which joined give the text.
-
-    They end at a blank line where possible, else at the end of a line or of a word.
-    """
+    """Cut a text into pieces of at most `limit` characters, at blank lines, else lines or words."""
     start = 0
     while len(text) - start > limit:
         half, end = start + limit // 2, start + limit
@@ -314,8 +298,7 @@ def hold_out(sections: Iterable[list[str]], limit: int) -> tuple[list[str], list
     return train, validation
 
 
-# --------------------------------------------------------------------------------------------------
-# The corpus in the cache
+# The corpus in the cache --------------------------------------------------------------------------
 
 
 def reset_corpus(source: str, shards: list[str]) -> Manifest:
@@ -370,11 +353,15 @@ def prepare_data(source: str | None, num_shards: int | None, *, force: bool) -> 
         source = str(Path(source).expanduser().resolve())
     if current is not None and source not in (None, current.source):
         raise PrepareError(
-            f"{current.folder()} already holds {current.source!r}, and results on different "
-            "corpora do not compare. Replace it with --force, or set AUTORESEARCH_CACHE to another "
-            "folder."
+            f"{current.folder()} already holds {current.source!r}, and results on two corpora do "
+            "not compare. Replace it with --force, or set AUTORESEARCH_CACHE to another folder."
         )
-    source = current.source if current is not None else source or default_source()
+    if current is not None:
+        source = current.source
+    elif source is None and (error := hub_error()):
+        log(f"The hub of climbmix cannot be reached ({error}): taking text of this machine.")
+        source = "offline"
+    source = source or "climbmix"
     if source == "climbmix":
         prepare_climbmix(current, num_shards, force=force)
     elif num_shards is not None:
@@ -383,26 +370,15 @@ def prepare_data(source: str | None, num_shards: int | None, *, force: bool) -> 
         prepare_text(current, source, force=force)
 
 
-def default_source() -> str:
-    if (error := hub_error()) is None:
-        return "climbmix"
-    log(f"The hub of climbmix cannot be reached ({error}): taking text of this machine instead.")
-    return "offline"
-
-
 def prepare_climbmix(current: Manifest | None, num_shards: int | None, *, force: bool) -> None:
-    """Download the missing ones of `num_shards` training shards (-1: all) and the validation shard.
-
-    None: of the shards in the manifest, else of DEFAULT_SHARDS.
-    """
+    """Download what is missing of the validation shard and `num_shards` others (-1: all)."""
     n = LAST_SHARD if num_shards == -1 else num_shards or DEFAULT_SHARDS
     names = [*map(shard_name, range(n)), VALIDATION_SHARD]
     if current is not None and num_shards is None:
         names = current.shards
     wanted = Manifest("climbmix", names)
     # Shards without a manifest are another program's: download() compares their sizes.
-    missing = wanted.missing() if current else names
-    if missing:
+    if missing := wanted.missing() if current else names:
         if error := hub_error():
             raise PrepareError(
                 f"{len(missing)} shards of climbmix are to be downloaded, but its hub cannot be "
@@ -447,8 +423,7 @@ def prepare_text(current: Manifest | None, source: str, *, force: bool) -> None:
     log("data: val_bpb on this corpus compares only with itself")
 
 
-# --------------------------------------------------------------------------------------------------
-# Tokenizer and token files
+# Tokenizer and token files ------------------------------------------------------------------------
 
 TOKENIZER_CHARS = 1_000_000_000  # of text that the tokenizer is trained on, at most
 TOKENIZER_DOCUMENT_CHARS = 10_000  # of each document, so that a few long ones do not dominate
@@ -507,15 +482,7 @@ def prepare_tokens() -> None:
     log(f"tokens: {validation.folder}")
 
 
-# --------------------------------------------------------------------------------------------------
-# The command
-
-
-def shard_count(text: str) -> int:
-    number = int(text)
-    if number != -1 and not 1 <= number <= LAST_SHARD:
-        raise argparse.ArgumentTypeError(f"must be -1 or lie in 1 ... {LAST_SHARD}")
-    return number
+# The command --------------------------------------------------------------------------------------
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -528,20 +495,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--source",
         metavar="climbmix|offline|PATH",
         help="climbmix: shards of karpathy/climbmix-400b-shuffle; offline: text of this machine's "
-        "Python and packages, no network; PATH: a folder of text or parquet files, or one file. A "
-        f"folder with {VALIDATION_SHARD} keeps its split. Default: what the cache holds, else "
-        "climbmix, else, where its hub cannot be reached, offline",
+        "Python and packages; PATH: a file or folder of text or parquet, which keeps its split if "
+        f"it has a {VALIDATION_SHARD}. Default: what the cache holds, else climbmix, else offline",
     )
     parser.add_argument(
         "--num-shards",
-        type=shard_count,
+        type=int,
         metavar="N",
         help=f"shards of climbmix to train on, 90 MB each (default {DEFAULT_SHARDS}, -1: all)",
     )
     parser.add_argument("--force", action="store_true", help="replace the data and the tokenizer")
     check_help = "change nothing; print one line of JSON, exit 1 if not ok"
     parser.add_argument("--check", action="store_true", help=check_help)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.num_shards not in (None, -1, *range(1, LAST_SHARD + 1)):
+        parser.error(f"--num-shards must be -1 or lie in 1 ... {LAST_SHARD}")
+    return args
 
 
 def main(argv: Sequence[str]) -> int:

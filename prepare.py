@@ -26,7 +26,7 @@ import weakref
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, count, islice, pairwise
 from multiprocessing.pool import ThreadPool
@@ -53,8 +53,7 @@ class PrepareError(Exception):
     """Settings, data or tokenizer cannot be used; the message says why and what to do."""
 
 
-# --------------------------------------------------------------------------------------------------
-# Settings: what the machine and the environment decide
+# Settings: what the machine and the environment decide --------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -159,14 +158,13 @@ def peak_flops(device_name: str) -> float:
 def share_compiled_code() -> None:
     """Give the compilers one cache for all runs of this host; variables set outside win.
 
-    Each compiler renames a finished file into place, so runs may overlap or be killed. Where the
-    folder cannot be made, the compilers keep their own defaults.
+    Compilers rename finished files into place, so runs may overlap or be killed.
     """
     folder = cache_dir() / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return
+        return  # the compilers keep their own defaults
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
     # Without it, a graph that contains an autograd.Function (FusedMLP) is not cached as a whole.
     os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
@@ -175,8 +173,7 @@ def share_compiled_code() -> None:
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(folder / "flash"))
 
 
-# --------------------------------------------------------------------------------------------------
-# Kernels for attention and the relu² MLP. Each has a plain form, which runs on any device
+# Kernels for attention and the relu² MLP. Each has a plain form, which runs on any device ---------
 
 if torch.cuda.is_available():  # the import takes half a second, which a CPU run saves
     import triton  # type: ignore[import-untyped]
@@ -199,11 +196,8 @@ KERNELS = Kernels()
 def choose_kernels(
     context: int, windows: Iterable[int], dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Set KERNELS for a compiled model on a GPU.
-
-    bf16 on Hopper gets the fused MLP, for whose blocks a smaller GPU lacks shared memory, and
-    FlashAttention-4 if it is installed. Without that, windows go to FlexAttention.
-    """
+    """Set KERNELS for a compiled model on a GPU. bf16 on Hopper gets the fused MLP, for which other
+    GPUs lack shared memory, and FlashAttention-4 if installed. Else windows get FlexAttention."""
     gpu = torch.cuda.get_device_properties(device)
     if dtype == torch.bfloat16 and gpu.major == 9:
         KERNELS.multiprocessors = gpu.multi_processor_count
@@ -330,8 +324,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     q, k, v and the result: [B, T, H, D]. Scores are scaled by D^-1/2.
     """
     if KERNELS.flash is not None:
-        y: Tensor = flash(q, k, v, window)[0]
-        return y
+        return flash(q, k, v, window)[0]  # type: ignore[no-any-return]
     context = q.size(1)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if window >= context:
@@ -351,12 +344,10 @@ def relu2_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
     up, down = up.to(x.dtype), down.to(x.dtype)
     if not KERNELS.multiprocessors:
         return F.linear(F.relu(F.linear(x, up)).square(), down)
-    y: Tensor = FusedMLP.apply(x.flatten(0, -2), up, down)
-    return y.view_as(x)
+    return FusedMLP.apply(x.flatten(0, -2), up, down).view_as(x)  # type: ignore[no-any-return]
 
 
-# --------------------------------------------------------------------------------------------------
-# Files in the cache
+# Files in the cache -------------------------------------------------------------------------------
 
 VALIDATION_SHARD = "shard_06542.parquet"  # the same name for every source; never trained on
 
@@ -461,8 +452,7 @@ def read_texts(path: Path) -> Iterator[list[str]]:
         raise PrepareError(f"{path} is no parquet file with a `text` column: {error}") from error
 
 
-# --------------------------------------------------------------------------------------------------
-# Tokenizer
+# Tokenizer ----------------------------------------------------------------------------------------
 
 SPECIAL_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(4))  # the first one begins documents
 # GPT-4's pattern (cl100k_base in tiktoken), but with digits in groups of two: the 1000 groups of
@@ -565,8 +555,7 @@ class Tokenizer:
         return self._encoding.decode(list(ids))
 
 
-# --------------------------------------------------------------------------------------------------
-# Token files: each document is tokenized once, and training reads the ids through memory maps
+# Token files: each document is tokenized once, and training reads the ids through memory maps -----
 
 READ_DOCUMENTS = 128  # rows of a parquet file that are read at a time
 NPY_HEADER_BYTES = 128  # what np.save writes before the data of a one- or two-dimensional array
@@ -688,8 +677,7 @@ def ensure_tokenized(shards: TokenShards) -> None:
             shards.build(shards.missing())
 
 
-# --------------------------------------------------------------------------------------------------
-# Batches
+# Batches ------------------------------------------------------------------------------------------
 
 PACKING_BUFFER = 1000  # documents that best-fit packing chooses from
 BATCHES_AHEAD = 3  # that the thread may pack before they are wanted
@@ -748,7 +736,7 @@ class Batches(Iterator[tuple[Tensor, Tensor, int]]):
             return tokens, shards.epoch
 
         thread = ThreadPoolExecutor(1)
-        self._submit = lambda: thread.submit(pack)
+        self._submit: Callable[[], Future[tuple[Tensor, int]]] = lambda: thread.submit(pack)
         self._packed = deque(self._submit() for _ in range(BATCHES_AHEAD))
         weakref.finalize(self, thread.shutdown, cancel_futures=True)
 
@@ -782,8 +770,7 @@ def make_dataloader(
     return Batches(shards, batch_size, seq_len, device)
 
 
-# --------------------------------------------------------------------------------------------------
-# The metric
+# The metric ---------------------------------------------------------------------------------------
 
 
 def validation_file(shards: TokenShards, context: int, eval_tokens: int) -> TokenFile:
@@ -814,8 +801,8 @@ def validation_rows(tokenizer: Tokenizer) -> Tokens:
 
 @torch.no_grad()
 def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size: int) -> float:
-    """Bits per byte on the validation shard: sum of nats / (ln 2 · sum of bytes) over all targets
-    (The Pile, arXiv:2101.00027, section 3.1).
+    """Bits per byte on the validation shard: sum of nats / (ln 2 · sum of bytes) over its targets,
+    as in The Pile (arXiv:2101.00027, section 3.1).
 
     `model(x, y, reduction="none")` gives the cross-entropy in nats of each target, [B, T] or [B·T].
     Special tokens stand for no text and count in neither sum, so the number compares across
@@ -853,8 +840,7 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
     return val_bpb
 
 
-# --------------------------------------------------------------------------------------------------
-# The command
+# The command --------------------------------------------------------------------------------------
 
 
 def check() -> int:
