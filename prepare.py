@@ -742,16 +742,15 @@ class Batches(Iterator[tuple[Tensor, Tensor, int]]):
 
     def __next__(self) -> tuple[Tensor, Tensor, int]:
         batch, epoch = self._packed[0].result()  # an error stays there, so each call raises it
-        self._packed.popleft()
-        self._packed.append(self._submit())
         tokens = batch.to(self._device, non_blocking=True)
-        return tokens[:, :-1].long(), tokens[:, 1:].long(), epoch
+        x, y = tokens[:, :-1].long(), tokens[:, 1:].long()
+        self._packed.popleft()
+        self._packed.append(self._submit())  # last, because packing competes for the GIL
+        return x, y, epoch
 
     def tokens_per_pass(self) -> int:
-        """Tokens of one pass over the text that packing does not crop, at least 1.
-
-        The share that it crops, a quarter of our text, is that of the first SAMPLED_DOCUMENTS.
-        """
+        """Tokens of one pass over the text that packing does not crop, at least 1. The cropped
+        share, a quarter of our text, is that of the first SAMPLED_DOCUMENTS."""
         sample = list(islice(self._shards.lengths(), SAMPLED_DOCUMENTS))
         rows = sum(1 for _ in pack_rows(map(range, sample), self._seq_len + 1))
         return max(1, rows * self._seq_len * self._shards.size() // max(1, sum(sample)))
