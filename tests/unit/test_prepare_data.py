@@ -131,7 +131,7 @@ def test_the_time_budget_is_read_from_the_environment(monkeypatch):
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "five"])
 def test_a_senseless_time_budget_is_refused(monkeypatch, text):
-    """It would end at once, or never."""
+    """The run would end at once, or never."""
     monkeypatch.setenv("AUTORESEARCH_TIME_BUDGET", text)
     with pytest.raises(PrepareError, match="above 0"):
         prepare.time_budget()
@@ -198,15 +198,15 @@ def test_a_section_is_held_out_as_a_whole(full_cache, library):
 
 
 @pytest.mark.parametrize("text", ["", "short", "a\n\n" * 5000, "word " * 5000, "x" * 20_000])
-def test_cutting_loses_nothing(text):
-    """Pieces stay under the limit, are no crumbs, and joined they are the text."""
+def test_splitting_a_text_loses_nothing(text):
+    """Pieces stay under the limit, are not tiny, and joined they are the text."""
     pieces = list(corpus.split_text(text, 4000))
     assert "".join(pieces) == text
     assert max(map(len, pieces)) <= 4000
     assert all(len(piece) > 2000 for piece in pieces[:-1])
 
 
-def test_cuts_fall_on_blank_lines_where_they_can():
+def test_a_text_is_split_at_blank_lines_where_possible():
     """A paragraph stays in one document."""
     pieces = list(corpus.split_text(("y" * 900 + "\nmore\n\n") * 20, 4000))
     assert all(piece.endswith("\n\n") for piece in pieces[:-1])
@@ -269,7 +269,7 @@ def test_repeated_text_counts_once(cache, tmp_path, capsys, repeats):
 
 
 def test_text_without_variety_gives_no_tokenizer(cache, tmp_path, capsys):
-    """A vocabulary of 8192 needs that many different pieces; the reason is told."""
+    """A vocabulary of 8192 needs that many different pieces; the error says so."""
     for i in range(40):
         (tmp_path / f"{i}.txt").write_text(
             "".join(f"{n}\n" for n in range(i * 9000, i * 9000 + 9000))
@@ -295,8 +295,8 @@ def test_parquet_without_text_is_named(cache, tmp_path, capsys):
 # The cache
 
 
-def test_a_prepared_cache_is_left_alone(full_cache, capsys):
-    """Without --source whatever is there stays, and the second run is a matter of moments."""
+def test_a_prepared_cache_stays_as_it_is(full_cache, capsys):
+    """Without --source the corpus in the cache stays, and a second run writes nothing."""
     before = {p: p.stat().st_mtime_ns for p in full_cache.rglob("*.*") if p.suffix != ".lock"}
     assert prepare.main([]) == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}
@@ -318,13 +318,13 @@ def test_corpora_are_never_mixed(full_cache, library, capsys):
     assert (full_cache / "tokenizer" / "ranks.tiktoken").read_bytes() != ranks
 
 
-def test_a_lost_shard_of_a_built_corpus_is_not_made_up(full_cache, capsys):
-    """Rebuilding could give other text under the same name; that takes a decision."""
+def test_a_lost_shard_of_a_built_corpus_is_not_rebuilt(full_cache, capsys):
+    """Rebuilding could give other text under the same name; a person decides that."""
     (full_cache / "data" / VALIDATION_SHARD).unlink()
     assert "--force" in refusal(capsys)
 
 
-def test_a_build_that_was_interrupted_starts_anew(full_cache, library, data_only):
+def test_a_build_that_was_interrupted_starts_over(full_cache, library, data_only):
     """Until all shards are there, nothing was measured on them."""
     (full_cache / "data" / VALIDATION_SHARD).unlink()
     Manifest(str(library), [shard_name(0), VALIDATION_SHARD]).save()
@@ -381,7 +381,7 @@ def test_the_tokenizer_gives_back_any_text(full_cache):
 
 
 def test_text_never_becomes_a_special_token(full_cache):
-    """A document that names a special token must not be able to begin another document."""
+    """A document that names a special token cannot begin another document."""
     tokenizer = Tokenizer.load()
     ids = tokenizer.encode("".join(prepare.SPECIAL_TOKENS))
     assert max(ids) < tokenizer.bos_id == prepare.VOCAB_SIZE - 4
@@ -429,7 +429,7 @@ class Hostile:
 
 
 def test_a_pickle_in_the_cache_is_never_executed(full_cache, tmp_path):
-    """Loading reads text and JSON only, whatever lies there under whatever name."""
+    """Loading reads text and JSON only, so a pickle under any name is ignored or refused."""
     Hostile.path = str(tmp_path / "executed")
     poison = pickle.dumps(Hostile())
     for name in ("tokenizer.pkl", "token_bytes.pt", "token_bytes.npy"):
@@ -504,7 +504,7 @@ def test_the_program_reports_wrong_settings_instead_of_failing_to_start(cache, m
 
 
 def test_preparing_with_wrong_settings_is_refused(full_cache, monkeypatch, capsys):
-    """A misspelt profile is noticed before the download, not after it."""
+    """A misspelt profile is reported before the download, not after it."""
     monkeypatch.setenv("AUTORESEARCH_PROFILE", "h100")
     assert "it must be one of" in refusal(capsys)
 
