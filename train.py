@@ -1,16 +1,14 @@
-"""Train one language model for a fixed time and print how good it is. An agent edits this file.
+"""Train one language model for a fixed time and print its val_bpb. An agent edits this file.
 
-Everything that may change lies here: model, optimizer, schedules, hyperparameters, loop. What makes
-runs comparable lies in prepare.py and stays as it is: data, tokenizer, context, time budget, and
-the metric (bits per byte on held-out text, lower is better).
-
-    uv run train.py
+- Covers all that may change: model, optimizer, schedules, hyperparameters, loop.
+- Leaves out what makes runs comparable (prepare.py): data, tokenizer, context, time budget, and the
+  metric, bits per byte on held-out text (lower is better).
 
 Only training time counts against the budget; the first UNTIMED_STEPS steps, in which compilers and
-caches warm up, are free; MAX_PASSES over the text end a run before its time. It closes with
-`key: value` lines after `---`. One that fails prints FAIL and why instead, and exits with 1.
+caches warm up, are free. A run that has read the text MAX_PASSES times ends before its time. It
+ends with `key: value` lines after `---`; a run that fails prints FAIL and why, and exits with 1.
 """
-# ruff: noqa: E402  (the clock and these settings come before torch is imported)
+# ruff: noqa: E402  (the clock and the settings below come before the import of torch)
 
 import gc
 import os
@@ -18,19 +16,22 @@ import time
 
 PROCESS_START = time.perf_counter()
 if __name__ == "__main__":
-    gc.disable()  # what imports and compilers build stays; scanning it again and again costs 2 s
+    gc.disable()  # what imports and compilers build stays; scanning it repeatedly costs 2 s
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve a busy host's CPUs
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # spinning threads take CPU time from other runs
 
 import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name that everybody knows it by)
+import torch.nn.functional as F  # noqa: N812  (the conventional name)
 from torch import Tensor, nn
 
 from prepare import (
@@ -49,59 +50,55 @@ from prepare import (
     share_compiled_code,
 )
 
-# --------------------------------------------------------------------------------------------------
-# Hyperparameters. The first four follow the machine (table in prepare.py), the rest are literals.
+# Hyperparameters ----------------------------------------------------------------------------------
+# The first four come from the machine's profile in prepare.py; the rest are literals.
 
 DEPTH = PROFILE.depth  # number of blocks
-DEVICE_BATCH_SIZE = PROFILE.device_batch_size  # rows in one forward pass; lower it on out of memory
+DEVICE_BATCH_SIZE = PROFILE.device_batch_size  # rows in one forward pass; halve it if out of memory
 TOTAL_BATCH_SIZE = PROFILE.total_batch_size  # tokens in one optimizer step
-COMPILE = PROFILE.compile  # whether torch.compile is used
+COMPILE = PROFILE.compile  # True uses torch.compile
 
 ASPECT_RATIO = 64  # width per block of depth, rounded up to whole heads
 HEAD_DIM = 128  # width of one attention head
-WINDOW_PATTERN = "SSSL"  # per block, repeated: S sees a part of the context, L all; the last is L
-SHORT_WINDOW = 0.125  # that part
-MLP_RATIO = 4  # hidden width of the MLP over the model's width
-ROTARY_BASE = 10_000.0  # longest wavelength of the rotary angles over 2 pi, in tokens
+WINDOW_PATTERN = "SSSL"  # attention window per block, repeated: S short, L full; the last is full
+SHORT_WINDOW = 0.125  # short window, as a fraction of the context
+MLP_RATIO = 4  # hidden width of the MLP, as a multiple of the model's width
+ROTARY_BASE = 10_000.0  # base of the rotary frequencies
 GATE_CHANNELS = 32  # channels of the block's input that the value gates read
-LOGIT_SOFTCAP = 15.0  # logits lie within plus and minus this
+LOGIT_SOFTCAP = 15.0  # logits are capped to ± this
 
 MATRIX_LR = 0.04  # Muon, all matrices inside the blocks
 EMBEDDING_LR = 0.6  # AdamW, token and value embeddings, at width 768
 HEAD_LR = 0.004  # AdamW, lm_head, at width 768
 RESID_LR = 0.005  # AdamW, scalars on the residual stream
-X0_LR = 0.5  # AdamW, scalars on the embedding that each block sees again
+X0_LR = 0.5  # AdamW, scalars on the embedding that is added again before each block
 ADAM_BETA1 = 0.8  # decay of AdamW's first moment
 ADAM_BETA2 = 0.95  # decay of AdamW's second moment
 X0_BETA1 = 0.96  # decay of the first moment of the x0 scalars
 ADAM_EPS = 1e-10  # added to AdamW's denominator
 MUON_MOMENTUM_START = 0.85  # Nesterov momentum at step 0
-MUON_MOMENTUM_END = 0.95  # and once the ramp is over
-MUON_MOMENTUM_STEPS = 300  # length of that ramp, in steps
+MUON_MOMENTUM_END = 0.95  # and after the ramp
+MUON_MOMENTUM_STEPS = 300  # length of the ramp, in steps
 MUON_BETA2 = 0.95  # decay of NorMuon's second moment
-WEIGHT_DECAY = 0.2  # Muon's cautious decay at the start; falls linearly to 0
+WEIGHT_DECAY = 0.2  # Muon's cautious weight decay at the start; falls linearly to 0
 
-MAX_PASSES = 4.0  # over the training text, after which a run ends before its time
-WARMDOWN_FRACTION = 0.75  # part of the run, at its end, in which the learning rate falls
-FINAL_LR_FRACTION = 0.03  # what is left of the learning rate at the very end
+MAX_PASSES = 4.0  # passes over the training text after which a run ends before its time
+WARMDOWN_FRACTION = 0.75  # last part of the run, in which the learning rate falls
+FINAL_LR_FRACTION = 0.03  # of the learning rate, at the end
 LOSS_CHUNK_TOKENS = 32_768  # tokens whose logits exist at a time on a GPU; no effect on losses
-CPU_LOSS_CHUNK_TOKENS = 512  # the same on a CPU: pieces that malloc can reuse halve a step's time
+CPU_LOSS_CHUNK_TOKENS = 512  # the same on a CPU: chunks that malloc can reuse halve a step's time
 
-# Not for tuning: how a run is timed, the least it does, and when it is given up.
-UNTIMED_STEPS = 11
-MIN_STEPS = 100  # however little text there is
-MAX_LOSS = 100.0
+# Not for tuning
+UNTIMED_STEPS = 11  # steps that do not count against the budget
+MIN_STEPS = 100  # of a run, however little text there is
+MAX_LOSS = 100.0  # in nats; above it a run counts as diverged
 
 
-# --------------------------------------------------------------------------------------------------
-# Model
+# Model --------------------------------------------------------------------------------------------
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """Type of activations, embeddings and Muon's iterations; the other weights are kept in fp32.
-
-    fp16 is left out: it would need loss scaling, for the sake of cards older than Ampere.
-    """
+    """Type of activations, embeddings and Muon's iterations. (fp16 would need loss scaling.)"""
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
@@ -109,7 +106,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Shape of a model. `windows` has one entry per block: how many tokens a token sees there."""
+    """Shape of a model. `windows` has one entry per block: the tokens that a token attends to."""
 
     context: int
     vocab_size: int
@@ -124,7 +121,7 @@ class GPTConfig:
 
 
 def layer_windows(pattern: str, depth: int, context: int) -> tuple[int, ...]:
-    """Window of each block in tokens; the last block always sees the whole context."""
+    """Attention window of each block in tokens; that of the last block is the whole context."""
     sizes = {"S": round(context * SHORT_WINDOW), "L": context}
     windows = [sizes[pattern[i % len(pattern)]] for i in range(depth)]
     return (*windows[:-1], context)
@@ -153,12 +150,12 @@ def rotary_tables(context: int, head_dim: int) -> Rotary:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + D/2) of x [B, T, H, D] by the angle of its position."""
+    """Rotate each pair (i, i + D/2) of x [B, T, H, D] by the angle of its position."""
     return (x * cos + x.roll(x.size(-1) // 2, -1) * sin).to(x.dtype)
 
 
 class Linear(nn.Linear):
-    """A matrix without bias, kept in fp32 and cast to the activations' type where it is used."""
+    """A matrix without bias in fp32, which is cast to the activations' type where it is used."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out, bias=False)
@@ -188,8 +185,7 @@ class Attention(nn.Module):
             gate = 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS]))
             v = v + gate.unsqueeze(-1) * heads(value_embedding)
         q, k = (rotate(rms_norm(a), *rotary) for a in (q, k))
-        y: Tensor = self.out(attention(q, k, v, self.window).flatten(2))
-        return y
+        return self.out(attention(q, k, v, self.window).flatten(2))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -205,25 +201,26 @@ class Block(nn.Module):
 
 
 def has_value_embedding(layer: int, depth: int) -> bool:
-    """Every second block has one, the last included (ResFormer, arXiv:2410.17897)."""
+    """True for every second block, the last included (ResFormer, arXiv:2410.17897)."""
     return (depth - 1 - layer) % 2 == 0
 
 
 def softcap(logits: Tensor) -> Tensor:
+    """In fp32 (Gemma 2, arXiv:2408.00118)."""
     return LOGIT_SOFTCAP * torch.tanh(logits.float() / LOGIT_SOFTCAP)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Per row of logits [N, V]: the loss in nats, [N], and its gradient by the logits, [N, V].
 
-    Capped logits need no maximum subtracted before exp: their sum fits fp32 up to a cap of 79.
+    No maximum is subtracted before exp: sums of capped logits fit fp32 up to a cap of 79.
     """
     capped = softcap(logits)
-    odds = capped.exp()
-    total = odds.sum(-1, keepdim=True)
+    exps = capped.exp()
+    total = exps.sum(-1, keepdim=True)
     losses = total.log().squeeze(-1) - capped.gather(-1, targets[:, None]).squeeze(-1)
-    gradient = odds.div_(total)  # in place, because on a CPU memory is what takes the time
-    if logits.is_cuda:  # a comparison fuses with the rest, a scatter would not
+    gradient = exps.div_(total)  # in place: on a CPU, this is bound by memory
+    if logits.is_cuda:  # a comparison fuses with the rest, indexing would not
         is_target = torch.arange(logits.size(-1), device=logits.device) == targets[:, None]
         gradient = gradient - is_target.to(gradient.dtype)
     else:
@@ -233,18 +230,18 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mm_fp32(a: Tensor, b: Tensor) -> Tensor:
-    """a · b in fp32, also for bf16 factors, whose product would be rounded otherwise."""
+    """a · b in fp32; without out_dtype, the product of bf16 factors would be rounded to bf16."""
     return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else torch.mm(a, b).float()
 
 
 class HeadLoss(torch.autograd.Function):
-    """Cross-entropy in nats per token, [N], and its mean, of hidden [N, C], head [V, C], targets.
+    """Mean cross-entropy in nats and that per token, [N], of hidden [N, C], head [V, C], targets.
 
-    Works on LOSS_CHUNK_TOKENS at a time, and on each chunk's gradients at once: the logits of the
-    whole batch never exist, and none are made twice. Only the mean has a gradient.
+    Each chunk of LOSS_CHUNK_TOKENS computes its gradients along with its losses: the logits of the
+    whole batch never exist, and none are computed twice. Only the mean has a gradient.
     """
 
-    cross_entropy = staticmethod(cross_entropy)  # run() puts the compiled one here
+    cross_entropy = staticmethod(cross_entropy)  # run() replaces it by the compiled one
 
     @staticmethod
     def forward(
@@ -258,7 +255,7 @@ class HeadLoss(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             h, t = hidden[start : start + chunk], targets[start : start + chunk]
             logits = h @ weight.T
-            if learns or COMPILE:  # compiled, it is the fastest even if only the loss is wanted
+            if learns or COMPILE:  # when compiled, it is the fastest even for the loss alone
                 loss, d_logits = HeadLoss.cross_entropy(logits, t)
             else:
                 loss = F.cross_entropy(softcap(logits), t, reduction="none")
@@ -287,10 +284,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config, depth = config, config.depth
-
-        def table() -> nn.Embedding:
-            return nn.Embedding(config.vocab_size, config.width, dtype=config.dtype)
-
+        table = partial(nn.Embedding, config.vocab_size, config.width, dtype=config.dtype)
         self.token_embedding = table()
         with_values = [i for i in range(depth) if has_value_embedding(i, depth)]
         self.value_embeddings = nn.ModuleDict({str(i): table() for i in with_values})
@@ -305,8 +299,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Outputs start at zero, so a block starts as the identity; value gates start at 1."""
-        bound = math.sqrt(3 / self.config.width)  # a uniform distribution with deviation width^-1/2
+        """Output matrices start at 0, so a block starts as the identity; value gates start at 1."""
+        bound = math.sqrt(3 / self.config.width)  # gives a standard deviation of width^-1/2
         nn.init.normal_(self.token_embedding.weight, std=1.0)
         nn.init.normal_(self.lm_head.weight, std=0.001)
         for embedding in self.value_embeddings.parameters():
@@ -318,7 +312,7 @@ class GPT(nn.Module):
                 nn.init.uniform_(matrix, -bound, bound)
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """What lm_head reads, [B, T, C], from token ids [B, T]."""
+        """The input of lm_head, [B, T, C], from token ids [B, T]."""
         rotary = (self.cos[: tokens.size(1)], self.sin[: tokens.size(1)])
         x = x0 = rms_norm(self.token_embedding(tokens))
         for i, block in enumerate(self.blocks):
@@ -328,7 +322,7 @@ class GPT(nn.Module):
         return rms_norm(x)
 
     def logits(self, tokens: Tensor) -> Tensor:
-        """[B, T, V] in fp32, for looking at or sampling from a model."""
+        """[B, T, V] in fp32, for inspection and sampling."""
         return softcap(self.lm_head(self.hidden(tokens)))
 
     def forward(
@@ -338,7 +332,7 @@ class GPT(nn.Module):
         learns = torch.is_grad_enabled()
         with torch.set_grad_enabled(learns or COMPILE):  # evaluation runs what training compiled
             hidden = self.hidden(tokens).flatten(0, 1)
-        hidden = hidden if learns else hidden.detach()  # lets go of what backward would have needed
+        hidden = hidden if learns else hidden.detach()  # frees what a backward pass would need
         result = HeadLoss.apply(hidden, self.lm_head.weight, targets.flatten(), learns)
         mean, losses = cast("tuple[Tensor, Tensor]", result)
         return mean if reduction == "mean" else losses.view_as(targets)
@@ -347,19 +341,18 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self) -> int:
-        """Forward and backward, counted as autoresearch counts, so that MFU figures compare.
+        """FLOPs of forward and backward, counted as in PaLM (arXiv:2204.02311, appendix B).
 
         6 per weight of a matrix product, and 12 · width · window per block for attention, as if
-        every token saw a full window (with the causal mask about half of it is needed).
+        every token saw a full window; with the causal mask it needs about half of that.
         """
         matrices = sum(p.numel() for p in self.blocks.parameters()) + self.lm_head.weight.numel()
         return 6 * matrices + 12 * self.config.width * sum(self.config.windows)
 
 
-# --------------------------------------------------------------------------------------------------
-# Optimizer: Muon for the matrices inside the blocks, AdamW for the rest
+# Optimizer: Muon for the matrices inside the blocks, AdamW for the rest ---------------------------
 
-# Coefficients (a, b, c) of X <- aX + (bA + cA²)X (The Polar Express, arXiv:2505.16932).
+# Coefficients (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ (Polar Express, arXiv:2505.16932).
 POLAR_EXPRESS = (
     (8.15655, -22.48329, 15.87877),
     (4.04293, -2.80892, 0.50002),
@@ -368,7 +361,7 @@ POLAR_EXPRESS = (
     (2.34654, -1.70978, 0.42324),
 )
 
-Scalar = float | Tensor  # compiled steps take 0-d tensors: a float's new value would recompile them
+Scalar = float | Tensor  # compiled steps take 0-d tensors: each new float would recompile them
 Hyper = Sequence[Scalar]
 
 
@@ -377,18 +370,18 @@ def frobenius_norm(x: Tensor) -> Tensor:
 
 
 def orthogonalize(g: Tensor, dtype: torch.dtype) -> Tensor:
-    """About U Vᵀ of each matrix U S Vᵀ in g [N, rows, cols]: all singular values near 1."""
+    """Approximate U Vᵀ of each matrix U S Vᵀ in g [N, rows, cols]: all singular values near 1."""
     x = (g / (1.02 * frobenius_norm(g) + 1e-6)).to(dtype)
     tall = x.size(-2) > x.size(-1)
-    x = x.mT if tall else x  # the products below are cheapest on the short side
+    x = x.mT if tall else x  # so that `gram` has the size of the short side
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return x.mT if tall else x
 
 
-def equalize(update: Tensor, second: Tensor, beta2: Scalar) -> Tensor:
-    """Divide rows (columns of a wide matrix) by their running size, keeping each matrix's norm.
+def normalize_rows(update: Tensor, second: Tensor, beta2: Scalar) -> Tensor:
+    """Divide rows (columns of a wide matrix) by their running RMS, keeping each matrix's norm.
 
     `second` [N, rows, 1] or [N, 1, cols] is updated in place (NorMuon, arXiv:2510.05491).
     """
@@ -401,17 +394,17 @@ def equalize(update: Tensor, second: Tensor, beta2: Scalar) -> Tensor:
 def muon_step(
     weight: Tensor, grad: Tensor, average: Tensor, second: Tensor, hyper: Hyper, dtype: torch.dtype
 ) -> None:
-    """One step of equally shaped matrices [N, rows, cols]; changes all tensors but `grad`."""
+    """One step of N matrices of one shape, [N, rows, cols]; changes all tensors but `grad`."""
     lr, momentum, beta2, weight_decay = hyper
     average.lerp_(grad, 1 - momentum)
     nesterov = grad.lerp(average, momentum)
-    update = equalize(orthogonalize(nesterov, dtype).float(), second, beta2)
-    agrees = update * weight > 0  # cautious: decay only what the update shrinks as well
-    weight.sub_(lr * (update + weight_decay * weight * agrees))
+    update = normalize_rows(orthogonalize(nesterov, dtype).float(), second, beta2)
+    shrinks = update * weight > 0  # cautious weight decay: only where the update shrinks the weight
+    weight.sub_(lr * (update + weight_decay * weight * shrinks))
 
 
 def adamw_step(weight: Tensor, grad: Tensor, first: Tensor, second: Tensor, hyper: Hyper) -> None:
-    """One step of one tensor, the `step`-th from 1; moments in fp32 whatever the weight's type."""
+    """One step of one tensor (arXiv:1711.05101); `step` counts from 1, moments are in fp32."""
     lr, beta1, beta2, eps, weight_decay, step = hyper
     grad = grad.float()
     first.lerp_(grad, 1 - beta1)
@@ -430,13 +423,13 @@ class AdamWGroup:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        moments = [torch.zeros_like(p, dtype=torch.float32) for p in (*self.params, *self.params)]
-        self.first, self.second = moments[: len(self.params)], moments[len(self.params) :]
+        self.first = [torch.zeros_like(p, dtype=torch.float32) for p in self.params]
+        self.second = [torch.zeros_like(p, dtype=torch.float32) for p in self.params]
 
 
 @dataclass
 class MuonGroup:
-    """Matrices of one shape; tall ones step further: lr · sqrt(max(1, rows / cols))."""
+    """Matrices of one shape; tall ones have a larger rate: lr · sqrt(max(1, rows / cols))."""
 
     params: list[nn.Parameter]
     lr: float
@@ -450,10 +443,7 @@ class MuonGroup:
 
 
 class MuonAdamW:
-    """Both optimizers behind one `step`.
-
-    No torch.optim.Optimizer on purpose: its constructor imports the compiler, 3 s of a CPU run.
-    """
+    """Both optimizers. No torch.optim.Optimizer: its constructor imports the compiler, for 3 s."""
 
     def __init__(
         self, adamw: list[AdamWGroup], muon: list[MuonGroup], dtype: torch.dtype, *, compiled: bool
@@ -472,7 +462,7 @@ class MuonAdamW:
 
     @torch.no_grad()
     def step(self, multiplier: float, momentum: float, weight_decay: float) -> None:
-        """`multiplier` scales every group's rate; the other two are Muon's at this moment."""
+        """`multiplier` scales the rate of every group; the other two are Muon's for this step."""
         self.steps += 1
         for a in self.adamw:
             values = [a.lr * multiplier, a.beta1, a.beta2, ADAM_EPS, a.weight_decay, self.steps]
@@ -504,12 +494,12 @@ def build_optimizer(model: GPT, *, compiled: bool) -> MuonAdamW:
     return MuonAdamW(adamw, muon, model.config.dtype, compiled=compiled)
 
 
-# --------------------------------------------------------------------------------------------------
-# Schedules. `progress`, 0 to 1: of the time or of the tokens, whichever is nearer to its end
+# Schedules ----------------------------------------------------------------------------------------
+# `progress`, from 0 to 1, is that of the time or of the tokens, whichever is larger.
 
 
 def lr_multiplier(progress: float) -> float:
-    """No warm-up; 1, then a straight line down to FINAL_LR_FRACTION at progress 1."""
+    """1 without warm-up, then a straight line down to FINAL_LR_FRACTION at progress 1."""
     left = min(1.0, (1 - progress) / WARMDOWN_FRACTION)
     return left + (1 - left) * FINAL_LR_FRACTION
 
@@ -523,32 +513,27 @@ def weight_decay_at(progress: float) -> float:
     return WEIGHT_DECAY * (1 - progress)
 
 
-# --------------------------------------------------------------------------------------------------
-# The run
+# The run ------------------------------------------------------------------------------------------
 
 
 class TrainingDivergedError(Exception):
-    """The loss is NaN or far too high: going on would only waste the rest of the budget."""
+    """The loss is NaN or above MAX_LOSS; the rest of the budget would be wasted."""
 
 
-class PendingStep:
-    """A step that the device may still be at: its loss, on its way to the host, and its rate."""
+def start_copy(loss: Tensor) -> Callable[[], float]:
+    """Start to copy a loss to the host. The result waits for the device and returns the number."""
+    if not loss.is_cuda:
+        return loss.item
+    on_host = torch.empty_like(loss, device="cpu", pin_memory=True)
+    on_host.copy_(loss, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
 
-    def __init__(self, loss: Tensor, multiplier: float) -> None:
-        self.multiplier = multiplier
-        self._done: torch.cuda.Event | None = None
-        self._loss = loss
-        if loss.is_cuda:
-            self._loss = torch.empty_like(loss, device="cpu", pin_memory=True)
-            self._loss.copy_(loss, non_blocking=True)
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
+    def read() -> float:
+        copied.synchronize()
+        return on_host.item()
 
-    def loss(self) -> float:
-        """Waits until the device has finished the step, so that times are true."""
-        if self._done is not None:
-            self._done.synchronize()
-        return self._loss.item()
+    return read
 
 
 def train(
@@ -560,35 +545,34 @@ def train(
     peak_rate: float,
     max_tokens: float = math.inf,
 ) -> tuple[int, float, float]:
-    """Step until `budget` seconds have been counted or `max_tokens` read, or TrainingDivergedError.
+    """Train until `budget` seconds are counted or `max_tokens` are read. TrainingDivergedError.
 
-    `peak_rate` is in tokens per second what the device can do at most. Answers with the number of
-    steps, the seconds that counted, and those of the untimed steps.
+    `peak_rate` is the device's limit in tokens per second. Returns the number of steps, the counted
+    seconds, and the seconds of the untimed steps.
     """
-    steps, seconds, untimed, smooth, show_at, progress = 0, 0.0, 0.0, 0.0, 0.0, 0.0
-    under_way: deque[PendingStep] = deque()
+    steps, seconds, untimed, smooth, print_at, progress = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+    running: deque[tuple[Callable[[], float], float]] = deque()  # loss and multiplier of each step
     clock = time.perf_counter()
     x, y, epoch = next(batches)
     tokens, ahead = micro_batches * x.numel(), int(x.is_cuda)
-    while progress < 1 or under_way:
+    while progress < 1 or running:
         if progress < 1:
-            losses, multiplier = [], lr_multiplier(progress)
+            losses, multiplier, step = [], lr_multiplier(progress), steps + len(running)
             for _ in range(micro_batches):
                 loss = model(x, y)
                 (loss / micro_batches).backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.detach())
                 x, y, epoch = next(batches)
-            begun = steps + len(under_way)
-            optimizer.step(multiplier, muon_momentum(begun), weight_decay_at(progress))
+            optimizer.step(multiplier, muon_momentum(step), weight_decay_at(progress))
             optimizer.zero_grad()
-            under_way.append(PendingStep(torch.stack(losses).mean(), multiplier))
-            progress = max(progress, (begun + 1) * tokens / max_tokens)
-            if len(under_way) <= ahead:
-                continue  # the device always has a step before it while the host waits for one
+            running.append((start_copy(torch.stack(losses).mean()), multiplier))
+            progress = max(progress, (step + 1) * tokens / max_tokens)
+            if len(running) <= ahead:
+                continue  # the GPU gets its next step before the host waits for this one
 
-        step = under_way.popleft()
-        value = step.loss()
-        if not value <= MAX_LOSS:  # false for NaN as well
+        read_loss, multiplier = running.popleft()
+        value = read_loss()
+        if not value <= MAX_LOSS:  # NaN too compares as false
             raise TrainingDivergedError(f"loss {value} at step {steps}")
         smooth += 0.1 * (value - smooth)
         steps += 1
@@ -599,19 +583,18 @@ def train(
         else:
             seconds += elapsed
             progress = max(progress, seconds / budget)
-        if now >= show_at or progress >= 1:
+        if now >= print_at or progress >= 1:
             # The worker parses this line. A terminal shows each in place, a log four a second.
-            show_at = now + (0.0 if sys.stdout.isatty() else 0.25)
+            print_at = now + (0.0 if sys.stdout.isatty() else 0.25)
             left = min(budget - seconds, (max_tokens / tokens - steps) * elapsed)
-            print(
+            line = (
                 f"\rstep {steps - 1:05d} ({100 * min(1.0, progress):5.1f}%)"
-                f" | loss: {smooth / (1 - 0.9**steps):.6f} | lrm: {step.multiplier:.2f}"
+                f" | loss: {smooth / (1 - 0.9**steps):.6f} | lrm: {multiplier:.2f}"
                 f" | dt: {1000 * elapsed:.0f}ms | tok/sec: {tokens / elapsed:,.0f}"
                 f" | mfu: {100 * tokens / elapsed / peak_rate:.1f}% | epoch: {epoch}"
-                f" | remaining: {max(0.0, left):.0f}s    ",
-                end="",
-                flush=True,
+                f" | remaining: {max(0.0, left):.0f}s    "
             )
+            print(line, end="", flush=True)
     print(flush=True)
     return steps, seconds, untimed
 

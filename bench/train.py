@@ -1,11 +1,11 @@
-"""What one training step costs on this machine, and the seconds of a run around it.
+"""What one training step costs on this machine, and the seconds of a run outside training.
 
-Runs train.py for some seconds as a worker would run it, then a few steps under torch's profiler,
-and prints one table: time and rate of a step, its split, memory, and the seconds outside training.
-With --compare a second train.py runs in turn: a file (its prepare.py beside it), or a git revision.
-With --cold every file first runs once with empty compile caches. --set changes constants of this
-checkout's train.py, so that another shape can be measured. Says nothing about learning: val_bpb
-after a few seconds means nothing.
+- Runs train.py for some seconds as a worker runs it, then a few steps under torch's profiler, and
+  prints one table: time and rate of a step, its split by kernels, memory, seconds outside training.
+- With --compare runs another train.py too: a file, beside its prepare.py, or a git revision.
+- With --cold runs each file once before, with empty compile caches.
+- With --set changes constants of this checkout's train.py, to measure another shape.
+- Leaves out learning: val_bpb after a few seconds means nothing.
 
     uv run python -m bench.train
     uv run python -m bench.train --compare main --cold
@@ -47,13 +47,13 @@ def kind_of(kernel: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------
-# In a process of its own: one run of one train.py, measured from inside
+# In a subprocess: one run of one train.py, measured from inside
 
 
 def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
-    """Import and run the train.py at `path`; its own output goes to stdout as ever."""
+    """Import and run the train.py at `path`, which prints to stdout; times are in seconds."""
     started = time.perf_counter()
-    gc.disable()  # as train.py does when it is the program; the other file gains as well
+    gc.disable()  # train.py does so only when it is the program
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location("train", path)
     assert spec is not None
@@ -84,7 +84,7 @@ def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
             "tokens_per_second": module.TOTAL_BATCH_SIZE * counted / seconds,
             "first steps": untimed,
             "compile": untimed - module.UNTIMED_STEPS * seconds / counted,
-            # The last waits, because the first ones are for the first batches.
+            # Of the counted steps only.
             "loader wait": 1000 * sum(waits[-counted * micro :]) / counted,
             "flops_per_token": getattr(model, "_orig_mod", model).flops_per_token(),
         })  # fmt: skip
@@ -111,7 +111,7 @@ def measure(path: Path, profiled: bool, constants: Constants) -> dict[str, Any]:
 
 
 def timed(first: Any, batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
-    """The batches, and how long the host waited for each."""
+    """Pass the batches on; add the seconds that the host waited for each to `waits`."""
     yield first
     while True:
         moment = time.perf_counter()
@@ -121,7 +121,7 @@ def timed(first: Any, batches: Iterator[Any], waits: list[float]) -> Iterator[An
 
 
 def split(run: Callable[[], tuple[int, float, float]], module: Any, optimizer: Any) -> Any:
-    """Device time by kind in ms a step, and all kernels by name; empty on a CPU."""
+    """Device time in ms a step, by kind and by kernel; empty on a CPU."""
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -159,7 +159,7 @@ def split(run: Callable[[], tuple[int, float, float]], module: Any, optimizer: A
 
 
 def launched(event: Any) -> Iterator[tuple[str, float]]:
-    """Name and duration of every kernel that a range of host code has started."""
+    """Name and duration (µs) of every kernel that a range of host code has launched."""
     for kernel in event.kernels:
         yield kernel.name, kernel.duration
     for child in event.cpu_children:

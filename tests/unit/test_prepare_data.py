@@ -1,4 +1,4 @@
-"""prepare.py as a program: settings, offline corpora, the tokenizer, --check."""
+"""The command `prepare.py`: settings, offline corpora, the tokenizer, --check."""
 
 import fcntl
 import json
@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import corpus
 import prepare
+from corpus import shard_name, train_tokenizer
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, Tokenizer, select_profile
 
 
@@ -69,8 +71,8 @@ def full_cache(cache, prepared):
 @pytest.fixture
 def data_only(monkeypatch):
     """For tests of corpora: the tokenizer, which takes longest, is left out."""
-    monkeypatch.setattr(prepare, "prepare_tokenizer", lambda: None)
-    monkeypatch.setattr(prepare, "prepare_tokens", lambda: None)
+    monkeypatch.setattr(corpus, "prepare_tokenizer", lambda: None)
+    monkeypatch.setattr(corpus, "prepare_tokens", lambda: None)
 
 
 def texts(split: prepare.Split) -> list[str]:
@@ -129,7 +131,7 @@ def test_the_time_budget_is_read_from_the_environment(monkeypatch):
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "five"])
 def test_a_senseless_time_budget_is_refused(monkeypatch, text):
-    """It would end at once, or never."""
+    """The run would end at once, or never."""
     monkeypatch.setenv("AUTORESEARCH_TIME_BUDGET", text)
     with pytest.raises(PrepareError, match="above 0"):
         prepare.time_budget()
@@ -160,7 +162,7 @@ def test_a_folder_becomes_a_corpus(full_cache, library):
     train, validation = texts("train"), texts("val")
     written = sum(len(path.read_text()) for path in library.rglob("*.txt"))
     assert sum(map(len, train + validation)) == pytest.approx(written, rel=0.001)
-    assert max(map(len, train)) <= prepare.DOCUMENT_CHARS
+    assert max(map(len, train)) <= corpus.DOCUMENT_CHARS
     assert 0.05 < len(validation) / len(train) < 0.2
 
 
@@ -173,7 +175,7 @@ def test_a_corpus_depends_on_the_text_alone(full_cache, library, tmp_path, monke
         shutil.copyfile(path, target)
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "other"))
     assert prepare.main(["--source", str(copy)]) == 0
-    for name in (prepare.shard_name(0), VALIDATION_SHARD):
+    for name in (shard_name(0), VALIDATION_SHARD):
         mine, other = full_cache / "data" / name, tmp_path / "other" / "data" / name
         assert mine.read_bytes() == other.read_bytes()
 
@@ -181,7 +183,7 @@ def test_a_corpus_depends_on_the_text_alone(full_cache, library, tmp_path, monke
 def test_validation_documents_are_never_in_training():
     """Even if two sections share a document, it is in one split, once."""
     sections = [[f"own {i}", f"shared {i % 5}", "licence"] for i in range(40)]
-    train, validation = prepare.hold_out(sections, 200)
+    train, validation = corpus.hold_out(sections, 200)
     assert validation
     assert not set(train) & set(validation)
     assert sorted(train + validation) == sorted({text for section in sections for text in section})
@@ -191,22 +193,22 @@ def test_a_section_is_held_out_as_a_whole(full_cache, library):
     """Of each stretch of a file, all documents train or all validate."""
     train, validation = set(texts("train")), set(texts("val"))
     for path in library.rglob("*.txt"):
-        for section in prepare.read_sections(path):
+        for section in corpus.read_sections(path):
             assert set(section) <= train or set(section) <= validation
 
 
 @pytest.mark.parametrize("text", ["", "short", "a\n\n" * 5000, "word " * 5000, "x" * 20_000])
-def test_cutting_loses_nothing(text):
-    """Pieces stay under the limit, are no crumbs, and joined they are the text."""
-    pieces = list(prepare.cut(text, 4000))
+def test_splitting_a_text_loses_nothing(text):
+    """Pieces stay under the limit, are not tiny, and joined they are the text."""
+    pieces = list(corpus.split_text(text, 4000))
     assert "".join(pieces) == text
     assert max(map(len, pieces)) <= 4000
     assert all(len(piece) > 2000 for piece in pieces[:-1])
 
 
-def test_cuts_fall_on_blank_lines_where_they_can():
+def test_a_text_is_split_at_blank_lines_where_possible():
     """A paragraph stays in one document."""
-    pieces = list(prepare.cut(("y" * 900 + "\nmore\n\n") * 20, 4000))
+    pieces = list(corpus.split_text(("y" * 900 + "\nmore\n\n") * 20, 4000))
     assert all(piece.endswith("\n\n") for piece in pieces[:-1])
 
 
@@ -219,7 +221,7 @@ def test_what_is_no_text_is_left_out(cache, library, tmp_path, data_only):
     (folder / "link.txt").symlink_to(folder / "nowhere")
     (folder / ".git").mkdir()
     (folder / ".git" / "config").write_text("hidden")
-    prepare.os.mkfifo(folder / "pipe")
+    os.mkfifo(folder / "pipe")
     assert prepare.main(["--source", str(folder)]) == 0
     everything = "".join(texts("train") + texts("val"))
     assert "hidden" not in everything
@@ -238,14 +240,14 @@ def test_a_folder_in_climbmix_layout_keeps_its_split(cache, prepared, tmp_path, 
     """Its last shard stays the validation shard, and all shards stay as they are."""
     shutil.copytree(prepared / "data", tmp_path / "mirror")
     assert prepare.main(["--source", str(tmp_path / "mirror")]) == 0
-    for name in (prepare.shard_name(0), VALIDATION_SHARD):
+    for name in (shard_name(0), VALIDATION_SHARD):
         copied = (cache / "data" / name).read_bytes()
         assert copied == (prepared / "data" / name).read_bytes()
 
 
 def test_the_offline_corpus_is_made_of_pythons_own_text(cache, monkeypatch):
     """With no network and nothing given, the machine's sources and documentation suffice."""
-    monkeypatch.setattr(prepare, "OFFLINE_BYTES", 1_500_000)
+    monkeypatch.setattr(corpus, "OFFLINE_BYTES", 1_500_000)
     assert prepare.main(["--source", "offline"]) == 0
     assert "import" in "".join(texts("train"))
     assert Tokenizer.load().vocab_size == 8192
@@ -267,7 +269,7 @@ def test_repeated_text_counts_once(cache, tmp_path, capsys, repeats):
 
 
 def test_text_without_variety_gives_no_tokenizer(cache, tmp_path, capsys):
-    """A vocabulary of 8192 needs that many different pieces; the reason is told."""
+    """A vocabulary of 8192 needs that many different pieces; the error says so."""
     for i in range(40):
         (tmp_path / f"{i}.txt").write_text(
             "".join(f"{n}\n" for n in range(i * 9000, i * 9000 + 9000))
@@ -293,8 +295,8 @@ def test_parquet_without_text_is_named(cache, tmp_path, capsys):
 # The cache
 
 
-def test_a_prepared_cache_is_left_alone(full_cache, capsys):
-    """Without --source whatever is there stays, and the second run is a matter of moments."""
+def test_a_prepared_cache_stays_as_it_is(full_cache, capsys):
+    """Without --source the corpus in the cache stays, and a second run writes nothing."""
     before = {p: p.stat().st_mtime_ns for p in full_cache.rglob("*.*") if p.suffix != ".lock"}
     assert prepare.main([]) == 0
     assert before == {p: p.stat().st_mtime_ns for p in before}
@@ -316,16 +318,16 @@ def test_corpora_are_never_mixed(full_cache, library, capsys):
     assert (full_cache / "tokenizer" / "ranks.tiktoken").read_bytes() != ranks
 
 
-def test_a_lost_shard_of_a_built_corpus_is_not_made_up(full_cache, capsys):
-    """Rebuilding could give other text under the same name; that takes a decision."""
+def test_a_lost_shard_of_a_built_corpus_is_not_rebuilt(full_cache, capsys):
+    """Rebuilding could give other text under the same name; a person decides that."""
     (full_cache / "data" / VALIDATION_SHARD).unlink()
     assert "--force" in refusal(capsys)
 
 
-def test_a_build_that_was_interrupted_starts_anew(full_cache, library, data_only):
+def test_a_build_that_was_interrupted_starts_over(full_cache, library, data_only):
     """Until all shards are there, nothing was measured on them."""
     (full_cache / "data" / VALIDATION_SHARD).unlink()
-    Manifest(str(library), [prepare.shard_name(0), VALIDATION_SHARD]).save()
+    Manifest(str(library), [shard_name(0), VALIDATION_SHARD]).save()
     assert prepare.main([]) == 0
     assert texts("val")
 
@@ -379,7 +381,7 @@ def test_the_tokenizer_gives_back_any_text(full_cache):
 
 
 def test_text_never_becomes_a_special_token(full_cache):
-    """A document that names a special token must not be able to begin another document."""
+    """A document that names a special token cannot begin another document."""
     tokenizer = Tokenizer.load()
     ids = tokenizer.encode("".join(prepare.SPECIAL_TOKENS))
     assert max(ids) < tokenizer.bos_id == prepare.VOCAB_SIZE - 4
@@ -416,7 +418,7 @@ def test_a_changed_tokenizer_is_refused_and_made_again(full_cache, name, capsys)
 
 def test_a_tokenizer_of_another_size_is_refused(full_cache):
     """A run must not measure with a vocabulary that prepare.py does not promise."""
-    Tokenizer.train(iter([words(1, 5000)]), vocab_size=300).save(full_cache / "tokenizer")
+    train_tokenizer(iter([words(1, 5000)]), vocab_size=300).save(full_cache / "tokenizer")
     with pytest.raises(PrepareError, match="size"):
         Tokenizer.load()
 
@@ -427,7 +429,7 @@ class Hostile:
 
 
 def test_a_pickle_in_the_cache_is_never_executed(full_cache, tmp_path):
-    """Loading reads text and JSON only, whatever lies there under whatever name."""
+    """Loading reads text and JSON only, so a pickle under any name is ignored or refused."""
     Hostile.path = str(tmp_path / "executed")
     poison = pickle.dumps(Hostile())
     for name in ("tokenizer.pkl", "token_bytes.pt", "token_bytes.npy"):
@@ -482,7 +484,7 @@ def test_check_lists_every_problem_and_changes_nothing(cache, capsys, monkeypatc
 
 def test_check_finds_a_lost_shard_and_a_changed_tokenizer(full_cache, capsys):
     """The two things that a worker must know before it takes a job."""
-    (full_cache / "data" / prepare.shard_name(0)).unlink()
+    (full_cache / "data" / shard_name(0)).unlink()
     (full_cache / "tokenizer" / "ranks.tiktoken").write_bytes(b"IQ== 0\n")
     code, report = checked(capsys)
     assert code == 1
@@ -502,7 +504,7 @@ def test_the_program_reports_wrong_settings_instead_of_failing_to_start(cache, m
 
 
 def test_preparing_with_wrong_settings_is_refused(full_cache, monkeypatch, capsys):
-    """A misspelt profile is noticed before the download, not after it."""
+    """A misspelt profile is reported before the download, not after it."""
     monkeypatch.setenv("AUTORESEARCH_PROFILE", "h100")
     assert "it must be one of" in refusal(capsys)
 

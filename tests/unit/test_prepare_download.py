@@ -5,6 +5,7 @@ import collections
 import re
 import signal
 import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import corpus
 import prepare
 from bench.harness.ports import free_port
+from corpus import shard_name
 from prepare import VALIDATION_SHARD, PrepareError
 
 
@@ -37,7 +40,7 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {prepare.shard_name(i): parquet_bytes(i) for i in range(3)}
+        self.files = {shard_name(i): parquet_bytes(i) for i in range(3)}
         self.files[VALIDATION_SHARD] = parquet_bytes(99)
         self.faults: dict[str, list[str]] = collections.defaultdict(list)
         self.ranges: list[tuple[str, int]] = []
@@ -98,10 +101,10 @@ class Handler(BaseHTTPRequestHandler):
 def hub(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(prepare, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(corpus, "BACKOFF_SECONDS", 0.001)
     # The tokenizer has its own tests, and these shards are too small for one.
-    monkeypatch.setattr(prepare, "prepare_tokenizer", lambda: None)
-    monkeypatch.setattr(prepare, "prepare_tokens", lambda: None)
+    monkeypatch.setattr(corpus, "prepare_tokenizer", lambda: None)
+    monkeypatch.setattr(corpus, "prepare_tokens", lambda: None)
     server = Hub()
     monkeypatch.setenv("AUTORESEARCH_HUB", server.url)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -123,7 +126,7 @@ def climbmix(*more: str) -> int:
 
 
 def assert_complete(hub: Hub, data, shards: int = 2) -> None:
-    names = [*map(prepare.shard_name, range(shards)), VALIDATION_SHARD]
+    names = [*map(shard_name, range(shards)), VALIDATION_SHARD]
     for name in names:
         assert (data / name).read_bytes() == hub.files[name]
     assert sorted(p.name for p in data.iterdir()) == ["manifest.json", *names]
@@ -147,7 +150,7 @@ def test_a_fault_is_retried(hub, data, fault):
 
 def test_a_lost_connection_is_resumed_where_it_broke(hub, data):
     """What has arrived is not fetched again."""
-    name = prepare.shard_name(0)
+    name = shard_name(0)
     hub.faults[name] = ["drop"]
     assert climbmix() == 0
     assert [start for n, start in hub.ranges if n == name] == [0, len(hub.files[name]) // 2]
@@ -156,7 +159,7 @@ def test_a_lost_connection_is_resumed_where_it_broke(hub, data):
 
 def test_a_server_that_ignores_ranges_does_not_corrupt_a_resumed_file(hub, data):
     """Half a file and then a whole one are not a file and a half."""
-    hub.faults[prepare.shard_name(1)] = ["drop", "whole"]
+    hub.faults[shard_name(1)] = ["drop", "whole"]
     assert climbmix() == 0
     assert_complete(hub, data)
 
@@ -164,7 +167,7 @@ def test_a_server_that_ignores_ranges_does_not_corrupt_a_resumed_file(hub, data)
 def test_a_redirection_keeps_the_range(hub, data, monkeypatch):
     """The real hub sends clients on to a content network; resuming must work through that."""
     monkeypatch.setenv("AUTORESEARCH_HUB", f"{hub.url}/resolve/")
-    name = prepare.shard_name(0)
+    name = shard_name(0)
     hub.faults[name] = ["drop"]
     assert climbmix() == 0
     assert [start for n, start in hub.ranges if n == name] == [0, len(hub.files[name]) // 2]
@@ -173,8 +176,8 @@ def test_a_redirection_keeps_the_range(hub, data, monkeypatch):
 
 def test_a_later_run_resumes_an_earlier_one(hub, data):
     """Partial files outlive the process; here they were left by one that gave up."""
-    name = prepare.shard_name(0)
-    hub.faults[name] = ["drop"] + ["503"] * prepare.ATTEMPTS
+    name = shard_name(0)
+    hub.faults[name] = ["drop"] + ["503"] * corpus.ATTEMPTS
     assert climbmix() == 1
     assert not (data / name).exists()
     hub.ranges.clear()
@@ -186,14 +189,14 @@ def test_a_later_run_resumes_an_earlier_one(hub, data):
 def test_a_partial_file_longer_than_the_shard_starts_over(hub, data):
     """A leftover that cannot be a beginning of the shard is thrown away."""
     data.mkdir(parents=True)
-    (data / (prepare.shard_name(0) + ".part")).write_bytes(b"x" * 10**6)
+    (data / (shard_name(0) + ".part")).write_bytes(b"x" * 10**6)
     assert climbmix() == 0
     assert_complete(hub, data)
 
 
 def test_a_server_that_keeps_failing_is_given_up(hub, data, capsys):
     """After a few attempts without progress the run ends, says why, and leaves no false shard."""
-    hub.faults[VALIDATION_SHARD] = ["503"] * prepare.ATTEMPTS
+    hub.faults[VALIDATION_SHARD] = ["503"] * corpus.ATTEMPTS
     assert climbmix() == 1
     assert "HTTP 503" in capsys.readouterr().err
     assert not (data / VALIDATION_SHARD).exists()
@@ -201,7 +204,7 @@ def test_a_server_that_keeps_failing_is_given_up(hub, data, capsys):
 
 def test_a_missing_shard_is_no_reason_to_retry(hub, data, capsys):
     """404 will not get better: the run ends at once and names the address."""
-    del hub.files[prepare.shard_name(1)]
+    del hub.files[shard_name(1)]
     assert climbmix() == 1
     assert f"{hub.url}/shard_00001.parquet: HTTP 404" in capsys.readouterr().err
 
@@ -211,7 +214,7 @@ def test_a_missing_shard_is_no_reason_to_retry(hub, data, capsys):
 )
 def test_what_is_no_shard_does_not_become_one(hub, data, body, capsys):
     """A log-in page of a proxy, or a parquet file without text, never gets a shard's name."""
-    hub.files[prepare.shard_name(0)] = body
+    hub.files[shard_name(0)] = body
     assert climbmix() == 1
     assert "no parquet file with a `text` column" in capsys.readouterr().err
     assert not list(data.glob("shard_00000*"))
@@ -223,9 +226,9 @@ def test_a_complete_cache_needs_no_network(hub, data):
     hub.ranges.clear()
     assert prepare.main([]) == 0
     assert hub.ranges == []
-    (data / prepare.shard_name(1)).unlink()
+    (data / shard_name(1)).unlink()
     assert prepare.main([]) == 0
-    assert hub.ranges == [(prepare.shard_name(1), 0)]
+    assert hub.ranges == [(shard_name(1), 0)]
     assert_complete(hub, data)
 
 
@@ -234,23 +237,23 @@ def test_more_shards_can_be_added(hub, data):
     assert climbmix() == 0
     hub.ranges.clear()
     assert prepare.main(["--num-shards", "3"]) == 0
-    assert hub.ranges == [(prepare.shard_name(2), 0)]
+    assert hub.ranges == [(shard_name(2), 0)]
     assert_complete(hub, data, shards=3)
 
 
 def test_shards_of_another_program_are_kept_if_their_size_is_right(hub, data):
     """autoresearch keeps its shards in the same folder, without our manifest."""
     data.mkdir(parents=True)
-    (data / prepare.shard_name(0)).write_bytes(hub.files[prepare.shard_name(0)])
-    (data / prepare.shard_name(1)).write_bytes(b"half a shard")
+    (data / shard_name(0)).write_bytes(hub.files[shard_name(0)])
+    (data / shard_name(1)).write_bytes(b"half a shard")
     assert climbmix() == 0
-    assert prepare.shard_name(0) not in [name for name, _ in hub.ranges]
+    assert shard_name(0) not in [name for name, _ in hub.ranges]
     assert_complete(hub, data)
 
 
 def test_ctrl_c_leaves_no_half_file_and_the_next_run_goes_on(hub, data, capsys):
     """It ends at once, though the server is silent, with one line and status 130."""
-    name = prepare.shard_name(0)
+    name = shard_name(0)
     hub.faults[name] = ["stall"]
 
     def interrupt() -> None:
@@ -275,7 +278,7 @@ def test_ctrl_c_leaves_no_half_file_and_the_next_run_goes_on(hub, data, capsys):
 
 def test_progress_on_a_terminal_is_one_line(hub, data, capsys, monkeypatch):
     """Shards and megabytes, rewritten in place."""
-    monkeypatch.setattr(prepare.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert climbmix() == 0
     line = next(line for line in capsys.readouterr().out.split("\n") if "\r" in line)
     assert line.rstrip().endswith("3 of 3 shards, 0 MB")
@@ -299,7 +302,7 @@ def test_an_unreachable_hub_leads_to_the_offline_corpus(
 ):
     """Without --source: said plainly, and what it means for val_bpb too."""
     write_folder(tmp_path / "lib")
-    monkeypatch.setattr(prepare.sysconfig, "get_path", lambda _: str(tmp_path / "lib"))
+    monkeypatch.setattr(corpus.sysconfig, "get_path", lambda _: str(tmp_path / "lib"))
     monkeypatch.setenv("AUTORESEARCH_HUB", closed_port)
     assert prepare.main([]) == 0
     assert prepare.Manifest.require().source == "offline"
@@ -310,10 +313,10 @@ def test_an_unreachable_hub_leads_to_the_offline_corpus(
 
 def test_a_hub_that_never_answers_is_given_up_within_seconds(hub, monkeypatch):
     """Neither a silent server nor a silent name service is waited for."""
-    monkeypatch.setattr(prepare, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(corpus, "PROBE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AUTORESEARCH_HUB", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert prepare.hub_trouble() is not None
+        assert corpus.hub_error() is not None
 
 
 def test_climbmix_that_was_asked_for_is_not_replaced_by_something_else(
@@ -330,7 +333,7 @@ def test_an_interrupted_download_is_not_replaced_by_something_else(
     hub, closed_port, data, monkeypatch, capsys
 ):
     """Once climbmix was begun, a run without a network says what is missing and changes nothing."""
-    hub.faults[prepare.shard_name(1)] = ["503"] * prepare.ATTEMPTS
+    hub.faults[shard_name(1)] = ["503"] * corpus.ATTEMPTS
     assert climbmix() == 1
     monkeypatch.setenv("AUTORESEARCH_HUB", closed_port)
     assert prepare.main([]) == 1
@@ -350,4 +353,4 @@ def test_only_web_addresses_are_hubs(hub, monkeypatch):
     """urllib would open file:// as well."""
     monkeypatch.setenv("AUTORESEARCH_HUB", "file:///etc")
     with pytest.raises(PrepareError, match="http://"):
-        prepare.shard_url("passwd")
+        corpus.shard_url("passwd")

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
+import corpus
 import prepare
+from corpus import train_tokenizer
 from prepare import Tokenizer, evaluate_bpb, pack_rows
 
 CONTEXT = 16
@@ -17,24 +19,24 @@ TEXTS = [
 
 
 @pytest.fixture(autouse=True)
-def corpus(tmp_path, monkeypatch) -> None:
+def _small_cache(tmp_path, monkeypatch) -> None:
     """A small cache on the CPU; the profile asks for 20 rows of 16 tokens."""
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path))
     monkeypatch.setattr(prepare, "pick_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(prepare, "MAX_SEQ_LEN", CONTEXT)
     monkeypatch.setattr(prepare, "EVAL_TOKENS", 20 * CONTEXT)
-    prepare.say_once.cache_clear()
-    prepare.write_shards("offline", ["to train on"], TEXTS)
+    prepare.log_once.cache_clear()
+    corpus.write_shards("offline", ["to train on"], TEXTS)
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(iter(TEXTS * 10), vocab_size=340)
+    return train_tokenizer(iter(TEXTS * 10), vocab_size=340)
 
 
 @pytest.fixture(scope="module")
 def other_tokenizer() -> Tokenizer:
-    return Tokenizer.train(iter(TEXTS * 10), vocab_size=270)
+    return train_tokenizer(iter(TEXTS * 10), vocab_size=270)
 
 
 def hashed_loss(x, y, reduction):
@@ -74,18 +76,18 @@ def test_bpb_does_not_depend_on_the_batch_size(tokenizer, batch_size):
     assert evaluate_bpb(hashed_loss, tokenizer, batch_size) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_measure_is_told_to_the_worker_who_asked_for_it(tokenizer, tmp_path, monkeypatch):
+def test_the_measure_is_written_to_the_file_that_the_worker_names(tokenizer, tmp_path, monkeypatch):
     """Each one on a line, exactly; without a worker nothing is written."""
     first = evaluate_bpb(hashed_loss, tokenizer, 4)
-    told = tmp_path / "measures"
-    monkeypatch.setenv("AUTORESEARCH_MEASURES", str(told))
+    measures = tmp_path / "measures"
+    monkeypatch.setenv("AUTORESEARCH_MEASURES", str(measures))
     second = evaluate_bpb(lambda x, y, reduction: hashed_loss(x, y, reduction) * 2, tokenizer, 4)
     evaluate_bpb(hashed_loss, tokenizer, 4)
-    assert [float(line) for line in told.read_text().splitlines()] == [second, first]
+    assert [float(line) for line in measures.read_text().splitlines()] == [second, first]
 
 
 def test_every_batch_has_the_same_shape(tokenizer):
-    """A compiled model must not be compiled anew for a smaller last batch."""
+    """A compiled model must not be compiled again for a smaller last batch."""
     shapes = []
 
     def model(x, y, reduction):
@@ -107,7 +109,7 @@ def test_bpb_does_not_depend_on_the_tokenizer(tokenizer, other_tokenizer):
 
 
 def test_special_tokens_count_in_neither_sum(tokenizer):
-    """Whatever a model loses on a document's beginning, even everything, changes nothing."""
+    """The loss of a model on a document's beginning, even if infinite, changes nothing."""
 
     def hopeless_at_specials(x, y, reduction):
         losses = hashed_loss(x, y, reduction)
@@ -141,7 +143,7 @@ def test_sums_are_kept_in_float64(tokenizer):
 
 
 def test_no_gradient_is_recorded(tokenizer):
-    """Evaluation needs no memory for a backward pass, whatever the model's mode."""
+    """Evaluation needs no memory for a backward pass, in any mode of the model."""
     weight = torch.ones((), requires_grad=True)
 
     def model(x, y, reduction):
@@ -200,10 +202,10 @@ def test_a_cache_that_cannot_be_written_to_is_evaluated_on_all_the_same(tokenize
 
 
 def test_prepare_stores_rows_for_every_profile(tokenizer, monkeypatch):
-    """The one who prepares, a container without a GPU for one, need not be the one who trains."""
+    """The machine that prepares may have another device than the one that trains."""
     profile = prepare.Profile("tiny", None, 8, 64, 1, 1, 8, compile=False)
     monkeypatch.setattr(prepare, "PROFILES", (profile,))
     monkeypatch.setattr(Tokenizer, "load", lambda: tokenizer)
-    prepare.prepare_tokens()
+    corpus.prepare_tokens()
     shards = prepare.TokenShards(tokenizer, "val")
     assert prepare.validation_file(shards, 8, 64).map().shape == (8, 9)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
+import corpus
 import prepare
+from corpus import train_tokenizer
 from prepare import Tokenizer, make_dataloader, pack_rows, read_texts
 
 CPU = torch.device("cpu")
-STRIDE = 1000  # token = document * STRIDE + place in it, so that every token tells where it is from
+STRIDE = 1000  # token = document * STRIDE + index in it, so each token shows its origin
 
 lengths = st.lists(st.integers(1, 40), max_size=60)
 row_sizes = st.integers(2, 20)
@@ -31,11 +33,11 @@ def naive_rows(docs: list[list[int]], row_tokens: int, buffer_size: int) -> list
         waiting += itertools.islice(source, buffer_size - len(waiting))
         if not waiting:
             return rows
-        room = row_tokens - len(row)
-        fitting = [d for d in waiting if len(d) <= room]
+        space = row_tokens - len(row)
+        fitting = [d for d in waiting if len(d) <= space]
         chosen = max(fitting, key=len) if fitting else min(waiting, key=len)
         waiting.remove(chosen)
-        row += chosen[:room]
+        row += chosen[:space]
         if len(row) == row_tokens:
             rows.append(row)
             row = []
@@ -71,7 +73,7 @@ def test_nothing_is_lost_but_crops_and_the_last_incomplete_row(sizes, row_tokens
 
 @given(lengths, row_sizes, buffer_sizes)
 def test_packing_equals_the_literal_rule(sizes, row_tokens, buffer_size):
-    """Queues per length and a heap choose what a scan of all waiting documents chooses."""
+    """The sorted buffer chooses what a scan of all waiting documents chooses."""
     docs = documents(sizes)
     assert packed(docs, row_tokens, buffer_size) == naive_rows(docs, row_tokens, buffer_size)
 
@@ -91,8 +93,8 @@ def tokenizer(tmp_path, monkeypatch) -> Tokenizer:
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path))
     train = [f"train {i} " + "the cat sat on the mat " * (i % 7 + 1) for i in range(30)]
     validation = [f"held {i} " + "a dog ran in the fog " * (i % 5 + 1) for i in range(10)]
-    prepare.write_shards("offline", train, validation)
-    return Tokenizer.train(iter(train * 20), vocab_size=280)
+    corpus.write_shards("offline", train, validation)
+    return train_tokenizer(iter(train * 20), vocab_size=280)
 
 
 def test_batches_are_rows_and_the_same_one_token_on(tokenizer):
@@ -132,7 +134,7 @@ def test_tokens_per_pass_are_those_that_the_loader_gives(tokenizer, monkeypatch)
 
 
 def test_a_pass_over_next_to_nothing_has_a_token(tokenizer):
-    """Less than a row: who divides by it gets a large number and no error."""
+    """Text shorter than a row: a division by it gives a large number and no error."""
     assert make_dataloader(tokenizer, 1, 100_000, "train", CPU).tokens_per_pass() == 1
 
 
@@ -167,7 +169,7 @@ def test_an_unprepared_cache_is_an_error_that_says_what_to_do(tokenizer, tmp_pat
 
 def test_data_without_text_ends_instead_of_spinning(tokenizer):
     """An endless loader over nothing would hang a worker until its budget is over."""
-    prepare.write_shards("offline", [""], [""])
+    corpus.write_shards("offline", [""], [""])
     with pytest.raises(prepare.PrepareError, match="no text"):
         next(make_dataloader(tokenizer, 2, 16, "train", CPU))
 
@@ -198,14 +200,14 @@ def test_text_that_names_a_special_token_is_stored_as_text(tokenizer):
 def test_another_tokenizer_reads_no_foreign_tokens(tokenizer):
     """Ids mean nothing without the tokenizer they come from."""
     next(make_dataloader(tokenizer, 2, 16, "train", CPU))
-    other = Tokenizer.train(iter(["a dog ran in the fog"] * 20), vocab_size=262)
+    other = train_tokenizer(iter(["a dog ran in the fog"] * 20), vocab_size=262)
     next(make_dataloader(other, 2, 16, "train", CPU))
     assert other.digest != tokenizer.digest
     assert stored(other, "train") != stored(tokenizer, "train")
 
 
 def test_damaged_tokens_are_an_error_that_says_what_to_do(tokenizer):
-    """A flipped bit would train on other text than the other runs; the loader's thread tells."""
+    """With a flipped bit a run would train on other text; the loader raises the thread's error."""
     shards = prepare.TokenShards(tokenizer, "train")
     next(make_dataloader(tokenizer, 2, 16, "train", CPU))
     (path,) = prepare.Manifest.require().paths("train")
@@ -214,7 +216,7 @@ def test_damaged_tokens_are_an_error_that_says_what_to_do(tokenizer):
     content[-1] ^= 1
     file.path.write_bytes(content)
     loader = make_dataloader(tokenizer, 2, 16, "train", CPU)
-    for _ in range(2):  # asking again does not wait for ever
+    for _ in range(2):  # the second call raises too and does not hang
         with pytest.raises(prepare.PrepareError, match=r"damaged.*prepare\.py"):
             next(loader)
     shards.build(shards.missing(prepare.TokenFile.intact))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name that everybody knows it by)
+import torch.nn.functional as F  # noqa: N812  (the conventional name)
 from torch import Tensor
 
 import prepare
@@ -15,7 +15,7 @@ import train
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore"),  # compilers have much to say, and in every release more
+    pytest.mark.filterwarnings("ignore"),  # compilers warn, differently in each release
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 GPU = torch.device("cuda")
@@ -50,7 +50,7 @@ def relative(value: Tensor | None, expected: Tensor | None) -> float:
 
 @pytest.mark.parametrize("window", [100, 256, 512])
 def test_attention_equals_a_reference(window: int) -> None:
-    """Whatever kernel was chosen sees exactly the window; 2^-8 is one rounding to bf16."""
+    """The chosen kernel sees exactly the window; 2^-8 is one rounding to bf16."""
     qkv = [random(2, 512, 2, 128) for _ in range(3)]
     exact = [a.detach().double().transpose(1, 2).requires_grad_() for a in qkv]
     y = torch.compile(prepare.attention, dynamic=False)(*qkv, window)

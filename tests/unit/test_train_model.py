@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name that everybody knows it by)
+import torch.nn.functional as F  # noqa: N812  (the conventional name)
 from torch import Tensor
 
 import prepare
@@ -117,7 +117,7 @@ def test_a_token_sees_exactly_the_last_window_tokens(window: int) -> None:
 
 
 def test_s_is_a_part_of_the_context_and_the_last_block_sees_all_of_it() -> None:
-    """SSSL is repeated over the blocks; whatever it says, the last window is the context."""
+    """SSSL is repeated over the blocks, but the last window is always the context."""
     s, full = round(2048 * train.SHORT_WINDOW), 2048
     assert train.layer_windows("SSSL", 8, 2048) == (s, s, s, full, s, s, s, full)
     assert train.layer_windows("SSSL", 6, 2048) == (s, s, s, full, s, full)
@@ -386,7 +386,7 @@ def test_evaluation_of_a_compiled_model_gives_the_same_losses(
 
 
 def test_a_later_token_changes_nothing_before_it() -> None:
-    """Causality: the logits up to t - 1 are the same whatever stands at t."""
+    """Causality: the logits up to t - 1 are the same for any token at t."""
     model = scrambled(tiny_config())
     ids = tokens(model.config)
     for t in (1, 7, 15):

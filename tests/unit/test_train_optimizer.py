@@ -158,7 +158,7 @@ def test_normuon_keeps_the_norm_and_evens_out_the_longer_side(shape: tuple[int, 
     rows, cols = shape
     assert group.second.shape == ((3, rows, 1) if rows >= cols else (3, 1, cols))
     update = torch.randn(3, *shape) * torch.linspace(0.1, 3, cols)
-    even = train.equalize(update, group.second, 0.95)
+    even = train.normalize_rows(update, group.second, 0.95)
     torch.testing.assert_close(even.norm(dim=(1, 2)), update.norm(dim=(1, 2)))
     sizes = even.norm(dim=2 if rows >= cols else 1)
     torch.testing.assert_close(sizes, sizes[:, :1].expand_as(sizes))

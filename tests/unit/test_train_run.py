@@ -1,8 +1,10 @@
 """The loop of train.py: what counts, when it gives up, and what it prints for the worker."""
 
 import ast
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -309,11 +311,11 @@ def test_every_hyperparameter_but_four_is_a_literal() -> None:
 
 
 def run_python(
-    cache: Path, *arguments: str | Path, seconds: float = 1
+    cache: Path, *arguments: str | Path, seconds: float = 1, folder: Path = REPO
 ) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
-        "PYTHONPATH": str(REPO),
+        "PYTHONPATH": str(folder),
         "AUTORESEARCH_CACHE": str(cache),
         "AUTORESEARCH_TIME_BUDGET": str(seconds),
         "AUTORESEARCH_PROFILE": "cpu",
@@ -322,7 +324,7 @@ def run_python(
     }
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=REPO,
+        cwd=folder,
         env=environment,
         capture_output=True,
         timeout=100,
@@ -376,6 +378,16 @@ def test_a_run_ends_with_the_block_that_the_worker_reads(cache: Path) -> None:
     lines = PROGRESS.findall(before)
     assert int(lines[-1][0]) == int(result["num_steps"]) - 1
     assert lines[-1][1] == "100.0"
+
+
+def test_a_workspace_needs_train_py_and_prepare_py_alone(cache: Path, tmp_path: Path) -> None:
+    """A tag pins prepare.py and nothing else, so neither a check nor a run may import corpus.py."""
+    for name in ("prepare.py", "train.py"):
+        shutil.copy(REPO / name, tmp_path)
+    check = run_python(cache, "prepare.py", "--check", folder=tmp_path)
+    assert (check.returncode, json.loads(check.stdout)["ok"]) == (0, True), check.stderr
+    done = run_python(cache, "train.py", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def edited_run(

@@ -1,0 +1,534 @@
+"""The command `uv run prepare.py`: bring text into the cache, train the tokenizer, tokenize.
+
+- Covers three sources: climbmix from its hub, text that this machine has anyway, a folder of yours.
+- Leaves out what training needs (prepare.py). No run imports this file and no tag pins it, so a
+  change of a download does not separate old runs from new ones.
+
+    uv run prepare.py                      # climbmix; without a network the offline corpus
+    uv run prepare.py --source offline     # Python's and the packages' own text
+    uv run prepare.py --source ~/books     # a folder or a file of yours
+
+Environment: AUTORESEARCH_CACHE (folder), AUTORESEARCH_HUB (a mirror of climbmix).
+"""
+
+import argparse
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import shutil
+import sys
+import sysconfig
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from http.client import HTTPException
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from ssl import SSLError
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+import prepare
+from prepare import VALIDATION_SHARD, Manifest, PrepareError, TokenFile, Tokenizer, TokenShards, log
+
+# climbmix: download -------------------------------------------------------------------------------
+
+HUB = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
+LAST_SHARD = 6542  # climbmix's validation shard; those before it are to train on
+DEFAULT_SHARDS = 10
+DOWNLOADS_AT_ONCE = 4
+PROBE_SECONDS = 4.0  # how long to wait for the hub before it counts as unreachable
+STALL_SECONDS = 30.0  # a connection that sends nothing for so long is given up
+ATTEMPTS = 6  # in a row without a single new byte
+BACKOFF_SECONDS = 0.5  # after the first failure, doubled after each further one, 30 at most
+NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
+
+
+class TransientError(Exception):
+    """An error of the network or the server that may be gone at the next attempt."""
+
+
+def shard_name(index: int) -> str:
+    return f"shard_{index:05d}.parquet"
+
+
+def shard_url(name: str) -> str:
+    base = (prepare.env_value("AUTORESEARCH_HUB") or HUB).rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise PrepareError(f"AUTORESEARCH_HUB is {base!r}; it must start with http:// or https://.")
+    return f"{base}/{name}"
+
+
+@contextlib.contextmanager
+def open_url(url: str, byte_range: str, timeout: float) -> Iterator[Any]:
+    """The response to a GET of a range; PrepareError or TransientError, also while it is read."""
+    headers = {"Range": f"bytes={byte_range}", "User-Agent": "n-autoresearch"}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (shard_url checks it)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310
+            yield response
+    except HTTPError as error:
+        with error:
+            if error.code not in (408, 425, 429) and error.code < 500:
+                raise PrepareError(f"{url}: HTTP {error.code} {error.reason}") from error
+            raise TransientError(f"HTTP {error.code} {error.reason}") from error
+    except NETWORK_ERRORS as error:
+        reason = str(getattr(error, "reason", error))
+        raise TransientError(reason or type(error).__name__) from error
+
+
+def remote_size(url: str, timeout: float = STALL_SECONDS) -> int:
+    """Bytes of the file at url, from Content-Range, or Content-Length where ranges are ignored."""
+    with open_url(url, "0-0", timeout) as response:
+        name = "Content-Range" if response.status == 206 else "Content-Length"
+        size = response.headers.get(name, "").rpartition("/")[2]
+    if not size.isdecimal():
+        raise TransientError("the server does not say how long the file is")
+    return int(size)
+
+
+def file_size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def resume_download(url: str, part: Path, total: int, on_bytes: Callable[[int], None]) -> None:
+    """Append to `part` what it lacks of the `total` bytes of url; on_bytes gets its size so far."""
+    if file_size(part) > total:
+        part.unlink()
+    have = file_size(part)
+    on_bytes(have)
+    if have == total:
+        return
+    with open_url(url, f"{have}-", STALL_SECONDS) as response:
+        resumed = response.status == 206
+        expected = f"bytes {have}-{total - 1}/{total}"
+        if resumed and response.headers.get("Content-Range") != expected:
+            part.unlink(missing_ok=True)
+            raise TransientError("the server sent another range than the one asked for")
+        have = have if resumed else 0  # a server that ignores ranges sends the whole file
+        with part.open("ab" if resumed else "wb") as file:
+            while chunk := response.read(1 << 18):
+                have += len(chunk)
+                on_bytes(have)
+                file.write(chunk)
+    if have != total:
+        raise TransientError(f"the connection ended after {have:,} of {total:,} bytes")
+
+
+def download(
+    url: str, target: Path, on_bytes: Callable[[int], None], stop: threading.Event
+) -> None:
+    """Fetch url to target, with retries; the partial file is kept for a later call to resume."""
+    failures = 0
+    with prepare.atomic_write(target) as part:
+        while True:
+            before = file_size(part)
+            try:
+                total = remote_size(url)
+                if file_size(target) == total:  # from a download that the manifest does not know
+                    target.replace(part)
+                resume_download(url, part, total, on_bytes)
+                break
+            except TransientError as error:
+                failures = 1 if file_size(part) > before else failures + 1
+                if failures >= ATTEMPTS:
+                    raise PrepareError(f"{url}: {error}. Try the same command later.") from error
+                stop.wait(min(30.0, BACKOFF_SECONDS * 2 ** (failures - 1)))
+        try:
+            readable = "text" in pq.read_schema(part).names
+        except (pa.ArrowInvalid, OSError):
+            readable = False
+        if not readable:  # a proxy's error page, for one
+            part.unlink()
+            raise PrepareError(f"{url} gave no parquet file with a `text` column.")
+
+
+def download_all(names: Sequence[str], folder: Path) -> None:
+    """Fetch shards into `folder`, several at once; the first one that fails for good ends it."""
+    received: dict[str, int] = {}
+    stop = threading.Event()
+
+    def fetch(name: str) -> None:
+        def on_bytes(size: int) -> None:
+            if stop.is_set():
+                raise PrepareError("stopped, because another download failed")
+            received[name] = size
+
+        download(shard_url(name), folder / name, on_bytes, stop)
+
+    finished, terminal = 0, sys.stdout.isatty()
+    # Its threads are daemons: after Ctrl-C nothing waits for a connection that sends nothing.
+    with ThreadPool(DOWNLOADS_AT_ONCE) as pool:
+        results = pool.imap_unordered(fetch, names)
+        try:
+            while finished < len(names):
+                with contextlib.suppress(multiprocessing.TimeoutError):
+                    results.next(timeout=0.25)
+                    finished += 1
+                    if not terminal:
+                        log(f"climbmix: {finished} of {len(names)} shards")
+                if terminal:
+                    size = sum(list(received.values())) / 1e6
+                    log(f"\rclimbmix: {finished} of {len(names)} shards, {size:,.0f} MB ", end="")
+        finally:
+            stop.set()
+            if terminal:
+                log()
+
+
+def hub_error() -> str | None:
+    """Why the hub cannot be used, or None if it answers."""
+    url = shard_url(VALIDATION_SHARD)
+    with ThreadPool(1) as pool:  # in a thread, because name resolution has no timeout
+        try:
+            pool.apply_async(remote_size, (url, PROBE_SECONDS)).get(PROBE_SECONDS)
+        except multiprocessing.TimeoutError:
+            return f"no answer within {PROBE_SECONDS:.0f} s"
+        except (PrepareError, TransientError) as error:
+            return str(error)
+    return None
+
+
+# Text of this machine or of a folder --------------------------------------------------------------
+
+OFFLINE_BYTES = 60_000_000  # of text in the offline corpus; it is made in half a minute
+FOLDER_BYTES = 200_000_000  # of text from a folder, at most
+VALIDATION_BYTES = 10_000_000  # of text held out, but at most a twelfth of all
+SMALLEST_BYTES = 1_000_000  # of text that a corpus needs
+OFFLINE_SUFFIXES = {".py", ".md", ".rst", ".txt"}
+SECTION_CHARS = 64_000  # trained on or held out as a whole, because neighbouring text is alike
+DOCUMENT_CHARS = 4_000  # about half a context, because what exceeds a row is cropped and lost
+
+
+def text_hash(text: bytes) -> bytes:
+    """Identifies a text. Sorting by it shuffles with a fixed seed, alike on every machine."""
+    return hashlib.blake2b(text, key=b"42").digest()
+
+
+def utf8_bytes(texts: Iterable[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
+
+
+def split_text(text: str, limit: int) -> Iterator[str]:
+    """Cut a text into pieces of at most `limit` characters, at blank lines, else lines or words."""
+    start = 0
+    while len(text) - start > limit:
+        half, end = start + limit // 2, start + limit
+        ends = (text.rfind(mark, half, end) + len(mark) for mark in ("\n\n", "\n", " "))
+        stop = next((at for at in ends if at > half), end)
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
+
+
+def source_files(source: str) -> list[Path]:
+    """The files of a source, in an order that depends only on their paths within it.
+
+    "offline": sources and documentation of Python and of the installed packages.
+    """
+    offline = source == "offline"
+    libraries = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    found: dict[Path, bytes] = {}
+    for root in sorted(set(libraries)) if offline else [source]:
+        for folder, folders, names in os.walk(root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for path in (Path(folder, name) for name in names if not name.startswith(".")):
+                if not offline or path.suffix in OFFLINE_SUFFIXES:
+                    found.setdefault(path, text_hash(os.fsencode(path.relative_to(root))))
+    return sorted(found, key=found.__getitem__) or [Path(source)]
+
+
+def read_sections(path: Path) -> Iterator[list[str]]:
+    """Sections of a file, each a list of documents; a row of a parquet file is a section."""
+    if path.suffix == ".parquet":
+        for texts in prepare.read_texts(path):
+            yield from ([text] for text in texts)
+        return
+    if not path.is_file():  # a broken link, or a pipe, which would block
+        return
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(FOLDER_BYTES)
+    except (PermissionError, UnicodeDecodeError):
+        return
+    if "\0" not in text:
+        for section in split_text(text, SECTION_CHARS):
+            yield [piece for piece in split_text(section, DOCUMENT_CHARS) if piece.strip()]
+
+
+def collect_sections(paths: Iterable[Path], limit: int) -> list[list[str]]:
+    """The files' sections without repetitions, shuffled, up to about `limit` bytes of text."""
+    sections: dict[bytes, list[str]] = {}
+    size = 0
+    for section in (section for path in paths for section in read_sections(path)):
+        key = text_hash("".join(section).encode())
+        if key not in sections:
+            sections[key] = section
+            size += utf8_bytes(section)
+        if size >= limit:
+            break
+    if size < SMALLEST_BYTES:
+        raise PrepareError(
+            f"There are only {size:,} bytes of text; a corpus needs {SMALLEST_BYTES:,} at least. "
+            "Name a larger folder with --source."
+        )
+    return [sections[key] for key in sorted(sections)]
+
+
+def hold_out(sections: Iterable[list[str]], limit: int) -> tuple[list[str], list[str]]:
+    """(training, validation) documents, shuffled; the first `limit` bytes of sections are held out.
+
+    A document that several sections share is in the result once, so it is never in both splits.
+    """
+    seen: set[bytes] = set()
+    splits: tuple[list[tuple[bytes, str]], ...] = ([], [])
+    size = 0
+    for section in sections:
+        held_out = size < limit
+        size += utf8_bytes(section)
+        for key, text in ((text_hash(text.encode()), text) for text in section):
+            if key not in seen:
+                seen.add(key)
+                splits[held_out].append((key, text))
+    train, validation = ([text for _, text in sorted(split)] for split in splits)
+    return train, validation
+
+
+# The corpus in the cache --------------------------------------------------------------------------
+
+
+def reset_corpus(source: str, shards: list[str]) -> Manifest:
+    """Remove the old corpus and all that was made from it, no other files; save a new manifest."""
+    folder, tokenizer = Manifest.folder(), prepare.cache_dir() / "tokenizer"
+    ours = [tokenizer / "meta.json", tokenizer / "ranks.tiktoken", folder / "manifest.json"]
+    for path in [*ours, *folder.glob("shard_?????.parquet*")]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(prepare.cache_dir() / "tokens", ignore_errors=True)
+    manifest = Manifest(source, shards)
+    manifest.save()
+    return manifest
+
+
+def finish_corpus(manifest: Manifest) -> None:
+    """Record that all shards are there, with the hash of the validation shard."""
+    validation = (manifest.folder() / VALIDATION_SHARD).read_bytes()
+    Manifest(manifest.source, manifest.shards, hashlib.sha256(validation).hexdigest()).save()
+
+
+def write_shards(source: str, train: list[str], validation: list[str]) -> None:
+    """Replace the corpus by one training and one validation shard, in climbmix's layout."""
+    shards = {shard_name(0): train, VALIDATION_SHARD: validation}
+    manifest = reset_corpus(source, list(shards))
+    for name, texts in shards.items():
+        table = pa.table({"text": pa.array(texts, pa.string())})
+        with prepare.atomic_write(manifest.folder() / name) as part:
+            pq.write_table(table, part, compression="zstd", row_group_size=1024)
+    finish_corpus(manifest)
+
+
+def copy_shards(source: Path) -> None:
+    """Replace the corpus by a copy of a folder that has climbmix's layout; its split stays."""
+    if source == Manifest.folder().resolve():
+        raise PrepareError(f"{source} is the cache itself. Name another folder.")
+    names = sorted(path.name for path in source.glob("shard_" + "[0-9]" * 5 + ".parquet"))
+    for name in names:
+        next(prepare.read_texts(source / name), None)  # raises if it holds something else
+    if len(names) < 2:
+        raise PrepareError(f"{source} has {VALIDATION_SHARD} but no shard to train on.")
+    manifest = reset_corpus(str(source), names)
+    for name in names:
+        with prepare.atomic_write(manifest.folder() / name) as part:
+            shutil.copyfile(source / name, part)
+    finish_corpus(manifest)
+
+
+def prepare_data(source: str | None, num_shards: int | None, *, force: bool) -> None:
+    """Complete the corpus in the cache, or make the one that is asked for (None: the default)."""
+    current = None if force else Manifest.load()
+    if source not in (None, "climbmix", "offline"):
+        source = str(Path(source).expanduser().resolve())
+    if current is not None and source not in (None, current.source):
+        raise PrepareError(
+            f"{current.folder()} already holds {current.source!r}, and results on two corpora do "
+            "not compare. Replace it with --force, or set AUTORESEARCH_CACHE to another folder."
+        )
+    if current is not None:
+        source = current.source
+    elif source is None and (error := hub_error()):
+        log(f"The hub of climbmix cannot be reached ({error}): taking text of this machine.")
+        source = "offline"
+    source = source or "climbmix"
+    if source == "climbmix":
+        prepare_climbmix(current, num_shards, force=force)
+    elif num_shards is not None:
+        raise PrepareError(f"--num-shards is for climbmix only; the source is {source!r}.")
+    else:
+        prepare_text(current, source, force=force)
+
+
+def prepare_climbmix(current: Manifest | None, num_shards: int | None, *, force: bool) -> None:
+    """Download what is missing of the validation shard and `num_shards` others (-1: all)."""
+    n = LAST_SHARD if num_shards == -1 else num_shards or DEFAULT_SHARDS
+    names = [*map(shard_name, range(n)), VALIDATION_SHARD]
+    if current is not None and num_shards is None:
+        names = current.shards
+    wanted = Manifest("climbmix", names)
+    # Shards without a manifest are another program's: download() compares their sizes.
+    if missing := wanted.missing() if current else names:
+        if error := hub_error():
+            raise PrepareError(
+                f"{len(missing)} shards of climbmix are to be downloaded, but its hub cannot be "
+                f"reached ({error}). Try again later; `--source offline` needs no network."
+            )
+        if force:
+            reset_corpus("climbmix", names)
+        wanted.save()
+        log(f"data: downloading {len(missing)} shards to {wanted.folder()}")
+        download_all(missing, wanted.folder())
+    finish_corpus(wanted)
+    log(f"data: climbmix, {len(names) - 1} shards to train on, one to validate")
+
+
+def prepare_text(current: Manifest | None, source: str, *, force: bool) -> None:
+    """Build the corpus "offline" or that of the path `source`, unless it is there."""
+    if current is not None and current.validation_sha256 is not None:
+        if missing := current.missing():
+            raise PrepareError(
+                f"{missing[0]} is missing in {current.folder()}. This corpus can only be built "
+                "again, perhaps with other text: `uv run prepare.py --force`."
+            )
+        log(f"data: {source!r} is there already")
+        return
+    if current is None and not force and any(Manifest.folder().glob("shard_?????.parquet")):
+        raise PrepareError(
+            f"{Manifest.folder()} holds shards of another program. `--source climbmix` keeps those "
+            "that are climbmix's (needs the network); --force removes them."
+        )
+    if source != "offline" and not Path(source).exists():
+        raise PrepareError(f"There is no {source}. Apart from paths: climbmix or offline.")
+    log(f"data: collecting text ({source})")
+    if source != "offline" and (Path(source) / VALIDATION_SHARD).is_file():
+        copy_shards(Path(source))
+    else:
+        limit = OFFLINE_BYTES if source == "offline" else FOLDER_BYTES
+        sections = collect_sections(source_files(source), limit)
+        total = sum(map(utf8_bytes, sections))
+        train, validation = hold_out(sections, min(VALIDATION_BYTES, total // 12))
+        write_shards(source, train, validation)
+        log(f"data: {len(train):,} documents to train on, {len(validation):,} to validate")
+    log("data: val_bpb on this corpus compares only with itself")
+
+
+# Tokenizer and token files ------------------------------------------------------------------------
+
+TOKENIZER_CHARS = 1_000_000_000  # of text that the tokenizer is trained on, at most
+TOKENIZER_DOCUMENT_CHARS = 10_000  # of each document, so that a few long ones do not dominate
+
+
+def train_tokenizer(documents: Iterator[str], vocab_size: int = prepare.VOCAB_SIZE) -> Tokenizer:
+    """PrepareError if the documents do not give a vocabulary of `vocab_size` tokens."""
+    import rustbpe  # type: ignore[import-untyped]
+
+    ordinary = vocab_size - len(prepare.SPECIAL_TOKENS)
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(documents, ordinary, pattern=prepare.SPLIT_PATTERN)
+    ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
+    if len(ranks) != ordinary:
+        raise PrepareError(
+            f"The corpus is too small or too uniform: it gives {len(ranks)} of the {ordinary} "
+            "tokens of the vocabulary. Use a larger one."
+        )
+    return Tokenizer(ranks)
+
+
+def training_texts() -> Iterator[str]:
+    """What the tokenizer is trained on: the beginnings of training documents, up to a limit."""
+    left = TOKENIZER_CHARS
+    for path in Manifest.require().paths("train"):
+        for text in (text for batch in prepare.read_texts(path) for text in batch):
+            if left <= 0:
+                return
+            left -= min(len(text), TOKENIZER_DOCUMENT_CHARS)
+            yield text[:TOKENIZER_DOCUMENT_CHARS]
+
+
+def prepare_tokenizer() -> None:
+    """Train the tokenizer, unless there is one that can be used."""
+    directory = prepare.cache_dir() / "tokenizer"
+    try:
+        Tokenizer.load(directory)
+    except PrepareError as error:
+        if directory.exists():
+            log(error)
+        log(f"tokenizer: training {prepare.VOCAB_SIZE} tokens")
+        train_tokenizer(training_texts()).save(directory)
+    log(f"tokenizer: {directory}")
+
+
+def prepare_tokens() -> None:
+    """Tokenize what is missing or damaged, so that runs need not."""
+    tokenizer = Tokenizer.load()
+    train, validation = TokenShards(tokenizer, "train"), TokenShards(tokenizer, "val")
+    for shards in (train, validation):
+        shards.build(shards.missing(TokenFile.intact))
+    # For every profile, because the machine that trains may have another device.
+    for shape in {(profile.max_seq_len, profile.eval_tokens) for profile in prepare.PROFILES}:
+        if not (file := prepare.validation_file(validation, *shape)).intact():
+            file.write(prepare.pack_validation(validation, *shape))
+    log(f"tokens: {validation.folder}")
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="prepare.py",
+        description="Fill the cache with training data and a tokenizer; does only what is missing.",
+        epilog="AUTORESEARCH_CACHE moves the cache from ~/.cache/autoresearch.",
+    )
+    parser.add_argument(
+        "--source",
+        metavar="climbmix|offline|PATH",
+        help="climbmix: shards of karpathy/climbmix-400b-shuffle; offline: text of this machine's "
+        "Python and packages; PATH: a file or folder of text or parquet, which keeps its split if "
+        f"it has a {VALIDATION_SHARD}. Default: what the cache holds, else climbmix, else offline",
+    )
+    parser.add_argument(
+        "--num-shards",
+        type=int,
+        metavar="N",
+        help=f"shards of climbmix to train on, 90 MB each (default {DEFAULT_SHARDS}, -1: all)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the data and the tokenizer")
+    check_help = "change nothing; print one line of JSON, exit 1 if not ok"
+    parser.add_argument("--check", action="store_true", help=check_help)
+    args = parser.parse_args(argv)
+    if args.num_shards not in (None, -1, *range(1, LAST_SHARD + 1)):
+        parser.error(f"--num-shards must be -1 or lie in 1 ... {LAST_SHARD}")
+    return args
+
+
+def main(argv: Sequence[str]) -> int:
+    args = parse(argv)
+    if args.check:
+        return prepare.check()
+    try:
+        prepare.active_profile()  # a wrong setting is reported now, not when training starts
+        prepare.time_budget()
+        with prepare.cache_lock():
+            prepare_data(args.source, args.num_shards, force=args.force)
+            prepare_tokenizer()
+            prepare_tokens()
+    except KeyboardInterrupt:
+        log("\nInterrupted. The same command goes on where this one stopped.")
+        return 130
+    except (PrepareError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    log("Ready. Train with: uv run train.py")
+    return 0
