@@ -128,7 +128,7 @@ def host(tmp_path: Path, stub: Stub, nursery: Nursery) -> Iterator[Host]:
 
 
 @pytest.fixture(params=["bwrap", "direct"])
-def walls(request: pytest.FixtureRequest) -> isolation.Isolation:
+def sandbox(request: pytest.FixtureRequest) -> isolation.Isolation:
     """Both kinds of isolation, where the host has both."""
     chosen: isolation.Isolation = request.param
     if chosen == "bwrap" and isolation.choose("auto")[0] != "bwrap":

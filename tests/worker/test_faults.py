@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gpu_worker.daemon import orphan_seconds
+from gpu_worker.attempt import orphan_seconds
 from tests.worker.conftest import BLOCK, Host, end, eventually
 from tests.worker.stub import Json, Stub
 
@@ -84,11 +84,11 @@ def test_a_run_that_ended_while_its_worker_was_dead_is_reported_by_the_next(
 
 
 def test_a_killed_supervisor_costs_its_run_and_nothing_else(
-    host: Host, stub: Stub, walls: str
+    host: Host, stub: Stub, sandbox: str
 ) -> None:
     """The tree is dead, the run is given back, and the GPU trains the next one."""
     run = stub.submit(SLEEP)
-    worker = host.start(isolation=walls)
+    worker = host.start(isolation=sandbox)
     stub.wait_for(lambda: run in stub.logs)
     killed = time.monotonic()
     os.kill(host.supervisor_of(run), signal.SIGKILL)

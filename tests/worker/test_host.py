@@ -59,7 +59,7 @@ def test_a_worker_that_waits_for_its_host_can_be_ended(host: Host, stub: Stub) -
 
 
 def test_a_check_that_is_ended_while_it_starts_leaves_nothing(
-    host: Host, walls: isolation.Isolation
+    host: Host, sandbox: isolation.Isolation
 ) -> None:
     """Wherever in its first milliseconds: the launcher's child is ended as well."""
     (host.home / "prepare.py").write_text("import time; time.sleep(60)")
@@ -68,7 +68,7 @@ def test_a_check_that_is_ended_while_it_starts_leaves_nothing(
 
     async def ended_after(seconds: float) -> None:
         with anyio.move_on_after(seconds):
-            await hostcheck.check(launcher, host.home, env, walls)
+            await hostcheck.check(launcher, host.home, env, sandbox)
 
     for milliseconds in range(40):
         anyio.run(ended_after, milliseconds / 4000)
@@ -163,8 +163,8 @@ def test_isolation_that_is_demanded_and_missing_is_an_error(
 ) -> None:
     """`auto` goes without, `bwrap` says why it cannot."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    walls, why = isolation.choose("auto")
-    assert walls == "direct"
+    sandbox, why = isolation.choose("auto")
+    assert sandbox == "direct"
     assert "not installed" in why
     with pytest.raises(RuntimeError, match="not installed"):
         isolation.choose("bwrap")

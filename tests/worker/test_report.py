@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gpu_worker.channel import Result
-from gpu_worker.report import End, report
+from gpu_worker.report import EndedRun, build_report
 from orchestrator.schemas import Environment, FinishRequest, Job
 
 JOB = Job(
@@ -26,14 +26,14 @@ BLOCK = b"---\nval_bpb: 1.5\ntorch_version: 9.9\n"
 
 def _report(tail: bytes, gpu_failure: str | None = None, **result: Any) -> FinishRequest:
     facts: dict[str, Any] = {"reason": "exited", "exit_code": 0, "seconds": 1.0, "ended": 1.0}
-    end = End(
+    run = EndedRun(
         job=JOB,
         result=Result(**facts | result),
         tail=tail,
         environment=Environment(torch_version="1.0", host="h"),
         gpu_failure=gpu_failure,
     )
-    made = report(end)
+    made = build_report(run)
     assert made is not None
     return made
 
@@ -62,7 +62,7 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (b"", {"reason": "stopped", "stop": "handed_back"}, "handed_back", "going away"),
         (b"", {"reason": "stopped", "stop": "gpu_lost"}, "lost", "GPU failed"),
         (BLOCK, {"reason": "orphaned"}, "lost", "lease ran out"),
-        (BLOCK, {"reason": "terminated"}, "lost", "told to end"),
+        (BLOCK, {"reason": "terminated"}, "lost", "supervisor was terminated"),
         (b"", {"problem": "the log could not be written: x"}, "lost", "could not be written"),
     ],
 )
@@ -88,7 +88,7 @@ def test_a_result_that_was_reached_before_the_gpu_failed_counts() -> None:
 
 def test_a_run_whose_supervisor_vanished_is_lost() -> None:
     """Without a witness there is no result."""
-    made = report(End(job=JOB, result=None, tail=BLOCK))
+    made = build_report(EndedRun(job=JOB, result=None, tail=BLOCK))
     assert made is not None
     assert made.outcome == "lost"
 
@@ -96,4 +96,4 @@ def test_a_run_whose_supervisor_vanished_is_lost() -> None:
 def test_there_is_nothing_to_report_on_a_lost_lease() -> None:
     """The run belongs to somebody else by then."""
     result = Result(reason="stopped", exit_code=137, seconds=1, ended=1, stop="lease_lost")
-    assert report(End(job=JOB, result=result, tail=b"")) is None
+    assert build_report(EndedRun(job=JOB, result=result, tail=b"")) is None

@@ -40,15 +40,15 @@ SLEEP = "import time; time.sleep(60)\n"
 class Bench:
     """Starts one run under a supervisor and looks at it."""
 
-    def __init__(self, path: Path, walls: str) -> None:
+    def __init__(self, path: Path, sandbox: str) -> None:
         self.worker = WorkerFolder(path)
         self.worker.create()
         self.folder = self.worker.run("exp-1", 1)
         self.folder.workspace.mkdir(parents=True)
         self.word = f"escapee-of-{path.name}-{os.getpid()}"
         self.lock_path = lock.lock_path(path / "locks", "gpu")
-        self._walls = walls
-        self.link: SupervisorClient | None = None
+        self._sandbox = sandbox
+        self.supervisor: SupervisorClient | None = None
         self.abandoned: list[subprocess.Popen[bytes]] = []
 
     def start(self, script: str, **changes: Any) -> SupervisorClient:
@@ -61,7 +61,7 @@ class Bench:
             "lock": str(self.lock_path),
             "argv": [sys.executable, "train.py"],
             "env": dict(os.environ) | {"AUTORESEARCH_WORKSPACE": str(self.folder.workspace)},
-            "isolation": self._walls,
+            "isolation": self._sandbox,
             "deadline_seconds": 30.0,
             "kill_after_seconds": 0.3,
             "orphan_seconds": 30.0,
@@ -69,18 +69,18 @@ class Bench:
             **changes,
         }
         held = lock.take(self.lock_path)
-        self.link = SupervisorClient.start(held, self.worker.supervisor_log)
+        self.supervisor = SupervisorClient.start(held, self.worker.supervisor_log)
         os.close(held)
-        self.link.order(Order(**order))
-        return self.link
+        self.supervisor.order(Order(**order))
+        return self.supervisor
 
     def abandon(self) -> None:
         """As if the worker had been killed: its end of the connection closes."""
-        assert self.link is not None
-        assert self.link._process is not None
-        self.link._connection.close()
-        self.abandoned.append(self.link._process)
-        self.link = None
+        assert self.supervisor is not None
+        assert self.supervisor._process is not None
+        self.supervisor._connection.close()
+        self.abandoned.append(self.supervisor._process)
+        self.supervisor = None
 
     @property
     def log(self) -> bytes:
@@ -94,7 +94,7 @@ class Bench:
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                with_marker = tree._carries(
+                with_marker = tree._has(
                     int(entry.name), f"AUTORESEARCH_WORKSPACE={self.folder.workspace}".encode()
                 )
                 try:
@@ -107,12 +107,12 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, walls: str) -> Iterator[Bench]:
-    bench = Bench(tmp_path, walls)
+def bench(tmp_path: Path, sandbox: str) -> Iterator[Bench]:
+    bench = Bench(tmp_path, sandbox)
     yield bench
     tree.sweep("AUTORESEARCH_WORKSPACE", str(bench.folder.workspace))
-    if bench.link is not None:
-        bench.link.close()
+    if bench.supervisor is not None:
+        bench.supervisor.close()
     for process in bench.abandoned:
         process.wait()
     assert bench.alive() == []
@@ -120,9 +120,9 @@ def bench(tmp_path: Path, walls: str) -> Iterator[Bench]:
     assert not errors.exists() or errors.read_text() == ""
 
 
-async def end_of(link: SupervisorClient, seconds: float = 10.0) -> Result:
+async def end_of(supervisor: SupervisorClient, seconds: float = 10.0) -> Result:
     with anyio.fail_after(seconds):
-        while message := await link.hear():
+        while message := await supervisor.next_message():
             if message["event"] == "ended":
                 return Result.from_json(message["result"].encode())
     raise AssertionError("the supervisor went without a word")
@@ -143,11 +143,11 @@ async def test_a_run_is_logged_from_its_first_byte_and_its_exit_code_told(bench:
 
 async def test_a_result_that_is_settled_at_once_does_not_burden_the_disk(bench: Bench) -> None:
     """Only what the worker could not deliver has to outlive the two processes."""
-    link = bench.start("")
-    await end_of(link)
-    link.settled()
-    await anyio.to_thread.run_sync(link.close)
-    bench.link = None
+    supervisor = bench.start("")
+    await end_of(supervisor)
+    supervisor.settled()
+    await anyio.to_thread.run_sync(supervisor.close)
+    bench.supervisor = None
     assert not bench.folder.result.exists()
 
 
@@ -206,21 +206,21 @@ async def test_a_run_that_ignores_sigterm_is_killed_with_all_that_escaped(bench:
 
 async def test_a_supervisor_that_is_killed_takes_its_tree_along(bench: Bench) -> None:
     """Also what had left session, parent and environment behind."""
-    link = bench.start(ESCAPE + SLEEP)
+    supervisor = bench.start(ESCAPE + SLEEP)
     bench.said(b"escaped")
     assert len(bench.alive()) >= 2
-    link.kill()
+    supervisor.kill()
     eventually(lambda: bench.alive() == [])
 
 
 async def test_a_guard_that_is_killed_costs_only_its_run(bench: Bench) -> None:
     """The supervisor inherits the orphans and ends them."""
-    link = bench.start(ESCAPE + SLEEP)
+    supervisor = bench.start(ESCAPE + SLEEP)
     bench.said(b"escaped")
-    supervisor = link._peer
-    guard = next(p for p in tree.descendants(supervisor))
+    pid = supervisor._pid
+    guard = next(p for p in tree.descendants(pid))
     os.kill(guard, signal.SIGKILL)
-    result = await end_of(link)
+    result = await end_of(supervisor)
     assert (result.reason, result.exit_code) == ("exited", 137)
     assert bench.alive() == []
 
@@ -237,8 +237,8 @@ async def test_a_run_whose_worker_is_gone_for_a_lease_is_killed(bench: Bench) ->
 
 async def test_a_worker_that_stops_ticking_counts_as_gone(bench: Bench) -> None:
     """A worker that hangs holds its connection open, but nobody renews the lease."""
-    link = bench.start(SLEEP, orphan_seconds=0.6)
-    assert (await end_of(link)).reason == "orphaned"
+    supervisor = bench.start(SLEEP, orphan_seconds=0.6)
+    assert (await end_of(supervisor)).reason == "orphaned"
 
 
 async def test_a_new_worker_takes_over_the_run_and_the_lock(bench: Bench) -> None:
@@ -247,14 +247,14 @@ async def test_a_new_worker_takes_over_the_run_and_the_lock(bench: Bench) -> Non
     eventually(bench.folder.socket.exists)
     assert SupervisorClient.adopt(bench.folder) is None, "it has a worker already"
     bench.abandon()
-    link, held = eventually(lambda: SupervisorClient.adopt(bench.folder))
-    bench.link = link
+    supervisor, held = eventually(lambda: SupervisorClient.adopt(bench.folder))
+    bench.supervisor = supervisor
     with pytest.raises(lock.LockBusy):
         lock.take(bench.lock_path)
-    result = await end_of(link)
+    result = await end_of(supervisor)
     assert (result.reason, result.exit_code, bench.log) == ("exited", 0, b"done\n")
-    await anyio.to_thread.run_sync(link.close)
-    bench.link = None
+    await anyio.to_thread.run_sync(supervisor.close)
+    bench.supervisor = None
     with pytest.raises(lock.LockBusy):  # we still have it
         lock.take(bench.lock_path)
     os.close(held)
@@ -270,26 +270,26 @@ def _try_lock(path: Path) -> int | None:
 
 async def test_a_stop_is_polite_unless_it_says_now(bench: Bench) -> None:
     """`now` overrules the time that a polite stop was giving."""
-    link = bench.start(
+    supervisor = bench.start(
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\n"
         + SLEEP,
         kill_after_seconds=30.0,
     )
     bench.said(b"up")
-    link.stop("cancelled", now=False)
+    supervisor.stop("cancelled", now=False)
     await anyio.sleep(0.2)
     assert bench.alive() != []
-    link.stop("handed_back", now=True)
-    result = await end_of(link)
+    supervisor.stop("handed_back", now=True)
+    result = await end_of(supervisor)
     assert (result.reason, result.stop) == ("stopped", "cancelled"), "the first reason stands"
 
 
 async def test_sigterm_to_the_supervisor_ends_the_run_in_order(bench: Bench) -> None:
     """As on the host's shutdown: the tree is dead and the result says why."""
-    link = bench.start(SLEEP)
+    supervisor = bench.start(SLEEP)
     eventually(bench.alive)
-    os.kill(link._peer, signal.SIGTERM)
-    assert (await end_of(link)).reason == "terminated"
+    os.kill(supervisor._pid, signal.SIGTERM)
+    assert (await end_of(supervisor)).reason == "terminated"
 
 
 async def test_a_flood_of_output_neither_fills_the_disk_nor_blocks_the_run(bench: Bench) -> None:
@@ -312,19 +312,19 @@ sys.stdout.write("\\nlast\\n")
 async def test_a_supervisor_without_an_order_ends_with_its_worker(bench: Bench) -> None:
     """The one that is started ahead of time must not be left over."""
     held = lock.take(bench.lock_path)
-    link = SupervisorClient.start(held, bench.worker.supervisor_log)
+    supervisor = SupervisorClient.start(held, bench.worker.supervisor_log)
     os.close(held)
-    assert link.alive
-    await anyio.to_thread.run_sync(link.close)
-    assert not link.alive
+    assert supervisor.alive
+    await anyio.to_thread.run_sync(supervisor.close)
+    assert not supervisor.alive
     os.close(lock.take(bench.lock_path))
 
 
 async def test_the_lock_is_held_until_the_last_process_of_the_run_is_gone(bench: Bench) -> None:
     """Worker and supervisor both killed: nobody gets the GPU before the tree is dead."""
-    link = bench.start(ESCAPE + SLEEP)
+    supervisor = bench.start(ESCAPE + SLEEP)
     bench.said(b"escaped")
-    os.kill(link._peer, signal.SIGKILL)
+    os.kill(supervisor._pid, signal.SIGKILL)
     os.close(eventually(lambda: _try_lock(bench.lock_path)))
     assert bench.alive() == []
 
@@ -347,7 +347,7 @@ def test_sweeping_ends_what_carries_the_mark_and_nothing_else(tmp_path: Path) ->
     marked = subprocess.Popen(sleep, env=env | {"AUTORESEARCH_WORKSPACE": str(tmp_path)})
     other = subprocess.Popen(sleep, env=env | {"AUTORESEARCH_WORKSPACE": f"{tmp_path}/x"})
     time.sleep(0.2)
-    assert tree.sweep("AUTORESEARCH_WORKSPACE", str(tmp_path), patience=5) == []
+    assert tree.sweep("AUTORESEARCH_WORKSPACE", str(tmp_path), timeout=5) == []
     assert marked.wait(timeout=5) == -signal.SIGKILL
     assert other.poll() is None
     other.kill()
