@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
@@ -44,24 +45,30 @@ async def check(
     argv = wrap([*command, "prepare.py", "--check"], isolation)
     marker, output = uuid.uuid4().hex, b""
     try:
-        with anyio.move_on_after(_TIMEOUT_SECONDS):
-            done = await anyio.run_process(
+        with anyio.CancelScope(shield=True):  # a cancelled start would leave the process behind
+            process = await anyio.open_process(
                 argv,
                 cwd=project,
                 env=env | {_MARKER: marker},
                 start_new_session=True,
-                stdin=subprocess.DEVNULL,
                 stderr=subprocess.STDOUT,
-                check=False,
             )
-            output = done.stdout
     except OSError as error:
         return _failed(f"cannot start {argv[0]}: {error.strerror or error}")
-    finally:
-        # run_process kills only the launcher; and a bwrap that dies while it starts leaves a child.
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(tree.sweep, _MARKER, marker)
+    async with process:
+        try:
+            with anyio.move_on_after(_TIMEOUT_SECONDS):
+                output = await _read_all(process)
+        finally:
+            with anyio.CancelScope(shield=True):
+                # Not only the launcher: a bwrap that dies while it starts leaves a child.
+                await anyio.to_thread.run_sync(tree.sweep, _MARKER, marker)
+                await process.wait()
     return _read(output, argv)
+
+
+async def _read_all(process: anyio.abc.Process) -> bytes:
+    return b"".join([piece async for piece in process.stdout]) if process.stdout else b""
 
 
 def _read(output: bytes, argv: list[str]) -> HostCheck:

@@ -1,4 +1,4 @@
-"""What a run's end means, case by case."""
+"""The report of each way in which a run can end."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def _report(tail: bytes, gpu_failure: str | None = None, **result: Any) -> Finis
 
 
 def test_a_good_end_with_a_block_is_a_result() -> None:
-    """It carries the lease's epoch, and what the run said of its environment."""
+    """It carries the lease's epoch, and what the run printed about its environment."""
     made = _report(BLOCK)
     assert (made.outcome, made.epoch, made.exit_code) == ("completed", 3, 0)
     assert made.metrics is not None
@@ -48,7 +48,7 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tail", "result", "outcome", "told"),
+    ("tail", "result", "outcome", "words"),
     [
         (BLOCK + b"Traceback (most recent call last):\nE: x\n", {"exit_code": 1}, "crash", "E: x"),
         (b"hello", {}, "crash", "without a result block"),
@@ -67,33 +67,33 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
     ],
 )
 def test_each_end_has_its_outcome(
-    tail: bytes, result: dict[str, Any], outcome: str, told: str
+    tail: bytes, result: dict[str, Any], outcome: str, words: str
 ) -> None:
-    """A failing train.py is a result, a failing infrastructure is none."""
+    """A failing train.py is a result, a failing infrastructure is not."""
     made = _report(tail, **result)
     assert made.outcome == outcome
-    assert told in made.error
+    assert words in made.error
     assert made.metrics is None
 
 
 def test_a_run_that_failed_on_a_failing_gpu_is_lost_and_not_a_crash() -> None:
-    """The agent's code is not to blame, and gets another try elsewhere."""
+    """The agent's code did not cause it, and gets another attempt elsewhere."""
     assert _report(b"", gpu_failure="Xid 79", exit_code=1).outcome == "lost"
 
 
 def test_a_result_that_was_reached_before_the_gpu_failed_counts() -> None:
-    """What ended well has ended well."""
+    """A complete result is not lost."""
     assert _report(BLOCK, gpu_failure="Xid 79").outcome == "completed"
 
 
-def test_a_run_whose_supervisor_vanished_is_lost() -> None:
-    """Without a witness there is no result."""
+def test_a_run_whose_supervisor_died_is_lost() -> None:
+    """Without an exit code a result block is not believed."""
     made = build_report(EndedRun(job=JOB, result=None, tail=BLOCK))
     assert made is not None
     assert made.outcome == "lost"
 
 
 def test_there_is_nothing_to_report_on_a_lost_lease() -> None:
-    """The run belongs to somebody else by then."""
+    """Another worker may have the run by then."""
     result = Result(reason="stopped", exit_code=137, seconds=1, ended=1, stop="lease_lost")
     assert build_report(EndedRun(job=JOB, result=result, tail=b"")) is None
