@@ -64,6 +64,5 @@ class WorkerFolder:
         self._prepare.mkdir(exist_ok=True)
 
     def runs(self) -> list[RunFolder]:
-        """Every attempt that left files, the oldest first."""
-        folders = [path for path in self._runs.iterdir() if path.is_dir()]
-        return [RunFolder(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime)]
+        """Every attempt that left files, in order of the experiments' creation."""
+        return [RunFolder(path) for path in sorted(self._runs.iterdir()) if path.is_dir()]

@@ -1,7 +1,7 @@
-"""How a worker takes over a GPU: its lock, and the attempts that an earlier worker left.
+"""How a worker takes over a GPU: its lock, and the runs that an earlier worker has not reported.
 
 The lock is free, or the supervisor of a run that still goes on has it and hands it over with the
-run. attempt.py deals with the attempts.
+run. attempt.py follows and reports the runs.
 """
 
 import logging
@@ -12,7 +12,7 @@ import anyio
 from pydantic import ValidationError
 
 from gpu_worker import lock
-from gpu_worker.attempt import UnreportedAttempt
+from gpu_worker.attempt import LeasedRun
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.supervisor_client import SupervisorClient
 from orchestrator import schemas
@@ -25,8 +25,8 @@ _POLL_SECONDS = 0.05
 
 async def take_over(
     folder: WorkerFolder, lock_path: Path, wait_seconds: float
-) -> tuple[int, list[UnreportedAttempt]]:
-    """The GPU's lock and what is left to report. Raises LockBusy, OSError.
+) -> tuple[int, list[LeasedRun]]:
+    """The GPU's lock and the unreported runs. Raises LockBusy, OSError.
 
     `wait_seconds` is how long the lock may take to become free, or its run to be found.
     """
@@ -44,18 +44,18 @@ async def take_over(
             await anyio.sleep(_POLL_SECONDS)
 
 
-def _try_to_take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[UnreportedAttempt]]:
-    attempts = [UnreportedAttempt(job, run) for run in folder.runs() if (job := _load_job(run))]
-    for index, attempt in enumerate(attempts):
-        if adopted := SupervisorClient.adopt(attempt.folder):
+def _try_to_take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[LeasedRun]]:
+    unreported = [LeasedRun(job, run) for run in folder.runs() if (job := _load_job(run))]
+    for index, leased in enumerate(unreported):
+        if adopted := SupervisorClient.adopt(leased.folder):
             supervisor, lock_fd = adopted
-            attempts[index] = replace(attempt, supervisor=supervisor)
-            return lock_fd, attempts
-    return lock.take(lock_path), attempts
+            unreported[index] = replace(leased, supervisor=supervisor)
+            return lock_fd, unreported
+    return lock.take(lock_path), unreported
 
 
 def _load_job(folder: RunFolder) -> schemas.Job | None:
-    """The job of an attempt that is still to be reported."""
+    """The job of a run that is still to be reported."""
     try:
         return schemas.Job.model_validate_json(folder.job.read_bytes())
     except FileNotFoundError:
