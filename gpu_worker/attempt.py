@@ -53,8 +53,8 @@ class AttemptContext:
 
 
 @dataclass(frozen=True)
-class LeasedRun:
-    """A run that was claimed and is still to be reported. Without a supervisor it has ended."""
+class UnreportedAttempt:
+    """An attempt that is still to be reported. Without a supervisor its run has ended."""
 
     job: schemas.Job
     folder: RunFolder
@@ -87,11 +87,11 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
 
 
 class Attempt:
-    def __init__(self, leased: LeasedRun, context: AttemptContext) -> None:
-        self._job = leased.job
-        self._folder = leased.folder
-        self._run = leased.folder.run
-        self._supervisor = leased.supervisor
+    def __init__(self, attempt: UnreportedAttempt, context: AttemptContext) -> None:
+        self._job = attempt.job
+        self._folder = attempt.folder
+        self._run = attempt.folder.run
+        self._supervisor = attempt.supervisor
         self._context = context
         self._client = context.client
         self._started = anyio.Event()

@@ -18,7 +18,7 @@ from gpu_worker.attempt import (
     LAST_CALL_SECONDS,
     Attempt,
     AttemptContext,
-    LeasedRun,
+    UnreportedAttempt,
     make_order,
 )
 from gpu_worker.client import Client, Refused
@@ -124,7 +124,7 @@ class Daemon:
                 logger.warning("%s: %s", failure, error)
         return None
 
-    async def _take_over(self) -> list[LeasedRun] | None:
+    async def _take_over(self) -> list[UnreportedAttempt] | None:
         """Take the lock; the unreported runs, or None when this worker cannot serve."""
         settings = self._settings
         # A worker that is draining, as after the death of its `up`, may take this long.
@@ -140,7 +140,7 @@ class Daemon:
             return unreported
         return None
 
-    async def _settle_unreported(self, unreported: list[LeasedRun]) -> None:
+    async def _settle_unreported(self, unreported: list[UnreportedAttempt]) -> None:
         """Follow the run that still goes on, and report those that have ended."""
         for folder in self._folder.runs():
             if not folder.job.exists():
@@ -249,7 +249,7 @@ class Daemon:
         supervisor, self._spare = self._get_spare(), None
         supervisor.order(make_order(job, folder, self._context))
         self._get_spare()  # started during this run, so that it does not delay the next one
-        await self._follow(LeasedRun(job, folder, supervisor))
+        await self._follow(UnreportedAttempt(job, folder, supervisor))
 
     def _get_spare(self) -> SupervisorClient:
         """A supervisor that waits for an order, started if there is none."""
@@ -264,11 +264,11 @@ class Daemon:
                 return f"no supervisor can be started; {self._folder.supervisor_log} says why"
         return None
 
-    async def _follow(self, leased: LeasedRun) -> None:
-        unkillable = await Attempt(leased, self._context).follow()
+    async def _follow(self, attempt: UnreportedAttempt) -> None:
+        unkillable = await Attempt(attempt, self._context).follow()
         if unkillable:
             self._membership.quarantine(f"processes {unkillable} of a run cannot be killed")
-        self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, leased)
+        self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt)
 
     async def _give_back(self, job: schemas.Job, outcome: ReportedOutcome, why: str) -> None:
         """Report a run that has not begun."""
@@ -286,8 +286,8 @@ class Daemon:
             logger.warning("not reported yet, kept for the next start: %s", ", ".join(kept))
 
 
-def _clean_up(leased: LeasedRun) -> None:
-    if leased.supervisor is not None:
-        leased.supervisor.close()
-    if not leased.folder.job.exists():
-        leased.folder.remove()
+def _clean_up(attempt: UnreportedAttempt) -> None:
+    if attempt.supervisor is not None:
+        attempt.supervisor.close()
+    if not attempt.folder.job.exists():
+        attempt.folder.remove()

@@ -12,7 +12,7 @@ import anyio
 from pydantic import ValidationError
 
 from gpu_worker import lock
-from gpu_worker.attempt import LeasedRun
+from gpu_worker.attempt import UnreportedAttempt
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.supervisor_client import SupervisorClient
 from orchestrator import schemas
@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.05
 
 async def take_over(
     folder: WorkerFolder, lock_path: Path, wait_seconds: float
-) -> tuple[int, list[LeasedRun]]:
+) -> tuple[int, list[UnreportedAttempt]]:
     """The GPU's lock and the unreported runs. Raises LockBusy, OSError.
 
     `wait_seconds` is how long the lock may take to become free, or its run to be found.
@@ -44,12 +44,12 @@ async def take_over(
             await anyio.sleep(_POLL_SECONDS)
 
 
-def _try_to_take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[LeasedRun]]:
-    unreported = [LeasedRun(job, run) for run in folder.runs() if (job := _load_job(run))]
-    for index, leased in enumerate(unreported):
-        if adopted := SupervisorClient.adopt(leased.folder):
+def _try_to_take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[UnreportedAttempt]]:
+    unreported = [UnreportedAttempt(job, run) for run in folder.runs() if (job := _load_job(run))]
+    for index, attempt in enumerate(unreported):
+        if adopted := SupervisorClient.adopt(attempt.folder):
             supervisor, lock_fd = adopted
-            unreported[index] = replace(leased, supervisor=supervisor)
+            unreported[index] = replace(attempt, supervisor=supervisor)
             return lock_fd, unreported
     return lock.take(lock_path), unreported
 
