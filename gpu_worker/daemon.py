@@ -80,6 +80,24 @@ class Daemon:
         self._spare: SupervisorClient | None = None
 
     async def serve(self) -> int:
+        self._connect()
+        self._folder.create()
+        durable.rotate_journal(self._folder.journal)
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            # Before the takeover, so that a signal drains and never just kills.
+            await tasks.start(self._shutdown.watch_signals)
+            tasks.start_soon(self._report_drain)
+            if (unreported := await self._take_over()) is not None:
+                await self._settle_unreported(unreported)
+                await self._work()
+                await self._leave()
+            tasks.cancel_scope.cancel()
+        await self._client.close()
+        return EXIT_INTERRUPTED if self._shutdown.at_once.is_set() else self._exit_code
+
+    def _connect(self) -> None:
+        """Create what needs a running event loop."""
         settings, token = self._settings, self._settings.token
         self._shutdown = Shutdown()
         self._client = Client(settings.orchestrator, token.get_secret_value() if token else None)
@@ -96,20 +114,6 @@ class Daemon:
             isolation=self._isolation,
             environment=workspace.base_environment(settings, self._gpu.device.uuid or ""),
         )
-        self._folder.create()
-        durable.rotate_journal(self._folder.journal)
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            # Before the takeover, so that a signal drains and never just kills.
-            await tasks.start(self._shutdown.watch_signals)
-            tasks.start_soon(self._report_drain)
-            if (unreported := await self._take_over()) is not None:
-                await self._settle_unreported(unreported)
-                await self._work()
-                await self._leave()
-            tasks.cancel_scope.cancel()
-        await self._client.close()
-        return EXIT_INTERRUPTED if self._shutdown.at_once.is_set() else self._exit_code
 
     async def _report_drain(self) -> None:
         await self._shutdown.draining.wait()
