@@ -27,7 +27,7 @@ from bench.harness.channel import Channel
 from bench.harness.figures import percentile
 from bench.harness.servers import Process, RedisProcess, orchestrator, redis_server
 from bench.harness.wire import HttpError
-from gpu_worker.client import spread
+from gpu_worker.client import jitter
 
 TAG = "fleet"
 HEARTBEAT_SECONDS = 5.0
@@ -93,7 +93,7 @@ class Gpu:
         remaining = random.random() * RUN_SECONDS
         for claim in range(1_000_000):
             answer = await self._work.post(
-                f"/api/job/claim?wait={spread(CLAIM_WAIT_SECONDS)}",
+                f"/api/job/claim?wait={jitter(CLAIM_WAIT_SECONDS)}",
                 gpu_id=self._id,
                 claim_id=f"{self._id}-{claim}",
             )

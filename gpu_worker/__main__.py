@@ -21,14 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         settings = WorkerSettings(**given)
     except ValidationError as error:
         for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"])
-            sys.stderr.write(f"{where}: {problem['msg']}\n")
+            name = ".".join(str(part) for part in problem["loc"])
+            sys.stderr.write(f"{name}: {problem['msg']}\n")
         return daemon.EXIT_CANNOT_SERVE
-    return run_worker(settings)
-
-
-def run_worker(settings: WorkerSettings) -> int:
-    """Serve what `settings.gpu` names until a signal ends it; the exit code of the process."""
     return fleet.run_all(settings) if settings.gpu == "all" else daemon.run(settings)
 
 
@@ -37,11 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     device = parser.add_mutually_exclusive_group()
     device.add_argument("--gpu", help='an index, "auto", "all" or "cpu"')
     device.add_argument("--cpu", dest="gpu", action="store_const", const="cpu", default=None)
-    parser.add_argument("--gpu-id", dest="gpu_id", help="the name in the pool (default: host:UUID)")
-    parser.add_argument("--orchestrator", help="its address")
-    parser.add_argument("--launcher", help="the command before train.py (default: uv run python)")
-    parser.add_argument("--project", help="the folder with prepare.py and its environment")
-    parser.add_argument("--drain-timeout", dest="drain_timeout", type=float, metavar="SECONDS")
+    for name in WorkerSettings.model_fields.keys() - {"gpu"}:
+        parser.add_argument(f"--{name.replace('_', '-')}")
     parser.add_argument(
         "--leave-with-parent", action="store_true", help="drain when the parent process ends"
     )

@@ -1,101 +1,135 @@
 """One attempt: a leased run under a supervisor, followed from its start to its settled report.
 
-The same for a run that this worker has started, for one that it adopted from the worker before it,
-and for one that ended while nobody was there. Side tasks renew the lease, tick the supervisor,
-upload the log and pass on whatever asks the run to end; they go on until the report is settled.
+The same code follows a run that this worker has started, one that it adopted from an earlier
+worker, and one that ended while no worker was there. Side tasks renew the lease, tick the
+supervisor, upload the log and pass on reasons to stop; they last until the report is settled.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from gpu_worker import durable, tree
-from gpu_worker.channel import Result, StopReason
+from gpu_worker.channel import Order, Result, StopReason
 from gpu_worker.client import Client, Refused, until_next
 from gpu_worker.folders import RunFolder, WorkerFolder
-from gpu_worker.report import End, report
+from gpu_worker.isolation import Isolation
+from gpu_worker.pool_membership import PoolMembership
+from gpu_worker.report import EndedRun, build_report
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
 from gpu_worker.upload import Upload, read_measures, read_tail
-from gpu_worker.workspace import MARKER
+from gpu_worker.workspace import MARKER, run_environment
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
 
-# How long a report is still tried while the daemon is on its way out; then it waits on disk.
-FAREWELL_SECONDS = 5.0
-# A supervisor that overstays deadline, SIGTERM, SIGKILL and patience by this much is stuck.
+# How long a report is still tried while the daemon drains; after that it waits on disk.
+LAST_CALL_SECONDS = 5.0
+# A supervisor that exceeds deadline, SIGTERM and SIGKILL by so much hangs.
 _STUCK_SECONDS = 60.0
 _TICKS_PER_LEASE = 6
+# Heartbeats: one for the time between two renewals, the rest for the killing.
+_ORPHAN_HEARTBEATS = 1.2
 
 
 @dataclass(frozen=True)
 class AttemptContext:
-    """What all attempts of one daemon share. `gpu_failure` asks the device, it may take a while."""
+    """What all attempts of one daemon share. `environment` is what runs and host checks get."""
 
     client: Client
-    renew: Callable[[schemas.RenewRequest], Awaitable[schemas.LeaseAnswer]]
+    membership: PoolMembership
     settings: WorkerSettings
     shutdown: Shutdown
     folder: WorkerFolder
-    lock: str
-    environment: schemas.Environment
-    gpu_failed: anyio.Event
-    gpu_failure: Callable[[], Awaitable[str | None]]
+    lock: Path
+    isolation: Isolation
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class UnreportedAttempt:
+    """An attempt that is still to be reported. Without a supervisor its run has ended."""
+
+    job: schemas.Job
+    folder: RunFolder
+    supervisor: SupervisorClient | None = None
+
+
+def orphan_seconds(lease_seconds: float, heartbeat_seconds: float) -> float:
+    """How long a run may go on without its worker. It must be dead when the lease ends, and the
+    lease began with the last renewal: up to a heartbeat before the worker's last tick.
+    """
+    return lease_seconds - _ORPHAN_HEARTBEATS * heartbeat_seconds
+
+
+def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> Order:
+    settings = context.settings
+    return Order(
+        run=folder.run,
+        folder=str(folder.path),
+        workspace=str(folder.workspace),
+        journal=str(context.folder.journal),
+        lock=str(context.lock),
+        argv=[*settings.command, "train.py"],
+        env=run_environment(context.environment, job, folder),
+        isolation=context.isolation,
+        deadline_seconds=job.time_budget_seconds + job.grace_seconds,
+        kill_after_seconds=settings.kill_after_seconds,
+        orphan_seconds=orphan_seconds(job.lease_seconds, context.client.heartbeat_seconds),
+        log_limit_bytes=settings.log_limit_bytes,
+    )
 
 
 class Attempt:
-    def __init__(
-        self,
-        job: schemas.Job,
-        folder: RunFolder,
-        supervisor: SupervisorClient | None,
-        context: AttemptContext,
-    ) -> None:
-        self._job = job
-        self._folder = folder
-        self._supervisor = supervisor
+    def __init__(self, attempt: UnreportedAttempt, context: AttemptContext) -> None:
+        self._job = attempt.job
+        self._folder = attempt.folder
+        self._run = attempt.folder.run
+        self._supervisor = attempt.supervisor
         self._context = context
         self._client = context.client
-        self._upload = Upload(context.client, job, folder)
         self._started = anyio.Event()
         self._ended = anyio.Event()
         self._uploaded = anyio.Event()
+        self._upload = Upload(context.client, self._job, self._folder, self._ended)
         self._lease_lost = False
-        if supervisor is None or supervisor.adopted:
+        if self._supervisor is None or self._supervisor.adopted:
             self._started.set()
 
-    async def see_through(self) -> list[int]:
+    async def follow(self) -> list[int]:
         """Follow the run to its end and settle the report.
 
         Returns the pids of its processes that could not be killed, normally none.
         """
-        async with anyio.create_task_group() as side_tasks:
-            for task in (self._tick, self._renew, self._follow_log, *self._reasons_to_stop()):
-                side_tasks.start_soon(task)
-            result = await self._end_of_run()
+        side_tasks = (
+            self._tick, self._renew_lease, self._upload_log,
+            self._stop_when_drained, self._stop_when_cancelled, self._stop_when_gpu_fails,
+        )  # fmt: skip
+        async with anyio.create_task_group() as tasks:
+            for task in side_tasks:
+                tasks.start_soon(task)
+            result = await self._wait_for_end()
             unkillable = list(result.unkillable) if result else await self._sweep()
             self._ended.set()
-            with self._context.shutdown.limit(FAREWELL_SECONDS):
+            with self._context.shutdown.limit(LAST_CALL_SECONDS):
                 await self._uploaded.wait()
                 await self._settle(result)
-            side_tasks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
         return unkillable
-
-    # ------------------------------------------------------------------------ while it runs
 
     async def _tick(self) -> None:
         while self._supervisor is not None:
             self._supervisor.tick()
             await anyio.sleep(self._job.lease_seconds / _TICKS_PER_LEASE)
 
-    async def _renew(self) -> None:
-        """Keep the lease, until the report is settled. Being unreachable ends nothing."""
+    async def _renew_lease(self) -> None:
+        """Renew until the report is settled. An orchestrator that is away does not end the run."""
         await self._started.wait()
         job, start = self._job, anyio.current_time()
         request = schemas.RenewRequest(
@@ -103,18 +137,18 @@ class Attempt:
         )
         while True:
             try:
-                answer = await self._client.persist(lambda: self._context.renew(request))
+                answer = await self._client.persist(lambda: self._context.membership.renew(request))
             except Refused as error:
-                if not self._ended.is_set():  # else the report is on its way and tells all
+                if not self._ended.is_set():  # else the answer to the report decides
                     self._lose_lease(error)
                 return
             if answer.cancel:
-                self._upload.cancel_asked.set()
+                self._upload.cancel_requested.set()
             await anyio.sleep(until_next(self._client.heartbeat_seconds, start))
 
-    async def _follow_log(self) -> None:
+    async def _upload_log(self) -> None:
         try:
-            await self._upload.follow(self._ended)
+            await self._upload.run()
         except Refused as error:
             self._lose_lease(error)
         self._uploaded.set()
@@ -124,9 +158,6 @@ class Attempt:
             logger.warning("%s: the lease is lost, the run is dropped (%s)", self._run, error)
         self._lease_lost = True
         self._stop("lease_lost", now=True)
-
-    def _reasons_to_stop(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._stop_when_drained, self._stop_when_cancelled, self._stop_when_gpu_fails]
 
     async def _stop_when_drained(self) -> None:
         shutdown = self._context.shutdown
@@ -138,26 +169,25 @@ class Attempt:
         self._stop("handed_back", now=True)
 
     async def _stop_when_cancelled(self) -> None:
-        await self._upload.cancel_asked.wait()
+        await self._upload.cancel_requested.wait()
         logger.info("%s: cancelled", self._run)
         self._stop("cancelled", now=False)
 
     async def _stop_when_gpu_fails(self) -> None:
-        await self._context.gpu_failed.wait()
+        await self._context.membership.gpu_failed.wait()
         self._stop("gpu_lost", now=True)
 
     def _stop(self, reason: StopReason, *, now: bool) -> None:
         if self._supervisor is not None and not self._ended.is_set():
             self._supervisor.stop(reason, now=now)
 
-    # ------------------------------------------------------------------------ its end
-
-    async def _end_of_run(self) -> Result | None:
-        """How it ended; None when its supervisor is gone without having said."""
+    async def _wait_for_end(self) -> Result | None:
+        """The result; None when the supervisor is gone without one."""
         if self._supervisor is not None:
             job, settings = self._job, self._context.settings
             limit = job.time_budget_seconds + job.grace_seconds + settings.kill_after_seconds
-            with anyio.move_on_after(limit + tree.PATIENCE + _STUCK_SECONDS) as overdue:
+            limit += tree.KILL_TIMEOUT_SECONDS + _STUCK_SECONDS
+            with anyio.move_on_after(limit) as overdue:
                 result = await self._listen(self._supervisor)
             if not overdue.cancelled_caught:
                 return result or self._read_result()
@@ -166,7 +196,7 @@ class Attempt:
         return self._read_result()
 
     async def _listen(self, supervisor: SupervisorClient) -> Result | None:
-        while message := await supervisor.hear():
+        while message := await supervisor.next_message():
             if message.get("event") == "started":
                 self._started.set()
             elif message.get("event") == "ended":
@@ -180,54 +210,51 @@ class Attempt:
             return None
 
     async def _sweep(self) -> list[int]:
-        """Make sure that nothing is left of a run whose supervisor cannot do so any more."""
+        """Kill what is left of a run whose supervisor died."""
         logger.warning("%s: its supervisor died", self._run)
         sweep = partial(tree.sweep, MARKER, str(self._folder.workspace))
         unkillable = await anyio.to_thread.run_sync(sweep)
+        journal, lock = self._context.folder.journal, str(self._context.lock)
         try:
-            durable.note(self._context.folder.journal, "ended", self._run, self._context.lock)
+            durable.append_to_journal(journal, "ended", self._run, lock)
         except OSError as error:
             logger.warning("the journal could not be written: %s", error)
         return unkillable
 
     async def _settle(self, result: Result | None) -> None:
-        """Report, and drop the attempt whatever the orchestrator says to it."""
-        message = None if self._lease_lost else await self._report(result)
-        if message is not None:
+        """Report, and drop the attempt whatever the orchestrator answers."""
+        report = None if self._lease_lost else await self._build_report(result)
+        if report is not None:
             try:
-                answer = await self._client.persist(lambda: self._client.finish(message))
+                answer = await self._client.persist(lambda: self._client.finish(report))
             except Refused as error:
                 logger.warning(
-                    "%s: its report (%s) is dropped: %s", self._run, message.outcome, error
+                    "%s: its report (%s) is dropped: %s", self._run, report.outcome, error
                 )
             else:
-                self._log_verdict(message, answer)
+                self._log_verdict(report, answer)
         self._folder.settle()
         if self._supervisor is not None:
             self._supervisor.settled()
 
-    async def _report(self, result: Result | None) -> schemas.FinishRequest | None:
-        failed = result is None or result.exit_code != 0
-        return report(
-            End(
+    async def _build_report(self, result: Result | None) -> schemas.FinishRequest | None:
+        failed, membership = result is None or result.exit_code != 0, self._context.membership
+        return build_report(
+            EndedRun(
                 job=self._job,
                 result=result,
                 tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
                 measures=read_measures(self._folder),
                 curve=self._upload.curve.points(),
-                environment=self._context.environment,
+                environment=membership.environment(),
                 log_problem=self._upload.refused,
-                # A run fails for the GPU's sake before anybody has looked at the GPU again.
-                gpu_failure=await self._context.gpu_failure() if failed else None,
+                # A failing GPU may end a run before a heartbeat has seen the failure.
+                gpu_failure=await membership.gpu_failure() if failed else None,
             )
         )
 
     def _log_verdict(self, sent: schemas.FinishRequest, answer: schemas.FinishAnswer) -> None:
-        told = (
-            f"val_bpb {sent.metrics.val_bpb:.6f}" if sent.metrics else sent.error.partition("\n")[0]
-        )
-        logger.info("%s: %s, now %s (%s)", self._run, sent.outcome, answer.status, told)
-
-    @property
-    def _run(self) -> str:
-        return self._folder.run
+        detail = sent.error.partition("\n")[0]
+        if sent.metrics:
+            detail = f"val_bpb {sent.metrics.val_bpb:.6f}"
+        logger.info("%s: %s, now %s (%s)", self._run, sent.outcome, answer.status, detail)

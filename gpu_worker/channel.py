@@ -1,11 +1,12 @@
-"""What a worker and the supervisor of its run say to each other, and how it is framed.
+"""The protocol between a worker and the supervisor of its run: JSON lines over a Unix socket.
 
-One JSON object a line over a Unix socket: first the worker's order, then its ticks (`I am alive`),
-stops and `settled`; back come `ready` (before the order) or `hello` (to a worker that takes over),
-`started` and `ended`. Everything that must outlive a process lies in files (folders.py).
+The worker sends `order` first, then `tick` (the worker is alive), `stop` and `settled`. The
+supervisor sends `ready` (before the order) or `hello` (to a worker that adopts the run), then
+`started` and `ended`. What must outlive a process is in files (folders.py). A worker may adopt a
+supervisor of an older version, so the names of messages, fields and reasons stay.
 
-Standard library only, and little of it: each run starts a supervisor, which starts with this. Hence
-named tuples, for dataclasses import a parser of Python.
+Standard library only, and little of it, because each run starts a supervisor. Hence named tuples:
+the dataclasses module imports a parser of Python.
 """
 
 import json
@@ -18,18 +19,28 @@ from typing import Any, Literal, NamedTuple
 
 Message = dict[str, Any]
 
-# How a run came to its end: by itself, past its deadline, because the worker said so, because no
-# worker was there for a lease, or because somebody sent SIGTERM to the supervisor.
-EndReason = Literal["exited", "deadline", "stopped", "orphaned", "terminated"]
+# Why the process tree of a run ended. What that means for the run is decided in report.py.
+EndReason = Literal[
+    "exited",  # by itself
+    "deadline",  # the supervisor stopped it after budget and grace
+    "stopped",  # its worker sent `stop`, with a StopReason
+    "orphaned",  # no worker was connected and ticking for almost a lease
+    "terminated",  # the supervisor got SIGTERM
+]
 
-# Why a worker stops a run. A worker that comes later learns it from the result.
-StopReason = Literal["cancelled", "handed_back", "lease_lost", "gpu_lost"]
+# Why a worker stops a run. It is part of the result, for a worker that reports the run later.
+StopReason = Literal[
+    "cancelled",  # the orchestrator asked for it
+    "handed_back",  # the worker drains
+    "lease_lost",  # another worker may have the run
+    "gpu_lost",  # the GPU failed
+]
 
 
 class Order(NamedTuple):
     """Everything a supervisor needs to know. Times in seconds, `run` is `<experiment>.<epoch>`.
 
-    A run whose worker has said nothing for `orphan_seconds` is ended.
+    A run whose worker sends nothing for `orphan_seconds` is killed.
     """
 
     run: str
@@ -50,7 +61,7 @@ class Result(NamedTuple):
     """How a run ended. `exit_code` is the launcher's, 128 + signal where a signal ended it.
 
     `ended` is the moment at which no process of the run was left, by the host's monotonic clock.
-    `unwritten` is the end of its output where a full disk did not take it.
+    `unwritten` is the end of the output that a full disk did not take.
     """
 
     reason: EndReason
@@ -76,33 +87,22 @@ def encode(message: Message) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
-def encode_order(order: Order) -> bytes:
-    return encode({"order": order._asdict()})
-
-
-def stop(reason: StopReason, *, now: bool) -> Message:
-    """`now`: without SIGTERM and the time it gives."""
-    return {"stop": reason, "now": now}
-
-
-class Lines:
-    """Takes bytes as they come and gives whole messages."""
+class MessageDecoder:
+    """Turns bytes, cut anywhere, into whole messages."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._buffer = b""
 
     def feed(self, data: bytes) -> list[Message]:
-        self._buffer += data
-        *lines, rest = self._buffer.split(b"\n")
-        self._buffer = bytearray(rest)
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines if line]
 
 
-def receive_order(channel: socket.socket) -> Order | None:
-    """Wait for the order; None when the worker went away without giving one."""
-    lines = Lines()
-    while data := channel.recv(65536):
-        for message in lines.feed(data):
+def receive_order(connection: socket.socket) -> Order | None:
+    """Wait for the order; None when the worker closed the connection without giving one."""
+    decoder = MessageDecoder()
+    while data := connection.recv(65536):
+        for message in decoder.feed(data):
             return Order(**message["order"])
     return None
 
@@ -110,7 +110,7 @@ def receive_order(channel: socket.socket) -> Order | None:
 def listen(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
-    with _short(path) as address:
+    with _short_address(path) as address:
         listener.bind(address)
     listener.listen()
     return listener
@@ -120,7 +120,7 @@ def connect(path: Path) -> socket.socket:
     """Raises OSError when nobody listens there."""
     connection = socket.socket(socket.AF_UNIX)
     try:
-        with _short(path) as address:
+        with _short_address(path) as address:
             connection.connect(address)
     except OSError:
         connection.close()
@@ -129,8 +129,8 @@ def connect(path: Path) -> socket.socket:
 
 
 @contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """Another name of `path`: a Unix socket's address holds 107 bytes, a home may be deeper."""
+def _short_address(path: Path) -> Iterator[str]:
+    """Another name of `path`: a Unix socket's address holds 107 bytes, a path may be longer."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

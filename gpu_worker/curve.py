@@ -1,11 +1,11 @@
-"""The learning curve, from the progress lines of a run's output as it comes. Pure.
+"""The learning curve, from the progress lines of a run's output as they come. Pure.
 
 A progress line, usually rewritten with `\\r`, looks like
 
     step 00123 ( 41.0%) | loss: 3.456789 | lrm: 1.00 | dt: 315ms | tok/sec: 1,664,000 | …
 
-Step, percent and loss are read, in whatever dress; lines without all three, or with a loss that is
-not finite, are passed over.
+Step, percent and loss are read in any order and spacing. Lines without all three, or with a loss
+that is not finite, are skipped.
 """
 
 import math
@@ -24,7 +24,7 @@ _LOSS = re.compile(rb"\bloss\s*[:=]\s*([^\s|,;]+)", re.IGNORECASE)
 
 
 class Curve:
-    """Takes output in pieces of any size. Its memory is bounded, whatever it is fed."""
+    """Takes output in pieces of any size, in bounded memory."""
 
     def __init__(self) -> None:
         self._points: list[CurvePoint] = []
@@ -35,13 +35,13 @@ class Curve:
 
     def feed(self, output: bytes) -> None:
         *whole, rest = _LINE_END.split(self._rest + output)
-        # A line longer than this is no progress line; its beginning is enough to see that.
+        # A longer line is no progress line; its beginning is enough to see that.
         self._rest = rest[:_LINE_BYTES]
         for line in whole:
             self._add(line)
 
     def close(self) -> None:
-        """The output has ended: its last line is whole now."""
+        """The output has ended, so its last line is complete."""
         self.feed(b"\n")
 
     def _add(self, line: bytes) -> None:
@@ -57,7 +57,7 @@ class Curve:
             self._stride *= 2
 
     def points(self) -> list[CurvePoint]:
-        """At most POINTS_SENT points, evenly spread, the first and the last among them."""
+        """At most POINTS_SENT points, evenly spread, with the first and the last."""
         if self._last is None:
             return []
         points = self._points if self._points[-1] is self._last else [*self._points, self._last]

@@ -1,41 +1,46 @@
 """The daemon of one GPU: take over, check, claim, run, drain.
 
-It holds nothing in memory that its folder or the orchestrator does not know too, so it may be
-killed at any moment and started again. What happens to one run is attempt.py's, what the pool is
-told about the GPU pool_membership.py's.
+Its folder or the orchestrator knows everything that it keeps in memory, so it may be killed at any
+moment and started again. attempt.py follows one run; pool_membership.py reports to the pool.
 """
 
 import logging
 import sys
 import uuid
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 
 from gpu_worker import durable, hostcheck, isolation, lock, workspace
-from gpu_worker.attempt import FAREWELL_SECONDS, Attempt, AttemptContext
-from gpu_worker.channel import Order
+from gpu_worker.attempt import (
+    LAST_CALL_SECONDS,
+    Attempt,
+    AttemptContext,
+    UnreportedAttempt,
+    make_order,
+)
 from gpu_worker.client import Client, Refused
-from gpu_worker.folders import RunFolder
 from gpu_worker.gpu import DeviceError, Gpu, identity, open_gpu
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.pool_membership import PoolMembership
-from gpu_worker.report import Outcome
+from gpu_worker.report import ReportedOutcome, not_started
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
-from gpu_worker.takeover import UnreportedAttempt, take_over
+from gpu_worker.takeover import take_over
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
 
-# One for the time between two renewals, the rest for the killing.
-_ORPHAN_HEARTBEATS = 1.2
+T = TypeVar("T")
 
 EXIT_DRAINED = 0
 EXIT_CANNOT_SERVE = 2
 EXIT_INTERRUPTED = 130
-_LEAVING_SECONDS = 3.0  # what a drained worker needs for its last requests
+
+_LEAVE_SECONDS = 3.0  # what a drained worker needs for its last requests
 
 
 def run(settings: WorkerSettings) -> int:
@@ -43,61 +48,46 @@ def run(settings: WorkerSettings) -> int:
     log_to_stderr()
     try:
         gpu = open_gpu(settings.gpu)
-        walls, why = isolation.choose(settings.isolation)
+        chosen, why = isolation.choose(settings.isolation)
     except (DeviceError, RuntimeError) as error:
         logger.critical("%s", error)
         return EXIT_CANNOT_SERVE
     gpu_id = settings.gpu_id or identity(gpu.device)
     logger.info("%s (%s) as %s; %s", gpu.device.label, gpu.device.model, gpu_id, why)
-    return anyio.run(Daemon(settings, gpu, gpu_id, walls).serve)
+    return anyio.run(Daemon(settings, gpu, gpu_id, chosen).serve)
 
 
 def log_to_stderr() -> None:
-    """One line for each thing that happens, unless the caller has set up logging itself."""
+    """One line per event, unless the caller has set up logging itself."""
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def orphan_seconds(lease_seconds: float, heartbeat_seconds: float) -> float:
-    """How long a run may go on without its worker. It must be dead when the lease ends, and that
-    began with the last renewal: up to a heartbeat before the worker's last word to the supervisor.
-    """
-    return lease_seconds - _ORPHAN_HEARTBEATS * heartbeat_seconds
-
-
 class Daemon:
     def __init__(
-        self, settings: WorkerSettings, gpu: Gpu, gpu_id: str, walls: isolation.Isolation
+        self, settings: WorkerSettings, gpu: Gpu, gpu_id: str, chosen: isolation.Isolation
     ) -> None:
         self._settings = settings
         self._gpu = gpu
         self._gpu_id = gpu_id
-        self._walls = walls
+        self._isolation = chosen
         self._folder = settings.folder(gpu_id)
         self._lock_path = lock.lock_path(settings.lock_dir, gpu.device.uuid or gpu_id)
-        self._environment = workspace.base_environment(settings, gpu.device.uuid or "")
         self._exit_code = EXIT_DRAINED
         self._in_pool = False
         self._spare: SupervisorClient | None = None
 
     async def serve(self) -> int:
-        token = self._settings.token
-        self._client = Client(
-            self._settings.orchestrator, token.get_secret_value() if token else None
-        )
-        self._shutdown = Shutdown()
-        self._membership = PoolMembership(
-            self._gpu_id, self._gpu, self._client, self._settings, self._folder, self._shutdown
-        )
+        self._connect()
         self._folder.create()
-        durable.turn_over(self._folder.journal)
+        durable.rotate_journal(self._folder.journal)
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            # Before anything is taken over: from here on a signal drains and never just kills.
+            # Before the takeover, so that a signal drains and never just kills.
             await tasks.start(self._shutdown.watch_signals)
-            tasks.start_soon(self._announce_drain)
+            tasks.start_soon(self._report_drain)
             if (unreported := await self._take_over()) is not None:
                 await self._settle_unreported(unreported)
                 await self._work()
@@ -106,20 +96,46 @@ class Daemon:
         await self._client.close()
         return EXIT_INTERRUPTED if self._shutdown.at_once.is_set() else self._exit_code
 
-    async def _announce_drain(self) -> None:
-        await self._shutdown.draining.wait()
-        self._membership.tell_at_once()
+    def _connect(self) -> None:
+        """Create what needs a running event loop."""
+        settings, token = self._settings, self._settings.token
+        self._shutdown = Shutdown()
+        self._client = Client(settings.orchestrator, token.get_secret_value() if token else None)
+        self._membership = PoolMembership(
+            self._gpu_id, self._gpu, self._client, settings, self._folder, self._shutdown
+        )
+        self._context = AttemptContext(
+            client=self._client,
+            membership=self._membership,
+            settings=settings,
+            shutdown=self._shutdown,
+            folder=self._folder,
+            lock=self._lock_path,
+            isolation=self._isolation,
+            environment=workspace.base_environment(settings, self._gpu.device.uuid or ""),
+        )
 
-    # ------------------------------------------------------------------------ at the start
+    async def _report_drain(self) -> None:
+        await self._shutdown.draining.wait()
+        self._membership.heartbeat_now()
+
+    async def _last_call(self, call: Callable[[], Awaitable[T]], failure: str) -> T | None:
+        """Call even during a drain, for LAST_CALL_SECONDS; None when it is refused or too late."""
+        with self._shutdown.limit(LAST_CALL_SECONDS):
+            try:
+                return await self._client.persist(call)
+            except Refused as error:
+                logger.warning("%s: %s", failure, error)
+        return None
 
     async def _take_over(self) -> list[UnreportedAttempt] | None:
-        """The GPU's lock, and what an earlier worker left; None when there is nothing to serve."""
+        """Take the lock; the unreported runs, or None when this worker cannot serve."""
         settings = self._settings
-        # A worker that is on its way out, as after the death of its `up`, may take this long.
-        patience = settings.drain_timeout + settings.kill_after_seconds + _LEAVING_SECONDS
+        # A worker that is draining, as after the death of its `up`, may take this long.
+        timeout = settings.drain_timeout + settings.kill_after_seconds + _LEAVE_SECONDS
         with self._shutdown.limit(0):
             try:
-                self._lock_fd, unreported = await take_over(self._folder, self._lock_path, patience)
+                self._lock_fd, unreported = await take_over(self._folder, self._lock_path, timeout)
             except (lock.LockBusy, OSError) as error:
                 hint = "" if self._gpu.device.uuid else "; a second CPU worker needs a --gpu-id"
                 logger.critical("no lock on this GPU: %s%s", error, hint)
@@ -129,73 +145,65 @@ class Daemon:
         return None
 
     async def _settle_unreported(self, unreported: list[UnreportedAttempt]) -> None:
-        """Go on with the run that still lives, and report those that ended meanwhile."""
+        """Follow the run that still goes on, and report those that have ended."""
         for folder in self._folder.runs():
             if not folder.job.exists():
                 self._tasks.start_soon(anyio.to_thread.run_sync, folder.remove)
-        if any(
-            each.supervisor for each in unreported
-        ):  # no time for a check; one was passed before
-            self._enter_pool(hostcheck.recall(self._folder.check) or HostCheck(ok=True))
-        async with anyio.create_task_group() as attempts:
+        if any(each.supervisor for each in unreported):  # its host has passed a check before
+            self._enter_pool(hostcheck.load(self._folder.check) or HostCheck(ok=True))
+        async with anyio.create_task_group() as tasks:
             for each in unreported:
                 found = "adopted" if each.supervisor else "left by an earlier worker"
                 logger.info("%s: %s", each.folder.run, found)
-                attempts.start_soon(self._see_through, each.job, each.folder, each.supervisor)
+                tasks.start_soon(self._follow, each)
 
-    async def _pass_check(self) -> HostCheck | None:
-        """Wait until this host can train; None when a drain came first."""
-        if not self._settings.check:
+    async def _pass_check(self) -> HostCheck:
+        """Repeat the check until this host can train."""
+        settings, context, logged = self._settings, self._context, ""
+        if not settings.check:
             return HostCheck(ok=True)
         needs_cuda = self._gpu.device.uuid is not None
-        settings, told = self._settings, ""
-        with self._shutdown.limit(0):
-            while True:
-                check = await hostcheck.check(
-                    settings.command, settings.project, self._environment, self._walls
-                )
-                problems = "; ".join(hostcheck.judge(check, needs_cuda=needs_cuda))
-                if not problems:
-                    hostcheck.remember(self._folder.check, check)
-                    return check
-                if problems != told:
-                    pause = settings.recheck_seconds
-                    logger.error("not in the pool, looking again every %g s: %s", pause, problems)
-                    told = problems
-                await anyio.sleep(settings.recheck_seconds)
-        return None
+        while True:
+            check = await hostcheck.check(
+                settings.command, settings.project, context.environment, context.isolation
+            )
+            problems = "; ".join(hostcheck.judge(check, needs_cuda=needs_cuda))
+            if not problems:
+                hostcheck.save(self._folder.check, check)
+                return check
+            if problems != logged:
+                pause = settings.recheck_seconds
+                logger.error("not in the pool, next check in %g s: %s", pause, problems)
+                logged = problems
+            await anyio.sleep(settings.recheck_seconds)
 
     def _enter_pool(self, check: HostCheck) -> None:
         self._in_pool = True
         self._membership.check = check
-        self._tasks.start_soon(self._keep_membership)
+        self._tasks.start_soon(self._run_membership)
 
-    async def _keep_membership(self) -> None:
+    async def _run_membership(self) -> None:
         try:
-            await self._membership.keep()
+            await self._membership.run()
         except Refused as error:
             logger.critical("the orchestrator does not take this worker: %s", error)
             self._exit_code = EXIT_CANNOT_SERVE
             self._shutdown.drain()
 
-    # ------------------------------------------------------------------------ its life
-
     async def _work(self) -> None:
-        if not self._in_pool:
-            check = await self._pass_check()
-            if check is None:
-                return
-            self._enter_pool(check)
         with self._shutdown.limit(0):
+            if not self._in_pool:
+                self._enter_pool(await self._pass_check())
             await self._membership.registered.wait()
         while not self._shutdown.draining.is_set():
-            if not await self._membership.fit(await self._supervisor_problem()):
-                with self._shutdown.limit(0):
-                    await anyio.sleep(self._client.heartbeat_seconds)
-                continue
-            job = await self._claim()
-            if job is not None:
+            if not await self._membership.is_fit(await self._supervisor_problem()):
+                await self._pause()
+            elif job := await self._claim():
                 await self._train(job)
+
+    async def _pause(self) -> None:
+        with self._shutdown.limit(0):
+            await anyio.sleep(self._client.heartbeat_seconds)
 
     async def _claim(self) -> schemas.Job | None:
         """Wait for the next job. The same claim is sent until it is answered."""
@@ -207,65 +215,45 @@ class Daemon:
                 return await self._client.persist(lambda: self._client.claim(claim, wait))
         except Refused as error:
             logger.warning("no claim: %s", error)
-            self._membership.tell_at_once()  # a GPU that is not known registers again
-            with self._shutdown.limit(0):
-                await anyio.sleep(self._client.heartbeat_seconds)
+            self._membership.heartbeat_now()  # an unknown GPU registers again
+            await self._pause()
             return None
         finally:
             self._membership.idle = False
-        return await self._job_on_its_way(claim)
+        return await self._claimed_during_drain(claim)
 
-    async def _job_on_its_way(self, claim: schemas.ClaimRequest) -> schemas.Job | None:
-        """The drain cut a claim short, which may have been granted: its answer, if it was.
+    async def _claimed_during_drain(self, claim: schemas.ClaimRequest) -> schemas.Job | None:
+        """The job of a claim that the drain cut short, if it was granted.
 
-        The pool hears of the drain first, so nothing new is granted by asking again.
+        The heartbeat reports the drain first, so that asking again grants nothing new.
         """
-        with self._shutdown.limit(FAREWELL_SECONDS):
-            try:
-                await self._client.persist(self._membership.heartbeat)
-                return await self._client.persist(lambda: self._client.claim(claim, 0))
-            except Refused as error:
-                logger.info("no claim to give back: %s", error)
-        return None
+
+        async def ask_again() -> schemas.Job | None:
+            await self._membership.heartbeat()
+            return await self._client.claim(claim, 0)
+
+        return await self._last_call(ask_again, "no claim to give back")
 
     async def _train(self, job: schemas.Job) -> None:
         folder = self._folder.run(job.experiment_id, job.epoch)
         logger.info("%s: claimed, tag %s", folder.run, job.tag)
         if self._shutdown.draining.is_set():
-            await self._return(job, "handed_back", "the worker is going away")
+            await self._give_back(job, "handed_back", "the worker is going away")
             return
-        if not await self._membership.still_fit():
-            await self._return(job, "handed_back", "the GPU is not free")
+        if not await self._membership.is_fit():
+            await self._give_back(job, "handed_back", "the GPU is not free")
             return
         try:
             await workspace.build(job, folder, self._folder, self._client)
         except workspace.WorkspaceError as error:
             logger.warning("%s: cannot start: %s", folder.run, error)
-            await self._return(job, "lost", str(error))
+            await self._give_back(job, "lost", str(error))
             await anyio.to_thread.run_sync(folder.remove)
             return
-        supervisor = self._get_spare()
-        supervisor.order(self._order(job, folder))
-        self._spare = None
-        self._get_spare()  # while this run goes on: its start is not to delay the next one
-        await self._see_through(job, folder, supervisor)
-
-    def _order(self, job: schemas.Job, folder: RunFolder) -> Order:
-        settings = self._settings
-        return Order(
-            run=folder.run,
-            folder=str(folder.path),
-            workspace=str(folder.workspace),
-            journal=str(self._folder.journal),
-            lock=str(self._lock_path),
-            argv=[*settings.command, "train.py"],
-            env=workspace.run_environment(self._environment, job, folder),
-            isolation=self._walls,
-            deadline_seconds=job.time_budget_seconds + job.grace_seconds,
-            kill_after_seconds=settings.kill_after_seconds,
-            orphan_seconds=orphan_seconds(job.lease_seconds, self._client.heartbeat_seconds),
-            log_limit_bytes=settings.log_limit_bytes,
-        )
+        supervisor, self._spare = self._get_spare(), None
+        supervisor.order(make_order(job, folder, self._context))
+        self._get_spare()  # started during this run, so that it does not delay the next one
+        await self._follow(UnreportedAttempt(job, folder, supervisor))
 
     def _get_spare(self) -> SupervisorClient:
         """A supervisor that waits for an order, started if there is none."""
@@ -274,66 +262,36 @@ class Daemon:
         return self._spare
 
     async def _supervisor_problem(self) -> str | None:
-        """Why no run could be started here: else each job would be claimed and lost in turn."""
+        """Why no run could be started here. Without this, each job would be claimed and lost."""
         with self._shutdown.limit(0):
             if not await self._get_spare().ready():
                 return f"no supervisor can be started; {self._folder.supervisor_log} says why"
         return None
 
-    async def _see_through(
-        self, job: schemas.Job, folder: RunFolder, supervisor: SupervisorClient | None
-    ) -> None:
-        context = AttemptContext(
-            client=self._client,
-            renew=self._membership.renew,
-            settings=self._settings,
-            shutdown=self._shutdown,
-            folder=self._folder,
-            lock=str(self._lock_path),
-            environment=self._membership.environment(),
-            gpu_failed=self._membership.gpu_failed,
-            gpu_failure=self._membership.gpu_failure,
-        )
-        unkillable = await Attempt(job, folder, supervisor, context).see_through()
+    async def _follow(self, attempt: UnreportedAttempt) -> None:
+        unkillable = await Attempt(attempt, self._context).follow()
         if unkillable:
             self._membership.quarantine(f"processes {unkillable} of a run cannot be killed")
-        self._tasks.start_soon(anyio.to_thread.run_sync, self._clean_up, folder, supervisor)
+        self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt)
 
-    @staticmethod
-    def _clean_up(folder: RunFolder, supervisor: SupervisorClient | None) -> None:
-        if supervisor is not None:
-            supervisor.close()
-        if not folder.job.exists():
-            folder.remove()
-
-    async def _return(self, job: schemas.Job, outcome: Outcome, why: str) -> None:
-        """Give a run back that has not begun."""
-        report = schemas.FinishRequest(
-            experiment_id=job.experiment_id,
-            gpu_id=job.gpu_id,
-            epoch=job.epoch,
-            outcome=outcome,
-            error=why,
-        )
-        with self._shutdown.limit(FAREWELL_SECONDS):
-            try:
-                await self._client.persist(lambda: self._client.finish(report))
-            except Refused as error:
-                logger.warning("%s: could not be given back: %s", job.experiment_id, error)
-
-    # ------------------------------------------------------------------------ its end
+    async def _give_back(self, job: schemas.Job, outcome: ReportedOutcome, why: str) -> None:
+        """Report a run that has not begun."""
+        report = not_started(job, outcome, why)
+        failure = f"{job.experiment_id}: could not be given back"
+        await self._last_call(lambda: self._client.finish(report), failure)
 
     async def _leave(self) -> None:
         if self._spare is not None:
             await anyio.to_thread.run_sync(self._spare.close)
         if self._in_pool:
-            with self._shutdown.limit(FAREWELL_SECONDS):
-                try:
-                    await self._client.persist(lambda: self._client.deregister(self._gpu_id))
-                except Refused as error:
-                    logger.info("not deregistered: %s", error)
-                else:
-                    logger.info("deregistered")
+            await self._last_call(lambda: self._client.deregister(self._gpu_id), "not deregistered")
         kept = [folder.run for folder in self._folder.runs() if folder.job.exists()]
         if kept:
             logger.warning("not reported yet, kept for the next start: %s", ", ".join(kept))
+
+
+def _clean_up(attempt: UnreportedAttempt) -> None:
+    if attempt.supervisor is not None:
+        attempt.supervisor.close()
+    if not attempt.folder.job.exists():
+        attempt.folder.remove()

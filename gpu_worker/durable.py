@@ -1,6 +1,6 @@
-"""Writes that survive a power cut, and the journal of what occupied the GPU.
+"""Writes that survive a power cut, and the journal of the runs that held the GPU.
 
-Standard library only: the supervisor starts with it. File names belong to folders.py.
+Standard library only: the supervisor imports it. File names belong to folders.py.
 """
 
 import json
@@ -13,7 +13,7 @@ JOURNAL_LIMIT_BYTES = 16 * 1024 * 1024
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` so that a reader finds the old or the new content, never a part."""
+    """Replace `path` by `data`; a reader finds the old or the new content, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -22,25 +22,19 @@ def write_durably(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make names that were created or replaced in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)  # makes the new name durable
     finally:
-        os.close(descriptor)
+        os.close(folder)
 
 
-def note(journal: Path, event: str, run: str, lock: str) -> None:
-    """Append one line to a GPU's journal: which run held which lock from when to when.
+def append_to_journal(journal: Path, event: str, run: str, lock: str) -> None:
+    """Append one line to a GPU's journal: a run has `started` or `ended` under that lock.
 
-    `monotonic` (seconds since boot) orders the lines of one host whatever its clock does. A line
+    `monotonic` (seconds since boot) orders the lines of one host, even when its clock jumps. A line
     is one write to a file opened for appending, so lines of several processes do not mix.
     """
     entry = {
@@ -52,15 +46,12 @@ def note(journal: Path, event: str, run: str, lock: str) -> None:
         "pid": os.getpid(),
     }
     line = json.dumps(entry, separators=(",", ":")) + "\n"
-    descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    with journal.open("ab", buffering=0) as file:
+        file.write(line.encode())
 
 
-def turn_over(journal: Path) -> None:
-    """Keep the journal and one older part of it, so that it cannot grow for ever."""
+def rotate_journal(journal: Path) -> None:
+    """Keep the journal and one older part of it, so that it cannot grow without limit."""
     with suppress(FileNotFoundError):
         if journal.stat().st_size > JOURNAL_LIMIT_BYTES:
             journal.replace(journal.with_suffix(".1.jsonl"))

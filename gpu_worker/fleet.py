@@ -1,8 +1,8 @@
-"""One daemon for each GPU of this host: starts them, starts them again, passes signals on.
+"""Runs one daemon for each GPU of this host: starts and restarts them, and forwards signals.
 
-Each daemon is a process of its own, so that a driver that hangs with one GPU holds up no other, and
-in a session of its own, so that a terminal's Ctrl-C reaches it once, through us. A daemon that
-fails is started again and adopts the run that it left.
+Each daemon is a process of its own, so that a driver that hangs with one GPU stops no other, and in
+a session of its own, so that a terminal's Ctrl-C reaches it once, from here. A daemon that fails is
+started again and adopts its run.
 """
 
 import logging
@@ -18,27 +18,28 @@ from gpu_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 30.0
-_FINAL = (daemon.EXIT_DRAINED, daemon.EXIT_CANNOT_SERVE, daemon.EXIT_INTERRUPTED)
+_RESTART_SECONDS = 2.0
+_FINAL_EXIT_CODES = (daemon.EXIT_DRAINED, daemon.EXIT_CANNOT_SERVE, daemon.EXIT_INTERRUPTED)
 
 
 def run_all(settings: WorkerSettings) -> int:
     """Serve every GPU that this process may use; the exit code of the process."""
     daemon.log_to_stderr()
     try:
-        nvml = gpu.load_nvml()
-        indices = gpu.usable_indices(nvml) if nvml else []
+        return anyio.run(Fleet(settings, _gpu_indices(settings)).serve)
     except gpu.DeviceError as error:
         logger.critical("%s", error)
         return daemon.EXIT_CANNOT_SERVE
+
+
+def _gpu_indices(settings: WorkerSettings) -> list[int]:
+    nvml = gpu.load_nvml()
+    indices = gpu.usable_indices(nvml) if nvml else []
     if not indices:
-        logger.critical("--gpu all: there is no NVIDIA GPU to use; --cpu goes without")
-        return daemon.EXIT_CANNOT_SERVE
+        raise gpu.DeviceError("--gpu all: there is no NVIDIA GPU to use; --cpu goes without")
     if settings.gpu_id is not None and len(indices) > 1:
-        logger.critical("a --gpu-id names one GPU, but there are %d here", len(indices))
-        return daemon.EXIT_CANNOT_SERVE
-    return anyio.run(Fleet(settings, indices).serve)
+        raise gpu.DeviceError(f"a --gpu-id names one GPU, but there are {len(indices)} here")
+    return indices
 
 
 class Fleet:
@@ -50,37 +51,32 @@ class Fleet:
         self._leaving = anyio.Event()
 
     async def serve(self) -> int:
-        """Until every daemon has ended for good; the highest of their exit codes."""
-        async with anyio.create_task_group() as everything:
-            everything.start_soon(self._pass_signals_on)
+        """Wait until every daemon has ended for good; the highest of their exit codes."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._forward_signals)
             async with anyio.create_task_group() as daemons:
                 for index in self._indices:
-                    daemons.start_soon(self._keep_alive, index)
-            everything.cancel_scope.cancel()
+                    daemons.start_soon(self._keep_running, index)
+            tasks.cancel_scope.cancel()
         # Empty when a signal came before any daemon had run.
         return max(self._exit_codes.values(), default=0)
 
-    async def _pass_signals_on(self) -> None:
+    async def _forward_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 self._leaving.set()
                 for process in self._processes.values():
                     tree.kill(process.pid, number)
 
-    async def _keep_alive(self, index: int) -> None:
-        pause = _FIRST_PAUSE_SECONDS
+    async def _keep_running(self, index: int) -> None:
         while not self._leaving.is_set():
-            started = anyio.current_time()
-            code = await self._run(index)
-            self._exit_codes[index] = code
-            if code in _FINAL:
+            code = self._exit_codes[index] = await self._run(index)
+            if code in _FINAL_EXIT_CODES:
                 return
-            if anyio.current_time() - started > _LONGEST_PAUSE_SECONDS:
-                pause = _FIRST_PAUSE_SECONDS
+            pause = _RESTART_SECONDS
             logger.warning("the daemon of GPU %s ended with %d; again in %g s", index, code, pause)
             with anyio.move_on_after(pause):
                 await self._leaving.wait()
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _run(self, index: int) -> int:
         process = await anyio.open_process(
@@ -93,7 +89,7 @@ class Fleet:
         )
         async with process:
             self._processes[index] = process
-            if self._leaving.is_set():  # the signal came while it was being started
+            if self._leaving.is_set():  # the signal came while it started
                 tree.kill(process.pid, signal.SIGTERM)
             try:
                 return await process.wait()

@@ -1,12 +1,11 @@
-"""Can this host train at all? `prepare.py --check`, run as a run would be run.
+"""The host check: `prepare.py --check`, started in the way a run is started.
 
 A host without its data, its tokenizer or a torch that sees the GPU stays out of the pool, so that
-no experiment fails for it. What the check tells about the platform goes into the registration.
+no experiment fails for it. What the check says about the platform goes into the registration.
 """
 
 import json
 import shutil
-import signal
 import subprocess
 import uuid
 from contextlib import suppress
@@ -14,13 +13,14 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
 from gpu_worker import durable, tree
 from gpu_worker.isolation import Isolation, wrap
 
 _TIMEOUT_SECONDS = 300.0
-_MARK = "AUTORESEARCH_HOST_CHECK"  # in the environment of all that a check starts
+_MARKER = "AUTORESEARCH_HOST_CHECK"  # in the environment of all processes of a check
 
 
 class HostCheck(BaseModel):
@@ -37,20 +37,19 @@ class HostCheck(BaseModel):
 
 
 async def check(
-    command: list[str], project: Path, env: dict[str, str], walls: Isolation
+    command: list[str], project: Path, env: dict[str, str], isolation: Isolation
 ) -> HostCheck:
-    """Run the check and read its answer; whatever goes wrong is a problem in it."""
-    argv = wrap([*command, "prepare.py", "--check"], walls)
-    mark = uuid.uuid4().hex
-    output = b""
+    """Run the check and read its answer; every failure is returned as a problem in it."""
     if shutil.which(command[0]) is None:
         return _failed(f"there is no {command[0]!r} to start runs with; set AUTORESEARCH_LAUNCHER")
+    argv = wrap([*command, "prepare.py", "--check"], isolation)
+    marker, output = uuid.uuid4().hex, b""
     try:
-        with anyio.CancelScope(shield=True):  # one that is half started would be left behind
+        with anyio.CancelScope(shield=True):  # a cancelled start would leave the process behind
             process = await anyio.open_process(
                 argv,
                 cwd=project,
-                env=env | {_MARK: mark},
+                env=env | {_MARKER: marker},
                 start_new_session=True,
                 stderr=subprocess.STDOUT,
             )
@@ -59,19 +58,17 @@ async def check(
     async with process:
         try:
             with anyio.move_on_after(_TIMEOUT_SECONDS):
-                output += await _read_all(process)
+                output = await _read_all(process)
         finally:
             with anyio.CancelScope(shield=True):
-                tree.kill_group(process.pid, signal.SIGKILL)
+                # Not only the launcher: a bwrap that dies while it starts leaves a child.
+                await anyio.to_thread.run_sync(tree.sweep, _MARKER, marker)
                 await process.wait()
-                # A bwrap that dies in its first moment cannot yet take its child with it.
-                await anyio.to_thread.run_sync(tree.sweep, _MARK, mark)
     return _read(output, argv)
 
 
 async def _read_all(process: anyio.abc.Process) -> bytes:
-    pieces = [piece async for piece in process.stdout] if process.stdout else []
-    return b"".join(pieces)
+    return b"".join([piece async for piece in process.stdout]) if process.stdout else b""
 
 
 def _read(output: bytes, argv: list[str]) -> HostCheck:
@@ -81,8 +78,8 @@ def _read(output: bytes, argv: list[str]) -> HostCheck:
             return HostCheck.model_validate(json.loads(line))
         except (ValueError, ValidationError):
             continue
-    said = lines[-1][:500] if lines else "nothing"
-    return _failed(f"`{' '.join(argv)}` gave no answer; the last it said: {said}")
+    last = lines[-1][:500] if lines else "none"
+    return _failed(f"`{' '.join(argv)}` gave no answer; its last output: {last}")
 
 
 def _failed(problem: str) -> HostCheck:
@@ -90,7 +87,7 @@ def _failed(problem: str) -> HostCheck:
 
 
 def judge(answer: HostCheck, *, needs_cuda: bool) -> list[str]:
-    """Why this worker cannot serve, in words; nothing when it can."""
+    """Why this worker cannot serve; empty when it can."""
     problems = list(answer.problems)
     if not answer.ok and not problems:
         problems.append("prepare.py --check failed without a reason")
@@ -99,15 +96,14 @@ def judge(answer: HostCheck, *, needs_cuda: bool) -> list[str]:
     return problems
 
 
-def remember(path: Path, answer: HostCheck) -> None:
-    """Keep a check that was passed. On a full disk it is not kept: the pool hears of the disk, and
-    a worker that takes over a run goes without."""
+def save(path: Path, answer: HostCheck) -> None:
+    """Keep a passed check, if the disk has space: a worker that adopts a run can do without."""
     with suppress(OSError):
         durable.write_durably(path, answer.model_dump_json().encode())
 
 
-def recall(path: Path) -> HostCheck | None:
-    """The last check that was passed: a worker that takes over a run has no time for another."""
+def load(path: Path) -> HostCheck | None:
+    """The last passed check: a worker that adopts a run has no time for another."""
     try:
         return HostCheck.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):

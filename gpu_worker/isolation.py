@@ -1,8 +1,8 @@
-"""Which walls a run gets: a PID namespace through bubblewrap, or none beyond tree.py's guard.
+"""How a run is isolated: in a PID namespace through bubblewrap, or only by the guard (tree.py).
 
-In a namespace of its own a run cannot leave anything behind: the kernel kills all of it with its
-first process. Containers and hardened kernels forbid that now and then, so it is tried, not
-assumed. No other separation is meant: files, devices and the network stay those of the host.
+In a PID namespace a run cannot leave a process behind, because the kernel kills all of them with
+the first one. Some containers and hardened kernels forbid namespaces, so `choose` tries one.
+Files, devices and the network stay those of the host.
 """
 
 from typing import Literal
@@ -13,14 +13,11 @@ _BWRAP = [
     "bwrap",
     "--die-with-parent",
     "--unshare-pid",
-    # Puts the run's processes in a process group without bwrap's own outer process, which SIGTERM
-    # would end at once, and everything inside with it.
+    # Gives the run's processes a process group without bwrap's own outer process. SIGTERM would end
+    # that one at once, and everything inside with it.
     "--new-session",
-    "--dev-bind",
-    "/",
-    "/",
-    "--proc",
-    "/proc",
+    *("--dev-bind", "/", "/"),
+    *("--proc", "/proc"),
 ]
 
 
@@ -33,22 +30,22 @@ def wrap(argv: list[str], isolation: Isolation, info_fd: int | None = None) -> l
 
 
 def choose(wanted: Literal["auto", "bwrap", "direct"]) -> tuple[Isolation, str]:
-    """The isolation that works here, and why, in words.
+    """The isolation that works here, and the reason in words.
 
-    Raises RuntimeError when `bwrap` was demanded and does not work.
+    Raises RuntimeError when `wanted` is "bwrap" and bwrap does not work.
     """
     if wanted == "direct":
         return "direct", "no PID namespace: AUTORESEARCH_ISOLATION=direct"
-    obstacle = _obstacle()
-    if obstacle is None:
+    problem = _bwrap_problem()
+    if problem is None:
         return "bwrap", "each run in a PID namespace of its own"
     if wanted == "bwrap":
-        raise RuntimeError(f"AUTORESEARCH_ISOLATION=bwrap, but {obstacle}")
-    return "direct", f"no PID namespace: {obstacle}"
+        raise RuntimeError(f"AUTORESEARCH_ISOLATION=bwrap, but {problem}")
+    return "direct", f"no PID namespace: {problem}"
 
 
-def _obstacle() -> str | None:
-    import shutil  # supervisors, which start with this module, have no use for these two
+def _bwrap_problem() -> str | None:
+    import shutil  # supervisors import this module too, and need neither of these
     import subprocess
 
     if shutil.which("bwrap") is None:
@@ -60,6 +57,6 @@ def _obstacle() -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bwrap does not run: {error}"
     if probe.returncode != 0:
-        said = probe.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        return f"bwrap is not allowed here: {said[-1]}"
+        output = probe.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        return f"bwrap is not allowed here: {output[-1]}"
     return None

@@ -1,8 +1,8 @@
-"""One worker a GPU and host: a file lock named by the GPU, which lasts as long as its holders.
+"""One worker per GPU of a host: a file lock named after the GPU.
 
-The lock belongs to an open file description. The worker shares it with its supervisors, so it is
-held until the last of them has gone, and a restarted worker gets it back from the supervisor of
-the run that it adopts. It is never unlocked, only closed.
+The lock belongs to an open file description, which the worker shares with its supervisors. So it is
+held until the last of them ends, and a restarted worker gets it from the supervisor of the run that
+it adopts. It is never unlocked, only closed.
 """
 
 import fcntl
@@ -23,8 +23,8 @@ def lock_path(folder: Path, gpu: str) -> Path:
 def take(path: Path) -> int:
     """The descriptor that holds the lock. Raises LockBusy.
 
-    All users of the host share the folder. It is sticky, links are not followed, and a file is
-    created on its own, since kernels may forbid opening another user's file with O_CREAT there.
+    All users of the host share the folder. It is sticky, and links are not followed. Kernels may
+    forbid O_CREAT on another user's file there, so a file is created and then opened again.
     """
     with suppress(FileExistsError):
         path.parent.mkdir(parents=True)

@@ -1,11 +1,11 @@
 """What a run's output says about its result: pure functions from bytes to values.
 
 The result is the last block of `key: value` lines after a line `---`, in the last MiB of output.
-Where prepare.py has told what it measured, it is the last block that says so: what a library or a
-dataset prints cannot pass for it. train.py itself can, since it is the program that is believed.
-Only `val_bpb` is needed. Output is whatever a program prints: broken UTF-8, colours, lines of any
-length and rewritten lines (`\\r`) are all read, none is trusted. The learning curve is curve.py's,
-and whether a run with a result was a success is report.py's to say.
+Where prepare.py has recorded what it measured, only blocks with a measured val_bpb count, so that
+the output of a library or a dataset is not taken for the result. train.py itself can forge one: it
+is the program that is believed. Only `val_bpb` is needed. Broken UTF-8, colours, rewritten lines
+(`\\r`) and lines of any length are all read, none is trusted. curve.py reads the learning curve;
+report.py decides whether a run with a result was a success.
 """
 
 import math
@@ -18,6 +18,7 @@ from orchestrator import schemas
 
 WINDOW_BYTES = 1024 * 1024
 ERROR_CHARACTERS = 2000
+_ERROR_WINDOW_BYTES = 64 * 1024
 _BLOCK_LINES = 64
 _LINE_CHARACTERS = 1000
 _MAXIMUM = 2.0**53  # what an integer in JSON holds exactly
@@ -27,20 +28,16 @@ _LINE_END = re.compile(rb"[\r\n]+")
 _ENTRY = re.compile(r"\s*([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
 _PROGRESS = re.compile(r"^step\s+\d+.*\bloss\s*:", re.IGNORECASE)
 
-# The block's key -> the metric's name, and whether it counts things.
-_AMOUNTS = {
-    "peak_vram_mb": "peak_vram_mb",
-    "training_seconds": "training_seconds",
-    "total_tokens_M": "total_tokens_m",
-    "mfu_percent": "mfu_percent",
-    "num_params_M": "num_params_m",
+# The block's key -> the metric's name. They differ only in the M of millions: `total_tokens_M`.
+_OPTIONAL_METRICS = {
+    re.sub("_m$", "_M", name): name for name in schemas.Metrics.model_fields if name != "val_bpb"
 }
 _COUNTS = ("num_steps", "depth")
 
 
 @dataclass(frozen=True)
 class Output:
-    """The end of a run's output, read: metrics, or the reason why there are none."""
+    """The end of a run's output: metrics, or the problem that explains why there are none."""
 
     metrics: schemas.Metrics | None
     problem: str | None
@@ -49,8 +46,8 @@ class Output:
 
 
 def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
-    """Find and check the result block of `tail`, the last MiB of a run's output: the last one, or
-    of those that agree with one of prepare.py's `measures` the last."""
+    """Find and check the result block of `tail`, the last MiB of a run's output: the last block, or
+    the last that agrees with one of prepare.py's `measures`."""
     blocks = _blocks(lines(tail))
     if not blocks:
         return Output(None, "train.py ended without a result block (`---`, then `val_bpb: …`)")
@@ -58,30 +55,30 @@ def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
     if len(blocks) > 1:
         which = "the last one that prepare.py measured" if measures else "the last one"
         warnings.append(f"train.py printed {len(blocks)} result blocks; {which} counts")
-    genuine = [block for block in blocks if _agrees(block.get("val_bpb", ""), measures)]
-    block = (genuine or blocks)[-1]
+    measured_blocks = [block for block in blocks if _agrees(block.get("val_bpb", ""), measures)]
+    block = (measured_blocks or blocks)[-1]
     if "val_bpb" not in block:
         return Output(None, "the last result block has no val_bpb", warnings, block)
     val_bpb = _number(block["val_bpb"])
     if val_bpb is None or val_bpb <= 0:
         problem = f"val_bpb is {block['val_bpb'][:40]!r}: it must be a finite number above zero"
         return Output(None, problem, warnings, block)
-    if measures and not genuine:
-        told = ", ".join(f"{measure:.6f}" for measure in measures[-3:])
-        problem = f"val_bpb is {val_bpb:.6f}, but evaluate_bpb of prepare.py measured {told}"
+    if measures and not measured_blocks:
+        values = ", ".join(f"{measure:.6f}" for measure in measures[-3:])
+        problem = f"val_bpb is {val_bpb:.6f}, but evaluate_bpb of prepare.py measured {values}"
         return Output(None, problem, warnings, block)
-    metrics = schemas.Metrics(val_bpb=val_bpb, **_others(block, warnings))
+    metrics = schemas.Metrics(val_bpb=val_bpb, **_optional_metrics(block, warnings))
     return Output(metrics, None, warnings, block)
 
 
 def measured(text: bytes) -> list[float]:
-    """The measures that prepare.py has written, one a line; what is no number is passed over."""
+    """The measures that prepare.py has written, one per line; other lines are skipped."""
     found = (_number(line.decode(errors="replace")) for line in text.split(b"\n"))
     return [value for value in found if value is not None]
 
 
 def _agrees(printed: str, measures: Sequence[float]) -> bool:
-    """Whether the printed figure is a measure, to as many decimals as it has, of three to six."""
+    """True if the printed figure is a measure, to its own number of decimals (three to six)."""
     value = _number(printed)
     if value is None:
         return False
@@ -90,7 +87,7 @@ def _agrees(printed: str, measures: Sequence[float]) -> bool:
 
 
 def lines(output: bytes) -> list[str]:
-    """The lines of `output` as text, colours removed, overlong ones cut, empty ones left out."""
+    """The lines of `output` as text, without colours and empty lines; long ones are cut."""
     pieces = _LINE_END.split(_ANSI.sub(b"", output[-WINDOW_BYTES:]))
     texts = (piece[: 4 * _LINE_CHARACTERS].decode(errors="replace") for piece in pieces)
     return [text[:_LINE_CHARACTERS] for text in texts if text.strip()]
@@ -111,7 +108,7 @@ def _blocks(output: list[str]) -> list[dict[str, str]]:
 
 
 def _number(text: str) -> float | None:
-    """A finite number, thousands separators and a percent sign allowed."""
+    """A finite number; thousands separators and a percent sign are allowed."""
     try:
         value = float(text.replace(",", "").rstrip("% "))
     except ValueError:
@@ -119,27 +116,25 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _others(block: dict[str, str], warnings: list[str]) -> dict[str, float | int | None]:
+def _optional_metrics(block: dict[str, str], warnings: list[str]) -> dict[str, float | int | None]:
     found: dict[str, float | int | None] = {}
-    for key in (*_AMOUNTS, *_COUNTS):
+    for key, name in _OPTIONAL_METRICS.items():
         if key not in block:
             continue
         value = _number(block[key])
         if value is None or not 0 <= value <= _MAXIMUM:
             warnings.append(f"{key} is {block[key][:40]!r}, which is no usable number")
-        elif key in _COUNTS:
-            found[key] = int(value)
         else:
-            found[_AMOUNTS[key]] = value
+            found[name] = int(value) if name in _COUNTS else value
     return found
 
 
 def failure(tail: bytes) -> str:
-    """The last words of a run that failed: its last traceback or FAIL line, else its last lines.
+    """How a failed run's output ends: its last traceback or FAIL line, else its last 20 lines.
 
     At most ERROR_CHARACTERS characters, the end of them if there were more.
     """
-    output = [line for line in lines(tail[-64 * 1024 :]) if not _PROGRESS.match(line)]
+    output = [line for line in lines(tail[-_ERROR_WINDOW_BYTES:]) if not _PROGRESS.match(line)]
     start = max(0, len(output) - 20)
     for index, line in enumerate(output):
         if line.startswith(("Traceback (most recent call last)", "FAIL")):
@@ -148,5 +143,5 @@ def failure(tail: bytes) -> str:
 
 
 def out_of_gpu_memory(tail: bytes) -> bool:
-    text = tail[-64 * 1024 :]
+    text = tail[-_ERROR_WINDOW_BYTES:]
     return b"CUDA out of memory" in text or b"OutOfMemoryError" in text

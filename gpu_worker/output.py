@@ -1,8 +1,8 @@
 """A run's log file with a cap: its head and its tail are kept, the middle is counted and dropped.
 
-The file only ever grows, so whoever follows it (the upload, `log -f`) can go on from its offset.
-The tail of a run that floods its output waits in memory and joins the file when the run ends.
-Standard library only.
+The file only grows, so its readers (the upload, `log -f`) can continue from their offset. The tail
+of a run that exceeds the cap stays in memory and joins the file when the run ends. Standard library
+only.
 """
 
 import os
@@ -13,7 +13,7 @@ UNWRITTEN_BYTES = 32 * 1024  # as JSON it has to fit the buffer of a Unix socket
 
 
 class CappedLog:
-    """Takes all output and never fails or blocks the run that writes it."""
+    """Takes all output; never raises and never blocks the run that writes it."""
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -22,21 +22,17 @@ class CappedLog:
         self._tail = bytearray()
         self.dropped = 0
         self.error: str | None = None
-        # What a full disk kept out of the file in the end: the run's result may be in it.
+        # The end of the output that a full disk did not take: the run's result may be in it.
         self.unwritten = b""
 
     def write(self, data: bytes) -> None:
         head, rest = data[: self._head_left], data[self._head_left :]
         if head and not self._append(head):
-            # The disk is full: what follows is kept in memory like any other tail.
+            # The disk is full: from here on the output is kept in memory like any other tail.
             self._head_left, rest = 0, data
         else:
             self._head_left -= len(head)
-        if rest:
-            self._keep_tail(rest)
-
-    def _keep_tail(self, data: bytes) -> None:
-        self._tail += data
+        self._tail += rest
         # Cutting only at twice the limit moves each byte once, however small the writes are.
         if len(self._tail) > 2 * self._tail_limit:
             self._trim()
@@ -53,12 +49,15 @@ class CappedLog:
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError as error:
-            self.error = f"the log could not be written: {error.strerror}"
+            self._fail(error)
             return False
         return True
 
+    def _fail(self, error: OSError) -> None:
+        self.error = f"the log could not be written: {error.strerror}"
+
     def finish(self) -> None:
-        """Add the tail; afterwards the file never changes again."""
+        """Add the tail. The file does not change after this."""
         self._trim()
         if self.dropped:
             self._append(f"\n[... {self.dropped} bytes of output left out ...]\n".encode())
@@ -71,6 +70,6 @@ class CappedLog:
         try:
             os.fsync(self._file)
         except OSError as error:
-            self.error = f"the log could not be written: {error.strerror}"
+            self._fail(error)
         finally:
             os.close(self._file)

@@ -1,8 +1,7 @@
-"""This GPU's standing in the pool: registered, alive, fit for a run or not, on its way out.
+"""This GPU's membership in the pool: registered, alive, fit for a run or not, draining.
 
-One task keeps it: it registers, and says at every heartbeat how the GPU is and what is wrong, if
-anything. A hardware failure is for good: the GPU is quarantined until a person restarts the worker,
-and is never reset by us.
+One task registers and then sends heartbeats with the GPU's health and problem. A hardware failure
+is final: the GPU stays quarantined until a person restarts the worker; nothing here resets it.
 """
 
 import logging
@@ -22,13 +21,18 @@ from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
 
-# How long what a run has just left on the GPU may take to go before it is called a problem.
+# What a run leaves on the GPU may take so long to disappear before it counts as a problem.
 _SETTLE_SECONDS = 2.0
-_LOOK_AGAIN_SECONDS = 0.01
-_FRESH_SECONDS = 1.0
+_POLL_SECONDS = 0.01
+
+# The driver may hang with a failing GPU, which must not keep the daemon from ending.
+_in_thread = partial(anyio.to_thread.run_sync, abandon_on_cancel=True)
 
 
 class PoolMembership:
+    """`gpu_failed` is set once the hardware has failed. The daemon sets `idle` while it has no run:
+    heartbeats then also check whether one could begin."""
+
     def __init__(
         self,
         gpu_id: str,
@@ -46,33 +50,31 @@ class PoolMembership:
         self._shutdown = shutdown
         self._problem: str | None = None
         self._quarantine: str | None = None
-        self._news = anyio.Event()
-        # How often there was news, and how much of it the last heartbeat told.
-        self._happened = self._told = 0
+        self._wake = anyio.Event()
+        self._changes = self._changes_sent = 0
         self._health: schemas.Health | None = None
-        self._health_at = self._renewed = self._looked = float("-inf")
+        self._health_at = self._renewed_at = float("-inf")
         self.check = HostCheck(ok=True)
         self.registered = anyio.Event()
         self.gpu_failed = anyio.Event()
-        # While no run is under way, heartbeats also look whether one could begin.
         self.idle = False
 
-    async def keep(self) -> None:
-        """Register and heartbeat for ever. Raises Refused when the registration is refused."""
+    async def run(self) -> None:
+        """Register and send heartbeats until cancelled. Raises Refused."""
         start = anyio.current_time()
         while True:
-            await self._client.persist(self._beat)
+            await self._client.persist(self._update)
             with anyio.move_on_after(until_next(self._client.heartbeat_seconds, start)):
-                await self._news.wait()
-            self._news = anyio.Event()
+                await self._wake.wait()
+            self._wake = anyio.Event()
 
-    def tell_at_once(self) -> None:
-        """The next heartbeat is now."""
-        self._happened += 1
-        self._news.set()
+    def heartbeat_now(self) -> None:
+        """Report a change without waiting for the next heartbeat."""
+        self._changes += 1
+        self._wake.set()
 
     async def heartbeat(self) -> None:
-        told = self._happened
+        changes = self._changes
         await self._client.heartbeat(
             schemas.HeartbeatRequest(
                 gpu_id=self._gpu_id,
@@ -82,43 +84,42 @@ class PoolMembership:
                 draining=self._shutdown.draining.is_set(),
             )
         )
-        self._told = told
+        self._changes_sent = changes
 
     async def renew(self, lease: schemas.RenewRequest) -> schemas.LeaseAnswer:
-        """Renew a lease, and let that be the heartbeat: half of what a busy GPU would send.
+        """Renew a lease; with the GPU's health the renewal is its heartbeat too.
 
-        It tells what the last look at the GPU found. Where that is long ago, since the driver
-        hangs, it is no sign of the GPU's life.
+        Old health, of a driver that hangs, is left out: it is no sign that the GPU lives.
         """
-        fresh = anyio.current_time() - self._health_at < self._patience()
+        fresh = self._is_recent(self._health_at)
         health = self._health if fresh else None
         answer = await self._client.renew(lease.model_copy(update={"health": health}))
         if not answer.gpu_known:
-            self.tell_at_once()
+            self.heartbeat_now()
         elif fresh:
-            self._renewed = anyio.current_time()
+            self._renewed_at = anyio.current_time()
         return answer
 
-    def _spoken_for(self) -> bool:
-        """Whether a renewal has told all that a heartbeat would."""
-        recent = anyio.current_time() - self._renewed < self._patience()
-        return recent and self._told == self._happened
+    def _is_recent(self, moment: float) -> bool:
+        """True if less than a heartbeat, and half of one for delays, has passed since `moment`."""
+        return anyio.current_time() - moment < 1.5 * self._client.heartbeat_seconds
 
-    def _patience(self) -> float:
-        """Seconds: a heartbeat, and half of one for what may delay it."""
-        return 1.5 * self._client.heartbeat_seconds
+    def _covered_by_renewal(self) -> bool:
+        """True if a renewal has reported all that a heartbeat would."""
+        return self._is_recent(self._renewed_at) and self._changes_sent == self._changes
 
-    async def _beat(self) -> None:
+    async def _update(self) -> None:
+        """Read the GPU's state, then register or send a heartbeat as needed."""
         self._health = await _in_thread(self._gpu.health)
         self._health_at = anyio.current_time()
-        self._note_failure()
+        self._quarantine_if_failed()
         if self.idle:
             problem = await self._find_problem()
-            if self.idle:  # still: else it may be our own run that was seen
+            if self.idle:  # still; else it may be our own run that was seen
                 self._set_problem(problem)
         if not self.registered.is_set():
             await self._register()
-        if self._spoken_for():
+        if self._covered_by_renewal():
             return
         try:
             await self.heartbeat()
@@ -144,34 +145,25 @@ class PoolMembership:
             )
         )
         self._client.heartbeat_seconds = answer.timing.heartbeat_seconds
-        self._happened += 1  # the next heartbeat says what a registration does not
+        self._changes += 1  # the next heartbeat says what a registration does not
         logger.info("registered with %s as %s", self._client.url, self._gpu_id)
         self.registered.set()
 
-    # ------------------------------------------------------------------------ fitness
-
-    async def fit(self, known_problem: str | None = None) -> bool:
-        """Whether a run may begin now; if not, the pool is told why."""
+    async def is_fit(self, known_problem: str | None = None) -> bool:
+        """True if a run may begin now; a problem is reported to the pool."""
         problem = known_problem or await self._find_problem()
         lasting = known_problem or self._lasting_problem()
-        patience = anyio.current_time() + _SETTLE_SECONDS
-        while problem and not lasting and anyio.current_time() < patience:
-            await anyio.sleep(_LOOK_AGAIN_SECONDS)  # NVML has no event for it
+        deadline = anyio.current_time() + _SETTLE_SECONDS
+        while problem and not lasting and anyio.current_time() < deadline:
+            await anyio.sleep(_POLL_SECONDS)  # NVML has no event for it
             problem = await self._find_problem()
         self._set_problem(problem)
-        self._looked = anyio.current_time()
         return problem is None
 
-    async def still_fit(self) -> bool:
-        """`fit`, unless that was asked a moment ago."""
-        if anyio.current_time() - self._looked < _FRESH_SECONDS:
-            return self._problem is None
-        return await self.fit()
-
     async def gpu_failure(self) -> str | None:
-        """Look at the hardware now; why it cannot be trusted, if so."""
+        """Check the hardware now; the reason for which it cannot be trusted, if any."""
         await _in_thread(self._gpu.health)
-        self._note_failure()
+        self._quarantine_if_failed()
         return self._quarantine
 
     def quarantine(self, why: str) -> None:
@@ -181,7 +173,7 @@ class PoolMembership:
             self._set_problem(why)
             self.gpu_failed.set()
 
-    def _note_failure(self) -> None:
+    def _quarantine_if_failed(self) -> None:
         if self._gpu.failure is not None:
             self.quarantine(self._gpu.failure)
 
@@ -189,22 +181,19 @@ class PoolMembership:
         return self._lasting_problem() or await _in_thread(self._gpu.obstacle)
 
     def _lasting_problem(self) -> str | None:
-        return self._quarantine or self._disk_problem()
-
-    def _disk_problem(self) -> str | None:
-        free = shutil.disk_usage(self._folder.path).free
-        if free >= self._settings.free_space_bytes:
-            return None
-        floor = self._settings.free_space_bytes
-        return f"{free // MIB} MiB free at {self._folder.path}; a run needs {floor // MIB} MiB"
+        """A problem that does not go away by itself: a quarantine, a full disk."""
+        free, needed = shutil.disk_usage(self._folder.path).free, self._settings.free_space_bytes
+        if self._quarantine is not None or free >= needed:
+            return self._quarantine
+        return f"{free // MIB} MiB free at {self._folder.path}; a run needs {needed // MIB} MiB"
 
     def _set_problem(self, problem: str | None) -> None:
         if (problem is None) != (self._problem is None):
             if problem is None:
                 logger.info("fit for runs again")
             else:
-                logger.warning("no runs for now: %s", problem)
-            self.tell_at_once()
+                logger.warning("unfit for runs: %s", problem)
+            self.heartbeat_now()
         self._problem = problem
 
     def environment(self) -> schemas.Environment:
@@ -220,7 +209,3 @@ class PoolMembership:
             validation_sha256=check.validation_sha256,
             host=host_name(),
         )
-
-
-# The driver may hang with a dying GPU; the daemon must still be able to go.
-_in_thread = partial(anyio.to_thread.run_sync, abandon_on_cancel=True)

@@ -1,8 +1,11 @@
 """What a run's end means: from the supervisor's result and the log to the report. Pure.
 
-A train.py that fails is a result (`crash`, `timeout`); an infrastructure that fails is not (`lost`,
-`handed_back`), and the run is tried again. An early result block does not save a run that fails
+A train.py that fails is a result (`crash`, `timeout`). A failure of the infrastructure is not
+(`lost`, `handed_back`): the run is tried again. A result block does not save a run that fails
 later, and a run that ends well without one has failed.
+
+Three vocabularies meet here: `channel.EndReason` (why the process tree ended), `channel.StopReason`
+(why the worker stopped it) and `ReportedOutcome` (what the orchestrator gets).
 """
 
 from dataclasses import dataclass, field
@@ -13,13 +16,13 @@ from gpu_worker.channel import Result
 from orchestrator import schemas
 from orchestrator.schemas import Environment, FinishRequest
 
-Outcome = Literal["completed", "crash", "timeout", "cancelled", "handed_back", "lost"]
+ReportedOutcome = Literal["completed", "crash", "timeout", "cancelled", "handed_back", "lost"]
 
 _SIGKILLED = 128 + 9
 
 
 @dataclass(frozen=True)
-class End:
+class EndedRun:
     """All that is known when a run is over. `result` is None when its supervisor was lost."""
 
     job: schemas.Job
@@ -32,103 +35,103 @@ class End:
     log_problem: str | None = None
 
 
-def report(end: End) -> FinishRequest | None:
-    """The report to send; None when the lease was lost, for then there is nothing to say."""
-    result = end.result
+def build_report(run: EndedRun) -> FinishRequest | None:
+    """The report to send; None after a lost lease, when nobody would accept one."""
+    result = run.result
     if result is None:
-        return _lost(end, "the run's supervisor died")
+        return _lost(run, "the run's supervisor died")
     if result.reason == "exited":
-        return _exited(end, result)
+        return _exited(run, result)
     if result.reason == "deadline":
-        return _timeout(end, result)
+        return _timeout(run, result)
     if result.reason == "stopped":
-        return _stopped(end, result)
+        return _stopped(run, result)
     if result.reason == "orphaned":
-        return _lost(end, "the worker was gone until the lease ran out")
-    return _lost(end, "the run's supervisor was told to end")
+        return _lost(run, "the worker was gone until the lease ran out")
+    return _lost(run, "the run's supervisor was terminated")
 
 
-def _exited(end: End, result: Result) -> FinishRequest | None:
-    output = metrics.read(end.tail, metrics.measured(end.measures))
+def not_started(job: schemas.Job, outcome: ReportedOutcome, why: str) -> FinishRequest:
+    """The report of a claimed run that is given back."""
+    return _finish(EndedRun(job=job, result=None, tail=b""), outcome, why)
+
+
+def _exited(run: EndedRun, result: Result) -> FinishRequest:
+    output = metrics.read(run.tail, metrics.measured(run.measures))
     if result.exit_code == 0 and output.metrics is not None:
-        return _finish(end, "completed", "", output)
-    if end.gpu_failure is not None:
-        return _lost(end, f"the GPU failed: {end.gpu_failure}")
+        return _finish(run, "completed", "", output)
+    if run.gpu_failure is not None:
+        return _lost(run, f"the GPU failed: {run.gpu_failure}")
     if result.problem is not None:
-        return _lost(end, result.problem)
+        return _lost(run, result.problem)
     if result.exit_code == 0:
-        return _finish(end, "crash", output.problem or "", output)
-    return _finish(end, "crash", crash_text(result, end.tail), output)
+        return _finish(run, "crash", output.problem or "", output)
+    return _finish(run, "crash", _crash_text(result, run.tail), output)
 
 
-def _timeout(end: End, result: Result) -> FinishRequest:
-    job = end.job
+def _timeout(run: EndedRun, result: Result) -> FinishRequest:
     text = (
-        f"stopped after {result.seconds:.0f} s: over its budget of {job.time_budget_seconds:g} s "
-        f"and {job.grace_seconds:g} s of grace"
+        f"stopped after {result.seconds:.0f} s: over its budget of "
+        f"{run.job.time_budget_seconds:g} s and {run.job.grace_seconds:g} s of grace"
     )
-    words = metrics.failure(end.tail)
-    return _finish(end, "timeout", f"{text}\nThe last output:\n{words}" if words else text)
+    words = metrics.failure(run.tail)
+    return _finish(run, "timeout", f"{text}\nThe last output:\n{words}" if words else text)
 
 
-def _stopped(end: End, result: Result) -> FinishRequest | None:
+def _stopped(run: EndedRun, result: Result) -> FinishRequest | None:
     if result.stop == "lease_lost":
         return None
     if result.stop == "cancelled":
-        return _finish(end, "cancelled", "cancelled while it ran")
+        return _finish(run, "cancelled", "cancelled while it ran")
     if result.stop == "handed_back":
-        return _finish(end, "handed_back", "the worker is going away")
-    return _lost(end, f"the GPU failed: {end.gpu_failure or 'no longer known how'}")
+        return _finish(run, "handed_back", "the worker is going away")
+    return _lost(run, f"the GPU failed: {run.gpu_failure or 'the cause is no longer known'}")
 
 
-def _lost(end: End, why: str) -> FinishRequest:
-    return _finish(end, "lost", why)
+def _lost(run: EndedRun, why: str) -> FinishRequest:
+    return _finish(run, "lost", why)
 
 
-def crash_text(result: Result, tail: bytes) -> str:
-    """Why a run failed, the likeliest cause first, then its own last words."""
-    words = metrics.failure(tail)
+def _crash_text(result: Result, tail: bytes) -> str:
+    """Why a run failed, the likeliest cause first, then the last lines of its output."""
     parts = [f"exit code {result.exit_code}"]
     if metrics.out_of_gpu_memory(tail):
         parts.insert(0, "out of GPU memory")
+    elif result.exit_code == _SIGKILLED and result.oom_kills:
+        parts.insert(0, "killed by the kernel: the host ran out of memory")
     elif result.exit_code == _SIGKILLED:
         parts.insert(0, "killed by SIGKILL, likely out of memory")
-        if result.oom_kills:
-            parts[0] = "killed by the kernel: the host ran out of memory"
-    return f"{'; '.join(parts)}\n{words}".strip()[: metrics.ERROR_CHARACTERS + 200]
+    text = f"{'; '.join(parts)}\n{metrics.failure(tail)}"
+    return text.strip()[: metrics.ERROR_CHARACTERS + 200]
 
 
 def _finish(
-    end: End, outcome: Outcome, error: str, output: metrics.Output | None = None
+    run: EndedRun, outcome: ReportedOutcome, error: str, output: metrics.Output | None = None
 ) -> FinishRequest:
-    output = output or metrics.Output(None, None)
-    result = end.result
+    output, result = output or metrics.Output(None, None), run.result
     warnings = list(output.warnings)
     if result is not None and result.dropped_bytes:
         warnings.append(f"{result.dropped_bytes} bytes of output were left out of the log")
     if result is not None and result.problem:
         warnings.append(result.problem)
-    if end.log_problem is not None:
-        warnings.append(f"the log is not complete: {end.log_problem}"[:500])
+    if run.log_problem is not None:
+        warnings.append(f"the log is not complete: {run.log_problem}"[:500])
     return FinishRequest(
-        experiment_id=end.job.experiment_id,
-        gpu_id=end.job.gpu_id,
-        epoch=end.job.epoch,
+        experiment_id=run.job.experiment_id,
+        gpu_id=run.job.gpu_id,
+        epoch=run.job.epoch,
         outcome=outcome,
         metrics=output.metrics if outcome == "completed" else None,
         error=error,
         exit_code=result.exit_code if result is not None else None,
         warnings=warnings[:20],
-        environment=_environment(end.environment, output.facts),
-        curve=end.curve or None,
+        environment=_environment(run.environment, output.facts),
+        curve=run.curve or None,
     )
 
 
-def _environment(known: Environment, facts: dict[str, str]) -> Environment:
-    """What the run says of itself goes before what the host check said."""
-    told = {
-        name: facts[name][:200]
-        for name in ("profile", "torch_version", "python_version")
-        if facts.get(name)
-    }
-    return known.model_copy(update=told)
+def _environment(checked: Environment, facts: dict[str, str]) -> Environment:
+    """What the run printed about itself overrides what the host check found."""
+    names = ("profile", "torch_version", "python_version")
+    printed = {name: facts[name][:200] for name in names if facts.get(name)}
+    return checked.model_copy(update=printed)

@@ -1,10 +1,9 @@
-"""The worker's settings: `AUTORESEARCH_*` variables, flags of the same names override them.
+"""The worker's settings: `AUTORESEARCH_*` variables, which flags of the same names override.
 
-Lease and heartbeat are not here: the orchestrator tells them at registration, so that one setting
-rules both sides. Seconds and bytes, unless the name says otherwise.
+Lease and heartbeat are not here: the orchestrator sends them at registration, so that one setting
+applies to both sides. Seconds and bytes, unless the name says otherwise.
 """
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,19 +12,20 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from gpu_worker.folders import WorkerFolder
+from orchestrator.schemas.base import GpuId
 from orchestrator.settings import DEFAULT_URL, HomeSettings, Seconds
 
 MIB = 1024 * 1024
 
 
 class WorkerSettings(HomeSettings):
-    """What one daemon, or the fleet of a host, is told from outside."""
+    """The settings of one daemon, or of all daemons of a host."""
 
     orchestrator: str = DEFAULT_URL
-    # "auto" (the first GPU, or the CPU), "cpu", an index, or "all" for the fleet.
+    # "auto" (the first GPU, or the CPU), "cpu", an index, or "all" for one daemon per GPU.
     gpu: Annotated[str, Field(pattern=r"^(auto|cpu|all|[0-9]{1,4})$")] = "auto"
-    gpu_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] | None = None
-    # The command line before `train.py`; empty: `uv run` in the project.
+    gpu_id: GpuId | None = None
+    # The command line before `train.py`; empty means `uv run` in the project.
     launcher: Annotated[tuple[str, ...], NoDecode] = ()
     project: Path = Field(default_factory=lambda: find_project(Path.cwd()))
     cache: Path | None = None
@@ -60,10 +60,10 @@ class WorkerSettings(HomeSettings):
 
     @property
     def command(self) -> list[str]:
-        """What stands before a script's name on the command line.
+        """The command line before a script's name.
 
-        `python` is named because `uv run train.py` would read dependencies from comments in the
-        file: the environment is the project's, not the agent's.
+        It names `python` because `uv run train.py` would install what comments in train.py ask for,
+        and the environment is the project's, not the agent's.
         """
         if self.launcher:
             return list(self.launcher)
@@ -86,11 +86,11 @@ def _as_text(value: Any) -> str:
         return value.get_secret_value()
     if isinstance(value, tuple):
         return shlex.join(value)
-    return json.dumps(value) if isinstance(value, bool) else str(value)
+    return str(value)
 
 
 def find_project(start: Path) -> Path:
-    """The nearest folder from `start` upwards that holds the training stack, else our checkout."""
+    """The nearest folder from `start` upwards with the training stack, else this checkout."""
     for folder in (start, *start.parents):
         if (folder / "prepare.py").is_file() and (folder / "pyproject.toml").is_file():
             return folder

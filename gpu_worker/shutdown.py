@@ -1,9 +1,10 @@
-"""How a daemon is asked to go: a signal drains it, a second SIGINT stops it at once.
+"""How a daemon is stopped: a signal drains it, a second SIGINT stops it at once.
 
-Whoever waits for something that must not outlast a drain does so inside `limit`.
+Code that waits for something inside `limit` is cancelled when the drain ends.
 """
 
 import logging
+import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from anyio.abc import TaskStatus
 
 logger = logging.getLogger(__name__)
 
-# What is left for a last word to the orchestrator when everything has to stop at once.
-HASTE_SECONDS = 1.0
+# The longest grace once everything has to stop at once: for a last call to the orchestrator.
+AT_ONCE_SECONDS = 1.0
 
 
 class Shutdown:
@@ -32,32 +33,26 @@ class Shutdown:
                     self.drain()
                 elif number == signal.SIGINT:
                     logger.info("second SIGINT: stopping at once")
-                    self._stop_at_once()
+                    self.at_once.set()
+                    self._apply_limits()
+
+    def drain(self) -> None:
+        self.draining.set()
+        self._apply_limits()
 
     @contextmanager
     def limit(self, grace_seconds: float) -> Iterator[anyio.CancelScope]:
         """Cancel the body `grace_seconds` after the drain begins (or now, if it has begun)."""
         with anyio.CancelScope() as scope:
             self._limits[scope] = grace_seconds
-            if self.at_once.is_set():
-                self._shorten(scope, min(grace_seconds, HASTE_SECONDS))
-            elif self.draining.is_set():
-                self._shorten(scope, grace_seconds)
+            if self.draining.is_set():
+                self._apply_limits()
             try:
                 yield scope
             finally:
                 del self._limits[scope]
 
-    def drain(self) -> None:
-        self.draining.set()
+    def _apply_limits(self) -> None:
+        now, longest = anyio.current_time(), AT_ONCE_SECONDS if self.at_once.is_set() else math.inf
         for scope, grace in self._limits.items():
-            self._shorten(scope, grace)
-
-    def _stop_at_once(self) -> None:
-        self.at_once.set()
-        for scope, grace in self._limits.items():
-            self._shorten(scope, min(grace, HASTE_SECONDS))
-
-    @staticmethod
-    def _shorten(scope: anyio.CancelScope, seconds: float) -> None:
-        scope.deadline = min(scope.deadline, anyio.current_time() + seconds)
+            scope.deadline = min(scope.deadline, now + min(grace, longest))

@@ -1,10 +1,10 @@
-"""One run's own small process: it owns the run's tree, log, deadline and the GPU's lock.
+"""A small process per run: it owns the run's process tree, log, deadline and the GPU's lock.
 
-The worker starts it ahead of time, `python -m gpu_worker.supervisor CHANNEL_FD LOCK_FD`, and gives
-it an order when there is a job; without one it ends with its worker. It outlives the worker that
-started it: for one lease a new worker may connect to its socket and go on with the run. It judges
-nothing: what it saw it tells the worker, and what the worker does not settle at once goes into
-`result.json`, durably, to be reported later.
+The worker starts it ahead of time, `python -m gpu_worker.supervisor CHANNEL_FD LOCK_FD`, and sends
+an order when there is a job; without one it ends with its worker. It outlives the worker that
+started it: for almost a lease a new worker may connect to its socket and continue the run. It does
+not judge: it sends the worker what it saw, and writes a result that the worker does not settle at
+once to `result.json`, durably, to be reported later.
 
 Standard library only, one thread, one loop.
 """
@@ -25,9 +25,8 @@ from gpu_worker.channel import EndReason, Message, Order, Result, StopReason
 from gpu_worker.folders import RunFolder
 from gpu_worker.output import CappedLog
 
-_PIPE_BYTES = 1024 * 1024  # what a run may print while the supervisor is busy
+_READ_BYTES = 65536
 _SETTLE_SECONDS = 0.5
-_F_SETPIPE_SZ = 1031  # fcntl has the name from Python 3.10 on, but not on every libc
 
 
 class Supervisor:
@@ -40,7 +39,7 @@ class Supervisor:
         self._log = CappedLog(self._folder.log, order.log_limit_bytes)
         self._selector = selectors.DefaultSelector()
         self._worker: socket.socket | None = None
-        self._reason: EndReason | None = None
+        self._end_reason: EndReason | None = None
         self._stop_reason: StopReason | None = None
         self._kill_at = float("inf")
         self._unkillable: list[int] = []
@@ -48,8 +47,8 @@ class Supervisor:
         self._info = b""
         self._oom_kills = oom_kills()
         self._listener = channel.listen(self._folder.socket)
-        self._watch(self._listener.fileno(), self._accept)
-        self._take(worker)
+        self._watch(self._listener.fileno(), self._accept_worker)
+        self._attach(worker)
 
     def run(self) -> None:
         self._catch_signals()
@@ -57,16 +56,14 @@ class Supervisor:
         while self._guard not in self._statuses and not self._unkillable:
             for key, _ in self._selector.select(self._seconds_to_wait()):
                 key.data()
-            self._look_at_the_clock()
+            self._check_deadlines()
         self._finish()
 
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
 
-    # ------------------------------------------------------------------------ the run
-
     def _catch_signals(self) -> None:
-        """SIGCHLD wakes the loop. Signals of a terminal are the worker's to interpret."""
+        """SIGCHLD wakes the loop. Signals of a terminal are for the worker."""
         self._wake, wake_end = os.pipe()
         os.set_blocking(wake_end, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
@@ -82,39 +79,29 @@ class Supervisor:
 
     def _start(self) -> None:
         self._output, output_end = os.pipe()
-        information, information_end = os.pipe()
-        with suppress(OSError):  # the system's limit for pipes may be lower; 64 KiB work as well
-            fcntl(output_end, _F_SETPIPE_SZ, _PIPE_BYTES)
+        info, info_end = os.pipe()
         os.set_blocking(self._output, False)
-        order = self._order
-        command = tree.Command(
-            argv=order.argv,
-            env=order.env,
-            cwd=order.workspace,
-            isolation=order.isolation,
-            output_fd=output_end,
-            info_fd=information_end,
-            lock_fd=self._lock_fd,
-        )
-        self._note("started")
+        self._journal("started")
         self._started = time.monotonic()
-        self._deadline = self._started + order.deadline_seconds
-        self._guard = tree.start(command)
+        self._deadline = self._started + self._order.deadline_seconds
+        fds = tree.Descriptors(output=output_end, info=info_end, lock=self._lock_fd)
+        self._guard = tree.start(self._order, fds)
         os.close(output_end)
-        os.close(information_end)
+        os.close(info_end)
         self._watch(self._output, self._read_output)
-        self._watch(information, lambda: self._read_information(information))
-        self._tell({"event": "started"})
+        self._watch(info, lambda: self._read_info(info))
+        self._send({"event": "started"})
 
-    def _note(self, event: str) -> None:
+    def _journal(self, event: str) -> None:
+        order = self._order
         try:
-            durable.note(Path(self._order.journal), event, self._order.run, self._order.lock)
+            durable.append_to_journal(Path(order.journal), event, order.run, order.lock)
         except OSError as error:  # a full disk must not cost the run
             self._log.error = f"the journal could not be written: {error.strerror}"
 
     def _read_output(self) -> None:
         try:
-            data = os.read(self._output, _PIPE_BYTES)
+            data = os.read(self._output, _READ_BYTES)
         except BlockingIOError:
             return
         if data:
@@ -122,37 +109,32 @@ class Supervisor:
         else:
             self._selector.unregister(self._output)
 
-    def _read_information(self, descriptor: int) -> None:
+    def _read_info(self, descriptor: int) -> None:
         data = os.read(descriptor, 4096)
         self._info += data
         if not data:
             self._selector.unregister(descriptor)
 
-    # ------------------------------------------------------------------------ its worker
-
-    def _accept(self) -> None:
+    def _accept_worker(self) -> None:
         connection, _ = self._listener.accept()
         if self._worker is not None:
             connection.sendall(channel.encode({"event": "busy"}))
             connection.close()
             return
-        # The lock goes along: the new worker holds it from now on as the first one did.
+        # The message carries the lock: the new worker now holds it as the first one did.
         socket.send_fds(connection, [channel.encode({"event": "hello"})], [self._lock_fd])
-        self._take(connection)
+        self._attach(connection)
 
-    def _take(self, worker: socket.socket) -> None:
+    def _attach(self, worker: socket.socket) -> None:
         worker.settimeout(0)
         self._worker = worker
-        self._lines = channel.Lines()
-        self._heard = time.monotonic()
-        self._watch(worker.fileno(), self._hear)
+        self._decoder = channel.MessageDecoder()
+        self._last_message = time.monotonic()
+        self._watch(worker.fileno(), lambda: self._receive(worker))
 
-    def _hear(self) -> None:
-        worker = self._worker
-        if worker is None:
-            return
+    def _receive(self, worker: socket.socket) -> None:
         try:
-            data = worker.recv(65536)
+            data = worker.recv(_READ_BYTES)
         except OSError:
             data = b""
         if not data:
@@ -160,40 +142,41 @@ class Supervisor:
             worker.close()
             self._worker = None
             return
-        self._heard = time.monotonic()
-        for message in self._lines.feed(data):
+        self._last_message = time.monotonic()
+        for message in self._decoder.feed(data):
             if "stop" in message:
                 self._stop_reason = self._stop_reason or message["stop"]
                 self._stop("stopped", 0 if message["now"] else self._order.kill_after_seconds)
 
-    def _tell(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         if self._worker is not None:
-            # A worker that cannot listen reads result.json, or comes again.
+            # A worker that cannot read this reads result.json, or connects again.
             with suppress(OSError):
                 self._worker.sendall(channel.encode(message))
 
-    # ------------------------------------------------------------------------ its end
+    @property
+    def _orphaned_at(self) -> float:
+        return self._last_message + self._order.orphan_seconds
 
     def _seconds_to_wait(self) -> float:
-        orphaned = self._heard + self._order.orphan_seconds
-        moment = self._kill_at if self._reason else min(self._deadline, orphaned)
+        moment = self._kill_at if self._end_reason else min(self._deadline, self._orphaned_at)
         return max(0.0, min(moment - time.monotonic(), 60.0))
 
-    def _look_at_the_clock(self) -> None:
+    def _check_deadlines(self) -> None:
         now = time.monotonic()
-        if self._reason is None:
+        if self._end_reason is None:
             if now >= self._deadline:
                 self._stop("deadline", self._order.kill_after_seconds)
-            elif now >= self._heard + self._order.orphan_seconds:
-                # Somebody else may be given the run from now on: no time for a polite end.
+            elif now >= self._orphaned_at:
+                # Another worker may get the run from now on: no time for SIGTERM.
                 self._stop("orphaned", kill_after=0)
         if now >= self._kill_at:
             self._unkillable = tree.kill_descendants(self._statuses)
 
     def _stop(self, reason: EndReason, kill_after: float) -> None:
         """SIGTERM to the run's process group, SIGKILL to all of it `kill_after` seconds later."""
-        if self._reason is None:
-            self._reason = reason
+        if self._end_reason is None:
+            self._end_reason = reason
             leader = tree.group_leader(self._info)
             if leader is None:
                 kill_after = 0
@@ -204,12 +187,22 @@ class Supervisor:
     def _finish(self) -> None:
         self._unkillable = self._unkillable or tree.kill_descendants(self._statuses)
         ended = time.monotonic()
-        self._note("ended")
+        self._journal("ended")
         self._drain_output()
         self._log.finish()
+        result = self._result(ended).to_json()
+        self._send({"event": "ended", "result": result.decode()})
+        # Usually the report is settled within this time. A sync of the disk would only delay the
+        # next run, and the verdict too where Redis syncs to the same disk.
+        if not self._is_settled_within(_SETTLE_SECONDS):
+            self._log.close()
+            with suppress(OSError):  # a full disk: the worker, if it lives, got the message
+                durable.write_durably(self._folder.result, result)
+
+    def _result(self, ended: float) -> Result:
         status = self._statuses.get(self._guard)
-        result = Result(
-            reason=self._reason or "exited",
+        return Result(
+            reason=self._end_reason or "exited",
             exit_code=None if status is None else tree.exit_code(status),
             seconds=ended - self._started,
             ended=ended,
@@ -220,41 +213,31 @@ class Supervisor:
             unwritten=self._log.unwritten.decode(errors="replace"),
             unkillable=self._unkillable,
         )
-        self._tell({"event": "ended", "result": result.to_json().decode()})
-        # Commonly the report is settled by then. Syncing the disk meanwhile would only hold up the
-        # next run, and the decision too where Redis syncs to the same disk.
-        if not self._is_settled_within(_SETTLE_SECONDS):
-            self._log.close()
-            with suppress(OSError):  # a full disk: our worker, if it lives, has heard it
-                durable.write_durably(self._folder.result, result.to_json())
 
     def _is_settled_within(self, seconds: float) -> bool:
-        """Wait for the worker to say that nobody will need the result any more."""
+        """Wait for the worker's message that the result is no longer needed."""
         deadline = time.monotonic() + seconds
         with suppress(OSError):  # a time-out is one
             while self._worker is not None and (left := deadline - time.monotonic()) > 0:
                 self._worker.settimeout(left)
-                data = self._worker.recv(65536)
+                data = self._worker.recv(_READ_BYTES)
                 if not data:
                     return False
-                if any("settled" in message for message in self._lines.feed(data)):
+                if any("settled" in message for message in self._decoder.feed(data)):
                     return True
         return False
 
     def _drain_output(self) -> None:
-        """What was still in the pipe. All its writers are dead, so it ends or runs dry."""
+        """Read the rest of the pipe. All its writers are dead, so it ends or runs dry."""
         with suppress(BlockingIOError):
-            while data := os.read(self._output, _PIPE_BYTES):
+            while data := os.read(self._output, _READ_BYTES):
                 self._log.write(data)
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory since the host started."""
-    for line in Path("/proc/vmstat").read_text().splitlines():
-        name, _, count = line.partition(" ")
-        if name == "oom_kill":
-            return int(count)
-    return 0
+    """How many processes the kernel has killed for lack of memory since the host started."""
+    counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counters.get("oom_kill", 0))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""The worker's client of a supervisor process: start it ahead of time, order, tick, stop, listen.
+"""The worker's client of a supervisor process: start it ahead of time, order, tick, stop, receive.
 
-A restarted worker connects to the supervisor of a run that outlived the previous worker. What the
-messages mean is in channel.py; what to do about them is in attempt.py.
+A restarted worker connects to the supervisor of a run that outlived the previous worker. channel.py
+describes the messages; attempt.py decides what to do about them.
 """
 
 import os
@@ -20,28 +20,28 @@ from gpu_worker.channel import Message, Order, StopReason
 from gpu_worker.folders import RunFolder
 
 _HANDSHAKE_SECONDS = 2.0
-_FAREWELL_SECONDS = 10.0
+_CLOSE_SECONDS = 10.0
 _START_SECONDS = 30.0
 
 
 class SupervisorClient:
-    """One supervisor, from the order to its end."""
+    """One supervisor, from the order to its end. `process` is None for an adopted one."""
 
     def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
         connection.settimeout(0)
         self._connection = connection
         self._process = process
-        self._lines = channel.Lines()
+        self._decoder = channel.MessageDecoder()
         self._inbox: list[Message] = []
         self._ready = False
         self.adopted = process is None
-        self._peer = process.pid if process else _peer_pid(connection)
+        self._pid = process.pid if process else _peer_pid(connection)
 
     @classmethod
     def start(cls, lock_fd: int, errors: Path) -> "SupervisorClient":
-        """A supervisor that waits for its order, and holds the GPU's lock as we do."""
+        """A supervisor that waits for its order, and holds the GPU's lock as the worker does."""
         ours, theirs = socket.socketpair()
-        # Without `site`, which it does not need and would be a fifth of its start; hence the path.
+        # -S: the supervisor needs no `site`, which would be a fifth of its start. Hence PYTHONPATH.
         command = [sys.executable, "-S", "-m", "gpu_worker.supervisor"]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
         with theirs, errors.open("ab") as stderr:
@@ -58,9 +58,9 @@ class SupervisorClient:
 
     @classmethod
     def adopt(cls, folder: RunFolder) -> "tuple[SupervisorClient, int] | None":
-        """The supervisor of a run that is still going on, and the GPU's lock, which it held for us.
+        """The supervisor of a run that still goes on, and the GPU's lock, which it hands over.
 
-        None when there is none, or when it has a worker.
+        None when there is no such supervisor, or when it has a worker.
         """
         try:
             connection = channel.connect(folder.socket)
@@ -75,17 +75,15 @@ class SupervisorClient:
             connection.close()
             return None
         supervisor = cls(connection, None)
-        supervisor._inbox += [m for m in supervisor._lines.feed(data) if m.get("event") != "hello"]
+        messages = supervisor._decoder.feed(data)
+        supervisor._inbox += [m for m in messages if m.get("event") != "hello"]
         return supervisor, descriptors[0]
 
-    # ------------------------------------------------------------------------ to it
-
     def order(self, order: Order) -> None:
-        # It may be larger than a socket's buffer, so this waits until it has been read.
+        # An order may exceed the socket's buffer, so this waits until the supervisor has read it.
         self._connection.settimeout(_HANDSHAKE_SECONDS)
         try:
-            with suppress(OSError):  # a supervisor that is dead is heard as `ended`
-                self._connection.sendall(channel.encode_order(order))
+            self._send({"order": order._asdict()})
         finally:
             self._connection.settimeout(0)
 
@@ -93,25 +91,24 @@ class SupervisorClient:
         self._send({"tick": True})
 
     def stop(self, reason: StopReason, *, now: bool) -> None:
-        self._send(channel.stop(reason, now=now))
+        """End the run; `now` means without SIGTERM first."""
+        self._send({"stop": reason, "now": now})
 
     def settled(self) -> None:
         """The report is settled: the result need not be kept."""
         self._send({"settled": True})
 
     def _send(self, message: Message) -> None:
-        # One that is dead or stuck does not read; the caller notices by the missing end.
+        # A supervisor that is dead or stuck does not read; the caller sees that it sends no end.
         with suppress(OSError):
             self._connection.sendall(channel.encode(message))
 
     def kill(self) -> None:
-        """End a supervisor that no longer does its work; its guard then ends the tree."""
-        tree.kill(self._peer, signal.SIGKILL)
+        """End a supervisor that hangs; its guard then kills the tree."""
+        tree.kill(self._pid, signal.SIGKILL)
 
-    # ------------------------------------------------------------------------ from it
-
-    async def hear(self) -> Message | None:
-        """The next message; None when the supervisor has gone."""
+    async def next_message(self) -> Message | None:
+        """The next message; None when the supervisor is gone."""
         while not self._inbox:
             await anyio.wait_readable(self._connection)
             try:
@@ -122,14 +119,14 @@ class SupervisorClient:
                 data = b""
             if not data:
                 return None
-            self._inbox += self._lines.feed(data)
+            self._inbox += self._decoder.feed(data)
         return self._inbox.pop(0)
 
     async def ready(self) -> bool:
-        """Whether it can take an order; False when it did not even start."""
+        """Wait until it can take an order; False when it could not start."""
         if not self._ready:
             with anyio.move_on_after(_START_SECONDS):
-                self._ready = await self.hear() is not None
+                self._ready = await self.next_message() is not None
         return self._ready and self.alive
 
     @property
@@ -137,24 +134,23 @@ class SupervisorClient:
         return self._process is None or self._process.poll() is None
 
     def close(self) -> None:
-        """Let the supervisor go, one without an order ends with this, and wait until it has."""
-        self._connection.settimeout(_FAREWELL_SECONDS)
+        """Close the connection, which ends a supervisor without an order, and wait for its end."""
+        self._connection.settimeout(_CLOSE_SECONDS)
         with self._connection, suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
             while self._connection.recv(65536):
                 pass
         if self._process is not None:
             try:
-                self._process.wait(_FAREWELL_SECONDS)
-            except subprocess.TimeoutExpired:  # its guard ends what it leaves
+                self._process.wait(_CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:  # its guard kills the rest
                 self._process.kill()
                 self._process.wait()
 
 
 def _peer_pid(connection: socket.socket) -> int:
     """The process that listened at the other end."""
-    credentials = connection.getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
-    )
+    size = struct.calcsize("3i")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid: int = struct.unpack("3i", credentials)[0]
     return pid

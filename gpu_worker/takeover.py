@@ -1,74 +1,66 @@
-"""How a worker comes into a GPU: its lock, and the attempts that an earlier worker left.
+"""How a worker takes over a GPU: its lock, and the runs that an earlier worker has not reported.
 
 The lock is free, or the supervisor of a run that still goes on has it and hands it over with the
-run. What to do with an attempt is attempt.py's.
+run. attempt.py follows and reports the runs.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 from pydantic import ValidationError
 
 from gpu_worker import lock
+from gpu_worker.attempt import UnreportedAttempt
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.supervisor_client import SupervisorClient
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
 
-_TELL_SECONDS = 1.0
-_LOOK_AGAIN_SECONDS = 0.05
-
-
-@dataclass(frozen=True)
-class UnreportedAttempt:
-    """An attempt that nobody has reported. With a supervisor it still runs, else it has ended."""
-
-    job: schemas.Job
-    folder: RunFolder
-    supervisor: SupervisorClient | None
+_LOG_AFTER_SECONDS = 1.0
+_POLL_SECONDS = 0.05
 
 
 async def take_over(
-    folder: WorkerFolder, lock_path: Path, patience: float
+    folder: WorkerFolder, lock_path: Path, wait_seconds: float
 ) -> tuple[int, list[UnreportedAttempt]]:
-    """The GPU's lock and what is left to report. Raises LockBusy, OSError.
+    """The GPU's lock and the unreported runs. Raises LockBusy, OSError.
 
-    `patience` is how many seconds the lock may take to become free, or its run to be found.
+    `wait_seconds` is how long the lock may take to become free, or its run to be found.
     """
-    began, told = anyio.current_time(), False
+    started, logged = anyio.current_time(), False
     while True:
-        left = {each: job for each in folder.runs() if (job := _unreported(each))}
-        for candidate in left:
-            if adopted := SupervisorClient.adopt(candidate):
-                supervisor, lock_fd = adopted
-                return lock_fd, [
-                    UnreportedAttempt(job, each, supervisor if each is candidate else None)
-                    for each, job in left.items()
-                ]
         try:
-            return lock.take(lock_path), [
-                UnreportedAttempt(job, each, None) for each, job in left.items()
-            ]
+            return _try_to_take_over(folder, lock_path)
         except lock.LockBusy as busy:
-            waited = anyio.current_time() - began
-            if waited > patience:
+            waited = anyio.current_time() - started
+            if waited > wait_seconds:
                 raise
-            if waited > _TELL_SECONDS and not told:
-                logger.warning("%s; waiting for up to %g s", busy, patience)
-                told = True
-            await anyio.sleep(_LOOK_AGAIN_SECONDS)
+            if waited > _LOG_AFTER_SECONDS and not logged:
+                logger.warning("%s; waiting for up to %g s", busy, wait_seconds)
+                logged = True
+            await anyio.sleep(_POLL_SECONDS)
 
 
-def _unreported(folder: RunFolder) -> schemas.Job | None:
-    """The job of an attempt that is still to be reported."""
+def _try_to_take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[UnreportedAttempt]]:
+    unreported = [UnreportedAttempt(job, run) for run in folder.runs() if (job := _load_job(run))]
+    for index, attempt in enumerate(unreported):
+        if adopted := SupervisorClient.adopt(attempt.folder):
+            supervisor, lock_fd = adopted
+            unreported[index] = replace(attempt, supervisor=supervisor)
+            return lock_fd, unreported
+    return lock.take(lock_path), unreported
+
+
+def _load_job(folder: RunFolder) -> schemas.Job | None:
+    """The job of a run that is still to be reported."""
     try:
         return schemas.Job.model_validate_json(folder.job.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError:  # cut short by a kill: the run was never ordered
+    except ValidationError:  # cut short by a kill: no supervisor got an order
         logger.warning("%s: its job cannot be read, so it never began", folder.run)
         folder.settle()
         return None

@@ -1,15 +1,15 @@
-"""The process tree of one run: its start, and an end that leaves nobody alive.
+"""The process tree of one run: its start, and an end after which no process of it is alive.
 
     supervisor
     └── guard          fork of the supervisor
         └── launcher   in a session of its own; with bubblewrap: bwrap, its init, the launcher
 
-Supervisor and guard are both subreapers, so an orphan of the run, `setsid` and double forks or not,
-becomes a child of one of them and cannot get out of sight. Each ends the tree when the other dies:
-the guard by its parent-death signal, the supervisor by SIGCHLD. Should both die at once, `sweep`
-finds what is left by a variable in its environment.
+Supervisor and guard are both subreapers: an orphan of the run, even after `setsid` and double
+forks, becomes a child of one of them. Each kills the tree when the other dies: the guard by its
+parent-death signal, the supervisor by SIGCHLD. If both die at once, `sweep` finds the rest by a
+variable in its environment.
 
-Standard library only. When to end a run is the supervisor's business, not this module's.
+Standard library only. When a run ends is decided in supervisor.py.
 """
 
 import ctypes
@@ -17,19 +17,26 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from gpu_worker.isolation import Isolation, wrap
+from gpu_worker.channel import Order
+from gpu_worker.isolation import wrap
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-_INFORMATION_FD = 3  # where bwrap writes to, if there is one
+_BWRAP_INFO_FD = 3
 
-# Seconds after which SIGKILL is taken to have no effect: the process hangs inside the kernel.
-PATIENCE = 30.0
+# Seconds after which SIGKILL counts as without effect: the process hangs inside the kernel.
+KILL_TIMEOUT_SECONDS = 30.0
+
+_GUARD_FAILED = 70  # EX_SOFTWARE of sysexits.h
+_DEFAULT_SIGNALS = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ,
+)  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,39 +56,35 @@ def die_with_parent(number: signal.Signals) -> None:
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
-class Command(NamedTuple):
-    """What the guard runs.
+class Descriptors(NamedTuple):
+    """What the guard inherits.
 
-    `info_fd` is told the leader of the run's process group. `lock_fd` stays open in the guard, so
-    that the GPU counts as taken until the run's last process is gone, whatever dies before.
+    The leader of the run's process group is written to `info`. The guard holds `lock` open, so the
+    GPU stays locked until the run's last process is gone, even if worker and supervisor die.
     """
 
-    argv: list[str]
-    env: dict[str, str]
-    cwd: str
-    isolation: Isolation
-    output_fd: int
-    info_fd: int
-    lock_fd: int
+    output: int
+    info: int
+    lock: int
 
 
-def start(command: Command) -> int:
+def start(order: Order, fds: Descriptors) -> int:
     """Fork the guard with the run below it and return its pid; its exit code is the launcher's."""
     supervisor = os.getpid()
     pid = os.fork()
     if pid != 0:
         return pid
     try:
-        _guard(command, supervisor)
+        _guard(order, fds, supervisor)
     except BaseException:  # noqa: BLE001 - a fork must never return into its parent's code
-        import traceback  # nearly never needed, and slow to import
+        import traceback  # rarely needed, and slow to import
 
         traceback.print_exc()
     finally:
-        os._exit(70)
+        os._exit(_GUARD_FAILED)
 
 
-def _guard(command: Command, supervisor: int) -> NoReturn:
+def _guard(order: Order, fds: Descriptors, supervisor: int) -> NoReturn:
     def end(*_: object) -> None:
         kill_descendants()
         os._exit(128 + signal.SIGTERM)
@@ -91,14 +94,14 @@ def _guard(command: Command, supervisor: int) -> NoReturn:
     signal.signal(signal.SIGTERM, end)
     become_subreaper()
     die_with_parent(signal.SIGTERM)
-    _close_all_but({0, 1, 2, command.output_fd, command.info_fd, command.lock_fd})
-    if os.getppid() != supervisor:  # it died before the line above could notice
-        os._exit(70)
-    launcher = _launch(command)
-    if command.isolation == "direct":
-        os.write(command.info_fd, json.dumps({"child-pid": launcher}).encode())
-    os.close(command.output_fd)
-    os.close(command.info_fd)
+    _close_all_but({0, 1, 2, *fds})
+    if os.getppid() != supervisor:  # it died before die_with_parent took effect
+        os._exit(_GUARD_FAILED)
+    launcher = _launch(order, fds)
+    if order.isolation == "direct":
+        os.write(fds.info, json.dumps({"child-pid": launcher}).encode())
+    os.close(fds.output)
+    os.close(fds.info)
     statuses: dict[int, int] = {}
     while launcher not in statuses:
         pid, status = os.wait()
@@ -108,52 +111,45 @@ def _guard(command: Command, supervisor: int) -> NoReturn:
 
 
 def _close_all_but(kept: set[int]) -> None:
-    """Above all the supervisor's sockets: the worker must see them close when it dies."""
+    """Close above all the supervisor's sockets, so that the worker sees the supervisor's death."""
     for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if descriptor not in kept:
             with suppress(OSError):  # the one that listed the folder is closed already
                 os.close(descriptor)
 
 
-def _launch(command: Command) -> int:
+def _launch(order: Order, fds: Descriptors) -> int:
     pid = os.fork()
     if pid != 0:
         return pid
     try:
         os.setsid()
-        # A process that Python starts must not inherit what Python ignores for itself.
-        for number in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-            signal.SIGPIPE,
-            signal.SIGXFSZ,
-        ):
+        # The launcher would inherit the signals that Python ignores.
+        for number in _DEFAULT_SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        os.chdir(command.cwd)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(command.output_fd, 1)
-        os.dup2(command.output_fd, 2)
-        os.dup2(command.info_fd, _INFORMATION_FD)
-        argv = wrap(command.argv, command.isolation, _INFORMATION_FD)
-        if command.isolation == "direct":
-            os.close(_INFORMATION_FD)
-        os.execvpe(argv[0], argv, command.env)  # noqa: S606 - a list of words, no shell
+        os.chdir(order.workspace)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(fds.output, 1)
+        os.dup2(fds.output, 2)
+        os.dup2(fds.info, _BWRAP_INFO_FD)
+        argv = wrap(order.argv, order.isolation, _BWRAP_INFO_FD)
+        if order.isolation == "direct":
+            os.close(_BWRAP_INFO_FD)
+        os.execvpe(argv[0], argv, order.env)  # noqa: S606 - a list of words, no shell
     except OSError as error:
-        os.write(2, f"cannot start {command.argv[0]}: {error.strerror}\n".encode())
+        os.write(2, f"cannot start {order.argv[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(127)
 
 
 def exit_code(status: int) -> int:
-    """A wait status in the shell's way: 128 + signal for a process that a signal ended."""
+    """A wait status as a shell shows it: 128 + signal for a process that a signal ended."""
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 
 
 def group_leader(info: bytes) -> int | None:
-    """The process group to which SIGTERM goes, from what was written to `info_fd`."""
+    """The process group that gets SIGTERM, from what was written to `Descriptors.info`."""
     try:
         return int(json.loads(info)["child-pid"])
     except (ValueError, KeyError):  # not written yet, or never
@@ -161,20 +157,34 @@ def group_leader(info: bytes) -> int | None:
 
 
 def kill_descendants(
-    statuses: dict[int, int] | None = None, patience: float = PATIENCE
+    statuses: dict[int, int] | None = None, timeout: float = KILL_TIMEOUT_SECONDS
 ) -> list[int]:
     """SIGKILL every descendant until none is left; fills `statuses` with those reaped.
 
-    Returns the pids that would not die within `patience` seconds, normally none.
+    Returns the pids that are alive after `timeout` seconds, normally none.
     """
-    deadline = time.monotonic() + patience
-    while reap(statuses if statuses is not None else {}):
-        victims = descendants(os.getpid())
+    reaped = {} if statuses is None else statuses
+    return _kill_all(lambda: descendants(os.getpid()) if reap(reaped) else [], 0.002, timeout)
+
+
+def sweep(variable: str, value: str, timeout: float = KILL_TIMEOUT_SECONDS) -> list[int]:
+    """SIGKILL every process whose environment has `variable=value`, until none is left.
+
+    For a run that has lost supervisor and guard. Returns the pids that are alive after `timeout`.
+    """
+    marker = f"{variable}={value}".encode()
+    return _kill_all(lambda: [pid for pid in _processes() if _has(pid, marker)], 0.01, timeout)
+
+
+def _kill_all(find: Callable[[], list[int]], pause: float, timeout: float) -> list[int]:
+    """SIGKILL what `find` returns, until it returns nothing or `timeout` seconds have passed."""
+    deadline = time.monotonic() + timeout
+    while victims := find():
         for pid in victims:
             kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             return victims
-        time.sleep(0.002)
+        time.sleep(pause)
     return []
 
 
@@ -194,38 +204,24 @@ def descendants(root: int) -> list[int]:
     """Every process below `root`, parents before children."""
     children: dict[int, list[int]] = {}
     for pid in _processes():
-        with suppress(OSError):  # it ended meanwhile
+        with suppress(OSError):  # it has ended
             after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
             children.setdefault(int(after_name.split()[1]), []).append(pid)
     found = list(children.get(root, []))
-    for pid in found:  # grows while it is walked
+    for pid in found:  # grows during the loop
         found += children.get(pid, [])
     return found
 
 
-def sweep(variable: str, value: str, patience: float = PATIENCE) -> list[int]:
-    """SIGKILL every process whose environment says `variable=value`, until none is left.
-
-    For a run that has lost supervisor and guard. Returns the pids that would not die.
-    """
-    marker = f"{variable}={value}".encode()
-    deadline = time.monotonic() + patience
-    while victims := [pid for pid in _processes() if _carries(pid, marker)]:
-        for pid in victims:
-            kill(pid, signal.SIGKILL)
-        if time.monotonic() > deadline:
-            return victims
-        time.sleep(0.01)
-    return []
-
-
-def _carries(pid: int, marker: bytes) -> bool:
-    if pid == os.getpid():
-        return False
+def _has(pid: int, marker: bytes) -> bool:
+    """True if another process has `marker` in its environment."""
     try:
-        return marker in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:  # it ended, or belongs to another user, whom no run of ours can become
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except (
+        OSError
+    ):  # it has ended, or belongs to another user, which no process of a run can become
         return False
+    return pid != os.getpid() and marker in environment.split(b"\0")
 
 
 def _processes() -> list[int]:
@@ -233,7 +229,7 @@ def _processes() -> list[int]:
 
 
 def kill(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process that may be gone by now, or have become another user's."""
+    """Send a signal to a process that may be gone, or whose pid may be another user's by now."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 

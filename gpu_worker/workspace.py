@@ -1,7 +1,7 @@
 """A run's workspace: train.py from the agent, prepare.py of the hash that its tag pinned.
 
-Nothing else of a commit gets here, and a file whose hash is not the promised one stops the run
-before it starts. Also the environment that runs and checks get.
+No other file gets here. A file whose hash differs from the promised one stops the run before it
+starts. Also the environment of runs and host checks.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.settings import WorkerSettings
 from orchestrator import schemas
 
-# By this a run that lost its supervisor is found: the folder is unique to the attempt on its host.
+# `tree.sweep` finds a run's processes by this variable: the folder is unique to the attempt.
 MARKER = "AUTORESEARCH_WORKSPACE"
 
 _SECRETS = ("AUTORESEARCH_TOKEN", "REDIS_URL")
 
 
 class WorkspaceError(Exception):
-    """The run cannot start here; that is no fault of its train.py."""
+    """The run cannot start here, through no fault of its train.py."""
 
 
 async def build(job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: Client) -> None:
-    """Lay out everything before the order. Raises WorkspaceError."""
+    """Write everything that the run needs. Raises WorkspaceError."""
     source = job.train_py.encode()
     if sha256(source) != job.source_sha256:
         raise WorkspaceError("train.py arrived with another hash than it was submitted with")
@@ -38,28 +38,27 @@ async def build(job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: 
         run.workspace.mkdir(parents=True)
         (run.workspace / "train.py").write_bytes(source)
         if job.prepare_sha256 is not None:
-            prepare = await _prepare_py(job, folder, client)
+            prepare = await _prepare_py(job, job.prepare_sha256, folder, client)
             (run.workspace / "prepare.py").write_bytes(prepare)
         run.job.write_text(job.model_dump_json())
     except OSError as error:
         raise WorkspaceError(f"the workspace could not be written: {error}") from error
 
 
-async def _prepare_py(job: schemas.Job, folder: WorkerFolder, client: Client) -> bytes:
+async def _prepare_py(job: schemas.Job, pinned: str, folder: WorkerFolder, client: Client) -> bytes:
     """The pinned prepare.py, from the cache or the orchestrator, its hash checked either way."""
-    wanted = job.prepare_sha256 or ""
-    cached = folder.prepare(wanted)
-    if cached.exists() and sha256(content := cached.read_bytes()) == wanted:
+    cached = folder.prepare(pinned)
+    if cached.exists() and sha256(content := cached.read_bytes()) == pinned:
         return content
-    # The lease is not renewed meanwhile, so there is less than a lease for it.
+    # The lease is not renewed during the download, so it gets only a part of the lease.
     with anyio.move_on_after(job.lease_seconds / 2):
         try:
-            content = await client.persist(lambda: client.prepare_py(wanted))
+            content = await client.persist(lambda: client.prepare_py(pinned))
         except Refused as error:
             raise WorkspaceError(f"the tag's prepare.py cannot be had: {error}") from error
-        if sha256(content) != wanted:
+        if (received := sha256(content)) != pinned:
             raise WorkspaceError(
-                f"the tag pinned prepare.py {wanted[:12]}, what came is {sha256(content)[:12]}"
+                f"the tag pinned prepare.py {pinned[:12]}, the download is {received[:12]}"
             )
         durable.write_durably(cached, content)
         return content
@@ -71,14 +70,14 @@ def sha256(data: bytes) -> str:
 
 
 def base_environment(settings: WorkerSettings, visible_device: str) -> dict[str, str]:
-    """What checks and runs have in common: ours, without secrets, with the one device.
+    """The environment of host checks and runs: the worker's own, without secrets, with one device.
 
     `visible_device` is a GPU's UUID, or empty for none.
     """
     env = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     env["CUDA_VISIBLE_DEVICES"] = visible_device
     env["PYTHONUNBUFFERED"] = "1"
-    # With it, torch's 2,600 files would be compiled anew in every run: ten seconds of each.
+    # With it, each run would compile torch's 2,600 files again, which takes ten seconds.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     if settings.cache is not None:
         env["AUTORESEARCH_CACHE"] = str(settings.cache)

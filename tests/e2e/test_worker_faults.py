@@ -1,6 +1,6 @@
-"""Workers that are killed, paused or betrayed by their GPU, and runs that hang or leave children.
+"""Workers that are killed or paused, a GPU that fails, and runs that hang or leave children.
 
-The same faults against a stub orchestrator, more finely: tests/worker/test_faults.py.
+tests/worker/test_faults.py has these faults and more against a stub orchestrator.
 """
 
 import json
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 FAKE_NVML = Path(__file__).parents[1] / "worker" / "fake_nvml"
 
-# A daemon in the manner of the old: new session, two forks, no environment, no open file, deaf to
-# SIGTERM. `{word}` on its command line tells it from others.
+# Forks a daemon: new session, two forks, no environment, no open file, SIGTERM ignored. `{word}` in
+# its command line identifies it.
 ESCAPE = """
 import os, sys
 print("step", flush=True)
@@ -38,7 +38,7 @@ os.wait()
 
 
 def test_a_worker_and_its_orchestrator_killed_at_once_lose_nothing(system: System) -> None:
-    """Both come back: the run is adopted and decided as the one attempt that it is."""
+    """Both restart: the run is adopted and decided with one attempt."""
     orchestrator = system.serve(AUTORESEARCH_LEASE_SECONDS="20")
     port = int(system.url.rsplit(":", 1)[1])
     worker = system.worker()
@@ -58,8 +58,8 @@ def test_a_worker_and_its_orchestrator_killed_at_once_lose_nothing(system: Syste
 def test_a_worker_paused_for_longer_than_a_lease_loses_its_run_and_serves_again(
     system: System,
 ) -> None:
-    """Its tree is dead while it sleeps, another worker decides the run, and what it says when it
-    wakes is 409. Then it takes the next job."""
+    """Its tree dies during the pause, and another worker finishes the run. Its requests get 409
+    when it wakes; then it takes the next job."""
     system.serve()
     worker = system.worker("cpu-0")
     system.post("/api/experiment/setup", tag="t")
@@ -80,7 +80,7 @@ def test_a_worker_paused_for_longer_than_a_lease_loses_its_run_and_serves_again(
 
 
 def test_a_hung_training_is_killed_at_its_deadline_with_its_log_kept(system: System) -> None:
-    """No output, no progress, deaf to SIGTERM: status timeout, and the GPU trains the next one."""
+    """It ignores SIGTERM. Its status is timeout, and the GPU trains the next run."""
     system.serve(AUTORESEARCH_GRACE_SECONDS="0.5")
     system.worker()
     system.post("/api/experiment/setup", tag="t", time_budget_seconds=1)
@@ -99,8 +99,8 @@ def test_a_hung_training_is_killed_at_its_deadline_with_its_log_kept(system: Sys
 def test_a_gpu_that_is_lost_is_quarantined_in_the_pool_and_its_job_requeued(
     system: System, tmp_path: Path
 ) -> None:
-    """By an Xid of the hardware in mid-run. Another worker takes the job; the GPU gets no other,
-    though it seems well again."""
+    """An Xid of the hardware comes during a run. Another worker takes the job. The GPU gets no
+    other, even if NVML reports no fault any more."""
     state = tmp_path / "nvml.json"
     state.write_text("{}")
     system.serve()
@@ -114,11 +114,11 @@ def test_a_gpu_that_is_lost_is_quarantined_in_the_pool_and_its_job_requeued(
     (tmp_path / "new").write_text(json.dumps({"xids": [79]}))
     (tmp_path / "new").replace(state)
 
-    def shown() -> str | None:
+    def quarantine() -> str | None:
         (worker,) = system.get("/api/pool/list")["workers"]
         return str(worker["problem"]) if worker["status"] == "quarantined" else None
 
-    assert "Xid 79" in eventually(shown, what="the quarantine")
+    assert "Xid 79" in eventually(quarantine, what="the quarantine")
     eventually(
         lambda: system.get(f"/api/experiment/{experiment_id}")["status"] == "queued",
         what="the job's return to the queue",
@@ -131,17 +131,17 @@ def test_a_gpu_that_is_lost_is_quarantined_in_the_pool_and_its_job_requeued(
     assert pool["lost"] == "quarantined"
 
 
-@pytest.mark.parametrize("walls", ["bwrap", "direct"])
+@pytest.mark.parametrize("sandbox", ["bwrap", "direct"])
 @pytest.mark.parametrize("end", ["by itself", "by its deadline"])
 def test_no_child_that_escaped_is_alive_ten_seconds_after_the_end_of_its_run(
-    system: System, walls: str, end: str
+    system: System, sandbox: str, end: str
 ) -> None:
-    """Whatever a run forks, it does not keep the GPU busy when the next one begins."""
-    if walls == "bwrap" and isolation.choose("auto")[0] != "bwrap":
+    """A process that a run forks does not use the GPU during the next run."""
+    if sandbox == "bwrap" and isolation.choose("auto")[0] != "bwrap":
         pytest.skip("no bubblewrap here")
-    word = f"escapee-{walls}-{os.getpid()}-{system.folder.name}"
+    word = f"escaped-{sandbox}-{os.getpid()}-{system.folder.name}"
     system.serve(AUTORESEARCH_GRACE_SECONDS="1")
-    system.worker(AUTORESEARCH_ISOLATION=walls)
+    system.worker(AUTORESEARCH_ISOLATION=sandbox)
     system.post("/api/experiment/setup", tag="t", time_budget_seconds=2)
     last = "print('---\\nval_bpb: 0.9')" if end == "by itself" else "import time; time.sleep(90)"
     experiment_id = system.submit(ESCAPE.format(word=word) + "import time; time.sleep(1)\n" + last)
@@ -155,7 +155,7 @@ def test_no_child_that_escaped_is_alive_ten_seconds_after_the_end_of_its_run(
 
 
 def running_with(word: str) -> list[str]:
-    """Processes that have the word on their command line, and are not its author."""
+    """Processes with the word in their command line, except this one."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -1,4 +1,4 @@
-"""Real worker processes against a stub orchestrator, and a look at which of them are alive."""
+"""Real worker processes against a stub orchestrator, and which of them are alive."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import pytest
 from gpu_worker import isolation, tree
 from gpu_worker.folders import RunFolder, WorkerFolder
 from orchestrator.settings import HomePaths
-from tests.worker.nursery import Nursery, Worker
+from tests.worker.fork_server import ForkServer, Worker
 from tests.worker.stub import Stub
 
 GPU_ID = "test-host:cpu"
@@ -25,18 +25,18 @@ def stub() -> Iterator[Stub]:
     stub.start()
     yield stub
     stub.stop()
-    assert stub.wrong == []
+    assert stub.violations == []
 
 
 class Host:
     """A host's home folder and the worker processes on it."""
 
-    def __init__(self, home: Path, stub: Stub, nursery: Nursery) -> None:
+    def __init__(self, home: Path, stub: Stub, fork_server: ForkServer) -> None:
         self.home = home
         self.stub = stub
         self.workers: list[Worker] = []
         (home / "worker.err").touch()
-        self._nursery = nursery
+        self._fork_server = fork_server
 
     def start(self, *arguments: str, **variables: Any) -> Worker:
         """Start a worker on the CPU; settings as `drain_timeout=1`."""
@@ -55,7 +55,7 @@ class Host:
         }
         env = os.environ | {f"AUTORESEARCH_{k.upper()}": str(v) for k, v in settings.items()}
         worker = Worker(
-            self._nursery,
+            self._fork_server,
             arguments=arguments,
             env=env,
             cwd=str(variables.get("cwd", self.home)),
@@ -65,7 +65,8 @@ class Host:
         return worker
 
     @property
-    def said(self) -> str:
+    def log(self) -> str:
+        """What all workers have written to stderr."""
         return (self.home / "worker.err").read_text()
 
     @property
@@ -78,21 +79,32 @@ class Host:
 
     def processes(self) -> dict[int, str]:
         """Every living process that this home's workers have started, with its command line."""
-        return self._carrying("AUTORESEARCH_HOME", str(self.home))
+        return self._processes_with("AUTORESEARCH_HOME", str(self.home))
 
     def processes_of(self, run: str) -> dict[int, str]:
         """Those of one run."""
-        return self._carrying("AUTORESEARCH_WORKSPACE", str(self.run_folder(run).workspace))
+        return self._processes_with("AUTORESEARCH_WORKSPACE", str(self.run_folder(run).workspace))
 
     def supervisor_of(self, run: str) -> int:
-        """The supervisor that listens for the run's next worker; its guard has the same name."""
-        found = [p for p, c in self.processes().items() if "gpu_worker.supervisor" in c]
-        below = {pid: set(tree.descendants(pid)) for pid in found}
-        of_run = set(self.processes_of(run))
-        return min((p for p in found if below[p] & of_run), key=lambda pid: -len(below[pid]))
+        """The run's supervisor. Its guard has the same command line and one descendant less."""
+
+        def candidates() -> dict[int, int]:
+            found = [p for p, line in self.processes().items() if "gpu_worker.supervisor" in line]
+            below = {pid: set(tree.descendants(pid)) for pid in found}
+            of_run = set(self.processes_of(run))
+            return {pid: len(pids) for pid, pids in below.items() if pids & of_run}
+
+        sizes: dict[int, int] = eventually(candidates)
+        return max(sizes, key=sizes.__getitem__)
+
+    def release(self, *runs: str) -> None:
+        """Let runs whose train.py begins with WAIT go on."""
+        for run in runs:
+            (workspace,) = self.home.glob(f"workers/*/runs/{run}/workspace")
+            (workspace / "go").touch()
 
     @staticmethod
-    def _carrying(variable: str, value: str) -> dict[int, str]:
+    def _processes_with(variable: str, value: str) -> dict[int, str]:
         marker, found = f"{variable}={value}".encode(), {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -106,7 +118,7 @@ class Host:
         return found
 
     def close(self) -> None:
-        """Leave nothing behind, however the test went."""
+        """End every process, also after a failure."""
         for worker in self.workers:
             worker.send_signal(signal.SIGKILL)
             worker.wait()
@@ -114,21 +126,21 @@ class Host:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def host(tmp_path: Path, stub: Stub, nursery: Nursery) -> Iterator[Host]:
-    host = Host(tmp_path, stub, nursery)
+def host(tmp_path: Path, stub: Stub, fork_server: ForkServer) -> Iterator[Host]:
+    host = Host(tmp_path, stub, fork_server)
     yield host
     host.close()
 
 
 @pytest.fixture(params=["bwrap", "direct"])
-def walls(request: pytest.FixtureRequest) -> isolation.Isolation:
+def sandbox(request: pytest.FixtureRequest) -> isolation.Isolation:
     """Both kinds of isolation, where the host has both."""
     chosen: isolation.Isolation = request.param
     if chosen == "bwrap" and isolation.choose("auto")[0] != "bwrap":
@@ -136,7 +148,7 @@ def walls(request: pytest.FixtureRequest) -> isolation.Isolation:
     return chosen
 
 
-def eventually(what: Callable[[], Any], seconds: float = 5.0) -> Any:
+def eventually(what: Callable[[], Any], seconds: float = 15.0) -> Any:
     """Wait until `what()` is true, and return it."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
@@ -151,6 +163,14 @@ def end(worker: Worker, number: signal.Signals = signal.SIGTERM) -> int:
     return worker.wait()
 
 
+# The beginning of a train.py that goes on when the test calls `host.release(run)`.
+WAIT = """
+import os, time
+print("up", flush=True)
+while not os.path.exists("go"):
+    time.sleep(0.02)
+"""
+SLEEP = "import time; print('up', flush=True); time.sleep(60)\n"
 BLOCK = """
 print('---')
 print('val_bpb: 1.234500')

@@ -1,7 +1,7 @@
-"""A small real HTTP orchestrator for the worker's tests: one thread a connection, state in memory.
+"""A small real HTTP orchestrator for the worker's tests: a thread per connection, state in memory.
 
-It keeps the workers' side of the contract (leases by epoch, one answer a claim id) and checks every
-body against the wire models; it decides nothing. Tests script it through its attributes.
+It implements the workers' part of the API (leases by epoch, one answer per claim id) and checks
+every body against the schemas; it decides nothing. Tests script it through its attributes.
 """
 
 import base64
@@ -36,7 +36,7 @@ class Stub:
     def __init__(self) -> None:
         self.lease_seconds = 10.0
         self.heartbeat_seconds = 0.2
-        self.mode = "up"  # or "503", or "deaf": connections are closed without an answer
+        self.mode = "up"  # or "503", or "silent": connections are closed without an answer
         self.jobs: list[Json] = []
         self.gpus: dict[str, Json] = {}
         self.deregistered: list[str] = []
@@ -48,16 +48,14 @@ class Stub:
         self.curves: dict[str, list[Json]] = {}
         self.prepares: dict[str, bytes] = {}
         self.calls: list[tuple[str, Json]] = []
-        self.wrong: list[str] = []  # requests that broke the contract
+        self.violations: list[str] = []  # requests that broke the contract
         self.refuse_registration = False
-        self.lose_claim_answers = 0  # so many grants are never heard of
-        self.claim_answer_delay = 0.0  # how long a grant is on its way
+        self.lose_claim_answers = 0  # how many grants are lost on the way
+        self.delay_grants_until_drain = False
         self._granted: dict[str, Json] = {}
         self.changed = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
-
-    # -- what tests do
 
     def start(self) -> None:
         handler = type("Handler", (_Handler,), {"stub": self})
@@ -66,7 +64,7 @@ class Stub:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """Gone, as after a kill: the port refuses connections."""
+        """As after a kill: the port refuses connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -104,7 +102,7 @@ class Stub:
         with self.changed:
             while not (found := what()):
                 left = deadline - time.monotonic()
-                assert left > 0, f"it did not happen; finished: {self.finished}, {self.wrong}"
+                assert left > 0, f"it did not happen; finished: {self.finished}, {self.violations}"
                 self.changed.wait(min(left, 0.05))
             return found
 
@@ -114,10 +112,11 @@ class Stub:
     def output(self, run: str) -> str:
         return bytes(self.logs[run]).decode(errors="replace")
 
+    def is_draining(self, gpu_id: str) -> bool:
+        return gpu_id not in self.gpus or bool(self.gpus[gpu_id].get("draining"))
+
     def count(self, path: str) -> int:
         return sum(called == path for called, _ in self.calls)
-
-    # -- what workers do
 
     def answer(self, path: str, query: dict[str, list[str]], body: Json) -> tuple[int, Json]:
         with self.changed:
@@ -153,12 +152,12 @@ class Stub:
         if run in self.finished:
             return 200, self._finish_answer(body)
         if run in self.lost or self.leases.get(run) != body["gpu_id"]:
-            return 409, {"error": f"{run} is somebody else's"}
+            return 409, {"error": f"{run} belongs to another worker"}
         if path == "/api/job/finish":
             self.finished[run] = body
             return 200, self._finish_answer(body)
         if path == "/api/job/progress":
-            self._keep(run, body)
+            self._save_progress(run, body)
         known = body["gpu_id"] in self.gpus
         return 200, {"ok": True, "cancel": run in self.cancelled, "gpu_known": known}
 
@@ -180,14 +179,14 @@ class Stub:
                 self.changed.wait(max(0.0, min(0.05, deadline - time.monotonic())))
         return 200, {"job": self._granted[claim_id]}
 
-    def _keep(self, run: str, body: Json) -> None:
+    def _save_progress(self, run: str, body: Json) -> None:
         if body["curve"]:
             self.curves[run] = body["curve"]
         if chunk := body["log"]:
             log = self.logs.setdefault(run, bytearray())
             data, offset = base64.b64decode(chunk["data"]), chunk["offset"]
             if offset > len(log):
-                self.wrong.append(f"{run}: a gap in the log: {offset} > {len(log)}")
+                self.violations.append(f"{run}: a gap in the log: {offset} > {len(log)}")
             log[offset : offset + len(data)] = data
 
     def _registered(self, body: Json) -> Json:
@@ -245,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self._turned_away():
+        if self._refused():
             return
         content = self.stub.prepares.get(self.path.rpartition("/")[2])
         self._send(404 if content is None else 200, content or b'{"error": "no such file"}')
@@ -256,13 +255,13 @@ class _Handler(BaseHTTPRequestHandler):
         if len(raw) < length:  # the worker was killed in the middle of it
             self.close_connection = True
             return
-        if self._turned_away():
+        if self._refused():
             return
         url = urlsplit(self.path)
         try:
             body = REQUESTS[url.path].model_validate_json(raw).model_dump(mode="json")
         except ValidationError as error:
-            self.stub.wrong.append(f"{url.path}: {error}")
+            self.stub.violations.append(f"{url.path}: {error}")
             self._send(422, b'{"error": "broken contract"}')
             return
         status, answer = self.stub.answer(url.path, parse_qs(url.query), body)
@@ -270,14 +269,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.stub.lose_claim_answers -= 1
             self.close_connection = True
             return
-        if answer.get("job"):
-            time.sleep(self.stub.claim_answer_delay)
+        if answer.get("job") and self.stub.delay_grants_until_drain:
+            self.stub.wait_for(lambda: self.stub.is_draining(body["gpu_id"]))
         self._send(status, json.dumps(answer).encode())
 
-    def _turned_away(self) -> bool:
+    def _refused(self) -> bool:
         if self.stub.mode == "503":
             self._send(503, b'{"error": "Redis is away"}')
-        elif self.stub.mode == "deaf":
+        elif self.stub.mode == "silent":
             self.close_connection = True
         return self.stub.mode != "up"
 

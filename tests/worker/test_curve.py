@@ -18,7 +18,7 @@ def test_a_progress_line_gives_step_percent_and_loss() -> None:
     assert read_point(LINE) == CurvePoint(step=123, percent=41.0, loss=3.456789)
 
 
-def test_lines_without_all_three_or_with_a_loss_that_is_no_number_are_passed_over() -> None:
+def test_lines_without_all_three_or_with_a_loss_that_is_no_number_are_skipped() -> None:
     """Nothing is guessed."""
     assert read_point(b"step 1 | loss: 3.0") is None
     assert read_point(b"(41%) | loss: 3.0") is None
@@ -61,7 +61,7 @@ def test_a_long_curve_is_thinned_evenly_and_keeps_both_ends() -> None:
 
 
 def test_an_endless_line_takes_no_memory() -> None:
-    """A run that never ends its line is no curve and no danger."""
+    """The curve goes on after it."""
     curve = Curve()
     for _ in range(100):
         curve.feed(b"x" * 100_000)
@@ -83,7 +83,7 @@ def test_thinning_keeps_order_and_ends(numbers: list[int], limit: int) -> None:
 
 
 @given(st.binary(max_size=2000))
-def test_no_output_whatever_breaks_the_curve(junk: bytes) -> None:
+def test_no_output_breaks_the_curve(junk: bytes) -> None:
     """Any bytes may come."""
     curve = Curve()
     curve.feed(junk)

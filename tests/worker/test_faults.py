@@ -1,4 +1,4 @@
-"""What each fault must do to a run, injected into real processes (docs: the fault table)."""
+"""What each fault does to a run, injected into real processes (docs/reliability.md)."""
 
 import json
 import os
@@ -7,18 +7,15 @@ import time
 
 import pytest
 
-from gpu_worker.daemon import orphan_seconds
-from tests.worker.conftest import BLOCK, Host, end, eventually
+from gpu_worker.attempt import orphan_seconds
+from tests.worker.conftest import BLOCK, SLEEP, WAIT, Host, end, eventually
 from tests.worker.stub import Json, Stub
 
-SLEEP = "import time; print('up', flush=True); time.sleep(60)\n"
-
-
-# Says something all the time, so that gaps and doubles in its log show, until it may end.
+# Prints numbers, so that gaps and doubles in its log show, until the test releases it.
 COUNTING = """
 import os, time
 number = 0
-while not os.path.exists("enough"):
+while not os.path.exists("go"):
     print(number, flush=True)
     number += 1
     time.sleep(0.02)
@@ -36,8 +33,8 @@ def test_a_killed_worker_that_comes_back_adopts_its_run(host: Host, stub: Stub) 
     stub.wait_for(lambda: run in stub.logs)
     end(worker, signal.SIGKILL)
     host.start()
-    eventually(lambda: f"{run}: adopted" in host.said, 15)
-    (host.run_folder(run).workspace / "enough").touch()
+    eventually(lambda: f"{run}: adopted" in host.log)
+    host.release(run)
     assert stub.report(run)["outcome"] == "completed"
     numbers = stub.output(run).partition("---")[0].split()
     assert numbers == [str(number) for number in range(len(numbers))]
@@ -45,7 +42,7 @@ def test_a_killed_worker_that_comes_back_adopts_its_run(host: Host, stub: Stub) 
 
 
 def test_a_killed_worker_that_stays_away_leaves_no_tree_behind(host: Host, stub: Stub) -> None:
-    """A lease later the run is dead; whoever comes later reports it lost."""
+    """A lease later the run is dead; the next worker reports it as lost."""
     stub.lease_seconds = 1.5
     run = stub.submit(SLEEP)
     worker = host.start()
@@ -61,11 +58,11 @@ def test_a_killed_worker_that_stays_away_leaves_no_tree_behind(host: Host, stub:
 
 
 @pytest.mark.parametrize("heartbeat", [0.1, 5, 15])
-def test_an_orphan_is_dead_before_somebody_else_can_get_its_run(heartbeat: float) -> None:
-    """The last renewal may be a heartbeat older than the last sign of life."""
+def test_an_orphan_is_dead_before_another_worker_can_get_its_run(heartbeat: float) -> None:
+    """The last renewal may be a heartbeat older than the last tick."""
     lease = 30.0
-    silent_from = heartbeat  # the last renewal was at 0
-    assert silent_from + orphan_seconds(lease, heartbeat) < lease
+    last_tick = heartbeat  # the last renewal was at 0
+    assert last_tick + orphan_seconds(lease, heartbeat) < lease
     assert orphan_seconds(lease, heartbeat) > lease / 3
 
 
@@ -73,10 +70,11 @@ def test_a_run_that_ended_while_its_worker_was_dead_is_reported_by_the_next(
     host: Host, stub: Stub
 ) -> None:
     """The supervisor's result waits on disk."""
-    run = stub.submit("import time; print('up', flush=True); time.sleep(0.5)" + BLOCK)
+    run = stub.submit(WAIT + BLOCK)
     worker = host.start()
     stub.wait_for(lambda: run in stub.logs)
     end(worker, signal.SIGKILL)
+    host.release(run)
     eventually(host.run_folder(run).result.exists)
     host.start()
     assert stub.report(run)["outcome"] == "completed"
@@ -84,11 +82,11 @@ def test_a_run_that_ended_while_its_worker_was_dead_is_reported_by_the_next(
 
 
 def test_a_killed_supervisor_costs_its_run_and_nothing_else(
-    host: Host, stub: Stub, walls: str
+    host: Host, stub: Stub, sandbox: str
 ) -> None:
     """The tree is dead, the run is given back, and the GPU trains the next one."""
     run = stub.submit(SLEEP)
-    worker = host.start(isolation=walls)
+    worker = host.start(isolation=sandbox)
     stub.wait_for(lambda: run in stub.logs)
     killed = time.monotonic()
     os.kill(host.supervisor_of(run), signal.SIGKILL)
@@ -101,7 +99,7 @@ def test_a_killed_supervisor_costs_its_run_and_nothing_else(
 
 
 def test_worker_and_supervisor_killed_together_leave_no_tree_behind(host: Host, stub: Stub) -> None:
-    """The guard ends it; the next worker reports the loss."""
+    """The guard kills the tree; the next worker reports the loss."""
     run = stub.submit(SLEEP)
     worker = host.start(isolation="direct")
     stub.wait_for(lambda: run in stub.logs)
@@ -115,32 +113,34 @@ def test_worker_and_supervisor_killed_together_leave_no_tree_behind(host: Host, 
 
 
 def test_a_run_goes_on_while_the_orchestrator_is_away(host: Host, stub: Stub) -> None:
-    """Nothing answers when it ends; the result is delivered once somebody does."""
-    run = stub.submit("import time; print('up', flush=True); time.sleep(0.7)" + BLOCK)
+    """Its result is delivered once the orchestrator answers again."""
+    run = stub.submit(WAIT + BLOCK)
     host.start()
     stub.wait_for(lambda: run in stub.logs)
     stub.stop()
+    host.release(run)
     eventually(host.run_folder(run).result.exists)
-    time.sleep(0.3)
+    eventually(lambda: "cannot serve" in host.log)
     stub.start()
     assert stub.report(run)["outcome"] == "completed"
     assert stub.output(run).endswith("depth: 2\n")
-    assert "is back" in host.said
+    eventually(lambda: "is back" in host.log)
 
 
 def test_a_result_waits_on_disk_for_the_orchestrator_and_a_new_worker(
     host: Host, stub: Stub
 ) -> None:
-    """Drained while nothing could be delivered: the next worker delivers it, first of all."""
-    run = stub.submit("import time; print('up', flush=True); time.sleep(0.3)" + BLOCK)
+    """The first worker drains without an answer; the next one delivers the result first."""
+    run = stub.submit(WAIT + BLOCK)
     worker = host.start()
     stub.wait_for(lambda: run in stub.logs)
     stub.mode = "503"
+    host.release(run)
     eventually(host.run_folder(run).result.exists)
     worker.send_signal(signal.SIGINT)
-    eventually(lambda: "draining" in host.said)
+    eventually(lambda: "draining" in host.log)
     assert end(worker, signal.SIGINT) == 130
-    assert f"kept for the next start: {run}" in host.said
+    assert f"kept for the next start: {run}" in host.log
     stub.mode = "up"
     another = stub.submit(BLOCK)
     host.start()
@@ -150,14 +150,15 @@ def test_a_result_waits_on_disk_for_the_orchestrator_and_a_new_worker(
 
 
 def test_an_orchestrator_that_does_not_answer_is_asked_again(host: Host, stub: Stub) -> None:
-    """Connections that break without an answer end nothing, at no point of a run."""
-    stub.mode = "deaf"
-    run = stub.submit("import time; print('up', flush=True); time.sleep(0.5)" + BLOCK)
+    """Connections that break without an answer stop neither the worker nor its run."""
+    stub.mode = "silent"
+    run = stub.submit(WAIT + BLOCK)
     worker = host.start()
-    eventually(lambda: "cannot serve" in host.said)
+    eventually(lambda: "cannot serve" in host.log)
     stub.mode = "up"
     stub.wait_for(lambda: run in stub.logs)
-    stub.mode = "deaf"
+    stub.mode = "silent"
+    host.release(run)
     eventually(host.run_folder(run).result.exists)
     assert worker.poll() is None
     stub.mode = "up"
@@ -165,7 +166,7 @@ def test_an_orchestrator_that_does_not_answer_is_asked_again(host: Host, stub: S
 
 
 def test_a_claim_whose_answer_was_lost_gets_the_same_job(host: Host, stub: Stub) -> None:
-    """The claim is sent again with its id, so no job is claimed twice or forgotten."""
+    """The claim is sent again with its id, so no job is claimed twice or lost."""
     stub.lose_claim_answers = 2
     run = stub.submit(BLOCK)
     host.start()
@@ -176,7 +177,7 @@ def test_a_claim_whose_answer_was_lost_gets_the_same_job(host: Host, stub: Stub)
 
 
 def test_a_run_whose_lease_is_lost_is_killed_and_dropped(host: Host, stub: Stub) -> None:
-    """409 on a renewal: another worker may have it, so the tree dies and nothing is reported."""
+    """409 on a renewal: another worker may have the run. The tree dies, nothing is reported."""
     run = stub.submit(SLEEP)
     host.start(kill_after_seconds=60)
     stub.wait_for(lambda: run in stub.logs)
@@ -185,23 +186,24 @@ def test_a_run_whose_lease_is_lost_is_killed_and_dropped(host: Host, stub: Stub)
     after = stub.submit(BLOCK)
     assert stub.report(after)["outcome"] == "completed"
     assert run not in stub.finished
-    assert f"{run}: the lease is lost" in host.said
+    assert f"{run}: the lease is lost" in host.log
 
 
 def test_a_report_with_a_stale_epoch_is_dropped(host: Host, stub: Stub) -> None:
-    """The lease is lost between the last renewal and the end: 409 there ends the matter."""
+    """The lease is lost between the last renewal and the end: the report gets 409."""
     stub.heartbeat_seconds = 1.0
-    run = stub.submit("import time; print('up', flush=True); time.sleep(0.4)")
+    run = stub.submit(WAIT)
     host.start()
     stub.wait_for(lambda: stub.count("/api/job/renew"))
     stub.lost.add(run)
+    host.release(run)
     assert stub.report(stub.submit(BLOCK))["outcome"] == "completed"
     assert run not in stub.finished
-    assert "dropped" in host.said
+    assert "dropped" in host.log
 
 
 def test_a_gpu_that_the_orchestrator_has_forgotten_registers_again(host: Host, stub: Stub) -> None:
-    """After a Redis that came back empty the pool fills up by itself."""
+    """After a Redis that restarted empty the pool fills again by itself."""
     worker = host.start(claim_wait_seconds=0.2)
     stub.wait_for(lambda: stub.count("/api/job/claim"))
     with stub.changed:
@@ -211,8 +213,7 @@ def test_a_gpu_that_the_orchestrator_has_forgotten_registers_again(host: Host, s
     assert stub.count("/api/pool/register") == 2
 
 
-def test_an_orchestrator_that_refuses_the_worker_is_not_pestered(host: Host, stub: Stub) -> None:
-    """A registration that will never be accepted ends the daemon with a reason."""
+def test_a_refused_registration_ends_the_worker_with_a_reason(host: Host, stub: Stub) -> None:
     stub.refuse_registration = True
     assert host.start().wait(timeout=15) == 2
-    assert "does not take this worker" in host.said
+    assert "does not take this worker" in host.log

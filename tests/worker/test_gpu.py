@@ -1,4 +1,4 @@
-"""The GPU as NVML shows it, through a stand-in: what it is, when it is free, when it has failed."""
+"""The GPU through a fake NVML: what it is, when it is free, when it has failed."""
 
 import importlib.util
 import json
@@ -13,11 +13,10 @@ import pytest
 
 from gpu_worker import gpu
 from gpu_worker.gpu import Cpu, DeviceError, Nvidia
-from tests.worker.conftest import BLOCK, GPU_ID, Host, end, eventually
+from tests.worker.conftest import BLOCK, GPU_ID, SLEEP, WAIT, Host, end, eventually
 from tests.worker.stub import Stub
 
 FAKE = Path(__file__).parent / "fake_nvml"
-SLEEP = "import time; print('up', flush=True); time.sleep(60)\n"
 
 Change = Callable[..., None]
 
@@ -37,7 +36,7 @@ def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def change(tmp_path: Path) -> Change:
-    """Changes what the stand-in says of its GPUs."""
+    """Changes the state of the fake GPUs."""
 
     def write(**state: Any) -> None:
         new = tmp_path / "nvml.new"
@@ -55,8 +54,8 @@ def test_a_gpu_is_described_by_what_does_not_change(nvml: ModuleType) -> None:
     assert gpu.identity(device) == f"{gpu.host_name()}:GPU-0abc"
 
 
-def test_health_leaves_out_what_a_card_does_not_tell(nvml: ModuleType, change: Change) -> None:
-    """A reading that is not supported is no fault."""
+def test_health_leaves_out_what_a_card_does_not_report(nvml: ModuleType, change: Change) -> None:
+    """A reading that is not supported is no failure."""
     card = Nvidia(nvml, 0)
     change(used_mb=700)
     health = card.health()
@@ -86,7 +85,7 @@ def test_memory_that_does_not_come_back_is_an_obstacle(nvml: ModuleType, change:
 
 
 @pytest.mark.parametrize(("xid", "fatal"), [(13, False), (31, False), (43, False), (79, True)])
-def test_only_xids_of_the_hardware_condemn_a_gpu(
+def test_only_xids_of_the_hardware_mark_a_gpu_as_failed(
     nvml: ModuleType, change: Change, xid: int, fatal: bool
 ) -> None:
     """A train.py with a wrong index causes Xids too."""
@@ -97,7 +96,7 @@ def test_only_xids_of_the_hardware_condemn_a_gpu(
 
 
 def test_a_lost_gpu_stays_lost(nvml: ModuleType, change: Change) -> None:
-    """Though NVML may answer again later: a person has to look."""
+    """Even if NVML answers again later: a person has to check it."""
     card = Nvidia(nvml, 0)
     change(error=nvml.NVML_ERROR_GPU_IS_LOST)
     card.health()
@@ -107,7 +106,7 @@ def test_a_lost_gpu_stays_lost(nvml: ModuleType, change: Change) -> None:
 
 
 def test_an_index_that_is_not_there_is_an_error(nvml: ModuleType) -> None:
-    """Not a CPU in disguise."""
+    """The worker does not use the CPU instead."""
     with pytest.raises(DeviceError, match="GPU 7"):
         Nvidia(nvml, 7)
 
@@ -125,7 +124,7 @@ def test_cuda_visible_devices_limits_what_is_served(
 
 
 def test_the_cpu_names_itself_as_such() -> None:
-    """Nobody takes its figures for a GPU's."""
+    """So that its figures are not taken for a GPU's."""
     cpu = Cpu()
     assert cpu.device.model.startswith("CPU")
     assert (cpu.device.label, cpu.device.vram_mb) == ("cpu", 0)
@@ -133,7 +132,7 @@ def test_the_cpu_names_itself_as_such() -> None:
     assert cpu.obstacle() is None
 
 
-# -- a whole worker on a stand-in GPU
+# -- a whole worker on a fake GPU
 
 
 @pytest.fixture
@@ -145,7 +144,7 @@ def gpu_host(host: Host, nvml: ModuleType, monkeypatch: pytest.MonkeyPatch) -> H
 def test_a_gpu_worker_shows_its_run_the_one_card_and_waits_until_it_is_free(
     gpu_host: Host, stub: Stub, change: Change
 ) -> None:
-    """While others compute on it nothing is claimed, and the pool list says why."""
+    """While other processes compute on it nothing is claimed, and the pool list says why."""
     change(pids=[4711])
     run = stub.submit("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])" + BLOCK)
     gpu_host.start(gpu="0")
@@ -164,7 +163,7 @@ def test_a_gpu_worker_shows_its_run_the_one_card_and_waits_until_it_is_free(
 def test_a_gpu_that_fails_in_a_run_is_quarantined_and_the_run_given_back(
     gpu_host: Host, stub: Stub, change: Change
 ) -> None:
-    """The run is no crash, and no other one comes to that card."""
+    """The run is no crash, and that card gets no other run."""
     run = stub.submit(SLEEP)
     worker = gpu_host.start(gpu="0")
     stub.wait_for(lambda: run in stub.logs)
@@ -183,8 +182,10 @@ def test_a_gpu_that_fails_in_a_run_is_quarantined_and_the_run_given_back(
 def test_a_fleet_has_a_daemon_for_each_gpu(gpu_host: Host, stub: Stub, change: Change) -> None:
     """Each registers under its own UUID, and they train at the same time."""
     change(gpus=2)
-    runs = [stub.submit("import time; time.sleep(1)" + BLOCK) for _ in range(2)]
+    runs = [stub.submit(WAIT + BLOCK) for _ in range(2)]
     fleet = gpu_host.start(gpu="all", gpu_id="")
+    stub.wait_for(lambda: all(run in stub.logs for run in runs), 30)
+    gpu_host.release(*runs)
     for run in runs:
         stub.report(run)
     assert {name.rpartition(":")[2] for name in stub.leases.values()} == {"GPU-0abc", "GPU-1abc"}
@@ -193,17 +194,15 @@ def test_a_fleet_has_a_daemon_for_each_gpu(gpu_host: Host, stub: Stub, change: C
 
 
 def test_a_daemon_of_a_fleet_that_dies_is_started_again(gpu_host: Host, stub: Stub) -> None:
-    """It adopts the run that it left; at the end all leave together."""
-    wait = "import os, time; print('up', flush=True)\n"
-    wait += "while not os.path.exists('enough'): time.sleep(0.02)\n"
-    run = stub.submit(wait + BLOCK)
+    """It adopts its run; at the end all daemons leave together."""
+    run = stub.submit(WAIT + BLOCK)
     fleet = gpu_host.start(gpu="all")
     stub.wait_for(lambda: run in stub.logs)
     daemons = [p for p, line in gpu_host.processes().items() if "--leave-with-parent" in line]
     assert len(daemons) == 1
     os.kill(daemons[0], signal.SIGKILL)
-    eventually(lambda: f"{run}: adopted" in gpu_host.said, 30)
-    (gpu_host.run_folder(run).workspace / "enough").touch()
+    eventually(lambda: f"{run}: adopted" in gpu_host.log, 30)
+    gpu_host.release(run)
     assert stub.report(run)["outcome"] == "completed"
     assert end(fleet, signal.SIGINT) == 0
     assert len(stub.deregistered) == 1
@@ -211,7 +210,7 @@ def test_a_daemon_of_a_fleet_that_dies_is_started_again(gpu_host: Host, stub: St
 
 
 def test_daemons_of_a_fleet_that_is_killed_leave_too(gpu_host: Host, stub: Stub) -> None:
-    """They drain as on SIGTERM; the next fleet finds its GPUs free."""
+    """They drain as on SIGTERM, so the next fleet finds its GPUs free."""
     fleet = gpu_host.start(gpu="all")
     stub.wait_for(lambda: stub.count("/api/job/claim"))
     end(fleet, signal.SIGKILL)
@@ -220,7 +219,7 @@ def test_daemons_of_a_fleet_that_is_killed_leave_too(gpu_host: Host, stub: Stub)
 
 
 def test_a_fleet_without_a_gpu_says_so(gpu_host: Host, change: Change) -> None:
-    """It does not turn into a CPU worker behind one's back."""
+    """It does not become a CPU worker instead."""
     change(gpus=0)
     assert gpu_host.start(gpu="all").wait() == 2
-    assert "there is no NVIDIA GPU to use" in gpu_host.said
+    assert "there is no NVIDIA GPU to use" in gpu_host.log

@@ -1,4 +1,4 @@
-"""The host's side: data that is missing, a disk that is full, locks, a fleet of GPUs."""
+"""The host: missing data, a full disk, locks, settings, isolation."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CHECK = "import sys; assert sys.argv[1:] == ['--check']; print('noise'); print({
 
 
 def _project(host: Host, *problems: str) -> Path:
-    """A training stack whose check tells of `problems`."""
+    """A training stack whose check reports `problems`."""
     answer = {
         "ok": not problems,
         "problems": list(problems),
@@ -35,10 +35,10 @@ def _project(host: Host, *problems: str) -> Path:
 def test_a_host_without_its_data_stays_out_of_the_pool_until_it_has_them(
     host: Host, stub: Stub
 ) -> None:
-    """The worker says what is missing, looks again, and joins once nothing is."""
+    """The worker logs what is missing, checks again, and joins when nothing is missing."""
     project = _project(host, "shard_00001.parquet is missing")
     host.start(check="1", project=project, recheck_seconds=0.2)
-    eventually(lambda: "shard_00001.parquet is missing" in host.said, 15)
+    eventually(lambda: "shard_00001.parquet is missing" in host.log)
     assert stub.calls == []
     _project(host)
     run = stub.submit(BLOCK)
@@ -48,27 +48,32 @@ def test_a_host_without_its_data_stays_out_of_the_pool_until_it_has_them(
 
 
 def test_a_worker_that_waits_for_its_host_can_be_ended(host: Host, stub: Stub) -> None:
-    """Also while the check itself hangs; it leaves nothing behind."""
+    """Also while the check hangs; no process is left."""
     project = _project(host)
     (project / "prepare.py").write_text("import time; time.sleep(60)")
     worker = host.start(check="1", project=project)
-    eventually(lambda: any("--check" in line for line in host.processes().values()), 15)
+    eventually(lambda: any("--check" in line for line in host.processes().values()))
     assert end(worker) == 0
     assert stub.calls == []
     eventually(lambda: host.processes() == {})
 
 
 def test_a_check_that_is_ended_while_it_starts_leaves_nothing(
-    host: Host, walls: isolation.Isolation
+    host: Host, sandbox: isolation.Isolation
 ) -> None:
-    """Wherever in its first milliseconds: the launcher's child is ended as well."""
+    """At any of its first milliseconds: the launcher's child is killed as well."""
     (host.home / "prepare.py").write_text("import time; time.sleep(60)")
     env = os.environ | {"AUTORESEARCH_HOME": str(host.home)}
-    launcher = ["sh", "-c", f'{sys.executable} "$@"; true', "sh"]  # it stays beside its child
+    launcher = [
+        "sh",
+        "-c",
+        f'{sys.executable} "$@"; true',
+        "sh",
+    ]  # it stays the parent of its child
 
     async def ended_after(seconds: float) -> None:
         with anyio.move_on_after(seconds):
-            await hostcheck.check(launcher, host.home, env, walls)
+            await hostcheck.check(launcher, host.home, env, sandbox)
 
     for milliseconds in range(40):
         anyio.run(ended_after, milliseconds / 4000)
@@ -76,14 +81,14 @@ def test_a_check_that_is_ended_while_it_starts_leaves_nothing(
 
 
 def test_a_launcher_that_is_not_there_is_named(host: Host, stub: Stub) -> None:
-    """No run is wasted on it."""
+    """No run is claimed for it."""
     host.start(check="1", project=_project(host), launcher="no-such-launcher --flag")
-    eventually(lambda: "there is no 'no-such-launcher'" in host.said, 15)
+    eventually(lambda: "there is no 'no-such-launcher'" in host.log)
     assert stub.calls == []
 
 
-def test_a_full_disk_keeps_runs_away_and_is_told_to_the_pool(host: Host, stub: Stub) -> None:
-    """Below the floor of free space the worker claims nothing."""
+def test_a_full_disk_keeps_runs_away_and_is_reported_to_the_pool(host: Host, stub: Stub) -> None:
+    """With too little free space the worker claims nothing."""
     stub.submit(BLOCK)
     host.start(free_space_bytes=2**60)
     stub.wait_for(lambda: any(gpu.get("problem") for gpu in stub.gpus.values()))
@@ -91,8 +96,8 @@ def test_a_full_disk_keeps_runs_away_and_is_told_to_the_pool(host: Host, stub: S
     assert stub.count("/api/job/claim") == 0
 
 
-def test_a_host_that_cannot_start_supervisors_burns_no_jobs(host: Host, stub: Stub) -> None:
-    """Each job would be claimed and lost in turn; instead the pool is told."""
+def test_a_host_that_cannot_start_supervisors_claims_no_jobs(host: Host, stub: Stub) -> None:
+    """Each job would be claimed and lost; instead the problem is reported to the pool."""
     broken = host.home / "broken"
     broken.mkdir()
     (broken / "selectors.py").write_text("raise ImportError('a broken installation')")
@@ -104,8 +109,8 @@ def test_a_host_that_cannot_start_supervisors_burns_no_jobs(host: Host, stub: St
     assert "a broken installation" in host.folder.supervisor_log.read_text()
 
 
-def test_a_lock_has_one_holder_whoever_asks(tmp_path: Path) -> None:
-    """And is free again when the holder's last descriptor is closed."""
+def test_a_lock_has_one_holder(tmp_path: Path) -> None:
+    """It is free again when the holder's last descriptor is closed."""
     path = lock.lock_path(tmp_path / "locks", "host:GPU-1/..")
     assert path.parent == tmp_path / "locks"
     held = lock.take(path)
@@ -118,7 +123,7 @@ def test_a_lock_has_one_holder_whoever_asks(tmp_path: Path) -> None:
 
 
 def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    """The folder is everybody's: a trap there must not open a file of ours."""
+    """All users write to the folder: a link there must not open a file of ours."""
     path = lock.lock_path(tmp_path, "gpu")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
@@ -139,17 +144,17 @@ def test_the_default_launcher_is_uv_in_the_project(tmp_path: Path) -> None:
 def test_settings_travel_to_another_process_as_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fleet's daemons see what the fleet was told, flags included."""
-    told = WorkerSettings(
+    """A fleet's daemons get the fleet's settings, flags included."""
+    settings = WorkerSettings(
         home=tmp_path, launcher="a 'b c'", token="secret", check=False, drain_timeout=3, gpu="all"
     )
-    for name, value in told.environment().items():
+    for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
-    assert WorkerSettings() == told
+    assert WorkerSettings() == settings
 
 
 def test_the_project_is_the_nearest_folder_with_a_training_stack(tmp_path: Path) -> None:
-    """From the current folder upwards; else the checkout that this package lies in."""
+    """From the current folder upwards; else the checkout that contains this package."""
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     assert (find_project(inner) / "gpu_worker").is_dir()
@@ -158,19 +163,19 @@ def test_the_project_is_the_nearest_folder_with_a_training_stack(tmp_path: Path)
     assert find_project(inner) == tmp_path
 
 
-def test_isolation_that_is_demanded_and_missing_is_an_error(
+def test_isolation_that_is_required_and_missing_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`auto` goes without, `bwrap` says why it cannot."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    walls, why = isolation.choose("auto")
-    assert walls == "direct"
+    chosen, why = isolation.choose("auto")
+    assert chosen == "direct"
     assert "not installed" in why
     with pytest.raises(RuntimeError, match="not installed"):
         isolation.choose("bwrap")
 
 
-def test_a_run_may_cache_its_byte_code_whatever_the_worker_was_told(
+def test_a_run_may_cache_its_byte_code_even_if_the_worker_may_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch's 2,600 files take ten seconds to compile."""

@@ -1,4 +1,4 @@
-"""What is read from a run's output, and what is not believed."""
+"""Which result is read from a run's output."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -49,7 +49,7 @@ def test_val_bpb_alone_is_enough() -> None:
 
 
 def test_the_last_of_two_blocks_counts_and_is_warned_about() -> None:
-    """A train.py that evaluates twice means its last word."""
+    """A train.py that evaluates twice means its last result."""
     output = metrics.read(b"---\nval_bpb: 2.0\nlater\n---\nval_bpb: 1.0\n")
     assert output.metrics is not None
     assert output.metrics.val_bpb == 1.0
@@ -57,7 +57,7 @@ def test_the_last_of_two_blocks_counts_and_is_warned_about() -> None:
 
 
 def test_a_last_block_without_val_bpb_is_not_saved_by_an_earlier_one() -> None:
-    """Only the last block counts, for good or ill."""
+    """Only the last block counts."""
     output = metrics.read(b"---\nval_bpb: 2.0\n---\ndepth: 4\n")
     assert output.metrics is None
     assert output.problem == "the last result block has no val_bpb"
@@ -65,7 +65,7 @@ def test_a_last_block_without_val_bpb_is_not_saved_by_an_earlier_one() -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1.0", "0", "-0.0", "1e999", "one", ""])
 def test_a_val_bpb_that_is_no_positive_finite_number_is_refused(value: str) -> None:
-    """NaN must never be compared with a best."""
+    """NaN must never be compared with the best."""
     output = metrics.read(f"---\nval_bpb: {value}\n".encode())
     assert output.metrics is None
     assert output.problem is not None
@@ -73,8 +73,8 @@ def test_a_val_bpb_that_is_no_positive_finite_number_is_refused(value: str) -> N
 
 
 @pytest.mark.parametrize("value", ["nan", "-3", "many", "1e300"])
-def test_another_value_that_makes_no_sense_costs_only_itself(value: str) -> None:
-    """A bad side figure is left out, with a warning; the result stands."""
+def test_another_invalid_value_is_left_out(value: str) -> None:
+    """There is a warning, and the result counts."""
     output = metrics.read(f"---\nval_bpb: 1.0\nnum_steps: {value}\n".encode())
     assert output.metrics is not None
     assert output.metrics.num_steps is None
@@ -124,7 +124,7 @@ def test_a_block_that_a_library_prints_is_not_taken_for_the_measured_one() -> No
 
 
 def test_a_figure_that_nobody_measured_is_no_result() -> None:
-    """The author of train.py can write the measure too, but nothing does so by mistake."""
+    """The author of train.py can forge the measure, but nothing does so by mistake."""
     output = metrics.read(BLOCK, [1.25, 1.5])
     assert output.metrics is None
     assert output.problem == (
@@ -140,7 +140,7 @@ def test_a_measured_figure_may_be_printed_with_fewer_decimals(printed: str) -> N
 
 @given(st.binary(max_size=300))
 def test_no_file_of_measures_breaks_the_parser(text: bytes) -> None:
-    """The run can write to it: what is no number is passed over."""
+    """The run can write to it: other lines are skipped."""
     assert metrics.measured(b"0.5\n" + text.replace(b"\n", b"") + b"x\n1.5\n")[0] == 0.5
     metrics.read(BLOCK, metrics.measured(text))
 
@@ -158,7 +158,7 @@ def test_the_hostile_log_gives_its_own_last_block_and_no_curve_of_nonsense() -> 
 
 
 @given(st.binary(max_size=3000))
-def test_no_output_whatever_breaks_the_parser(junk: bytes) -> None:
+def test_no_output_breaks_the_parser(junk: bytes) -> None:
     """Any bytes are read, and before a block they change nothing but warnings."""
     metrics.read(junk)
     metrics.failure(junk)
@@ -178,7 +178,7 @@ def test_the_value_read_is_the_value_printed(value: float, before: list[bytes]) 
     assert output.metrics.val_bpb == value
 
 
-def test_the_last_traceback_is_a_failures_last_word() -> None:
+def test_a_failure_is_its_last_traceback() -> None:
     """Not the first one, which may have been caught, and not the progress lines."""
     text = (
         b"Traceback (most recent call last):\n  first\nKeyError: 1\nstep 1 ( 2.0%) | loss: 3.0\r"
@@ -187,15 +187,15 @@ def test_the_last_traceback_is_a_failures_last_word() -> None:
     assert metrics.failure(text) == ("Traceback (most recent call last):\n  second\nValueError: no")
 
 
-def test_a_failure_is_told_in_at_most_2000_characters_and_keeps_its_end() -> None:
+def test_a_failure_has_at_most_2000_characters_and_keeps_its_end() -> None:
     """The exception's own line comes last, so the end is what matters."""
     text = b"Traceback (most recent call last):\n" + b"  frame\n" * 1000 + b"ValueError: the end\n"
-    said = metrics.failure(text)
-    assert len(said) == metrics.ERROR_CHARACTERS
-    assert said.endswith("ValueError: the end")
+    failure = metrics.failure(text)
+    assert len(failure) == metrics.ERROR_CHARACTERS
+    assert failure.endswith("ValueError: the end")
 
 
-def test_without_a_traceback_the_fail_line_or_the_last_lines_tell() -> None:
-    """train.py says FAIL before it gives up; other programs just stop."""
+def test_without_a_traceback_a_failure_is_the_fail_line_or_the_last_lines() -> None:
+    """train.py prints FAIL before it gives up; other programs just stop."""
     assert metrics.failure(b"a\nFAIL: loss is nan\nb\n") == "FAIL: loss is nan\nb"
     assert metrics.failure(b"one\ntwo\n") == "one\ntwo"

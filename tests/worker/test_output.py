@@ -1,4 +1,4 @@
-"""The capped log: head and tail are kept, and nothing a run prints can hurt."""
+"""The capped log keeps head and tail, and no output of a run breaks it."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_output_is_kept_whole_or_as_its_head_and_tail(
 
 
 def test_the_head_is_in_the_file_while_the_run_goes_on(tmp_path: Path) -> None:
-    """Whoever follows the log sees it from the first byte."""
+    """A reader can follow the log from the first byte."""
     log = CappedLog(tmp_path / "log", 1000)
     log.write(b"first")
     assert (tmp_path / "log").read_bytes() == b"first"
@@ -44,7 +44,7 @@ def test_the_head_is_in_the_file_while_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_log_and_not_the_run(tmp_path: Path) -> None:
-    """What cannot be written is told in the end; writing goes on without an error."""
+    """The error is kept for the result; writing raises nothing."""
     (tmp_path / "log").symlink_to("/dev/full")
     log = CappedLog(tmp_path / "log", 1000)
     for _ in range(100):

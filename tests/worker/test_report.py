@@ -1,11 +1,11 @@
-"""What a run's end means, case by case."""
+"""The report of each way in which a run can end."""
 
 from typing import Any
 
 import pytest
 
 from gpu_worker.channel import Result
-from gpu_worker.report import End, report
+from gpu_worker.report import EndedRun, build_report
 from orchestrator.schemas import Environment, FinishRequest, Job
 
 JOB = Job(
@@ -26,20 +26,20 @@ BLOCK = b"---\nval_bpb: 1.5\ntorch_version: 9.9\n"
 
 def _report(tail: bytes, gpu_failure: str | None = None, **result: Any) -> FinishRequest:
     facts: dict[str, Any] = {"reason": "exited", "exit_code": 0, "seconds": 1.0, "ended": 1.0}
-    end = End(
+    run = EndedRun(
         job=JOB,
         result=Result(**facts | result),
         tail=tail,
         environment=Environment(torch_version="1.0", host="h"),
         gpu_failure=gpu_failure,
     )
-    made = report(end)
+    made = build_report(run)
     assert made is not None
     return made
 
 
 def test_a_good_end_with_a_block_is_a_result() -> None:
-    """It carries the lease's epoch, and what the run said of its environment."""
+    """It carries the lease's epoch, and what the run printed about its environment."""
     made = _report(BLOCK)
     assert (made.outcome, made.epoch, made.exit_code) == ("completed", 3, 0)
     assert made.metrics is not None
@@ -48,7 +48,7 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tail", "result", "outcome", "told"),
+    ("tail", "result", "outcome", "words"),
     [
         (BLOCK + b"Traceback (most recent call last):\nE: x\n", {"exit_code": 1}, "crash", "E: x"),
         (b"hello", {}, "crash", "without a result block"),
@@ -62,38 +62,38 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (b"", {"reason": "stopped", "stop": "handed_back"}, "handed_back", "going away"),
         (b"", {"reason": "stopped", "stop": "gpu_lost"}, "lost", "GPU failed"),
         (BLOCK, {"reason": "orphaned"}, "lost", "lease ran out"),
-        (BLOCK, {"reason": "terminated"}, "lost", "told to end"),
+        (BLOCK, {"reason": "terminated"}, "lost", "supervisor was terminated"),
         (b"", {"problem": "the log could not be written: x"}, "lost", "could not be written"),
     ],
 )
 def test_each_end_has_its_outcome(
-    tail: bytes, result: dict[str, Any], outcome: str, told: str
+    tail: bytes, result: dict[str, Any], outcome: str, words: str
 ) -> None:
-    """A failing train.py is a result, a failing infrastructure is none."""
+    """A failing train.py is a result, a failing infrastructure is not."""
     made = _report(tail, **result)
     assert made.outcome == outcome
-    assert told in made.error
+    assert words in made.error
     assert made.metrics is None
 
 
 def test_a_run_that_failed_on_a_failing_gpu_is_lost_and_not_a_crash() -> None:
-    """The agent's code is not to blame, and gets another try elsewhere."""
+    """The agent's code did not cause it, and gets another attempt elsewhere."""
     assert _report(b"", gpu_failure="Xid 79", exit_code=1).outcome == "lost"
 
 
 def test_a_result_that_was_reached_before_the_gpu_failed_counts() -> None:
-    """What ended well has ended well."""
+    """A complete result is not lost."""
     assert _report(BLOCK, gpu_failure="Xid 79").outcome == "completed"
 
 
-def test_a_run_whose_supervisor_vanished_is_lost() -> None:
-    """Without a witness there is no result."""
-    made = report(End(job=JOB, result=None, tail=BLOCK))
+def test_a_run_whose_supervisor_died_is_lost() -> None:
+    """Without an exit code a result block is not believed."""
+    made = build_report(EndedRun(job=JOB, result=None, tail=BLOCK))
     assert made is not None
     assert made.outcome == "lost"
 
 
 def test_there_is_nothing_to_report_on_a_lost_lease() -> None:
-    """The run belongs to somebody else by then."""
+    """Another worker may have the run by then."""
     result = Result(reason="stopped", exit_code=137, seconds=1, ended=1, stop="lease_lost")
-    assert report(End(job=JOB, result=result, tail=b"")) is None
+    assert build_report(EndedRun(job=JOB, result=result, tail=b"")) is None

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from tests.worker.conftest import eventually
 
 pytestmark = pytest.mark.anyio
 
-# Leaves the session, the parent and the marked environment behind, and ignores SIGTERM. `{word}`
-# is in its command line, by which a test finds it.
+# Forks a process that leaves its session, parent and environment, and ignores SIGTERM. A test finds
+# it by `{word}` in its command line.
 ESCAPE = """
 import os, sys
 if os.fork() == 0:
@@ -37,18 +36,18 @@ print("escaped", flush=True)
 SLEEP = "import time; time.sleep(60)\n"
 
 
-class Bench:
-    """Starts one run under a supervisor and looks at it."""
+class SupervisedRun:
+    """Starts one run under a supervisor and inspects it."""
 
-    def __init__(self, path: Path, walls: str) -> None:
+    def __init__(self, path: Path, sandbox: str) -> None:
         self.worker = WorkerFolder(path)
         self.worker.create()
         self.folder = self.worker.run("exp-1", 1)
         self.folder.workspace.mkdir(parents=True)
-        self.word = f"escapee-of-{path.name}-{os.getpid()}"
+        self.word = f"escaped-from-{path.name}-{os.getpid()}"
         self.lock_path = lock.lock_path(path / "locks", "gpu")
-        self._walls = walls
-        self.link: SupervisorClient | None = None
+        self._sandbox = sandbox
+        self.supervisor: SupervisorClient | None = None
         self.abandoned: list[subprocess.Popen[bytes]] = []
 
     def start(self, script: str, **changes: Any) -> SupervisorClient:
@@ -61,7 +60,7 @@ class Bench:
             "lock": str(self.lock_path),
             "argv": [sys.executable, "train.py"],
             "env": dict(os.environ) | {"AUTORESEARCH_WORKSPACE": str(self.folder.workspace)},
-            "isolation": self._walls,
+            "isolation": self._sandbox,
             "deadline_seconds": 30.0,
             "kill_after_seconds": 0.3,
             "orphan_seconds": 30.0,
@@ -69,32 +68,39 @@ class Bench:
             **changes,
         }
         held = lock.take(self.lock_path)
-        self.link = SupervisorClient.start(held, self.worker.supervisor_log)
+        self.supervisor = SupervisorClient.start(held, self.worker.supervisor_log)
         os.close(held)
-        self.link.order(Order(**order))
-        return self.link
+        self.supervisor.order(Order(**order))
+        return self.supervisor
 
     def abandon(self) -> None:
-        """As if the worker had been killed: its end of the connection closes."""
-        assert self.link is not None
-        assert self.link._process is not None
-        self.link._connection.close()
-        self.abandoned.append(self.link._process)
-        self.link = None
+        """As if the worker were killed: its end of the connection closes."""
+        assert self.supervisor is not None
+        assert self.supervisor._process is not None
+        self.supervisor._connection.close()
+        self.abandoned.append(self.supervisor._process)
+        self.supervisor = None
 
     @property
     def log(self) -> bytes:
         return self.folder.log.read_bytes() if self.folder.log.exists() else b""
 
-    def said(self, words: bytes) -> None:
-        eventually(lambda: words in self.log)
+    def wait_for_output(self, words: bytes) -> None:
+        """Wait until the run has printed `words`; its worker ticks meanwhile."""
+
+        def printed() -> bool:
+            if self.supervisor is not None:
+                self.supervisor.tick()
+            return words in self.log
+
+        eventually(printed)
 
     def alive(self) -> list[str]:
-        """Command lines of what is alive of the run, marked or escaped."""
+        """Command lines of the run's living processes, those that escaped among them."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                with_marker = tree._carries(
+                with_marker = tree._has(
                     int(entry.name), f"AUTORESEARCH_WORKSPACE={self.folder.workspace}".encode()
                 )
                 try:
@@ -107,79 +113,81 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, walls: str) -> Iterator[Bench]:
-    bench = Bench(tmp_path, walls)
-    yield bench
-    tree.sweep("AUTORESEARCH_WORKSPACE", str(bench.folder.workspace))
-    if bench.link is not None:
-        bench.link.close()
-    for process in bench.abandoned:
+def run(tmp_path: Path, sandbox: str) -> Iterator[SupervisedRun]:
+    run = SupervisedRun(tmp_path, sandbox)
+    yield run
+    tree.sweep("AUTORESEARCH_WORKSPACE", str(run.folder.workspace))
+    if run.supervisor is not None:
+        run.supervisor.close()
+    for process in run.abandoned:
         process.wait()
-    assert bench.alive() == []
-    errors = bench.worker.supervisor_log
+    assert run.alive() == []
+    errors = run.worker.supervisor_log
     assert not errors.exists() or errors.read_text() == ""
 
 
-async def end_of(link: SupervisorClient, seconds: float = 10.0) -> Result:
+async def end_of(supervisor: SupervisorClient, seconds: float = 30.0) -> Result:
     with anyio.fail_after(seconds):
-        while message := await link.hear():
+        while message := await supervisor.next_message():
             if message["event"] == "ended":
                 return Result.from_json(message["result"].encode())
-    raise AssertionError("the supervisor went without a word")
+    raise AssertionError("the supervisor ended without a message")
 
 
-async def test_a_run_is_logged_from_its_first_byte_and_its_exit_code_told(bench: Bench) -> None:
-    """Both streams go to the log, and the same result lies on disk afterwards."""
+async def test_a_run_is_logged_from_its_first_byte_and_its_exit_code_reported(
+    run: SupervisedRun,
+) -> None:
+    """Both streams go to the log, and the same result is on disk afterwards."""
     result = await end_of(
-        bench.start("import sys; print('out'); sys.stdout.flush(); sys.exit('err')")
+        run.start("import sys; print('out'); sys.stdout.flush(); sys.exit('err')")
     )
     assert (result.reason, result.exit_code) == ("exited", 1)
-    assert bench.log == b"out\nerr\n"
-    eventually(bench.folder.result.exists)
-    assert Result.from_json(bench.folder.result.read_bytes()) == result
-    events = [json.loads(line)["event"] for line in bench.worker.journal.read_text().splitlines()]
+    assert run.log == b"out\nerr\n"
+    eventually(run.folder.result.exists)
+    assert Result.from_json(run.folder.result.read_bytes()) == result
+    events = [json.loads(line)["event"] for line in run.worker.journal.read_text().splitlines()]
     assert events == ["started", "ended"]
 
 
-async def test_a_result_that_is_settled_at_once_does_not_burden_the_disk(bench: Bench) -> None:
-    """Only what the worker could not deliver has to outlive the two processes."""
-    link = bench.start("")
-    await end_of(link)
-    link.settled()
-    await anyio.to_thread.run_sync(link.close)
-    bench.link = None
-    assert not bench.folder.result.exists()
+async def test_a_result_that_is_settled_at_once_is_not_written_to_disk(run: SupervisedRun) -> None:
+    """Only a result that the worker could not deliver must outlive both processes."""
+    supervisor = run.start("")
+    await end_of(supervisor)
+    supervisor.settled()
+    await anyio.to_thread.run_sync(supervisor.close)
+    run.supervisor = None
+    assert not run.folder.result.exists()
 
 
-async def test_a_run_has_no_input_and_a_session_of_its_own(bench: Bench) -> None:
-    """Nothing that it reads or signals can reach a terminal of ours."""
+async def test_a_run_has_no_input_and_a_session_of_its_own(run: SupervisedRun) -> None:
+    """It cannot read from a terminal of ours or signal it."""
     script = "import os, sys; print(repr(sys.stdin.read()), os.getsid(0) == {})"
-    await end_of(bench.start(script.format(os.getsid(0)).replace("{", "{{").replace("}", "}}")))
-    assert bench.log == b"'' False\n"
+    await end_of(run.start(script.format(os.getsid(0)).replace("{", "{{").replace("}", "}}")))
+    assert run.log == b"'' False\n"
 
 
-async def test_a_run_killed_by_a_signal_reads_128_and_the_signal(bench: Bench) -> None:
-    """As a shell tells it; SIGKILL from elsewhere is how the kernel ends a memory hog."""
-    result = await end_of(bench.start("import os; os.kill(os.getpid(), 9)"))
+async def test_a_run_killed_by_a_signal_reads_128_and_the_signal(run: SupervisedRun) -> None:
+    """As in a shell. The kernel uses SIGKILL when memory runs out."""
+    result = await end_of(run.start("import os; os.kill(os.getpid(), 9)"))
     assert (result.reason, result.exit_code) == ("exited", 137)
 
 
-async def test_a_launcher_that_is_not_there_is_told_in_the_log(bench: Bench) -> None:
-    """The run fails with a reason, not with silence."""
-    result = await end_of(bench.start("", argv=["/no/such/launcher", "train.py"]))
+async def test_a_missing_launcher_is_named_in_the_log(run: SupervisedRun) -> None:
+    """The run fails with a reason."""
+    result = await end_of(run.start("", argv=["/no/such/launcher", "train.py"]))
     assert result.exit_code != 0
-    assert b"/no/such/launcher" in bench.log
+    assert b"/no/such/launcher" in run.log
 
 
-async def test_what_escaped_is_dead_when_the_run_has_ended(bench: Bench) -> None:
+async def test_an_escaped_process_is_dead_when_the_run_has_ended(run: SupervisedRun) -> None:
     """A daemonised grandchild without our environment does not survive a normal end."""
-    result = await end_of(bench.start(ESCAPE))
+    result = await end_of(run.start(ESCAPE))
     assert (result.reason, result.exit_code) == ("exited", 0)
-    assert bench.log == b"escaped\n"
-    assert bench.alive() == []
+    assert run.log == b"escaped\n"
+    assert run.alive() == []
 
 
-async def test_a_hung_run_is_asked_at_its_deadline_and_can_have_a_last_word(bench: Bench) -> None:
+async def test_a_hung_run_gets_sigterm_at_its_deadline_and_can_react(run: SupervisedRun) -> None:
     """SIGTERM reaches the run itself, also inside a namespace."""
     script = """
 import signal, sys, time
@@ -190,75 +198,79 @@ signal.signal(signal.SIGTERM, bye)
 print("up", flush=True)
 time.sleep(60)
 """
-    result = await end_of(bench.start(script, deadline_seconds=0.7, kill_after_seconds=5.0))
-    assert (result.reason, bench.log) == ("deadline", b"up\nbye\n")
-    assert result.seconds < 4
+    result = await end_of(run.start(script, deadline_seconds=2.0, kill_after_seconds=5.0))
+    assert (result.reason, run.log) == ("deadline", b"up\nbye\n")
+    assert result.seconds < 5.3
 
 
-async def test_a_run_that_ignores_sigterm_is_killed_with_all_that_escaped(bench: Bench) -> None:
-    """The whole tree is dead shortly after deadline and patience."""
+async def test_a_run_that_ignores_sigterm_is_killed_with_all_that_escaped(
+    run: SupervisedRun,
+) -> None:
+    """The whole tree is dead shortly after deadline and SIGKILL."""
     ignoring = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + ESCAPE + SLEEP
-    result = await end_of(bench.start(ignoring, deadline_seconds=0.5))
+    result = await end_of(run.start(ignoring, deadline_seconds=0.5))
     assert result.reason == "deadline"
     assert result.seconds < 5
-    assert bench.alive() == []
+    assert run.alive() == []
 
 
-async def test_a_supervisor_that_is_killed_takes_its_tree_along(bench: Bench) -> None:
-    """Also what had left session, parent and environment behind."""
-    link = bench.start(ESCAPE + SLEEP)
-    bench.said(b"escaped")
-    assert len(bench.alive()) >= 2
-    link.kill()
-    eventually(lambda: bench.alive() == [])
+async def test_the_tree_of_a_killed_supervisor_is_killed(run: SupervisedRun) -> None:
+    """Also a process that had left session, parent and environment."""
+    supervisor = run.start(ESCAPE + SLEEP)
+    run.wait_for_output(b"escaped")
+    assert len(run.alive()) >= 2
+    supervisor.kill()
+    eventually(lambda: run.alive() == [])
 
 
-async def test_a_guard_that_is_killed_costs_only_its_run(bench: Bench) -> None:
-    """The supervisor inherits the orphans and ends them."""
-    link = bench.start(ESCAPE + SLEEP)
-    bench.said(b"escaped")
-    supervisor = link._peer
-    guard = next(p for p in tree.descendants(supervisor))
+async def test_a_guard_that_is_killed_costs_only_its_run(run: SupervisedRun) -> None:
+    """The supervisor becomes the parent of the orphans and kills them."""
+    supervisor = run.start(ESCAPE + SLEEP)
+    run.wait_for_output(b"escaped")
+    pid = supervisor._pid
+    guard = next(p for p in tree.descendants(pid))
     os.kill(guard, signal.SIGKILL)
-    result = await end_of(link)
+    result = await end_of(supervisor)
     assert (result.reason, result.exit_code) == ("exited", 137)
-    assert bench.alive() == []
+    assert run.alive() == []
 
 
-async def test_a_run_whose_worker_is_gone_for_a_lease_is_killed(bench: Bench) -> None:
-    """Without a polite pause: the run may be somebody else's now. The result stays on disk."""
-    bench.start(ESCAPE + SLEEP, orphan_seconds=0.6, kill_after_seconds=30.0)
-    bench.said(b"escaped")
-    bench.abandon()
-    eventually(bench.folder.result.exists)
-    assert Result.from_json(bench.folder.result.read_bytes()).reason == "orphaned"
-    assert bench.alive() == []
+async def test_a_run_whose_worker_is_gone_for_a_lease_is_killed(run: SupervisedRun) -> None:
+    """Without SIGTERM: another worker may have the run now. The result stays on disk."""
+    run.start(ESCAPE + SLEEP, orphan_seconds=0.6, kill_after_seconds=30.0)
+    run.wait_for_output(b"escaped")
+    run.abandon()
+    eventually(run.folder.result.exists)
+    assert Result.from_json(run.folder.result.read_bytes()).reason == "orphaned"
+    assert run.alive() == []
 
 
-async def test_a_worker_that_stops_ticking_counts_as_gone(bench: Bench) -> None:
+async def test_a_worker_that_stops_ticking_counts_as_gone(run: SupervisedRun) -> None:
     """A worker that hangs holds its connection open, but nobody renews the lease."""
-    link = bench.start(SLEEP, orphan_seconds=0.6)
-    assert (await end_of(link)).reason == "orphaned"
+    supervisor = run.start(SLEEP, orphan_seconds=0.6)
+    assert (await end_of(supervisor)).reason == "orphaned"
 
 
-async def test_a_new_worker_takes_over_the_run_and_the_lock(bench: Bench) -> None:
+async def test_a_new_worker_takes_over_the_run_and_the_lock(run: SupervisedRun) -> None:
     """The run does not notice, and the lock is never free in between."""
-    bench.start("import time; time.sleep(0.8); print('done')")
-    eventually(bench.folder.socket.exists)
-    assert SupervisorClient.adopt(bench.folder) is None, "it has a worker already"
-    bench.abandon()
-    link, held = eventually(lambda: SupervisorClient.adopt(bench.folder))
-    bench.link = link
+    script = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.02)\nprint('done')"
+    run.start(script)
+    eventually(run.folder.socket.exists)
+    assert SupervisorClient.adopt(run.folder) is None, "it has a worker already"
+    run.abandon()
+    supervisor, held = eventually(lambda: SupervisorClient.adopt(run.folder))
+    run.supervisor = supervisor
     with pytest.raises(lock.LockBusy):
-        lock.take(bench.lock_path)
-    result = await end_of(link)
-    assert (result.reason, result.exit_code, bench.log) == ("exited", 0, b"done\n")
-    await anyio.to_thread.run_sync(link.close)
-    bench.link = None
+        lock.take(run.lock_path)
+    (run.folder.workspace / "go").touch()
+    result = await end_of(supervisor)
+    assert (result.reason, result.exit_code, run.log) == ("exited", 0, b"done\n")
+    await anyio.to_thread.run_sync(supervisor.close)
+    run.supervisor = None
     with pytest.raises(lock.LockBusy):  # we still have it
-        lock.take(bench.lock_path)
+        lock.take(run.lock_path)
     os.close(held)
-    os.close(eventually(lambda: _try_lock(bench.lock_path)))
+    os.close(eventually(lambda: _try_lock(run.lock_path)))
 
 
 def _try_lock(path: Path) -> int | None:
@@ -268,31 +280,33 @@ def _try_lock(path: Path) -> int | None:
         return None
 
 
-async def test_a_stop_is_polite_unless_it_says_now(bench: Bench) -> None:
-    """`now` overrules the time that a polite stop was giving."""
-    link = bench.start(
+async def test_a_stop_sends_sigterm_first_unless_it_says_now(run: SupervisedRun) -> None:
+    """A second stop with `now` ends the time that the first one gave."""
+    supervisor = run.start(
         "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)\n"
         + SLEEP,
         kill_after_seconds=30.0,
     )
-    bench.said(b"up")
-    link.stop("cancelled", now=False)
+    run.wait_for_output(b"up")
+    supervisor.stop("cancelled", now=False)
     await anyio.sleep(0.2)
-    assert bench.alive() != []
-    link.stop("handed_back", now=True)
-    result = await end_of(link)
+    assert run.alive() != []
+    supervisor.stop("handed_back", now=True)
+    result = await end_of(supervisor)
     assert (result.reason, result.stop) == ("stopped", "cancelled"), "the first reason stands"
 
 
-async def test_sigterm_to_the_supervisor_ends_the_run_in_order(bench: Bench) -> None:
-    """As on the host's shutdown: the tree is dead and the result says why."""
-    link = bench.start(SLEEP)
-    eventually(bench.alive)
-    os.kill(link._peer, signal.SIGTERM)
-    assert (await end_of(link)).reason == "terminated"
+async def test_sigterm_to_the_supervisor_ends_the_run_in_order(run: SupervisedRun) -> None:
+    """As at the host's shutdown: the tree is dead and the result says why."""
+    supervisor = run.start(SLEEP)
+    eventually(run.alive)
+    os.kill(supervisor._pid, signal.SIGTERM)
+    assert (await end_of(supervisor)).reason == "terminated"
 
 
-async def test_a_flood_of_output_neither_fills_the_disk_nor_blocks_the_run(bench: Bench) -> None:
+async def test_a_flood_of_output_neither_fills_the_disk_nor_blocks_the_run(
+    run: SupervisedRun,
+) -> None:
     """Forty times the cap goes through; head and tail are kept."""
     script = """
 import sys
@@ -301,36 +315,38 @@ for _ in range(40):
     sys.stdout.write("x" * 1024 * 1024)
 sys.stdout.write("\\nlast\\n")
 """
-    result = await end_of(bench.start(script))
+    result = await end_of(run.start(script))
     assert result.exit_code == 0
     assert result.dropped_bytes > 38 * 1024 * 1024
-    assert len(bench.log) < 1024 * 1024 + 100
-    assert bench.log.startswith(b"first\n")
-    assert bench.log.endswith(b"\nlast\n")
+    assert len(run.log) < 1024 * 1024 + 100
+    assert run.log.startswith(b"first\n")
+    assert run.log.endswith(b"\nlast\n")
 
 
-async def test_a_supervisor_without_an_order_ends_with_its_worker(bench: Bench) -> None:
-    """The one that is started ahead of time must not be left over."""
-    held = lock.take(bench.lock_path)
-    link = SupervisorClient.start(held, bench.worker.supervisor_log)
+async def test_a_supervisor_without_an_order_ends_with_its_worker(run: SupervisedRun) -> None:
+    """The spare supervisor must not be left over."""
+    held = lock.take(run.lock_path)
+    supervisor = SupervisorClient.start(held, run.worker.supervisor_log)
     os.close(held)
-    assert link.alive
-    await anyio.to_thread.run_sync(link.close)
-    assert not link.alive
-    os.close(lock.take(bench.lock_path))
+    assert supervisor.alive
+    await anyio.to_thread.run_sync(supervisor.close)
+    assert not supervisor.alive
+    os.close(lock.take(run.lock_path))
 
 
-async def test_the_lock_is_held_until_the_last_process_of_the_run_is_gone(bench: Bench) -> None:
-    """Worker and supervisor both killed: nobody gets the GPU before the tree is dead."""
-    link = bench.start(ESCAPE + SLEEP)
-    bench.said(b"escaped")
-    os.kill(link._peer, signal.SIGKILL)
-    os.close(eventually(lambda: _try_lock(bench.lock_path)))
-    assert bench.alive() == []
+async def test_the_lock_is_held_until_the_last_process_of_the_run_is_gone(
+    run: SupervisedRun,
+) -> None:
+    """Worker and supervisor both killed: the GPU is not free before the tree is dead."""
+    supervisor = run.start(ESCAPE + SLEEP)
+    run.wait_for_output(b"escaped")
+    os.kill(supervisor._pid, signal.SIGKILL)
+    os.close(eventually(lambda: _try_lock(run.lock_path)))
+    assert run.alive() == []
 
 
-def test_a_deep_home_is_no_obstacle_to_the_socket(tmp_path: Path) -> None:
-    """A Unix socket's address is short, a path need not be."""
+def test_the_socket_works_in_a_deep_home(tmp_path: Path) -> None:
+    """A Unix socket's address is limited, a path may be longer."""
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
     socket = RunFolder(deep).socket
@@ -340,14 +356,13 @@ def test_a_deep_home_is_no_obstacle_to_the_socket(tmp_path: Path) -> None:
         assert connection.recv(1) == b""
 
 
-def test_sweeping_ends_what_carries_the_mark_and_nothing_else(tmp_path: Path) -> None:
-    """The last resort for a run that has lost supervisor and guard."""
+def test_a_sweep_kills_the_marked_processes_and_no_others(tmp_path: Path) -> None:
+    """For a run that has lost supervisor and guard."""
     sleep = [sys.executable, "-c", SLEEP]
     env = dict(os.environ)
     marked = subprocess.Popen(sleep, env=env | {"AUTORESEARCH_WORKSPACE": str(tmp_path)})
     other = subprocess.Popen(sleep, env=env | {"AUTORESEARCH_WORKSPACE": f"{tmp_path}/x"})
-    time.sleep(0.2)
-    assert tree.sweep("AUTORESEARCH_WORKSPACE", str(tmp_path), patience=5) == []
+    assert tree.sweep("AUTORESEARCH_WORKSPACE", str(tmp_path), timeout=5) == []
     assert marked.wait(timeout=5) == -signal.SIGKILL
     assert other.poll() is None
     other.kill()

@@ -1,4 +1,4 @@
-"""A worker's ordinary life: join the pool, train what it is given, report, leave."""
+"""A worker without faults: join the pool, train what it claims, report, leave."""
 
 import hashlib
 import json
@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import pytest
 
 from tests import hostile
-from tests.worker.conftest import BLOCK, GPU_ID, Host, end, eventually
-from tests.worker.nursery import Nursery
+from tests.worker.conftest import BLOCK, GPU_ID, SLEEP, WAIT, Host, end, eventually
+from tests.worker.fork_server import ForkServer
 from tests.worker.stub import Json, Stub
 
 PROGRESS = "print('step 1 ( 50.0%) | loss: 3.0', end='\\r')\n"
-SLEEP = "import time; print('up', flush=True); time.sleep(60)\n"
-# As prepare.py does it.
+# What prepare.py does when it measures val_bpb.
 MEASURE = "import os\nopen(os.environ['AUTORESEARCH_MEASURES'], 'a').write('1.2345001\\n')\n"
 FAIL = "raise ValueError('the reason')\n"
 
-# What train.py does, how that must end, and what the person who reads of it must find.
+# train.py, the outcome that must be reported for it, and words that its error must have.
 SCRIPTS = {
     "good": (PROGRESS + BLOCK, "completed", ""),
     "no_result": ("print('hello')", "crash", "without a result block"),
@@ -49,49 +48,49 @@ SCRIPTS = {
 
 
 @dataclass
-class Station:
-    """One worker that serves all tests of this module that do not end it."""
+class Shared:
+    """One worker for all tests of this module that do not end it."""
 
     stub: Stub
     host: Host
-    judged: dict[str, str]  # the scripts' names -> their runs
+    runs: dict[str, str]  # the scripts' names -> their runs
 
     def report(self, name: str) -> Json:
-        return self.stub.report(self.judged[name], 60)
+        return self.stub.report(self.runs[name], 60)
 
 
 @pytest.fixture(scope="module")
-def station(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Station]:
+def shared(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[Shared]:
     stub = Stub()
     stub.start()
-    host = Host(tmp_path_factory.mktemp("station"), stub, nursery)
-    judged = {name: stub.submit(script) for name, (script, _, _) in SCRIPTS.items()}
+    host = Host(tmp_path_factory.mktemp("shared"), stub, fork_server)
+    runs = {name: stub.submit(script) for name, (script, _, _) in SCRIPTS.items()}
     worker = host.start(
         log_limit_bytes=1024 * 1024, token="secret", cache=host.home / "cache", isolation="auto"
     )
-    yield Station(stub, host, judged)
+    yield Shared(stub, host, runs)
     assert end(worker) == 0
     stub.stop()
-    assert stub.wrong == []
-    # Nothing is left of runs that are settled: no folder, no process, no complaint.
+    assert stub.violations == []
+    # A settled run leaves no folder, no process and no traceback.
     assert host.processes() == {}
     assert host.folder.runs() == []
     assert host.folder.supervisor_log.read_text() == ""
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_kind_of_train_py_has_its_outcome(station: Station, name: str) -> None:
-    """Good or bad, it is judged once, with a reason that can be understood."""
-    _, outcome, told = SCRIPTS[name]
-    report = station.report(name)
+def test_each_kind_of_train_py_has_its_outcome(shared: Shared, name: str) -> None:
+    """Good or bad, it is reported once, with a reason that a person understands."""
+    _, outcome, words = SCRIPTS[name]
+    report = shared.report(name)
     assert report["outcome"] == outcome, report
-    assert told in report["error"]
+    assert words in report["error"]
     assert (report["metrics"] is not None) == (outcome == "completed")
 
 
-def test_a_report_carries_metrics_curve_and_environment(station: Station) -> None:
+def test_a_report_carries_metrics_curve_and_environment(shared: Shared) -> None:
     """Everything that the record of an experiment keeps."""
-    report = station.report("good")
+    report = shared.report("good")
     assert report["metrics"] == {
         "val_bpb": 1.2345,
         "peak_vram_mb": 100.5,
@@ -107,43 +106,43 @@ def test_a_report_carries_metrics_curve_and_environment(station: Station) -> Non
     assert report["exit_code"] == 0
 
 
-def test_the_last_of_two_results_counts_with_a_warning(station: Station) -> None:
+def test_the_last_of_two_results_counts_with_a_warning(shared: Shared) -> None:
     """The first one read 9.9."""
-    report = station.report("two_results")
+    report = shared.report("two_results")
     assert report["metrics"]["val_bpb"] == 1.2345
     assert "2 result blocks" in report["warnings"][0]
 
 
 @pytest.mark.parametrize("name", ["measured", "measures_in_a_pipe", "hostile"])
-def test_the_measured_result_stands_whatever_else_is_printed(station: Station, name: str) -> None:
+def test_the_measured_result_counts_whatever_else_is_printed(shared: Shared, name: str) -> None:
     """A block that a library prints, before or after, is not what prepare.py measured."""
-    assert station.report(name)["metrics"]["val_bpb"] == 1.2345
+    assert shared.report(name)["metrics"]["val_bpb"] == 1.2345
 
 
-def test_the_whole_log_arrives(station: Station) -> None:
-    """Byte for byte, whatever the bytes are."""
-    warned = station.report("junk")["warnings"][0]
-    assert station.stub.output(station.judged["no_result"]) == "hello\n"
-    log = bytes(station.stub.logs[station.judged["junk"]])
+def test_the_whole_log_arrives(shared: Shared) -> None:
+    """Byte for byte, also if it is no text."""
+    warning = shared.report("junk")["warnings"][0]
+    assert shared.stub.output(shared.runs["no_result"]) == "hello\n"
+    log = bytes(shared.stub.logs[shared.runs["junk"]])
     assert log.startswith(bytes(range(256)) * 100)
     assert log.endswith(b"depth: 2\n")
     assert len(log) < 1024 * 1024 + 100
-    assert "left out of the log" in warned
+    assert "left out of the log" in warning
 
 
-def test_runs_follow_each_other_without_overlap(station: Station) -> None:
+def test_runs_follow_each_other_without_overlap(shared: Shared) -> None:
     """The journal shows one run at a time on this GPU."""
-    station.report(list(SCRIPTS)[-1])
-    lines = station.host.folder.journal.read_text().splitlines()
+    shared.report(list(SCRIPTS)[-1])
+    lines = shared.host.folder.journal.read_text().splitlines()
     entries = [json.loads(line) for line in lines][: 2 * len(SCRIPTS)]
     assert [entry["event"] for entry in entries] == ["started", "ended"] * len(SCRIPTS)
     times = [entry["monotonic"] for entry in entries]
     assert times == sorted(times)
 
 
-def test_a_run_gets_its_budget_seed_and_name_and_no_secrets(station: Station) -> None:
+def test_a_run_gets_its_budget_seed_and_name_and_no_secrets(shared: Shared) -> None:
     """The environment is the contract with prepare.py and train.py."""
-    host, stub = station.host, station.stub
+    host, stub = shared.host, shared.stub
     run = stub.submit("import json, os; print(json.dumps(dict(os.environ)))", seed=7)
     stub.report(run)
     env = json.loads(stub.output(run))
@@ -157,9 +156,9 @@ def test_a_run_gets_its_budget_seed_and_name_and_no_secrets(station: Station) ->
     assert "AUTORESEARCH_PROFILE" not in env
 
 
-def test_a_run_gets_the_prepare_py_that_its_tag_pinned(station: Station) -> None:
-    """Fetched once, kept by hash, and fetched again when the kept one was touched."""
-    host, stub = station.host, station.stub
+def test_a_run_gets_the_prepare_py_that_its_tag_pinned(shared: Shared) -> None:
+    """Fetched once, kept by hash, and fetched again when the kept file was changed."""
+    host, stub = shared.host, shared.stub
     prepare = b"WORD = 'pinned'\r\n"
     sha256 = hashlib.sha256(prepare).hexdigest()
     stub.prepares[sha256] = prepare
@@ -175,9 +174,9 @@ def test_a_run_gets_the_prepare_py_that_its_tag_pinned(station: Station) -> None
     assert stub.output(again) == "pinned\n"
 
 
-def test_a_prepare_py_with_another_hash_keeps_the_run_from_starting(station: Station) -> None:
-    """It is given back as lost, and nothing of it was executed."""
-    host, stub = station.host, station.stub
+def test_a_prepare_py_with_another_hash_keeps_the_run_from_starting(shared: Shared) -> None:
+    """It is given back as lost, and nothing of it is executed."""
+    host, stub = shared.host, shared.stub
     stub.prepares["a" * 64] = b"print('not what was pinned')"
     run = stub.submit("print('ran')", prepare_sha256="a" * 64)
     unknown = stub.submit("print('ran')", prepare_sha256="b" * 64)
@@ -191,9 +190,9 @@ def test_a_prepare_py_with_another_hash_keeps_the_run_from_starting(station: Sta
         assert each not in journal
 
 
-def test_a_hung_run_times_out_with_its_log(station: Station) -> None:
-    """At budget + grace it is ended, and what it said is kept."""
-    host, stub = station.host, station.stub
+def test_a_hung_run_times_out_with_its_log(shared: Shared) -> None:
+    """It is killed at budget + grace, and its output is kept."""
+    host, stub = shared.host, shared.stub
     run = stub.submit(SLEEP, time_budget_seconds=0.3, grace_seconds=0.3)
     report = stub.report(run)
     assert report["outcome"] == "timeout"
@@ -202,9 +201,9 @@ def test_a_hung_run_times_out_with_its_log(station: Station) -> None:
     assert host.processes_of(run) == {}
 
 
-def test_a_cancelled_run_is_stopped(station: Station) -> None:
-    """The next renewal tells the worker."""
-    host, stub = station.host, station.stub
+def test_a_cancelled_run_is_stopped(shared: Shared) -> None:
+    """The answer to a renewal says so."""
+    host, stub = shared.host, shared.stub
     run = stub.submit(SLEEP)
     stub.wait_for(lambda: run in stub.logs)
     stub.cancelled.add(run)
@@ -212,9 +211,9 @@ def test_a_cancelled_run_is_stopped(station: Station) -> None:
     assert host.processes_of(run) == {}
 
 
-def test_log_and_curve_are_seen_while_the_run_goes_on(station: Station) -> None:
+def test_log_and_curve_are_seen_while_the_run_goes_on(shared: Shared) -> None:
     """A person who follows the run need not wait for its end."""
-    stub = station.stub
+    stub = shared.stub
     run = stub.submit(PROGRESS + "print()\n" + SLEEP)
     stub.wait_for(lambda: stub.curves.get(run))
     assert run not in stub.finished
@@ -224,12 +223,13 @@ def test_log_and_curve_are_seen_while_the_run_goes_on(station: Station) -> None:
 
 
 def test_while_a_run_goes_on_its_renewals_are_the_heartbeats(host: Host, stub: Stub) -> None:
-    """They carry the GPU's health; news, such as a drain, is still told by a heartbeat at once."""
+    """They carry the GPU's health. A change, such as a drain, is still reported at once."""
+    stub.heartbeat_seconds = 0.5
     run = stub.submit(SLEEP)
     worker = host.start(drain_timeout=60)
-    stub.wait_for(lambda: stub.count("/api/job/renew") > 3)
+    stub.wait_for(lambda: stub.count("/api/job/renew") > 2)
     before = stub.count("/api/pool/heartbeat")
-    stub.wait_for(lambda: stub.count("/api/job/renew") > 12)
+    stub.wait_for(lambda: stub.count("/api/job/renew") > 8)
     assert stub.count("/api/pool/heartbeat") <= before + 1
     assert all(body["health"] is not None for path, body in stub.calls[-5:] if "renew" in path)
     worker.send_signal(signal.SIGTERM)
@@ -239,10 +239,10 @@ def test_while_a_run_goes_on_its_renewals_are_the_heartbeats(host: Host, stub: S
 
 
 def test_a_gpu_that_the_pool_has_forgotten_registers_again_while_it_trains(
-    station: Station,
+    shared: Shared,
 ) -> None:
-    """The renewal is answered that nobody knows its GPU."""
-    stub = station.stub
+    """The answer to a renewal says that the GPU is unknown."""
+    stub = shared.stub
     run = stub.submit(SLEEP)
     stub.wait_for(lambda: stub.count("/api/job/renew") > 2)
     before = stub.count("/api/pool/register")
@@ -253,28 +253,31 @@ def test_a_gpu_that_the_pool_has_forgotten_registers_again_while_it_trains(
 
 
 def test_an_idle_worker_leaves_at_once_on_sigterm(host: Host, stub: Stub) -> None:
-    """The long poll is not waited for; the pool hears of the drain and of the leaving."""
+    """It does not wait for the long poll; it reports the drain and leaves the pool."""
     worker = host.start(claim_wait_seconds=60)
     stub.wait_for(lambda: stub.count("/api/job/claim"))
     assert end(worker) == 0
-    beats = [body for path, body in stub.calls if path == "/api/pool/heartbeat"]
-    assert beats[-1]["draining"]
+    heartbeats = [body for path, body in stub.calls if path == "/api/pool/heartbeat"]
+    assert heartbeats[-1]["draining"]
     assert stub.deregistered == [GPU_ID]
 
 
 def test_a_draining_worker_finishes_its_run_and_takes_no_other(host: Host, stub: Stub) -> None:
-    """Time enough: the result counts, the next job stays in the queue."""
-    run = stub.submit("import time; print('up', flush=True); time.sleep(0.7)" + BLOCK)
+    """The result counts, the next job stays in the queue."""
+    run = stub.submit(WAIT + BLOCK)
     stub.submit(BLOCK)
     worker = host.start()
     stub.wait_for(lambda: run in stub.logs)
-    assert end(worker) == 0
+    worker.send_signal(signal.SIGTERM)
+    stub.wait_for(lambda: stub.is_draining(GPU_ID))
+    host.release(run)
+    assert worker.wait() == 0
     assert stub.finished[run]["outcome"] == "completed"
     assert len(stub.jobs) == 1
 
 
 def test_a_drain_that_takes_too_long_hands_the_run_back(host: Host, stub: Stub) -> None:
-    """Its tree is dead, the run is for another worker, and the exit is orderly."""
+    """Its tree is dead, another worker may have the run, and the exit code is 0."""
     run = stub.submit(SLEEP)
     worker = host.start(drain_timeout=0.2)
     stub.wait_for(lambda: run in stub.logs)
@@ -285,13 +288,13 @@ def test_a_drain_that_takes_too_long_hands_the_run_back(host: Host, stub: Stub) 
 
 
 def test_a_second_interrupt_stops_at_once(host: Host, stub: Stub) -> None:
-    """Neither the drain's time nor a polite end of the run is waited for."""
+    """It waits neither for the drain's time nor for the run's reaction to SIGTERM."""
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEP
     run = stub.submit(stubborn)
     worker = host.start(drain_timeout=60, kill_after_seconds=60)
     stub.wait_for(lambda: run in stub.logs)
     worker.send_signal(signal.SIGINT)
-    eventually(lambda: "draining" in host.said)
+    eventually(lambda: "draining" in host.log)
     assert end(worker, signal.SIGINT) == 130
     assert stub.finished[run]["outcome"] == "handed_back"
     assert host.processes() == {}
@@ -300,8 +303,8 @@ def test_a_second_interrupt_stops_at_once(host: Host, stub: Stub) -> None:
 def test_a_job_that_was_on_its_way_when_the_drain_began_is_handed_back(
     host: Host, stub: Stub
 ) -> None:
-    """A claim that was cut short is asked about once more, so that no lease is left hanging."""
-    stub.claim_answer_delay = 1.0
+    """A claim that the drain cut short is sent once more, so that no lease is left behind."""
+    stub.delay_grants_until_drain = True
     run = stub.submit(BLOCK)
     worker = host.start()
     stub.wait_for(lambda: run in stub.leases)
@@ -311,39 +314,42 @@ def test_a_job_that_was_on_its_way_when_the_drain_began_is_handed_back(
 
 def test_several_cpu_workers_share_a_host(host: Host, stub: Stub) -> None:
     """Their names tell them apart."""
-    runs = [stub.submit("import time; time.sleep(0.5)" + BLOCK) for _ in range(2)]
+    runs = [stub.submit(WAIT + BLOCK) for _ in range(2)]
     for name in ("one", "two"):
         host.start(gpu_id=name)
+    stub.wait_for(lambda: all(run in stub.logs for run in runs))
+    host.release(*runs)
     for run in runs:
         stub.report(run)
     assert set(stub.leases.values()) == {"one", "two"}
 
 
-def test_a_second_worker_of_one_gpu_does_not_start(station: Station) -> None:
-    """Two workers on one GPU would spoil both their results."""
-    station.stub.wait_for(lambda: station.stub.count("/api/pool/register"))
-    second = station.host.start(drain_timeout=0, kill_after_seconds=0)
+def test_a_second_worker_of_one_gpu_does_not_start(shared: Shared) -> None:
+    """Two runs on one GPU would falsify both results."""
+    shared.stub.wait_for(lambda: shared.stub.count("/api/pool/register"))
+    second = shared.host.start(drain_timeout=0, kill_after_seconds=0)
     assert second.wait(timeout=15) == 2
-    assert "is held by another worker" in station.host.said
+    assert "is held by another worker" in shared.host.log
 
 
 def test_a_worker_waits_for_one_that_is_leaving(host: Host, stub: Stub) -> None:
-    """As after kill -9 of `up`: its worker ends its run while the next `up` is there already."""
-    last = stub.submit("import time; print('up', flush=True); time.sleep(5)" + BLOCK)
+    """As after kill -9 of `up`: its worker ends its run while the next `up` runs already."""
+    last = stub.submit(WAIT + BLOCK)
     leaving = host.start()
     stub.wait_for(lambda: last in stub.logs)
     leaving.send_signal(signal.SIGTERM)
     host.start()
-    eventually(lambda: "waiting for up to" in host.said)
+    eventually(lambda: "waiting for up to" in host.log)
+    host.release(last)
     following = stub.submit(BLOCK)
     stub.report(following)
     assert stub.finished[last]["outcome"] == "completed"
     assert leaving.wait(timeout=15) == 0
 
 
-def test_settings_that_make_no_sense_are_named(host: Host) -> None:
-    """One line a mistake, and an exit code that says not to try again."""
+def test_invalid_settings_are_named(host: Host) -> None:
+    """One line per mistake, and an exit code that says not to try again."""
     worker = host.start("--gpu", "seven", orchestrator="localhost:3111")
     assert worker.wait(timeout=15) == 2
-    assert "gpu: " in host.said
-    assert "orchestrator: " in host.said
+    assert "gpu: " in host.log
+    assert "orchestrator: " in host.log

@@ -1,4 +1,4 @@
-"""Stands in for NVML's binding: GPUs described by the JSON file that FAKE_NVML names.
+"""A fake of NVML's binding: its GPUs are in the JSON file that FAKE_NVML names.
 
 The file is read at every call, so a test may change a GPU under a running worker:
 {"gpus": 1, "used_mb": 500, "pids": [], "xids": [], "error": null}. `error` is raised by every call
@@ -32,8 +32,8 @@ class NVMLError(Exception):
 
 
 def _state() -> dict[str, Any]:
-    told = {"gpus": 1, "used_mb": 500, "pids": [], "xids": [], "error": None, "init": None}
-    return told | json.loads(Path(os.environ["FAKE_NVML"]).read_text())
+    defaults = {"gpus": 1, "used_mb": 500, "pids": [], "xids": [], "error": None, "init": None}
+    return defaults | json.loads(Path(os.environ["FAKE_NVML"]).read_text())
 
 
 def _device() -> dict[str, Any]:

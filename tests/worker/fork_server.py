@@ -1,8 +1,8 @@
-"""Starts workers quickly: a process that has imported the worker forks one for each request.
+"""A fork server: a process that has imported the worker forks a worker for each request.
 
-A worker takes most of a second to import what it needs, on a busy machine more; the suite starts
-some fifty. Everything else about them is real: processes, signals, sockets, files. (Those of a
-fleet, and supervisors, start from scratch as always.)
+Importing takes most of a second, on a busy machine more, and the suite starts some fifty workers.
+Everything else about them is real: processes, signals, sockets, files. The daemons of a fleet and
+the supervisors start from scratch.
 
 Requests and answers are lines of JSON: {"start": {...}} -> pid, {"poll": pid} -> exit code or null.
 """
@@ -18,7 +18,7 @@ from signal import Signals
 from typing import Any
 
 
-class Nursery:
+class ForkServer:
     """The test's side."""
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ class Nursery:
 class Worker:
     """One worker process, with the part of Popen's interface that tests need."""
 
-    def __init__(self, nursery: Nursery, **start: Any) -> None:
-        self._nursery = nursery
-        self.pid: int = nursery.ask({"start": start})
+    def __init__(self, server: ForkServer, **start: Any) -> None:
+        self._server = server
+        self.pid: int = server.ask({"start": start})
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = self._nursery.ask({"poll": self.pid})
+            self.returncode = self._server.ask({"poll": self.pid})
         return self.returncode
 
     def wait(self, timeout: float = 15.0) -> int:
@@ -65,8 +65,7 @@ class Worker:
             os.kill(self.pid, number)
 
 
-def _serve(start: dict[str, Any]) -> int:
-    """Become the worker."""
+def _become_worker(start: dict[str, Any]) -> int:
     from gpu_worker.__main__ import main
 
     os.setsid()
@@ -87,7 +86,7 @@ def _start(start: dict[str, Any]) -> int:
         return pid
     code = 1
     try:
-        code = _serve(start)
+        code = _become_worker(start)
     except BaseException:  # noqa: BLE001 - a fork must not return into its parent's loop
         traceback.print_exc()
     finally:
@@ -101,7 +100,7 @@ def _poll(pid: int) -> int | None:
 
 
 def _answer_requests() -> None:
-    import gpu_worker.__main__  # noqa: F401 - this is what takes so long
+    import gpu_worker.__main__  # noqa: F401 - the slow import
 
     for line in sys.stdin:
         request = json.loads(line)
