@@ -20,7 +20,6 @@ from gpu_worker.folders import RunFolder
 from gpu_worker.gpu import DeviceError, Gpu, identity, open_gpu
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.pool_membership import PoolMembership
-from gpu_worker.report import Outcome
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
@@ -306,7 +305,7 @@ class Daemon:
         if not folder.job.exists():
             folder.remove()
 
-    async def _return(self, job: schemas.Job, outcome: Outcome, why: str) -> None:
+    async def _return(self, job: schemas.Job, outcome: schemas.ReportedResult, why: str) -> None:
         """Give a run back that has not begun."""
         report = schemas.FinishRequest(
             experiment_id=job.experiment_id,

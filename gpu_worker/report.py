@@ -6,14 +6,11 @@ later, and a run that ends well without one has failed.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from gpu_worker import metrics
 from gpu_worker.channel import Result
 from orchestrator import schemas
-from orchestrator.schemas import Environment, FinishRequest
-
-Outcome = Literal["completed", "crash", "timeout", "cancelled", "handed_back", "lost"]
+from orchestrator.schemas import Environment, FinishRequest, ReportedResult
 
 _SIGKILLED = 128 + 9
 
@@ -99,7 +96,7 @@ def crash_text(result: Result, tail: bytes) -> str:
 
 
 def _finish(
-    end: End, outcome: Outcome, error: str, output: metrics.Output | None = None
+    end: End, outcome: ReportedResult, error: str, output: metrics.Output | None = None
 ) -> FinishRequest:
     output = output or metrics.Output(None, None)
     result = end.result

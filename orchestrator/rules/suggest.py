@@ -20,7 +20,7 @@ class CategoryCount:
 
 @dataclass(frozen=True)
 class Advice:
-    """The answer of suggest, but for the strategy and the trend."""
+    """What suggest answers beside the strategy and the trend."""
 
     underexplored: list[str]
     high_yield: list[str]
@@ -31,7 +31,7 @@ class Advice:
 def advise(
     snapshot: Snapshot, categories: Mapping[str, CategoryCount], trend: Sequence[float]
 ) -> Advice:
-    """Say which categories are little tried, which pay, and what the mode asks for now."""
+    """Say which categories were tried least, which gave keeps, and what the mode asks for."""
     underexplored = [
         name
         for name in CORE_CATEGORIES
