@@ -235,11 +235,9 @@ def _run_fields(
         "state": "decided", "status": decision.status.value, "seed": 42, "priority": 0,
         "budget": snapshot.tag.time_budget_seconds, "epoch": 1, "gpu_id": run.gpu_id,
         "started": run.started_us, "finished": at, "verdict": verdict,
-        "best_before": decision.best_before, "error": result.error or None,
         "env_gpu_name": "NVIDIA H100 80GB HBM3", "env_profile": "cuda",
     }  # fmt: skip
-    metrics = records.metric_fields(result.metrics) if result.metrics else {}
-    return records.text_fields(fields) | metrics
+    return records.text_fields(fields) | records.result_fields(result, decision)
 
 
 async def _predate(redis: Any, journal: str, milliseconds: int) -> None:

@@ -5,7 +5,7 @@ comes in parts of at most `PART` members, so that no line of a backup grows with
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,34 +58,23 @@ async def _parts(redis: TextRedis, key: str) -> AsyncIterator[Part]:
     kind, ttl = await redis.type(key), await redis.pttl(key)
     if kind == "none":
         return  # a nonce that has lapsed since the scan
-    members = await _READ[kind](redis, key)
+    members = await _members(redis, key, kind)
     for start in range(0, len(members), PART):
         yield Part(key, kind, members[start : start + PART], ttl if ttl >= 0 else None)
 
 
-async def _hash(redis: TextRedis, key: str) -> list[Any]:
-    return [list(pair) for pair in (await redis.hgetall(key)).items()]
-
-
-async def _sorted_set(redis: TextRedis, key: str) -> list[Any]:
-    return [list(pair) for pair in await redis.zrange(key, 0, -1, withscores=True)]
-
-
-async def _list(redis: TextRedis, key: str) -> list[Any]:
-    return list(await redis.lrange(key, 0, -1))
-
-
-async def _string(redis: TextRedis, key: str) -> list[Any]:
-    return [await redis.get(key)]
-
-
-async def _stream(redis: TextRedis, key: str) -> list[Any]:
-    return [list(entry) for entry in await redis.xrange(key, "-", "+")]
-
-
-_READ: dict[str, Callable[[TextRedis, str], Awaitable[list[Any]]]] = {
-    "hash": _hash, "zset": _sorted_set, "list": _list, "string": _string, "stream": _stream,
-}  # fmt: skip
+async def _members(redis: TextRedis, key: str, kind: str) -> list[Any]:
+    if kind == "string":
+        return [await redis.get(key)]
+    if kind == "list":
+        return await redis.lrange(key, 0, -1)
+    if kind == "hash":
+        pairs: Iterable[Any] = (await redis.hgetall(key)).items()
+    elif kind == "zset":
+        pairs = await redis.zrange(key, 0, -1, withscores=True)
+    else:
+        pairs = await redis.xrange(key, "-", "+")
+    return [list(pair) for pair in pairs]
 
 
 class DumpStore:

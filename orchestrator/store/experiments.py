@@ -62,10 +62,7 @@ class ExperimentStore:
     async def setup(self, tag: Tag, strategy: Strategy) -> Tag:
         """Create the tag. Raises `Conflict` with the tag as `existing` where there is one."""
         reply = await self._scripts.run(
-            verbs.SETUP,
-            tag.name,
-            json.dumps(records.setting_fields(tag)),
-            json.dumps(records.strategy_fields(strategy)),
+            verbs.SETUP, tag.name, records.setting_fields(tag), records.strategy_fields(strategy)
         )
         stored = records.tag_from(reply["tag"])
         if reply.name == "EXISTS":
@@ -77,8 +74,8 @@ class ExperimentStore:
         reply = await self._scripts.run(
             verbs.REGISTER,
             tag,
-            json.dumps(records.experiment_fields(experiment)),
-            json.dumps(records.text_fields({"gpu_id": gpu_id})),
+            records.experiment_fields(experiment),
+            records.text_fields({"gpu_id": gpu_id}),
         )
         if reply.name == "UNKNOWN_PARENT":
             raise _unknown_parent(tag, experiment)
@@ -101,9 +98,9 @@ class ExperimentStore:
         reply = await self._scripts.run(
             verbs.SUBMIT,
             tag,
-            json.dumps(records.experiment_fields(experiment)),
-            json.dumps({"seed": str(seed), "priority": str(priority)}),
-            int(repeat),
+            records.experiment_fields(experiment),
+            {"seed": str(seed), "priority": str(priority)},
+            repeat,
         )
         if reply.name == "UNKNOWN_PARENT":
             raise _unknown_parent(tag, experiment)
@@ -117,13 +114,13 @@ class ExperimentStore:
 
     async def snapshot(self, tag: str) -> Snapshot:
         """Read a tag in one step."""
-        reply = await self._scripts.run(verbs.SNAPSHOT, tag, "", "", "", "")
+        reply = await self._scripts.run(verbs.SNAPSHOT, tag, None)
         return records.snapshot_from(reply.fields)
 
     async def run_snapshot(self, experiment_id: str) -> Snapshot:
         """Read a run and its tag in one step."""
         tag = tag_of(experiment_id)
-        reply = await self._scripts.run(verbs.SNAPSHOT, tag, experiment_id, "", "", "")
+        reply = await self._scripts.run(verbs.SNAPSHOT, tag, experiment_id)
         return records.snapshot_from(reply.fields, experiment_id)
 
     async def apply(
@@ -153,8 +150,8 @@ class ExperimentStore:
             reporter.epoch,
             snapshot.tag.revision,
             reporter.renewal,
-            json.dumps(_application(snapshot, result, decision, verdict_json, action)),
-            json.dumps(records.journal_data(snapshot, result, decision, reporter.epoch, action)),
+            _application(snapshot, result, decision, verdict_json, action),
+            records.journal_data(snapshot, result, decision, reporter.epoch, action),
         )
         if reply.name == "CONFLICT":
             raise Conflict(
@@ -170,9 +167,9 @@ class ExperimentStore:
         reply = await self._scripts.run(
             verbs.SET_STRATEGY,
             tag,
-            "",
-            json.dumps(records.choice_fields(choice)),
-            json.dumps(records.action_fields(action)),
+            None,
+            records.strategy_fields(choice),
+            records.action_fields(action),
         )
         return records.strategy_from(reply["strategy"])
 
@@ -182,8 +179,8 @@ class ExperimentStore:
             verbs.SET_STRATEGY,
             snapshot.tag.name,
             snapshot.tag.revision,
-            json.dumps(records.strategy_fields(adapted)),
-            "",
+            records.strategy_fields(adapted),
+            None,
         )
         return None if reply.name == "STALE" else records.strategy_from(reply["strategy"])
 

@@ -1,6 +1,5 @@
 """Writes on the queue and its leases: claim, renew, requeue, direct."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,12 +71,7 @@ class JobStore:
     ) -> Renewed:
         """Renew a lease; with `health` it is its GPU's heartbeat too. Raises `LeaseLost`."""
         reply = await self._scripts.run(
-            verbs.RENEW,
-            attempt.tag,
-            attempt.experiment_id,
-            attempt.epoch,
-            int(started),
-            "" if health is None else json.dumps(health),
+            verbs.RENEW, attempt.tag, attempt.experiment_id, attempt.epoch, started, health
         )
         return Renewed(cancel=reply["cancel"], gpu_known=reply["known"])
 
@@ -95,7 +89,7 @@ class JobStore:
             attempt.epoch,
             renewal,
             how.ending,
-            int(how.counts_as_loss),
+            how.counts_as_loss,
         )
         return None if reply.name == "CANCELLED" else Ended(reply.fields.get("verdict"))
 
@@ -104,12 +98,7 @@ class JobStore:
     ) -> None:
         """Send a run that has not started to one GPU; a run that is over stays as it is."""
         reply = await self._scripts.run(
-            verbs.DIRECT,
-            tag_of(experiment_id),
-            experiment_id,
-            gpu_id,
-            source_sha256 or "",
-            seed,
+            verbs.DIRECT, tag_of(experiment_id), experiment_id, gpu_id, source_sha256, seed
         )
         if reply.name == "CONFLICT":
             raise Conflict(f"{experiment_id} is {reply['state']} on a GPU already.")

@@ -1,6 +1,5 @@
 """Writes and reads on the GPU pool."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ class PoolStore:
     async def register(self, gpu_id: str, facts: Mapping[str, object]) -> PoolView:
         """Add a GPU, or renew its `facts`, whose names are those of the wire."""
         fields = records.text_fields({**facts, "problem": facts.get("problem") or None})
-        reply = await self._scripts.run(verbs.POOL_REGISTER, gpu_id, json.dumps(fields))
+        reply = await self._scripts.run(verbs.POOL_REGISTER, gpu_id, fields)
         return PoolView(int(reply["now"]), [records.gpu_from(gpu_id, reply["gpu"])])
 
     async def heartbeat(
@@ -56,12 +55,7 @@ class PoolStore:
         draining: bool,
     ) -> None:
         await self._scripts.run(
-            verbs.HEARTBEAT,
-            gpu_id,
-            "" if health is None else json.dumps(health),
-            problem or "",
-            "1" if quarantined else "",
-            "1" if draining else "",
+            verbs.HEARTBEAT, gpu_id, health, problem, quarantined or None, draining or None
         )
 
     async def list(self) -> PoolView:
@@ -84,11 +78,7 @@ class PoolStore:
         """Take an idle GPU for a hand-run."""
         tag = tag_of(experiment_id)
         reply = await self._scripts.run(
-            verbs.ACQUIRE,
-            tag,
-            experiment_id,
-            int(offline_seconds * 1e6),
-            int(grace_seconds * 1e6),
+            verbs.ACQUIRE, tag, experiment_id, int(offline_seconds * 1e6), int(grace_seconds * 1e6)
         )
         if reply.name == "CONFLICT":
             raise Conflict(
@@ -101,7 +91,7 @@ class PoolStore:
         return Acquired(reply["gpu_id"], int(reply["gpu_index"]))
 
     async def release(self, gpu_id: str, experiment_id: str | None) -> None:
-        reply = await self._scripts.run(verbs.RELEASE, gpu_id, experiment_id or "")
+        reply = await self._scripts.run(verbs.RELEASE, gpu_id, experiment_id)
         if reply.name == "LEASED":
             raise Conflict(f"{gpu_id} is leased to {reply['by']}: its worker releases it.")
         if reply.name == "NOT_HELD":

@@ -6,21 +6,20 @@ Each value has one constructor here. Redis holds text; an absent metric means No
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from orchestrator.domain import (
     Attempt,
     Counts,
     Decision,
-    Environment,
     Experiment,
     Gpu,
     JournalEntry,
     LedgerEntry,
     Metrics,
-    Mode,
     NewExperiment,
     Note,
     OperatorAction,
@@ -28,9 +27,7 @@ from orchestrator.domain import (
     Run,
     RunResult,
     Snapshot,
-    State,
     Status,
-    Stop,
     Strategy,
     StrategyChoice,
     Tag,
@@ -38,16 +35,28 @@ from orchestrator.domain import (
 from orchestrator.rules.replay import Chosen, Decided, SetUp, Steered, Step
 
 Fields = Mapping[str, str]
-T = TypeVar("T", int, float)
 
-_METRICS = {
-    name: int if hint == int | None else float for name, hint in get_type_hints(Metrics).items()
-}
+# Validation turns text into numbers, enums and flags, by the types that domain.py declares.
+_ATTEMPT, _EXPERIMENT, _GPU = TypeAdapter(Attempt), TypeAdapter(Experiment), TypeAdapter(Gpu)
+_HOLD, _LEDGER_ENTRY, _NOTE = TypeAdapter(OperatorHold), TypeAdapter(LedgerEntry), TypeAdapter(Note)
+_RUN, _STRATEGY, _TAG = TypeAdapter(Run), TypeAdapter(Strategy), TypeAdapter(Tag)
+
+# Where Redis has another name for a field than the domain.
+_NAMES = {
+    "at": "at_us", "best_at": "best_us", "best_commit": "best_commit_sha",
+    "best_id": "best_experiment_id", "budget": "time_budget_seconds", "claimed": "claimed_us",
+    "created": "created_us", "ended": "ended_us", "finished": "finished_us",
+    "health_at": "health_us", "heartbeat": "heartbeat_us", "hold": "held_by",
+    "max_crashes": "max_consecutive_crashes", "prepare": "prepare_sha256",
+    "registered": "registered_us", "source": "source_sha256", "started": "started_us",
+    "streak": "consecutive_crashes", "threshold": "near_miss_threshold", "updated": "updated_us",
+    "verdict": "verdict_json",
+}  # fmt: skip
 
 
-def _number(stored: Fields, name: str, kind: type[T]) -> T | None:
-    value = stored.get(name)
-    return None if value is None else kind(value)
+def _named(stored: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """Stored fields under the domain's names, and values that lie elsewhere or need work."""
+    return {_NAMES.get(name, name): value for name, value in stored.items()} | others
 
 
 def text_fields(values: Mapping[str, object]) -> dict[str, str]:
@@ -59,19 +68,11 @@ def text_fields(values: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def metric_fields(metrics: Metrics) -> dict[str, str]:
-    return text_fields(vars(metrics))
-
-
-def environment_fields(environment: Environment) -> dict[str, str]:
-    return {f"env_{n}": v for n, v in text_fields(vars(environment)).items()}
-
-
 def result_fields(result: RunResult, decision: Decision) -> dict[str, str]:
     """What a decision writes into its run, beside the state and the verdict."""
     return {
-        **(metric_fields(result.metrics) if result.metrics else {}),
-        **environment_fields(result.environment),
+        **text_fields(vars(result.metrics) if result.metrics else {}),
+        **text_fields({f"env_{n}": v for n, v in vars(result.environment).items()}),
         **text_fields(
             {
                 "best_before": decision.best_before,
@@ -100,20 +101,16 @@ def experiment_fields(experiment: NewExperiment) -> dict[str, str]:
     return text_fields({"source": named.pop("source_sha256"), **named})
 
 
-def strategy_fields(strategy: Strategy) -> dict[str, str]:
-    return choice_fields(
-        StrategyChoice(
-            mode=strategy.mode,
-            explore_ratio=strategy.explore_ratio,
-            reason=strategy.reason,
-            pinned=strategy.pinned,
-            temperature=strategy.temperature,
-        )
+def strategy_fields(strategy: Strategy | StrategyChoice) -> dict[str, str]:
+    return text_fields(
+        {
+            "mode": strategy.mode,
+            "explore_ratio": strategy.explore_ratio,
+            "temperature": strategy.temperature,
+            "reason": strategy.reason,
+            "pinned": int(strategy.pinned),
+        }
     )
-
-
-def choice_fields(choice: StrategyChoice) -> dict[str, str]:
-    return text_fields(vars(choice) | {"pinned": int(choice.pinned)})
 
 
 def action_fields(action: OperatorAction) -> dict[str, str]:
@@ -224,112 +221,44 @@ def _undated_strategy(stored: Fields) -> Strategy:
 
 
 def experiment_from(experiment_id: str, tag: str, stored: Fields) -> Experiment:
-    return Experiment(
-        id=experiment_id,
-        tag=tag,
-        created_us=int(stored["created"]),
-        hypothesis=stored["hypothesis"],
-        description=stored["description"],
-        category=stored["category"],
-        commit_sha=stored["commit_sha"],
-        diff_summary=stored["diff_summary"],
-        parent_id=stored.get("parent_id"),
-        source_sha256=stored.get("source"),
-        repeat_of=stored.get("repeat_of"),
-    )
-
-
-def _metrics_from(stored: Fields) -> Metrics | None:
-    if "val_bpb" not in stored:
-        return None
-    values: dict[str, Any] = {name: _number(stored, name, kind) for name, kind in _METRICS.items()}
-    return Metrics(**values)
+    return _EXPERIMENT.validate_python(_named(stored, id=experiment_id, tag=tag))
 
 
 def run_from(experiment_id: str, stored: Fields) -> Run:
-    return Run(
-        experiment_id=experiment_id,
-        state=State(stored["state"]),
-        status=Status(stored["status"]),
-        seed=int(stored.get("seed", 42)),
-        priority=int(stored.get("priority", 0)),
-        time_budget_seconds=float(stored["budget"]),
-        prepare_sha256=stored.get("prepare"),
-        epoch=int(stored.get("epoch", 0)),
-        losses=int(stored.get("losses", 0)),
-        gpu_id=stored.get("gpu_id"),
-        target_gpu=stored.get("target_gpu"),
-        stop=cast("Stop | None", stored.get("stop")),
-        started_us=_number(stored, "started", int),
-        finished_us=_number(stored, "finished", int),
-        metrics=_metrics_from(stored),
-        best_before=_number(stored, "best_before", float),
-        error=stored.get("error"),
-        reason=stored.get("reason"),
-        warnings=tuple(json.loads(stored.get("warnings", "[]"))),
-        environment=Environment(
-            **{f.name: stored.get(f"env_{f.name}") for f in fields(Environment)}
-        ),
-        verdict_json=stored.get("verdict"),
+    fields = {"seed": "42", "priority": "0", **stored}
+    return _RUN.validate_python(
+        _named(
+            fields,
+            experiment_id=experiment_id,
+            metrics=stored if "val_bpb" in stored else None,
+            environment={n[4:]: value for n, value in stored.items() if n.startswith("env_")},
+            warnings=json.loads(stored.get("warnings", "[]")),
+        )
     )
 
 
 def attempt_from(stored: str) -> Attempt:
     value = json.loads(stored)
-    return Attempt(
-        epoch=value["epoch"],
-        gpu_id=value["gpu_id"],
-        claimed_us=int(value["claimed"]),
-        ended_us=int(value["ended"]) if "ended" in value else None,
-        ending=value.get("outcome"),
-    )
+    return _ATTEMPT.validate_python(_named(value, ending=value.get("outcome")))
 
 
 def strategy_from(stored: Fields) -> Strategy:
-    return Strategy(
-        mode=cast("Mode", stored["mode"]),
-        explore_ratio=float(stored["explore_ratio"]),
-        temperature=float(stored["temperature"]),
-        updated_us=int(stored["updated"]),
-        reason=stored["reason"],
-        pinned=stored["pinned"] == "1",
-    )
+    return _STRATEGY.validate_python(_named(stored))
 
 
 def tag_from(stored: Fields) -> Tag:
-    return Tag(
-        name=stored["name"],
-        created_us=int(stored["created"]),
-        time_budget_seconds=float(stored["budget"]),
-        near_miss_threshold=float(stored["threshold"]),
-        max_consecutive_crashes=int(stored["max_crashes"]),
-        revision=int(stored["revision"]),
-        prepare_sha256=stored.get("prepare"),
-        profile=stored.get("profile"),
-        best_val_bpb=_number(stored, "best_val_bpb", float),
-        best_experiment_id=stored.get("best_id"),
-        best_commit_sha=stored.get("best_commit"),
-        best_us=_number(stored, "best_at", int),
-        consecutive_crashes=int(stored.get("streak", 0)),
-        training_seconds=float(stored.get("training_seconds", 0)),
-        pause=_pause_from(stored),
-    )
-
-
-def _pause_from(stored: Fields) -> OperatorHold | None:
-    if "paused" not in stored:
-        return None
-    return OperatorHold(stored["paused_by"], stored["paused_reason"], int(stored["paused"]))
+    pause = None
+    if "paused" in stored:
+        pause = OperatorHold(stored["paused_by"], stored["paused_reason"], int(stored["paused"]))
+    return _TAG.validate_python(_named(stored, pause=pause))
 
 
 def hold_from(stored: str) -> OperatorHold:
-    value = json.loads(stored)
-    return OperatorHold(value["by"], value["reason"], int(value["at"]))
+    return _HOLD.validate_python(_named(json.loads(stored)))
 
 
 def note_from(note_id: str, stored: str) -> Note:
-    value = json.loads(stored)
-    return Note(note_id, value["text"], value["by"], int(value["at"]))
+    return _NOTE.validate_python(_named(json.loads(stored), id=note_id))
 
 
 def notes_from(stored: Fields) -> list[Note]:
@@ -339,13 +268,14 @@ def notes_from(stored: Fields) -> list[Note]:
 
 
 def ledger_entry_from(entry_id: str, stored: Fields) -> LedgerEntry:
-    return LedgerEntry(
-        id=entry_id,
-        at_us=int(stored["at"]),
-        tag=stored["tag"],
-        action=action_from(stored),
-        effect=stored["outcome"],
-        revision=int(stored["revision"]) if stored["revision"] else None,
+    return _LEDGER_ENTRY.validate_python(
+        _named(
+            stored,
+            id=entry_id,
+            action=action_from(stored),
+            effect=stored["outcome"],
+            revision=stored["revision"] or None,
+        )
     )
 
 
@@ -375,22 +305,15 @@ def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot
 
 def gpu_from(gpu_id: str, stored: Fields) -> Gpu:
     lease = stored.get("lease")
-    return Gpu(
-        id=gpu_id,
-        name=stored.get("name") or gpu_id,
-        gpu_index=int(stored["gpu_index"]),
-        gpu_name=stored["gpu_name"],
-        vram_mb=float(stored["vram_mb"]),
-        registered_us=int(stored["registered"]),
-        heartbeat_us=int(stored["heartbeat"]),
-        host=stored.get("host"),
-        profile=stored.get("profile"),
-        problem=stored.get("problem"),
-        quarantined="quarantined" in stored,
-        draining="draining" in stored,
-        drain=hold_from(stored["drained"]) if "drained" in stored else None,
-        lease_experiment_id=lease.split()[0] if lease else None,
-        held_by=stored.get("hold"),
-        health=json.loads(stored.get("health", "{}")),
-        health_us=_number(stored, "health_at", int),
+    return _GPU.validate_python(
+        _named(
+            stored,
+            id=gpu_id,
+            name=stored.get("name") or gpu_id,
+            quarantined="quarantined" in stored,
+            draining="draining" in stored,
+            drain=hold_from(stored["drained"]) if "drained" in stored else None,
+            lease_experiment_id=lease.split()[0] if lease else None,
+            health=json.loads(stored.get("health", "{}")),
+        )
     )

@@ -8,7 +8,7 @@ answers with the first one's reply and changes nothing.
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -151,6 +151,14 @@ class Reply(Generic[R]):
         return self.fields[name]
 
 
+def _argument(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return json.dumps(value)
+    return str(int(value) if isinstance(value, bool) else value)
+
+
 class Scripts:
     """The Lua verbs on one Redis connection pool."""
 
@@ -166,7 +174,7 @@ class Scripts:
         return self._texts[verb]
 
     async def run(self, script: Script[R], *args: object, nonce: str | None = None) -> Reply[R]:
-        """Run a verb with ARGV[3..] = `args`.
+        """Run a verb with ARGV[3..] = `args`: None is '', a flag '1' or '0', a mapping JSON.
 
         Raises:
             NotFound, LeaseLost, LeaseRenewed: the reply is one of `REFUSALS`.
@@ -177,7 +185,7 @@ class Scripts:
         head: tuple[object, object] = ("", "")
         if script.verb not in PLAIN:
             head = (nonce, NONCE_SECONDS) if nonce else _next_nonce(script.verb)
-        argv = [str(value) for value in (*head, *args)]
+        argv = [_argument(value) for value in (*head, *args)]
         with redis_errors():
             try:
                 answer = await self._redis.evalsha(sha, 0, *argv)

@@ -1,6 +1,5 @@
 """Operator actions, each one script, and the audit log of them (the key `ledger`)."""
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ from orchestrator.ids import tag_of
 from orchestrator.store import keys, records, verbs
 from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import Queued
+from orchestrator.store.records import action_fields
 from orchestrator.store.scripts import Scripts, redis_errors
 
 CHUNK = 1000
@@ -44,22 +44,22 @@ class SteeringStore:
 
     async def pause(self, tag: str, action: OperatorAction) -> Tag:
         """Keep the tag's jobs from being claimed; a paused tag stays as it is."""
-        reply = await self._scripts.run(verbs.PAUSE, tag, _json(action))
+        reply = await self._scripts.run(verbs.PAUSE, tag, action_fields(action))
         return records.tag_from(reply["tag"])
 
     async def resume(self, tag: str, action: OperatorAction) -> Tag:
-        reply = await self._scripts.run(verbs.RESUME, tag, _json(action))
+        reply = await self._scripts.run(verbs.RESUME, tag, action_fields(action))
         return records.tag_from(reply["tag"])
 
     async def add_note(self, tag: str, action: OperatorAction, at_most: int) -> Note:
         """Leave the action's reason as a note. Raises `Conflict` where there are `at_most`."""
-        reply = await self._scripts.run(verbs.ADD_NOTE, tag, _json(action), at_most)
+        reply = await self._scripts.run(verbs.ADD_NOTE, tag, action_fields(action), at_most)
         if reply.name == "FULL":
             raise Conflict(f"Tag {tag!r} has {at_most} notes already; drop one first (drop-note).")
         return records.note_from(reply["id"], reply["note"])
 
     async def drop_note(self, tag: str, action: OperatorAction) -> None:
-        reply = await self._scripts.run(verbs.DROP_NOTE, tag, _json(action))
+        reply = await self._scripts.run(verbs.DROP_NOTE, tag, action_fields(action))
         if reply.name == "NO_NOTE":
             raise NotFound(f"Tag {tag!r} has no {action.target}; GET /api/steer/notes lists them.")
 
@@ -75,7 +75,7 @@ class SteeringStore:
     ) -> Literal["asked", "decided", "not leased"]:
         """Ask the worker of a leased run to stop it. Other runs stay as they are."""
         reply = await self._scripts.run(
-            verbs.STOP, tag_of(experiment_id), experiment_id, what, _json(action)
+            verbs.STOP, tag_of(experiment_id), experiment_id, what, action_fields(action)
         )
         if reply.name == "DONE":
             return "decided"
@@ -87,7 +87,7 @@ class SteeringStore:
         Raises `Conflict` for a run that waits, is trained by hand, or has no source here.
         """
         reply = await self._scripts.run(
-            verbs.REPEAT, tag_of(experiment_id), experiment_id, _json(action)
+            verbs.REPEAT, tag_of(experiment_id), experiment_id, action_fields(action)
         )
         if reply.name == "NO_SOURCE":
             raise Conflict(
@@ -103,7 +103,11 @@ class SteeringStore:
     async def set_priority(self, experiment_id: str, priority: int, action: OperatorAction) -> int:
         """Move a queued run; returns its place. Raises `Conflict` for one that is not queued."""
         reply = await self._scripts.run(
-            verbs.SET_PRIORITY, tag_of(experiment_id), experiment_id, priority, _json(action)
+            verbs.SET_PRIORITY,
+            tag_of(experiment_id),
+            experiment_id,
+            priority,
+            action_fields(action),
         )
         if reply.name == "CONFLICT":
             raise Conflict(f"{experiment_id} {_WHY_NO_PRIORITY[reply['state']]}.")
@@ -113,11 +117,11 @@ class SteeringStore:
 
     async def drain(self, gpu_id: str, action: OperatorAction) -> OperatorHold:
         """Give a GPU no new run; one that is drained stays as it is."""
-        reply = await self._scripts.run(verbs.DRAIN, gpu_id, _json(action))
+        reply = await self._scripts.run(verbs.DRAIN, gpu_id, action_fields(action))
         return records.hold_from(reply["drained"])
 
     async def undrain(self, gpu_id: str, action: OperatorAction) -> None:
-        await self._scripts.run(verbs.UNDRAIN, gpu_id, _json(action))
+        await self._scripts.run(verbs.UNDRAIN, gpu_id, action_fields(action))
 
     # -- the audit log
 
@@ -141,7 +145,3 @@ class SteeringStore:
             if page.next_cursor is None:
                 return
             before = page.next_cursor
-
-
-def _json(action: OperatorAction) -> str:
-    return json.dumps(records.action_fields(action))

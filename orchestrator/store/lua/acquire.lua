@@ -2,8 +2,7 @@
 -- again; a GPU found silent leaves the idle set until its next heartbeat.
 -- ARGV: nonce, ttl, tag, id, µs after which a silent GPU is offline, grace in µs.
 -- Replies: OK {gpu_id, gpu_index}, NONE, PAUSED, CONFLICT {state}, UNKNOWN_ID.
-local tag, id, offline_us, grace_us = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local t = T(tag)
+local tag, id, offline_us, grace_us, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'budget', 'gpu_id')
 if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[1] ~= 'hand' then return reply('CONFLICT', { state = run[1] }) end

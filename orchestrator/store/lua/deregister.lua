@@ -2,8 +2,7 @@
 -- join the queues of their tags.
 -- ARGV: nonce, ttl, gpu_id.
 -- Replies: OK, LEASED {by}, HELD {by}, UNKNOWN_GPU.
-local gpu_id = ARGV[3]
-local key = G.gpu .. gpu_id
+local gpu_id, key = ARGV[3], G.gpu .. ARGV[3]
 local gpu = redis.call('HMGET', key, 'order', 'lease', 'hold')
 if not gpu[1] then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
 if gpu[2] then return reply('LEASED', { by = string.match(gpu[2], '^%S+') }) end

@@ -1,8 +1,7 @@
 -- Sends a registered or queued run to one GPU through the queue.
 -- ARGV: nonce, ttl, tag, id, gpu_id, source ('' if the experiment has one), seed.
 -- Replies: OK, CONFLICT {state}, DONE, PROFILE {tag, gpu}, UNKNOWN_ID, UNKNOWN_GPU.
-local tag, id, gpu_id, source, seed = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local t = T(tag)
+local tag, id, gpu_id, source, seed, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], T(ARGV[3])
 local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'order', 'profile')
 if not gpu[1] then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
 local profile = redis.call('HGET', t.tag, 'profile')

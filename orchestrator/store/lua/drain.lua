@@ -2,8 +2,7 @@
 -- registers again, and when the GPU leaves the pool and comes back.
 -- ARGV: nonce, ttl, gpu_id, operator action (JSON).
 -- Replies: OK {drained}, UNCHANGED {drained}, UNKNOWN_GPU.
-local gpu_id, action = ARGV[3], cjson.decode(ARGV[4])
-local key = G.gpu .. gpu_id
+local gpu_id, action, key = ARGV[3], cjson.decode(ARGV[4]), G.gpu .. ARGV[3]
 local before = redis.call('HGET', G.drained, gpu_id)
 if before then return reply('UNCHANGED', { drained = before }) end
 if redis.call('EXISTS', key) == 0 then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end

@@ -1,8 +1,7 @@
 -- Records a hand-run: the caller trains by itself and reports.
 -- ARGV: nonce, ttl, tag, experiment (JSON object of strings), run (the same).
 -- Replies: OK {id}, UNKNOWN_TAG, UNKNOWN_PARENT.
-local tag, experiment, run = ARGV[3], cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
-local t = T(tag)
+local tag, experiment, run, t = ARGV[3], cjson.decode(ARGV[4]), cjson.decode(ARGV[5]), T(ARGV[3])
 local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
 if not tag_fields[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then

@@ -1,8 +1,7 @@
 -- Lets a paused tag's jobs be claimed again. Its event wakes all waiting claims.
 -- ARGV: nonce, ttl, tag, operator action (JSON).
 -- Replies: OK {tag}, UNCHANGED {tag}, UNKNOWN_TAG.
-local tag, action = ARGV[3], cjson.decode(ARGV[4])
-local t = T(tag)
+local tag, action, t = ARGV[3], cjson.decode(ARGV[4]), T(ARGV[3])
 local before = redis.call('HMGET', t.tag, 'created', 'paused')
 if not before[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 if not before[2] then return reply('UNCHANGED', { tag = hash_of(t.tag) }) end

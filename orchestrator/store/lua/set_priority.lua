@@ -1,8 +1,7 @@
 -- Moves a queued run to the place of another priority; among equals its arrival still counts.
 -- ARGV: nonce, ttl, tag, id, priority, operator action (JSON).
 -- Replies: OK {position}, UNCHANGED {position}, CONFLICT {state}, UNKNOWN_ID.
-local tag, id, priority, action = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
-local t = T(tag)
+local tag, id, priority, action, t = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6]), T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'priority', 'score', 'target_gpu')
 if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[1] ~= 'queued' then return reply('CONFLICT', { state = run[1] }) end

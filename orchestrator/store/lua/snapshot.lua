@@ -1,7 +1,7 @@
 -- Reads in one step what a decision rests on, or what suggest and summary show of a tag.
--- ARGV: '', '', tag, id ('' for the tag alone), number of newest keeps ('' for a decision, whose
---       reply lacks keeps and all that follow), µs beyond its budget after which a hand-run counts
---       as abandoned, number of newest crashes and of newest time-outs.
+-- ARGV: '', '', tag, id ('' for the tag alone), and unless it is for a decision, whose reply lacks
+--       keeps and all that follow: number of newest keeps, µs beyond its budget after which a
+--       hand-run counts as abandoned, number of newest crashes and of newest time-outs.
 -- Replies: OK {tag, strategy, counts, near, recent, run, exp, keeps: [json, time, ..],
 --           cats: [field, n, ..], pool: [all, idle, busy], abandoned, notes {id: json},
 --           failures: [id, ..]}, UNKNOWN_TAG, UNKNOWN_ID.
@@ -27,7 +27,7 @@ if id ~= '' then
   out.run, out.exp = hash_of(t.run .. id), hash_of(t.exp .. id)
   if not out.run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
 end
-if keeps ~= '' then
+if keeps then
   out.keeps = redis.call('ZRANGE', t.keeps, -tonumber(keeps), -1, 'WITHSCORES')
   out.notes = hash_of(t.notes)
   out.cats = redis.call('HGETALL', t.cats)

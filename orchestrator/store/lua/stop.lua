@@ -3,8 +3,7 @@
 -- decision, or run again under another id (repeat.lua).
 -- ARGV: nonce, ttl, tag, id, 'cancel' or 'requeue', operator action (JSON).
 -- Replies: OK, UNCHANGED, DONE, CONFLICT {state}, UNKNOWN_ID.
-local tag, id, what, action = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6])
-local t = T(tag)
+local tag, id, what, action, t = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6]), T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'stop')
 if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[1] == 'decided' then return reply('DONE') end
