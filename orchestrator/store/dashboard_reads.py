@@ -1,6 +1,6 @@
-"""Reads for the overview and the comparison of an experiment: many small ones in few round trips.
+"""What the overview and an experiment's surroundings need: many small reads in few round trips.
 
-Each costs as much as its answer is long, and not more in a long history.
+Each costs what it answers, whatever the length of the history.
 """
 
 import json
@@ -20,7 +20,7 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class TagState:
-    """A tag with its strategy and its runs by status."""
+    """A tag as it stands: what it has come to, and its runs by status."""
 
     tag: Tag
     strategy: Strategy
@@ -31,7 +31,7 @@ class TagState:
 @dataclass(frozen=True)
 class Verdicts:
     """The finished runs among some entries of a journal, with the id of the best at each one's
-    decision; `first_id` and `last_id` are the first and last entry read, of any kind."""
+    decision; `first_id` and `last_id` are the first and last entry read, of whatever kind."""
 
     runs: list[FinishedRun]
     best_ids: list[str | None]
@@ -123,7 +123,7 @@ class DashboardReads:
             return [(found or "").split() for found in await pipeline.execute()]
 
     async def complaint(self) -> str | None:
-        """What Redis reports to be wrong with itself, or None."""
+        """What Redis itself says is wrong with it, or None."""
         with redis_errors():
             persistence = await self._redis.info("persistence")
             memory = await self._redis.info("memory")
@@ -137,10 +137,11 @@ class DashboardReads:
 
 def _tag_state(row: Sequence[Any]) -> TagState:
     fields, strategy, near, *sizes = row
+    by_status = dict(zip((status.value for status in Status), sizes, strict=True))
     return TagState(
         tag=records.tag_from(fields),
         strategy=records.strategy_from(strategy),
-        counts=records.counts_from(fields, sizes),
+        counts=Counts(**by_status, infra_lost=int(fields.get("infra_lost", 0))),
         near_misses=near,
     )
 

@@ -24,7 +24,7 @@ class Event:
 
     @cached_property
     def data_json(self) -> str:
-        """Tag, subject and data as JSON, encoded once for all readers."""
+        """The event as JSON, encoded once for all its readers."""
         return json.dumps({"tag": self.tag, "subject": self.subject, **self.data})
 
 
@@ -36,7 +36,7 @@ def order(event_id: str) -> tuple[int, int]:
 
 class EventStore:
     def __init__(self, shared: SharedConnection, tail: SharedConnection) -> None:
-        """`tail` is for this store alone, because a read that waits blocks its connection."""
+        """`tail` is for this store alone, since reads that wait hold up a connection."""
         self._shared = shared
         self._tail = tail
 
@@ -47,7 +47,7 @@ class EventStore:
         return str(last[0][0]) if last else "0-0"
 
     async def may_have_lost(self, event_id: str) -> bool:
-        """True if events after `event_id` may be gone: the stream is capped, and a restored Redis
+        """Whether events after `event_id` may be gone: the stream is capped, and a restored Redis
         begins a new one."""
         with redis_errors():
             first = await self._shared.ask("XRANGE", keys.of_all("events"), "-", "+", "COUNT", 1)
@@ -55,8 +55,8 @@ class EventStore:
         return not order(oldest) <= order(event_id) <= order(await self.last_id())
 
     async def after(self, event_id: str, wait_seconds: float) -> list[Event]:
-        """At most 1 000 events after `event_id`, waiting up to `wait_seconds` for one. It must be
-        shorter than the connection's time-out; 0 does not wait."""
+        """At most 1 000 events after `event_id`, waiting up to `wait_seconds` for one (below the
+        connection's time-out, or the wait reads as a fault; 0 does not wait)."""
         block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
         with redis_errors():
             streams = await (self._tail if block else self._shared).ask(

@@ -1,4 +1,4 @@
-"""Reads of a tag's journal, which the scripts write, and of the state that it must explain."""
+"""Reads of a tag's journal, and of the state that it must explain. The scripts write it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from orchestrator.store.reads import Keep, keep_from
 from orchestrator.store.scripts import redis_errors
 from orchestrator.store.shared import SharedConnection
 
-# Entries read at a time, which keeps this process from serving for some milliseconds.
+# Entries read at a time: some milliseconds in which nothing else is served.
 CHUNK = 250
 
 
 @dataclass(frozen=True)
 class Books:
-    """A tag's running totals at one moment; the journal explains them up to `tag.revision`.
+    """A tag's running totals at one moment: what the store has counted as it went.
 
-    `categories` is the raw hash of counters; `experiments` counts all, the last of them created at
-    `last_created_us`.
+    `categories` is the raw hash of counters; `experiments` counts all there are, `last_created_us`
+    bounds them. `decided` is the `tag.revision` up to which the journal explains the rest.
     """
 
     tag: Tag
@@ -41,12 +41,12 @@ class JournalStore:
         self._shared = shared
 
     async def entries(self, tag: str, after: str = "-") -> AsyncIterator[JournalEntry]:
-        """The journal of a tag, oldest first, after the entry with the id `after`."""
+        """The journal of a tag, oldest first, from the entry after the id `after` on."""
         key = keys.of_tag(tag, "journal")
         start = after if after == "-" else f"({after}"
         while True:
             with redis_errors():
-                # As RESP2 gives it: redis-py's own conversion costs four times as much.
+                # redis-py makes tuples and dictionaries of an answer, at four times its cost.
                 page = await self._shared.ask("XRANGE", key, start, "+", "COUNT", CHUNK)
             for entry_id, flat in page:
                 stored = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -71,10 +71,11 @@ class JournalStore:
             fields, strategy, categories, notes, recent, *sizes = await transaction.execute()
         if not fields:
             raise unknown_tag(tag)
+        by_status = dict(zip((status.value for status in Status), sizes[3:], strict=True))
         return Books(
             tag=records.tag_from(fields),
             strategy=records.strategy_from(strategy),
-            counts=records.counts_from(fields, sizes[3:]),
+            counts=Counts(**by_status, infra_lost=int(fields.get("infra_lost", 0))),
             recent=tuple(Status(status) for status in recent),
             near_misses=sizes[0],
             keeps=sizes[1],
@@ -86,18 +87,19 @@ class JournalStore:
 
     async def keeps_until(self, tag: str, decided_us: int) -> list[Keep]:
         """All keeps decided up to a moment, in that order."""
-        return await self._keeps(tag, "-inf", str(decided_us))
+        with redis_errors():
+            pairs = await self._redis.zrange(
+                keys.of_tag(tag, "keeps"), "-inf", decided_us, byscore=True, withscores=True
+            )
+        return [keep_from(text, score) for text, score in pairs]
 
     async def keeps_after(self, tag: str, decided_us: int) -> list[Keep]:
         """All keeps decided after a moment, in that order."""
-        return await self._keeps(tag, f"({decided_us}", "+inf")
-
-    async def _keeps(self, tag: str, lowest: str, highest: str) -> list[Keep]:
         with redis_errors():
             pairs = await self._redis.zrange(
-                keys.of_tag(tag, "keeps"), lowest, highest, byscore=True, withscores=True
+                keys.of_tag(tag, "keeps"), f"({decided_us}", "+inf", byscore=True, withscores=True
             )
-        return [keep_from(*pair) for pair in pairs]
+        return [keep_from(text, score) for text, score in pairs]
 
     async def near_misses(self, tag: str) -> dict[str, float]:
         """The distance of every near miss."""

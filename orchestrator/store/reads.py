@@ -1,4 +1,4 @@
-"""Queries: pages and counters. Each reads only what its answer needs."""
+"""Queries: pages and counters, each as large as its answer and no larger."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -55,9 +55,9 @@ class Keep:
 
 @dataclass(frozen=True)
 class Overview:
-    """What suggest and summary show of a tag. `keeps` are the newest, in order of decision; `gpus`
-    counts all, idle and busy ones (one that has just fallen silent counts as idle until the next
-    pass of the reaper); `abandoned` counts hand-runs that nobody reported in time."""
+    """What suggest and summary tell of a tag. `keeps` are the newest, in order of decision;
+    `gpus` counts all, idle and busy ones, where one that has just fallen silent counts as idle
+    until the reaper's next pass; `abandoned` counts hand-runs that were never reported."""
 
     snapshot: Snapshot
     keeps: list[Keep]
@@ -148,31 +148,31 @@ class ReadStore:
         self, tag: str, status: Status | None, limit: int, before: str | None
     ) -> Page:
         """The newest `limit` experiments, or those before the cursor `before`, oldest first."""
-        start = f"({created_us_of(before)}" if before else "+inf"
-        found, total = await self._range(tag, status, start, "-inf", limit + 1, desc=True)
-        ids = found[:limit][::-1]
+        await self.tag(tag)
+        key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
+        highest = f"({created_us_of(before)}" if before else "+inf"
+        with redis_errors():
+            newest_first = await self._redis.zrange(
+                key, highest, "-inf", desc=True, byscore=True, offset=0, num=limit + 1
+            )
+            total = await self._redis.zcard(key)
+        ids = newest_first[:limit][::-1]
         entries = [e async for e in self._in_chunks(tag, ids)]
-        return Page(entries, total, ids[0] if len(found) > limit else None)
+        more = len(newest_first) > limit
+        return Page(entries, total, ids[0] if more and ids else None)
 
     async def page(self, tag: str, status: Status | None, limit: int, after: str | None) -> Page:
         """The oldest `limit` experiments after the cursor `after`, oldest first."""
-        start = f"({created_us_of(after)}" if after else "-inf"
-        found, total = await self._range(tag, status, start, "+inf", limit + 1, desc=False)
-        ids = found[:limit]
-        entries = [e async for e in self._in_chunks(tag, ids)]
-        return Page(entries, total, ids[-1] if len(found) > limit else None)
-
-    async def _range(
-        self, tag: str, status: Status | None, start: str, stop: str, at_most: int, *, desc: bool
-    ) -> tuple[list[str], int]:
-        """Ids in order of creation from `start` on, and how many match in all."""
         await self.tag(tag)
         key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
+        lowest = f"({created_us_of(after)}" if after else "-inf"
         with redis_errors():
-            found = await self._redis.zrange(
-                key, start, stop, desc=desc, byscore=True, offset=0, num=at_most
+            ids = await self._redis.zrange(
+                key, lowest, "+inf", byscore=True, offset=0, num=limit + 1
             )
-            return found, await self._redis.zcard(key)
+            total = await self._redis.zcard(key)
+        entries = [e async for e in self._in_chunks(tag, ids[:limit])]
+        return Page(entries, total, ids[limit - 1] if len(ids) > limit else None)
 
     async def created_after(self, tag: str, created_us: int, limit: int) -> list[Entry]:
         """The first `limit` experiments created after that moment, in order of creation."""
@@ -183,7 +183,7 @@ class ReadStore:
         return await self.entries(tag, ids)
 
     async def next_in_queue(self, tag: str, limit: int) -> list[Entry]:
-        """The tag's first jobs, next one first, without those that are meant for one GPU."""
+        """The tag's first jobs, next one first; those that are meant for one GPU stand apart."""
         with redis_errors():
             ids = await self._redis.zrange(keys.of_tag(tag, "queue"), 0, limit - 1)
         return await self.entries(tag, ids)
@@ -193,7 +193,7 @@ class ReadStore:
             return int(await self._redis.zcard(keys.of_tag(tag, "all")))
 
     async def everything(self, tag: str) -> AsyncIterator[Entry]:
-        """All experiments of a tag in order of creation: for exports and the audit."""
+        """All experiments of a tag in order of creation: for exports, whose answer is as long."""
         await self.tag(tag)
         with redis_errors():
             ids = await self._redis.zrange(keys.of_tag(tag, "all"), 0, -1)
@@ -221,7 +221,7 @@ class ReadStore:
         """A tag with its newest `keeps` and `failures`, read in one step. A hand-run counts as
         abandoned when its budget and this much more have passed."""
         reply = await self._scripts.run(
-            verbs.SNAPSHOT, tag, "", keeps, int(abandoned_after_seconds * 1e6), failures
+            verbs.SNAPSHOT, tag, None, keeps, int(abandoned_after_seconds * 1e6), failures
         )
         newest = reply["keeps"] or []  # an empty Lua table encodes as {}
         total, idle, busy = reply["pool"]

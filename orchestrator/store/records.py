@@ -4,7 +4,7 @@ Each value has one constructor here. Redis holds text; an absent metric means No
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -277,12 +277,6 @@ def ledger_entry_from(entry_id: str, stored: Fields) -> LedgerEntry:
             revision=stored["revision"] or None,
         )
     )
-
-
-def counts_from(tag: Fields, by_status: Sequence[int]) -> Counts:
-    """Counts from the hash of a tag and the sizes of its status sets, in the order of `Status`."""
-    sizes = dict(zip((status.value for status in Status), by_status, strict=True))
-    return Counts(**sizes, infra_lost=int(tag.get("infra_lost", 0)))
 
 
 def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot:
