@@ -14,21 +14,11 @@ Mode = Literal["explore", "exploit", "combine", "ablation"]
 # What a person asked of a leased run: end it, or put it back into the queue.
 Stop = Literal["cancel", "requeue"]
 
-# How a run ends has one vocabulary: docs/architecture.md, "How a run ends".
-# A result on which a verdict is given.
+# The words for the end of a run and of an attempt: docs/architecture.md, "How a run ends".
 ResultKind = Literal["completed", "crash", "timeout", "cancelled"]
-# How one attempt ended. `lost`: the infrastructure failed; `expired`: its lease was not renewed;
-# `handed_back`: its worker went away; `requeued`: a person wanted the run back in the queue.
 AttemptEnding = Literal[ResultKind, "lost", "expired", "handed_back", "requeued"]
 
-# The eleven categories that count for "underexplored"; others are accepted as given.
-CORE_CATEGORIES = (
-    "architecture", "optimizer", "hyperparams", "activation", "attention", "embedding",
-    "normalization", "regularization", "scheduling", "initialization", "simplification",
-)  # fmt: skip
-
 INFRA_LOST = "infra_lost"
-MAX_INFRASTRUCTURE_LOSSES = 2
 # How many of the newest judged runs the strategy adapts to.
 RECENT_RUNS = 10
 
@@ -50,8 +40,7 @@ FINISHED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT)
 
 
 class State(str, Enum):
-    """The life cycle of a run, which fences its changes. `HAND`: an agent trains by itself, and
-    there is no lease."""
+    """The life cycle of a run, which fences its changes. `HAND` is a hand-run: it has no lease."""
 
     HAND = "hand"
     QUEUED = "queued"
@@ -174,17 +163,6 @@ class Strategy:
 
 
 @dataclass(frozen=True)
-class StrategyChoice:
-    """A person's choice. What is None stays as it is."""
-
-    mode: Mode
-    explore_ratio: float
-    reason: str
-    pinned: bool
-    temperature: float | None = None
-
-
-@dataclass(frozen=True)
 class Counts:
     """Runs of a tag by status; `infra_lost` is a part of `crash`."""
 
@@ -278,31 +256,25 @@ class Tag:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a decision rests on, read in one step; `tag.revision` fences its application.
-
-    `recent` holds the statuses of the `RECENT_RUNS` newest judged runs, newest first.
-    """
+    """All that a decision rests on, read in one step; `tag.revision` fences its application."""
 
     tag: Tag
     counts: Counts
     strategy: Strategy
     near_misses: int
-    recent: tuple[Status, ...]
+    recent: tuple[Status, ...]  # of the newest judged runs, newest first
     run: Run | None = None
     experiment: Experiment | None = None
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended, as reported: with metrics if it completed, else with an error.
-
-    `reason` is `INFRA_LOST` where the infrastructure, not the source, is to blame.
-    """
+    """How a run ended, as reported: with metrics if it completed, else with an error."""
 
     kind: ResultKind
     metrics: Metrics | None = None
     error: str = ""
-    reason: str | None = None
+    reason: str | None = None  # INFRA_LOST where the infrastructure, not the source, failed
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
 
@@ -328,11 +300,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A step of a tag, by `kind`: `setup`, `strategy` (it was set), `decided` (a run was), or
-    `steered` (an operator action).
-
-    `data` is what the step did and what it was based on; `journal_data` in store/records.py makes
-    that of a decision.
+    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action).
+    `data` is what the step did and what it was based on (see `journal_data` in store/records.py).
     """
 
     id: str

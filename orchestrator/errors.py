@@ -68,6 +68,10 @@ def unknown_tag(tag: str) -> NotFound:
     return NotFound(f"Unknown tag {tag!r}; create it with POST /api/experiment/setup.")
 
 
+def unknown_parent(tag: str, parent_id: str) -> NotFound:
+    return NotFound(f"Unknown parent_id {parent_id!r} in tag {tag!r}.")
+
+
 def unknown_experiment(experiment_id: str) -> NotFound:
     return NotFound(f"Unknown experiment {experiment_id!r}.")
 

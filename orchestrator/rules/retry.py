@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from orchestrator.domain import (
     INFRA_LOST,
-    MAX_INFRASTRUCTURE_LOSSES,
     AttemptEnding,
     Run,
     RunResult,
 )
+
+MAX_INFRASTRUCTURE_LOSSES = 2
 
 CANCELLED = RunResult("cancelled")
 

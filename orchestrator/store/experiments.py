@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from orchestrator.domain import (
     INFRA_LOST,
     Decision,
+    Mode,
     NewExperiment,
     OperatorAction,
     RunResult,
     Snapshot,
     State,
     Strategy,
-    StrategyChoice,
     Tag,
 )
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict
 from orchestrator.ids import tag_of
 from orchestrator.store import records, verbs
 from orchestrator.store.scripts import Scripts
@@ -77,8 +77,6 @@ class ExperimentStore:
             records.experiment_fields(experiment),
             records.text_fields({"gpu_id": gpu_id}),
         )
-        if reply.name == "UNKNOWN_PARENT":
-            raise _unknown_parent(tag, experiment)
         return str(reply["id"])
 
     async def submit(
@@ -102,8 +100,6 @@ class ExperimentStore:
             {"seed": str(seed), "priority": str(priority)},
             repeat,
         )
-        if reply.name == "UNKNOWN_PARENT":
-            raise _unknown_parent(tag, experiment)
         if reply.name == "DUPLICATE":
             raise Conflict(
                 f"This very train.py ran already with this seed as {reply['existing']};"
@@ -161,14 +157,29 @@ class ExperimentStore:
         return None if reply.name == "STALE" else Ended(reply["verdict"])
 
     async def choose_strategy(
-        self, tag: str, choice: StrategyChoice, action: OperatorAction
+        self,
+        tag: str,
+        action: OperatorAction,
+        *,
+        mode: Mode,
+        explore_ratio: float,
+        temperature: float | None,
+        pinned: bool,
     ) -> Strategy:
-        """Set a person's choice, in one step with its record in the audit log."""
+        """Set what a person chose, in one step with its record in the audit log. A temperature of
+        None stays as it is."""
+        chosen = {
+            "mode": mode,
+            "explore_ratio": explore_ratio,
+            "temperature": temperature,
+            "reason": action.reason,
+            "pinned": int(pinned),
+        }
         reply = await self._scripts.run(
             verbs.SET_STRATEGY,
             tag,
             None,
-            records.strategy_fields(choice),
+            records.text_fields(chosen),
             records.action_fields(action),
         )
         return records.strategy_from(reply["strategy"])
@@ -183,10 +194,6 @@ class ExperimentStore:
             None,
         )
         return None if reply.name == "STALE" else records.strategy_from(reply["strategy"])
-
-
-def _unknown_parent(tag: str, experiment: NewExperiment) -> NotFound:
-    return NotFound(f"Unknown parent_id {experiment.parent_id!r} in tag {tag!r}.")
 
 
 def _application(

@@ -29,7 +29,6 @@ from orchestrator.domain import (
     Snapshot,
     Status,
     Strategy,
-    StrategyChoice,
     Tag,
 )
 from orchestrator.rules.replay import Chosen, Decided, SetUp, Steered, Step
@@ -101,16 +100,10 @@ def experiment_fields(experiment: NewExperiment) -> dict[str, str]:
     return text_fields({"source": named.pop("source_sha256"), **named})
 
 
-def strategy_fields(strategy: Strategy | StrategyChoice) -> dict[str, str]:
-    return text_fields(
-        {
-            "mode": strategy.mode,
-            "explore_ratio": strategy.explore_ratio,
-            "temperature": strategy.temperature,
-            "reason": strategy.reason,
-            "pinned": int(strategy.pinned),
-        }
-    )
+def strategy_fields(strategy: Strategy) -> dict[str, str]:
+    stored = text_fields(vars(strategy) | {"pinned": int(strategy.pinned)})
+    del stored["updated_us"]  # the scripts set the time
+    return stored
 
 
 def action_fields(action: OperatorAction) -> dict[str, str]:

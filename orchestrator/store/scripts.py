@@ -35,6 +35,7 @@ from orchestrator.errors import (
     lease_lost,
     unknown_experiment,
     unknown_gpu,
+    unknown_parent,
     unknown_tag,
 )
 from orchestrator.store import keys
@@ -54,6 +55,7 @@ _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyErro
 # Replies that mean the same in every verb: `run` raises the error, made from the reply's fields.
 REFUSALS: dict[str, Callable[..., AutoresearchError]] = {
     "UNKNOWN_TAG": unknown_tag,
+    "UNKNOWN_PARENT": unknown_parent,
     "UNKNOWN_ID": unknown_experiment,
     "UNKNOWN_GPU": unknown_gpu,
     "LOST": lease_lost,

@@ -11,8 +11,8 @@ OK = Literal["OK"]
 OK_OR_UNCHANGED = Literal["OK", "UNCHANGED"]
 
 SETUP = Script[Literal["OK", "EXISTS"]]("setup")
-REGISTER = Script[Literal["OK", "UNKNOWN_PARENT"]]("register")
-SUBMIT = Script[Literal["OK", "UNKNOWN_PARENT", "DUPLICATE"]]("submit")
+REGISTER = Script[OK]("register")
+SUBMIT = Script[Literal["OK", "DUPLICATE"]]("submit")
 SNAPSHOT = Script[OK]("snapshot")
 DECIDE = Script[Literal["OK", "DONE", "CONFLICT", "STALE"]]("decide")
 SET_STRATEGY = Script[Literal["OK", "STALE"]]("set_strategy")

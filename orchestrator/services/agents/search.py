@@ -1,7 +1,7 @@
 """The search strategy and what to try next."""
 
 from orchestrator import schemas
-from orchestrator.domain import OperatorAction, StrategyChoice
+from orchestrator.domain import OperatorAction
 from orchestrator.errors import Unavailable
 from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
@@ -27,15 +27,14 @@ class Search:
     async def set_strategy(self, request: schemas.SetStrategyRequest) -> schemas.Strategy:
         """A person's choice; it stays until it is released with `pinned: false`."""
         ratio = request.explore_ratio
-        choice = StrategyChoice(
+        stored = await self._store.experiments.choose_strategy(
+            request.tag,
+            OperatorAction("set-strategy", request.by, request.reason),
             mode=request.mode,
             explore_ratio=explore_ratio_of(request.mode) if ratio is None else ratio,
-            reason=request.reason,
-            pinned=request.pinned,
             temperature=request.temperature,
+            pinned=request.pinned,
         )
-        action = OperatorAction("set-strategy", request.by, request.reason)
-        stored = await self._store.experiments.choose_strategy(request.tag, choice, action)
         return views.strategy(stored)
 
     async def adapt(self, tag: str) -> schemas.Strategy:

@@ -5,7 +5,7 @@ local tag, experiment, run, t = ARGV[3], cjson.decode(ARGV[4]), cjson.decode(ARG
 local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
 if not tag_fields[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
-  return reply('UNKNOWN_PARENT')
+  return reply('UNKNOWN_PARENT', { tag = tag, parent_id = experiment.parent_id })
 end
 run.state, run.status = 'hand', 'running'
 run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil

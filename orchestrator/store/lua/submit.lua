@@ -9,7 +9,7 @@ local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'best_id', 'l
 if not tag_fields[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 experiment.parent_id = experiment.parent_id or tag_fields[3] or nil
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
-  return reply('UNKNOWN_PARENT')
+  return reply('UNKNOWN_PARENT', { tag = tag, parent_id = experiment.parent_id })
 end
 local source = experiment.source .. ':' .. run.seed
 local ran = redis.call('HGET', t.sources, source)
