@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from orchestrator.domain import OperatorAction, State, Status
-from orchestrator.rules.replay import Decided, Replay
+from orchestrator.rules.replay import Decided, Replay, SetUp
 from orchestrator.services import views
-from orchestrator.store import records
 from orchestrator.store.connection import Store
 from orchestrator.store.journal import Books
 from orchestrator.store.reads import Entry
@@ -60,10 +59,10 @@ class Audit:
 
     async def _replayed(self, tag: str, revision: int) -> Replay:
         replay = Replay.of(tag)
-        async for entry in self._store.journal.entries(tag):
-            if replay.tag.revision == revision and entry.kind != "setup":
+        async for step in self._store.journal.steps(tag):
+            if replay.tag.revision == revision and not isinstance(step, SetUp):
                 break
-            replay.take(records.step_from(entry))
+            replay.take(step)
         return replay
 
     async def _of_sets(self, tag: str, replay: Replay) -> list[str]:
