@@ -141,6 +141,14 @@ class Script(Generic[R]):
         (names,) = get_args(self.__orig_class__)  # type: ignore[attr-defined]
         return frozenset(get_args(names))
 
+    @cached_property
+    def text(self) -> str:
+        return _load(self.verb)
+
+    @cached_property
+    def sha(self) -> str:
+        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
 
 @dataclass(frozen=True)
 class Reply(Generic[R]):
@@ -166,14 +174,6 @@ class Scripts:
 
     def __init__(self, redis: ScriptRunner) -> None:
         self._redis = redis
-        self._texts: dict[str, tuple[str, str]] = {}
-
-    def _script(self, verb: str) -> tuple[str, str]:
-        if verb not in self._texts:
-            text = _load(verb)
-            sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            self._texts[verb] = text, sha
-        return self._texts[verb]
 
     async def run(self, script: Script[R], *args: object, nonce: str | None = None) -> Reply[R]:
         """Run a verb with ARGV[3..] = `args`: None is '', a flag '1' or '0', a mapping JSON.
@@ -183,16 +183,15 @@ class Scripts:
             StoreBroken: the reply is not one of the script's.
             Unavailable: Redis is away, loading, read-only or full; nothing is known to be written.
         """
-        text, sha = self._script(script.verb)
         head: tuple[object, object] = ("", "")
         if script.verb not in PLAIN:
             head = (nonce, NONCE_SECONDS) if nonce else _next_nonce(script.verb)
         argv = [_argument(value) for value in (*head, *args)]
         with redis_errors():
             try:
-                answer = await self._redis.evalsha(sha, 0, *argv)
+                answer = await self._redis.evalsha(script.sha, 0, *argv)
             except NoScriptError:
-                answer = await self._redis.eval(text, 0, *argv)
+                answer = await self._redis.eval(script.text, 0, *argv)
         fields: dict[str, Any] = json.loads(answer)
         name = fields.pop("outcome")
         if name in script.replies:

@@ -190,8 +190,7 @@ def test_lua_spells_no_key_by_itself() -> None:
 
 async def test_python_and_lua_read_the_same_out_of_an_id(store: Store) -> None:
     """Lua makes the ids that ids.py takes apart; the tag may hold anything that a tag may hold."""
-    text, _ = Scripts(store.redis)._script("snapshot")
-    prelude = text.partition("-- Reads in one step")[0]
+    prelude = verbs.SNAPSHOT.text.partition("-- Reads in one step")[0]
     for created, tag in ((1, "a"), (0x0660F78349A45A, "mar11"), (2**52, "exp-0.b_c-d")):
         found = await store.redis.eval(
             prelude + "local id = id_of(ARGV[1], ARGV[2])\n"
