@@ -57,7 +57,7 @@ def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
         profile=tag.profile,
         prepare_sha256=tag.prepare_sha256,
         paused=tag.pause is not None,
-        pause=hold(tag.pause),
+        pause=operator_hold(tag.pause),
     )
 
 
@@ -256,7 +256,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         profile=gpu.profile,
         problem=gpu.problem,
         health=schemas.Health(**gpu.health) if gpu.health else None,
-        drain=hold(gpu.drain),
+        drain=operator_hold(gpu.drain),
     )
 
 
@@ -287,14 +287,16 @@ def noise(value: Noise) -> schemas.Noise:
     return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
 
 
-def hold(value: OperatorHold | None) -> schemas.OperatorHold | None:
+def operator_hold(value: OperatorHold | None) -> schemas.OperatorHold | None:
     if value is None:
         return None
     return schemas.OperatorHold(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
 
 
 def pause_answer(tag: Tag) -> schemas.PauseAnswer:
-    return schemas.PauseAnswer(tag=tag.name, paused=tag.pause is not None, pause=hold(tag.pause))
+    return schemas.PauseAnswer(
+        tag=tag.name, paused=tag.pause is not None, pause=operator_hold(tag.pause)
+    )
 
 
 def note(value: Note) -> schemas.Note:
