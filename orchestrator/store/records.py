@@ -54,7 +54,7 @@ _NAMES = {
 
 
 def _named(stored: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """Stored fields under the domain's names, and values that lie elsewhere or need work."""
+    """Stored fields under the domain's names; `others` are computed, or come from elsewhere."""
     return {_NAMES.get(name, name): value for name, value in stored.items()} | others
 
 
