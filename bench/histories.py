@@ -11,21 +11,23 @@ import asyncio
 import json
 import random
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.domain import (
+    RECENT_RUNS,
     Counts,
     Decision,
     Experiment,
     Metrics,
-    Outcome,
     Run,
+    RunResult,
     Snapshot,
     State,
     Status,
     Tag,
 )
+from orchestrator.ids import id_of
 from orchestrator.rules.decide import decide
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
@@ -72,14 +74,14 @@ class History:
         )
         self.gpus = [f"gpu-{number}" for number in range(8)]
 
-    def next(self, created_us: int, finished_us: int) -> tuple[Snapshot, Outcome, Decision]:
+    def next(self, created_us: int, finished_us: int) -> tuple[Snapshot, RunResult, Decision]:
         """The next run: what it was judged on, how it ended, the verdict."""
         number = self.snapshot.counts.finished
         tag = self.snapshot.tag
         category = self._chance.choice(list(IDEAS)) if number else "other"
         idea = self._chance.choice(IDEAS[category]) if number else "baseline"
         experiment = Experiment(
-            id=f"exp-{created_us:014x}-{tag.name}", tag=tag.name, created_us=created_us,
+            id=id_of(created_us, tag.name), tag=tag.name, created_us=created_us,
             hypothesis=idea, description=idea, category=category,
             commit_sha=f"{self._chance.getrandbits(40):010x}", diff_summary=f"train.py: {idea}",
             parent_id=tag.best_experiment_id, source_sha256=f"{created_us:064x}",
@@ -89,17 +91,17 @@ class History:
             gpu_id=self._chance.choice(self.gpus), started_us=created_us + 4_000_000,
         )  # fmt: skip
         snapshot = replace(self.snapshot, experiment=experiment, run=run)
-        outcome = self._outcome(number, tag.best_val_bpb)
-        decision = decide(snapshot, outcome)
-        self._apply(snapshot, outcome, decision, finished_us)
-        return snapshot, outcome, decision
+        result = self._result(number, tag.best_val_bpb)
+        decision = decide(snapshot, result)
+        self._apply(snapshot, result, decision, finished_us)
+        return snapshot, result, decision
 
-    def _outcome(self, number: int, best: float | None) -> Outcome:
+    def _result(self, number: int, best: float | None) -> RunResult:
         chance = self._chance
         if number and chance.random() < 0.078:
             if chance.random() < 0.1:
-                return Outcome("timeout", error="no result within the time budget and grace")
-            return Outcome("crash", error=chance.choice(ERRORS))
+                return RunResult("timeout", error="no result within the time budget and grace")
+            return RunResult("crash", error=chance.choice(ERRORS))
         val_bpb = BASELINE
         if best is not None and chance.random() < 0.42 / (1 + number / 14):
             # What is left to gain shrinks with what has been gained.
@@ -112,21 +114,21 @@ class History:
             mfu_percent=round(chance.gauss(40, 1), 1), num_steps=int(chance.gauss(950, 30)),
             num_params_m=50.3, depth=8,
         )  # fmt: skip
-        return Outcome("completed", metrics=metrics)
+        return RunResult("completed", metrics=metrics)
 
     def _apply(
-        self, snapshot: Snapshot, outcome: Outcome, decision: Decision, finished_us: int
+        self, snapshot: Snapshot, result: RunResult, decision: Decision, finished_us: int
     ) -> None:
-        old, name = self.snapshot, decision.status.value
+        old = self.snapshot
         tag = replace(
             old.tag, revision=old.tag.revision + 1, consecutive_crashes=decision.consecutive_crashes
         )
-        if outcome.metrics:
+        if result.metrics:
             tag = replace(tag, training_seconds=tag.training_seconds + 300.0)
-        if decision.improved and snapshot.experiment and outcome.metrics:
+        if decision.improved and snapshot.experiment and result.metrics:
             tag = replace(
                 tag,
-                best_val_bpb=outcome.metrics.val_bpb,
+                best_val_bpb=result.metrics.val_bpb,
                 best_experiment_id=snapshot.experiment.id,
                 best_commit_sha=snapshot.experiment.commit_sha,
                 best_us=finished_us,
@@ -138,9 +140,9 @@ class History:
             old,
             tag=tag,
             strategy=strategy,
-            counts=replace(old.counts, **{name: getattr(old.counts, name) + 1}),
+            counts=old.counts.plus(decision.status),
             near_misses=old.near_misses + (decision.near_miss is not None),
-            recent=(decision.status, *old.recent)[:10],
+            recent=(decision.status, *old.recent)[:RECENT_RUNS],
         )
 
 
@@ -157,7 +159,7 @@ class Writer:
         return keys.of_tag(self._tag, name, suffix)
 
     def run(
-        self, snapshot: Snapshot, outcome: Outcome, decision: Decision, finished_us: int
+        self, snapshot: Snapshot, result: RunResult, decision: Decision, finished_us: int
     ) -> None:
         """What submit.lua and decide.lua leave of one run."""
         experiment, run, pipe = snapshot.experiment, snapshot.run, self._pipeline
@@ -166,10 +168,10 @@ class Writer:
         name, at = experiment.id, str(finished_us)
         status, created = decision.status.value, experiment.created_us
         pipe.hset(self.key("exp:", name), mapping=_experiment_fields(experiment))
-        pipe.hset(self.key("run:", name), mapping=_run_fields(snapshot, run, outcome, decision, at))
+        pipe.hset(self.key("run:", name), mapping=_run_fields(snapshot, run, result, decision, at))
         attempt = {
             "epoch": 1, "gpu_id": run.gpu_id, "claimed": str(run.started_us), "ended": at,
-            "outcome": outcome.status,
+            "outcome": result.kind,
         }  # fmt: skip
         pipe.rpush(self.key("attempts:", name), json.dumps(attempt))
         pipe.zadd(self.key("all"), {name: created})
@@ -179,14 +181,14 @@ class Writer:
         if decision.near_miss is not None:
             pipe.zadd(self.key("near"), {name: decision.near_miss})
             self._count(f"near:{experiment.category}")
-        if decision.improved and outcome.metrics:
+        if decision.improved and result.metrics:
             keep = {
-                "id": name, "val_bpb": outcome.metrics.val_bpb,
+                "id": name, "val_bpb": result.metrics.val_bpb,
                 "description": experiment.description, "category": experiment.category,
             }  # fmt: skip
             pipe.zadd(self.key("keeps"), {json.dumps(keep): finished_us})
             self._count(f"kept:{experiment.category}")
-        journal = records.journal_data(snapshot, outcome, decision, 1)
+        journal = records.journal_data(snapshot, result, decision, 1)
         entry = {"kind": "decided", "id": name, "at": at, "data": json.dumps(journal)}
         # An entry's id holds its time, as one that a decision wrote does.
         pipe.xadd(self.key("journal"), entry, id=f"{finished_us // 1000}-{finished_us % 1000}")
@@ -222,25 +224,20 @@ class Writer:
 
 
 def _experiment_fields(experiment: Experiment) -> dict[str, str]:
-    fields = asdict(experiment)
-    fields["created"], fields["source"] = fields.pop("created_us"), fields.pop("source_sha256")
-    del fields["id"], fields["tag"]
-    return records.text_fields(fields)
+    return records.experiment_fields(experiment) | {"created": str(experiment.created_us)}
 
 
 def _run_fields(
-    snapshot: Snapshot, run: Run, outcome: Outcome, decision: Decision, at: str
+    snapshot: Snapshot, run: Run, result: RunResult, decision: Decision, at: str
 ) -> dict[str, str]:
-    verdict = views.verdict(run.experiment_id, outcome, decision).model_dump_json()
+    verdict = views.verdict(run.experiment_id, result, decision).model_dump_json()
     fields = {
         "state": "decided", "status": decision.status.value, "seed": 42, "priority": 0,
         "budget": snapshot.tag.time_budget_seconds, "epoch": 1, "gpu_id": run.gpu_id,
         "started": run.started_us, "finished": at, "verdict": verdict,
-        "best_before": decision.best_before, "error": outcome.error or None,
         "env_gpu_name": "NVIDIA H100 80GB HBM3", "env_profile": "cuda",
     }  # fmt: skip
-    metrics = records.metric_fields(outcome.metrics) if outcome.metrics else {}
-    return records.text_fields(fields) | metrics
+    return records.text_fields(fields) | records.result_fields(result, decision)
 
 
 async def _predate(redis: Any, journal: str, milliseconds: int) -> None:

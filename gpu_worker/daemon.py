@@ -25,7 +25,7 @@ from gpu_worker.client import Client, Refused
 from gpu_worker.gpu import DeviceError, Gpu, identity, open_gpu
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.pool_membership import PoolMembership
-from gpu_worker.report import ReportedOutcome, not_started
+from gpu_worker.report import not_started
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
@@ -274,7 +274,7 @@ class Daemon:
             self._membership.quarantine(f"processes {unkillable} of a run cannot be killed")
         self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt)
 
-    async def _give_back(self, job: schemas.Job, outcome: ReportedOutcome, why: str) -> None:
+    async def _give_back(self, job: schemas.Job, outcome: schemas.ReportedResult, why: str) -> None:
         """Report a run that has not begun."""
         report = not_started(job, outcome, why)
         failure = f"{job.experiment_id}: could not be given back"

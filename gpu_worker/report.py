@@ -5,18 +5,15 @@ A train.py that fails is a result (`crash`, `timeout`). A failure of the infrast
 later, and a run that ends well without one has failed.
 
 Three vocabularies meet here: `channel.EndReason` (why the process tree ended), `channel.StopReason`
-(why the worker stopped it) and `ReportedOutcome` (what the orchestrator gets).
+(why the worker stopped it) and `ReportedResult` (what the orchestrator gets).
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from gpu_worker import metrics
 from gpu_worker.channel import Result
 from orchestrator import schemas
-from orchestrator.schemas import Environment, FinishRequest
-
-ReportedOutcome = Literal["completed", "crash", "timeout", "cancelled", "handed_back", "lost"]
+from orchestrator.schemas import Environment, FinishRequest, ReportedResult
 
 _SIGKILLED = 128 + 9
 
@@ -51,7 +48,7 @@ def build_report(run: EndedRun) -> FinishRequest | None:
     return _lost(run, "the run's supervisor was terminated")
 
 
-def not_started(job: schemas.Job, outcome: ReportedOutcome, why: str) -> FinishRequest:
+def not_started(job: schemas.Job, outcome: ReportedResult, why: str) -> FinishRequest:
     """The report of a claimed run that is given back."""
     return _finish(EndedRun(job=job, result=None, tail=b""), outcome, why)
 
@@ -106,7 +103,7 @@ def _crash_text(result: Result, tail: bytes) -> str:
 
 
 def _finish(
-    run: EndedRun, outcome: ReportedOutcome, error: str, output: metrics.Output | None = None
+    run: EndedRun, outcome: ReportedResult, error: str, output: metrics.Output | None = None
 ) -> FinishRequest:
     output, result = output or metrics.Output(None, None), run.result
     warnings = list(output.warnings)

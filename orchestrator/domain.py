@@ -5,27 +5,26 @@ curve); an *attempt* is one lease of a run. Times are integers: microseconds sin
 Redis' clock. Nothing here knows Redis or HTTP; the store builds these values from what it keeps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Literal
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
-# What a person has asked of a run that is under way: to end it, or to put it back into the queue.
+# What a person asked of a leased run: end it, or put it back into the queue.
 Stop = Literal["cancel", "requeue"]
 
-# The eleven categories that count for "underexplored"; others are accepted as given.
-CORE_CATEGORIES = (
-    "architecture", "optimizer", "hyperparams", "activation", "attention", "embedding",
-    "normalization", "regularization", "scheduling", "initialization", "simplification",
-)  # fmt: skip
+# The words for the end of a run and of an attempt: docs/architecture.md, "How a run ends".
+ResultKind = Literal["completed", "crash", "timeout", "cancelled"]
+AttemptEnding = Literal[ResultKind, "lost", "expired", "handed_back", "requeued"]
 
 INFRA_LOST = "infra_lost"
-MAX_INFRASTRUCTURE_LOSSES = 2
+# How many of the newest judged runs the strategy adapts to.
+RECENT_RUNS = 10
 
 
 class Status(str, Enum):
-    """The public status of a run."""
+    """The public status of a run: where it is before its verdict, and then the verdict."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -41,7 +40,7 @@ FINISHED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT)
 
 
 class State(str, Enum):
-    """Where a run stands inside. `HAND` is an agent's own training, which has no lease."""
+    """The life cycle of a run, which fences its changes. `HAND` is a hand-run: it has no lease."""
 
     HAND = "hand"
     QUEUED = "queued"
@@ -63,7 +62,8 @@ def branch_of(tag: str) -> str:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a training printed. Units as in `schemas.Metrics`; None means "not reported"."""
+    """What a training printed; None means "not reported". `schemas.Metrics` has the same fields,
+    with units and limits. The store's fields and the worker's parser derive from these two."""
 
     val_bpb: float
     peak_vram_mb: float | None = None
@@ -90,12 +90,9 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """An idea and its exact source. Never changes after creation."""
+class NewExperiment:
+    """An idea and its exact source, before the store gives it an id. A hand-run has no source."""
 
-    id: str
-    tag: str
-    created_us: int
     hypothesis: str
     description: str
     category: str
@@ -103,6 +100,15 @@ class Experiment:
     diff_summary: str
     parent_id: str | None = None
     source_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(NewExperiment):
+    """An idea and its exact source. Never changes after creation."""
+
+    id: str
+    tag: str
+    created_us: int
     repeat_of: str | None = None
 
 
@@ -135,18 +141,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One lease of a run. `outcome` is None while it lives."""
+    """One lease of a run. `ending` is None while it lives."""
 
     epoch: int
     gpu_id: str
     claimed_us: int
     ended_us: int | None = None
-    outcome: str | None = None
+    ending: AttemptEnding | None = None
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How the search goes on. `pinned` keeps a person's choice from being adapted away."""
+    """How the search goes on. The rules never replace a `pinned` one."""
 
     mode: Mode
     explore_ratio: float
@@ -178,13 +184,18 @@ class Counts:
         """Finished runs that say something about the search: the base of every rate."""
         return self.finished - self.infra_lost
 
+    def plus(self, status: Status, *, infra_lost: bool = False) -> "Counts":
+        """The counts after one more decision."""
+        more = {status.value: getattr(self, status.value) + 1}
+        return replace(self, infra_lost=self.infra_lost + infra_lost, **more)
+
 
 @dataclass(frozen=True)
 class OperatorAction:
-    """What a person does to a running search: who, what, to what, and why. `target` is an
-    experiment, a note, a GPU, or nothing where it is the tag itself."""
+    """What a person does to a running search: what, who, why, and to what. `target` is an
+    experiment, a note or a GPU; empty where it is the tag itself."""
 
-    action: str
+    kind: str
     by: str
     reason: str
     target: str = ""
@@ -211,19 +222,20 @@ class Note:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """An operator action that took effect. `revision` is the tag's before it, None for the pool."""
+    """An operator action that took effect, as the audit log keeps it. `effect` is what it changed;
+    `revision` the tag's before it, None for the pool."""
 
     id: str
     at_us: int
     tag: str
-    act: OperatorAction
-    outcome: str
+    action: OperatorAction
+    effect: str
     revision: int | None
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A search: its settings, and what it has come to."""
+    """A search: its settings, and its results so far."""
 
     name: str
     created_us: int
@@ -244,38 +256,32 @@ class Tag:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a decision rests on, read in one step; `tag.revision` fences its application.
-
-    `recent` holds the statuses of the ten most recent judged runs, newest first.
-    """
+    """All that a decision rests on, read in one step; `tag.revision` fences its application."""
 
     tag: Tag
     counts: Counts
     strategy: Strategy
     near_misses: int
-    recent: tuple[Status, ...]
+    recent: tuple[Status, ...]  # of the newest judged runs, newest first
     run: Run | None = None
     experiment: Experiment | None = None
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended, as reported: metrics of a completed one, or the error of another.
+class RunResult:
+    """How a run ended, as reported: with metrics if it completed, else with an error."""
 
-    `reason` says more than the status where it matters (`infra_lost`).
-    """
-
-    status: Literal["completed", "crash", "timeout", "cancelled"]
+    kind: ResultKind
     metrics: Metrics | None = None
     error: str = ""
-    reason: str | None = None
+    reason: str | None = None  # INFRA_LOST where the infrastructure, not the source, failed
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What an outcome means for its tag: a value, applied by the store in one step.
+    """What a run result means for its tag: a value, which the store applies in one step.
 
     `delta` is best before - this one, 0 for the first; `near_miss` the distance from the best of a
     discarded run that came close; `strategy` the adapted one, or None where it stays.
@@ -294,11 +300,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A step of a tag: its `setup`, a choice of `strategy`, that a run was `decided`, or that the
-    tag was `steered`.
-
-    `data` is what the step did and what it was based on; for a decision `journal_data` in
-    store/records.py says what lies in it.
+    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action).
+    `data` is what the step did and what it was based on (see `journal_data` in store/records.py).
     """
 
     id: str
@@ -313,7 +316,7 @@ GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU of the pool, and what it is busy with: a lease, or a hand-run's hold."""
+    """A GPU of the pool, and what has it: a lease, or the hold of a hand-run."""
 
     id: str
     name: str
@@ -334,7 +337,7 @@ class Gpu:
     health_us: int | None = None
 
     def status(self, now_us: int, offline_seconds: float) -> str:
-        """The one word of the pool list, the gravest first."""
+        """The word that the pool list shows: the most serious one that applies."""
         if now_us - self.heartbeat_us > offline_seconds * 1e6:
             return "offline"
         if self.quarantined:

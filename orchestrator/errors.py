@@ -1,4 +1,4 @@
-"""The error tree. What each class means is its docstring; only app.py maps them to HTTP."""
+"""The error tree: the docstring of a class is its meaning. Only routes/problems.py knows HTTP."""
 
 from typing import Any
 
@@ -21,7 +21,11 @@ class Conflict(AutoresearchError):
 
 
 class LeaseLost(Conflict):
-    """The caller's epoch was superseded: somebody else owns the run now. Nothing was changed."""
+    """The caller's epoch is over: another attempt has the run now. Nothing was changed."""
+
+
+class LeaseRenewed(Conflict):
+    """The lease that seemed dead was renewed after the reaper had read it. Nothing was changed."""
 
 
 class Invalid(AutoresearchError):
@@ -55,3 +59,28 @@ class StoreBroken(AutoresearchError):
 
 class SetupError(AutoresearchError):
     """The service cannot start as configured; the message says what to change."""
+
+
+# Errors that several modules raise, so that each is worded once.
+
+
+def unknown_tag(tag: str) -> NotFound:
+    return NotFound(f"Unknown tag {tag!r}; create it with POST /api/experiment/setup.")
+
+
+def unknown_parent(tag: str, parent_id: str) -> NotFound:
+    return NotFound(f"Unknown parent_id {parent_id!r} in tag {tag!r}.")
+
+
+def unknown_experiment(experiment_id: str) -> NotFound:
+    return NotFound(f"Unknown experiment {experiment_id!r}.")
+
+
+def unknown_gpu(gpu_id: str) -> NotFound:
+    return NotFound(f"Unknown GPU {gpu_id!r}; register it with POST /api/pool/register.")
+
+
+def lease_lost(experiment_id: str, epoch: int | str) -> LeaseLost:
+    return LeaseLost(
+        f"Epoch {epoch} of {experiment_id} is over: the run was given to another attempt."
+    )

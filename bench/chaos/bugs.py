@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 # How far apart the clocks of the orchestrators are in `client-clocks`, by their index.
 _SKEW_SECONDS = (0, -1800, 1800)
@@ -50,9 +50,9 @@ def _verbs() -> list[str]:
 
 
 def no_epoch_check() -> None:
-    _edit("decide", ("if fenced and run.epoch ~= ARGV[6] then return reply('LOST') end", ""))
-    _edit("requeue", ("if run.epoch ~= ARGV[5] then return reply('LOST') end", ""))
-    _edit("renew", ("run[2] ~= ARGV[5] or ", ""))
+    _edit("decide", ("if fenced and run.epoch ~= epoch then return lost() end", ""))
+    _edit("requeue", ("if run.epoch ~= epoch then return lost() end", ""))
+    _edit("renew", ("run[2] ~= epoch or ", ""))
 
 
 def no_nonce() -> None:
@@ -64,12 +64,12 @@ def no_nonce() -> None:
 
 
 def no_compare() -> None:
-    _edit("decide", ("if tag_fields[1] ~= ARGV[7] then return reply('STALE') end", ""))
+    _edit("decide", ("if tag_fields[1] ~= revision then return reply('STALE') end", ""))
 
 
 def finish_decides_again() -> None:
     done = "if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end"
-    as_if_new = "if run.state == 'decided' then run.state = string.match(ARGV[5], '%a+') end"
+    as_if_new = "if run.state == 'decided' then run.state = string.match(states, '%a+') end"
     _edit("decide", (done, as_if_new))
 
 
@@ -88,35 +88,38 @@ def two_step_claim() -> None:
     from orchestrator.store import scripts
 
     load, run = scripts._load, scripts.Scripts.run  # noqa: SLF001
-    choose, take = "if id then\n  redis.call('ZREM', G.direct", "local t = T(tag)\nif gpu.profile"
+    choose, took = "if id then\n  redis.call('ZREM', G.direct", "local t = T(tag)\nif gpu.profile"
 
     def split(verb: str) -> str:
         if not verb.startswith("claim_"):
             return load(verb)
         text = load("claim")
-        start, end = text.index(choose), text.index(take)
+        start, end = text.index(choose), text.index(took)
         if verb == "claim_look":
-            look = (
+            seen = (
                 "id = id or redis.call('ZRANGE', T(tag).queue, 0, 0)[1]\n"
                 "if true then return reply('SEEN', { id = id }) end\n"
             )
-            return text[:start] + look + text[text.index(choose) :]
+            return text[:start] + seen + text[text.index(choose) :]
         blindly = (
             "id, tag = ARGV[4], tag_of(ARGV[4])\n"
             "redis.call('ZREM', T(tag).queue, id)\nredis.call('ZREM', G.direct .. gpu_id, id)\n"
         )
         return text[:start] + blindly + text[end:]
 
+    look = scripts.Script[Literal["OK", "NONE", "BUSY", "SEEN"]]("claim_look")
+    take = scripts.Script[Literal["OK", "NONE", "BUSY"]]("claim_take")
+
     async def in_two_steps(
-        self: scripts.Scripts, verb: str, *args: object, nonce: str | None = None
-    ) -> scripts.Reply:
-        if verb != "claim":
-            return await run(self, verb, *args, nonce=nonce)
-        seen = await run(self, "claim_look", *args, nonce=nonce)
-        if seen.outcome != "SEEN":
+        self: scripts.Scripts, script: Any, *args: object, nonce: str | None = None
+    ) -> scripts.Reply[Any]:
+        if script.verb != "claim":
+            return await run(self, script, *args, nonce=nonce)
+        seen = await run(self, look, *args, nonce=nonce)
+        if seen.name != "SEEN":
             return seen  # nothing there, or the reply that was kept for this very claim
         await asyncio.sleep(_GAP_SECONDS)
-        return await run(self, "claim_take", *args, seen["id"], nonce=nonce)
+        return await run(self, take, *args, seen["id"], nonce=nonce)
 
     split("claim_take")
     _patch(scripts, "_load", split)
@@ -181,8 +184,8 @@ def keep_on_tie() -> None:
     from orchestrator.rules.decide import decide
     from orchestrator.services.core import judge
 
-    def generous(snapshot: Any, outcome: Any) -> Any:
-        decision = decide(snapshot, outcome)
+    def generous(snapshot: Any, result: Any) -> Any:
+        decision = decide(snapshot, result)
         if decision.status is Status.DISCARD and decision.delta == 0:
             return replace(decision, status=Status.KEEP, improved=True, near_miss=None)
         return decision

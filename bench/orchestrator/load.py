@@ -12,6 +12,7 @@ from typing import Any
 from bench.harness.servers import RedisProcess
 from bench.harness.wire import Connection
 from bench.orchestrator.texts import ENVIRONMENT, IDEA, METRICS
+from orchestrator.ids import tag_of
 from orchestrator.store import keys
 
 TAGS = 10
@@ -83,7 +84,7 @@ class Loader:
 
     def check(self, template: str, copy: str) -> None:
         """A copy must be what the API made, but for its own fields; AssertionError if not."""
-        tag = str(keys.tag_of(copy))
+        tag = tag_of(copy)
         for name in ("exp:", "run:"):
             made = self._redis.hgetall(keys.of_tag(TEMPLATE_TAG, name, template))
             copied = self._redis.hgetall(keys.of_tag(tag, name, copy))

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from bench.orchestrator.load import SHARES, tag_name
 from bench.orchestrator.texts import IDEA, METRICS
-from orchestrator.domain import CORE_CATEGORIES
+from orchestrator.rules.suggest import CORE_CATEGORIES
 
 NEAR_MISS_THRESHOLD = 0.002
 

@@ -88,7 +88,7 @@ async def submit(
 ) -> schemas.SubmitAnswer:
     answer = await service.submit(body)
     if wait:
-        answer = await service.outcome(answer.experiment_id, wait)
+        answer = await service.waited(answer.experiment_id, wait)
         response.status_code = 200 if answer.verdict else 202
     return answer
 
@@ -111,7 +111,7 @@ async def detail(experiment_id: str, service: ExperimentsDep) -> schemas.Experim
 async def wait_for(
     experiment_id: str, service: ExperimentsDep, response: Response, timeout: WaitSeconds = 30
 ) -> schemas.ExperimentDetail:
-    detail = await service.waited(experiment_id, timeout)
+    detail = await service.waited_in_full(experiment_id, timeout)
     response.status_code = 200 if detail.verdict else 202
     return detail
 

@@ -32,7 +32,7 @@ async def finish(
     body: schemas.FinishRequest, service: JobsDep, background: BackgroundTasks
 ) -> schemas.FinishAnswer:
     answer = await service.finish(body)
-    background.add_task(service.close_log, body.experiment_id, body.epoch)
+    background.add_task(service.close_log, body.attempt)
     return answer
 
 

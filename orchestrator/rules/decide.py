@@ -1,32 +1,32 @@
-"""The verdict on an outcome: keep or discard, near miss, crash streak. No time, no storage.
+"""The verdict on a run result: keep or discard, near miss, crash streak. No time, no storage.
 
-What the store does with the `Decision`, and that it is applied once, is not said here.
+The store applies the `Decision`, exactly once (decide.lua).
 """
 
 from dataclasses import replace
 
-from orchestrator.domain import INFRA_LOST, Decision, Outcome, Snapshot, Status
+from orchestrator.domain import INFRA_LOST, RECENT_RUNS, Decision, RunResult, Snapshot, Status
 from orchestrator.rules.strategy import adapt
 
 
-def decide(snapshot: Snapshot, outcome: Outcome) -> Decision:
-    """Judge `outcome` against the tag as `snapshot` shows it.
+def decide(snapshot: Snapshot, result: RunResult) -> Decision:
+    """Judge `result` against the tag as `snapshot` shows it.
 
     A run is kept when it is strictly better than the best. A discarded one within the tag's
     threshold of the best (strictly; a tie has distance 0) is a near miss. Only a completed run ends
     a crash streak; one lost to the infrastructure, or cancelled, says nothing about the search.
     """
-    if outcome.status == "completed":
-        decision = _completed(snapshot, outcome)
+    if result.kind == "completed":
+        decision = _completed(snapshot, result)
     else:
-        decision = _failed(snapshot, outcome)
+        decision = _failed(snapshot, result)
     strategy = adapt(_after(snapshot, decision)) if decision.counts_in_rates else None
     return replace(decision, strategy=strategy)
 
 
-def _completed(snapshot: Snapshot, outcome: Outcome) -> Decision:
-    assert outcome.metrics is not None  # noqa: S101 - schemas and workers refuse it earlier
-    val_bpb = outcome.metrics.val_bpb
+def _completed(snapshot: Snapshot, result: RunResult) -> Decision:
+    assert result.metrics is not None  # noqa: S101 - schemas and workers refuse it earlier
+    val_bpb = result.metrics.val_bpb
     best = snapshot.tag.best_val_bpb
     if best is None:
         return Decision(status=Status.KEEP, improved=True)
@@ -43,11 +43,11 @@ def _completed(snapshot: Snapshot, outcome: Outcome) -> Decision:
     )
 
 
-def _failed(snapshot: Snapshot, outcome: Outcome) -> Decision:
+def _failed(snapshot: Snapshot, result: RunResult) -> Decision:
     tag = snapshot.tag
-    if outcome.status == "cancelled" or outcome.reason == INFRA_LOST:
+    if result.kind == "cancelled" or result.reason == INFRA_LOST:
         return Decision(
-            status=Status.CANCELLED if outcome.status == "cancelled" else Status.CRASH,
+            status=Status.CANCELLED if result.kind == "cancelled" else Status.CRASH,
             best_before=tag.best_val_bpb,
             consecutive_crashes=tag.consecutive_crashes,
             should_abort=tag.consecutive_crashes >= tag.max_consecutive_crashes,
@@ -55,7 +55,7 @@ def _failed(snapshot: Snapshot, outcome: Outcome) -> Decision:
         )
     streak = tag.consecutive_crashes + 1
     return Decision(
-        status=Status.TIMEOUT if outcome.status == "timeout" else Status.CRASH,
+        status=Status.TIMEOUT if result.kind == "timeout" else Status.CRASH,
         best_before=tag.best_val_bpb,
         consecutive_crashes=streak,
         should_abort=streak >= tag.max_consecutive_crashes,
@@ -64,11 +64,9 @@ def _failed(snapshot: Snapshot, outcome: Outcome) -> Decision:
 
 def _after(snapshot: Snapshot, decision: Decision) -> Snapshot:
     """The snapshot as it will read once `decision` is applied: what the strategy adapts to."""
-    name = decision.status.value
-    counts = replace(snapshot.counts, **{name: getattr(snapshot.counts, name) + 1})
     return replace(
         snapshot,
-        counts=counts,
+        counts=snapshot.counts.plus(decision.status),
         near_misses=snapshot.near_misses + (decision.near_miss is not None),
-        recent=(decision.status, *snapshot.recent)[:10],
+        recent=(decision.status, *snapshot.recent)[:RECENT_RUNS],
     )

@@ -1,6 +1,6 @@
-"""How far two runs of one and the same source lie apart, and what that says of a difference. Pure.
+"""How much repeats of one source differ, and so which differences may be chance. Pure.
 
-Without repeats nothing is known, and nothing is claimed.
+Without repeats there is no estimate.
 """
 
 import math
@@ -22,7 +22,7 @@ class Noise:
 
     @property
     def band(self) -> float:
-        """How much two single runs of one source differ at most, 19 times of 20."""
+        """The difference that 19 of 20 pairs of runs of one source stay below."""
         return COVERAGE * math.sqrt(2) * self.sd
 
 

@@ -1,7 +1,7 @@
 """Recomputes a tag from its journal alone, by the rules that decided it. Pure.
 
 The journal has an entry for each revision of the tag, so a missing, doubled or foreign entry shows
-as a gap. Whether the store agrees with what comes out is not asked here.
+as a gap. services/core/audit.py compares what comes out with the store.
 """
 
 from collections import Counter
@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.domain import (
     INFRA_LOST,
+    RECENT_RUNS,
     Counts,
     Decision,
     Note,
     OperatorAction,
     OperatorHold,
-    Outcome,
+    RunResult,
     Snapshot,
     Status,
     Strategy,
@@ -23,12 +24,10 @@ from orchestrator.domain import (
 from orchestrator.rules.decide import decide
 from orchestrator.rules.strategy import INITIAL
 
-RECENT = 10
-
 
 @dataclass(frozen=True)
 class SetUp:
-    """A tag began: what of its settings decisions depend on."""
+    """A tag began, with the settings that decisions depend on."""
 
     near_miss_threshold: float
     max_consecutive_crashes: int
@@ -37,21 +36,21 @@ class SetUp:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A strategy was set, by a person or by the adapt endpoint, at this revision."""
+    """A strategy was set at this revision, by a person (`action`) or by the adapt endpoint."""
 
     revision: int
     at_us: int
     strategy: Strategy
-    act: OperatorAction | None = None
+    action: OperatorAction | None = None
 
 
 @dataclass(frozen=True)
 class Steered:
-    """A person changed how the tag goes on, and decided nothing."""
+    """An operator action changed the tag and decided nothing."""
 
     revision: int
     at_us: int
-    act: OperatorAction
+    action: OperatorAction
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,13 @@ class Decided:
     experiment_id: str
     at_us: int
     category: str
-    outcome: Outcome
+    result: RunResult
     revision: int
     best: float | None
     best_id: str | None
     streak: int
     decision: Decision
-    act: OperatorAction | None = None
+    action: OperatorAction | None = None
 
 
 Step = SetUp | Chosen | Steered | Decided
@@ -75,7 +74,7 @@ Step = SetUp | Chosen | Steered | Decided
 
 @dataclass
 class Replay:
-    """What a tag's totals must be, after each step that it takes."""
+    """What a tag's totals must be after the steps taken so far."""
 
     tag: Tag
     counts: Counts = field(default_factory=Counts)
@@ -87,8 +86,8 @@ class Replay:
     near_in: Counter[str] = field(default_factory=Counter)
     decided: dict[str, Decided] = field(default_factory=dict)
     notes: dict[str, Note] = field(default_factory=dict)
-    # Each act of a person: the revision before it, when, and what.
-    acts: list[tuple[int, int, OperatorAction]] = field(default_factory=list)
+    # Each operator action: the revision before it, when, and what.
+    actions: list[tuple[int, int, OperatorAction]] = field(default_factory=list)
     last_us: int = 0
     differences: list[str] = field(default_factory=list)
     _begun: bool = False
@@ -98,7 +97,7 @@ class Replay:
         return cls(Tag(name, 0, 0.0, 0.0, 1))
 
     def take(self, step: Step) -> None:
-        """Go on by one step; what is wrong with it joins `differences`."""
+        """Take the next step; what is wrong with it joins `differences`."""
         if isinstance(step, SetUp):
             self._set_up(step)
             return
@@ -111,12 +110,12 @@ class Replay:
                 " entries are missing or doubled"
             )
             self.tag = replace(self.tag, revision=step.revision)
-        if step.act is not None:
-            self.acts.append((step.revision, step.at_us, step.act))
+        if step.action is not None:
+            self.actions.append((step.revision, step.at_us, step.action))
         if isinstance(step, Chosen):
             self.strategy = step.strategy
         elif isinstance(step, Steered):
-            self._steer(step.at_us, step.act)
+            self._steer(step.at_us, step.action)
         else:
             self._decide(step)
         self.tag = replace(self.tag, revision=self.tag.revision + 1)
@@ -132,18 +131,18 @@ class Replay:
             max_consecutive_crashes=step.max_consecutive_crashes,
         )
 
-    def _steer(self, at_us: int, act: OperatorAction) -> None:
-        """What an act leaves behind in the tag; others leave their traces with runs."""
-        if act.action in ("pause", "resume"):
-            paused = act.action == "pause"
+    def _steer(self, at_us: int, action: OperatorAction) -> None:
+        """Apply an action on the tag; the others change runs."""
+        if action.kind in ("pause", "resume"):
+            paused = action.kind == "pause"
             if paused == (self.tag.pause is not None):
-                self._differ(f"a {act.action} that changed nothing, at {at_us}")
-            pause = OperatorHold(act.by, act.reason, at_us) if paused else None
+                self._differ(f"a {action.kind} that changed nothing, at {at_us}")
+            pause = OperatorHold(action.by, action.reason, at_us) if paused else None
             self.tag = replace(self.tag, pause=pause)
-        elif act.action == "note":
-            self.notes[act.target] = Note(act.target, act.reason, act.by, at_us)
-        elif act.action == "drop-note" and self.notes.pop(act.target, None) is None:
-            self._differ(f"{act.target} was dropped and had never been left")
+        elif action.kind == "note":
+            self.notes[action.target] = Note(action.target, action.reason, action.by, at_us)
+        elif action.kind == "drop-note" and self.notes.pop(action.target, None) is None:
+            self._differ(f"{action.target} was dropped and had never been left")
 
     def _decide(self, step: Decided) -> None:
         who, tag = step.experiment_id, self.tag
@@ -157,32 +156,28 @@ class Replay:
             self._differ(
                 f"{who} was decided on (best, its id, crash streak) {rested_on}, not {known}"
             )
-        decision = self.decision(step.outcome)
+        decision = self.decision(step.result)
         for name in ("status", "near_miss", "consecutive_crashes", "strategy"):
             written, due = getattr(step.decision, name), getattr(decision, name)
             if written != due:
                 self._differ(f"{who}: {name} {written}, by the rules {due}")
         self._apply(step, decision)
 
-    def decision(self, outcome: Outcome) -> Decision:
-        """What the rules make of `outcome` as the tag stands."""
+    def decision(self, result: RunResult) -> Decision:
+        """What the rules decide on `result` now."""
         return decide(
-            Snapshot(self.tag, self.counts, self.strategy, len(self.near), self.recent), outcome
+            Snapshot(self.tag, self.counts, self.strategy, len(self.near), self.recent), result
         )
 
     def _apply(self, step: Decided, decision: Decision) -> None:
-        who, metrics = step.experiment_id, step.outcome.metrics
+        who, metrics = step.experiment_id, step.result.metrics
         self.decided[who] = replace(step, decision=decision)
         self.last_us = step.at_us
-        name = decision.status.value
-        lost = step.outcome.reason == INFRA_LOST
-        self.counts = replace(
-            self.counts,
-            **{name: getattr(self.counts, name) + 1, "infra_lost": self.counts.infra_lost + lost},
-        )
+        lost = step.result.reason == INFRA_LOST
+        self.counts = self.counts.plus(decision.status, infra_lost=lost)
         self.tag = replace(self.tag, consecutive_crashes=decision.consecutive_crashes)
         if decision.counts_in_rates:
-            self.recent = (decision.status, *self.recent)[:RECENT]
+            self.recent = (decision.status, *self.recent)[:RECENT_RUNS]
         if decision.near_miss is not None:
             self.near[who] = decision.near_miss
             self.near_in[step.category] += 1

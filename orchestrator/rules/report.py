@@ -6,7 +6,6 @@ from orchestrator.domain import Experiment, Run, Status
 
 TSV_HEADER = "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
 
-
 _BREAKS = str.maketrans("\t\r\n", "   ")
 
 
@@ -15,7 +14,7 @@ def _one_line(text: str) -> str:
 
 
 def tsv_row(experiment: Experiment, run: Run) -> str:
-    """One finished run as upstream's results.tsv has it, which knows three status words."""
+    """One finished run as in upstream's results.tsv, which has three status words."""
     metrics = run.metrics
     return tsv_line(
         experiment.commit_sha,
@@ -40,7 +39,7 @@ def tsv_line(
 
 @dataclass(frozen=True)
 class Deltas:
-    """b - a; a metric that one side does not have counts as 0, as upstream has it."""
+    """b - a; a metric that one side does not have counts as 0, as upstream does it."""
 
     bpb: float
     params_m: float

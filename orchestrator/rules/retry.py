@@ -1,23 +1,47 @@
-"""What becomes of a run whose attempt ended without a result. Pure."""
+"""What follows an attempt that ended without a result of its own. Pure.
 
-from typing import Literal
+Each function answers with a value: a `Requeue`, or the `RunResult` that ends the run. What a person
+asked for (`run.stop`) comes first.
+"""
 
-from orchestrator.domain import MAX_INFRASTRUCTURE_LOSSES, Run
+from dataclasses import dataclass
 
-Fate = Literal["requeue", "cancelled", "infra_lost"]
+from orchestrator.domain import (
+    INFRA_LOST,
+    AttemptEnding,
+    Run,
+    RunResult,
+)
+
+MAX_INFRASTRUCTURE_LOSSES = 2
+
+CANCELLED = RunResult("cancelled")
 
 
-# How an attempt ended: lost to the infrastructure, given back by a worker that goes away, or by one
-# that was told to stop it.
-Ending = Literal["lost", "handed_back", "stopped"]
+@dataclass(frozen=True)
+class Requeue:
+    """The run goes back to its old place in the queue."""
+
+    ending: AttemptEnding
+    counts_as_loss: bool = False
 
 
-def fate(run: Run, ending: Ending) -> Fate:
-    """A lost attempt is no result: the run goes back to the queue, twice at most. What a person has
-    asked for goes before that."""
-    if run.stop is not None:
-        return "cancelled" if run.stop == "cancel" else "requeue"
-    if ending == "stopped":
-        return "cancelled"
-    lost = ending == "lost" and run.losses >= MAX_INFRASTRUCTURE_LOSSES
-    return "infra_lost" if lost else "requeue"
+def after_lost_attempt(run: Run, ending: AttemptEnding, why: str) -> Requeue | RunResult:
+    """The infrastructure failed: try again, twice at most."""
+    if run.stop == "cancel":
+        return CANCELLED
+    if run.stop is None and run.losses >= MAX_INFRASTRUCTURE_LOSSES:
+        error = f"Lost {run.losses + 1} times to the infrastructure"
+        error += f"; the last time: {why}" if why else ""
+        return RunResult("crash", error=error, reason=INFRA_LOST)
+    return Requeue(ending, counts_as_loss=True)
+
+
+def after_handed_back_attempt(run: Run) -> Requeue | RunResult:
+    """A worker that goes away returned the run; this is no loss."""
+    return CANCELLED if run.stop == "cancel" else Requeue("handed_back")
+
+
+def after_stopped_attempt(run: Run, result: RunResult) -> Requeue | RunResult:
+    """A worker stopped the run on request; `result` is its report."""
+    return Requeue("requeued") if run.stop == "requeue" else result

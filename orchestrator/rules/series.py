@@ -12,6 +12,7 @@ from math import isnan, nan
 from typing import Any
 
 from orchestrator.domain import INFRA_LOST, JournalEntry, Mode
+from orchestrator.ids import created_us_of
 
 KEEP, NEAR, DISCARD, CRASH, TIMEOUT, LOST = b"kndctl"
 LETTERS = {"keep": KEEP, "discard": DISCARD, "crash": CRASH, "timeout": TIMEOUT}
@@ -88,7 +89,7 @@ class Series:
         category = self.categories.setdefault(entry.data["category"], len(self.categories))
         # A crash may report a last value; it is no result.
         val_bpb = outcome.get("val_bpb", nan) if letter in (KEEP, NEAR, DISCARD) else nan
-        self.created_us.append(int(entry.experiment_id[4:18], 16))
+        self.created_us.append(created_us_of(entry.experiment_id))
         self.finished_us.append(entry.at_us)
         self.val_bpb.append(val_bpb)
         self.status.append(letter)

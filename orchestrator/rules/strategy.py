@@ -1,4 +1,4 @@
-"""How the search strategy adapts to the ten most recent finished runs. Pure; times come later."""
+"""How the search strategy adapts to the newest judged runs. Pure; the store adds the time."""
 
 from orchestrator.domain import Mode, Snapshot, Status, Strategy
 
@@ -19,7 +19,7 @@ def explore_ratio_of(mode: Mode) -> float:
 def adapt(snapshot: Snapshot) -> Strategy | None:
     """The strategy that fits `snapshot`, or None where the one in force stays.
 
-    A pinned strategy stays, and so does any before five runs have finished.
+    A pinned strategy stays, and every strategy stays until `MINIMUM_FINISHED` runs have finished.
     """
     finished, recent = snapshot.counts.finished, snapshot.recent
     if snapshot.strategy.pinned or finished < MINIMUM_FINISHED or not recent:

@@ -3,8 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain import CORE_CATEGORIES, Snapshot
+from orchestrator.domain import Snapshot
 
+# The categories that count as underexplored; submissions may have others.
+CORE_CATEGORIES = (
+    "architecture", "optimizer", "hyperparams", "activation", "attention", "embedding",
+    "normalization", "regularization", "scheduling", "initialization", "simplification",
+)  # fmt: skip
 UNDEREXPLORED_BELOW = 3
 HIGH_YIELD_RATE = 0.3
 
@@ -20,7 +25,7 @@ class CategoryCount:
 
 @dataclass(frozen=True)
 class Advice:
-    """The answer of suggest, but for the strategy and the trend."""
+    """What suggest answers beside the strategy and the trend."""
 
     underexplored: list[str]
     high_yield: list[str]
@@ -31,7 +36,7 @@ class Advice:
 def advise(
     snapshot: Snapshot, categories: Mapping[str, CategoryCount], trend: Sequence[float]
 ) -> Advice:
-    """Say which categories are little tried, which pay, and what the mode asks for now."""
+    """Say which categories were tried least, which gave keeps, and what the mode asks for."""
     underexplored = [
         name
         for name in CORE_CATEGORIES

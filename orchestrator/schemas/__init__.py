@@ -75,6 +75,7 @@ from orchestrator.schemas.leases import (
     LogChunk as LogChunk,
     ProgressRequest as ProgressRequest,
     RenewRequest as RenewRequest,
+    ReportedResult as ReportedResult,
 )
 from orchestrator.schemas.overview import (
     Alert as Alert,

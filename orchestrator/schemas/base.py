@@ -15,6 +15,8 @@ from pydantic import (
     StringConstraints,
 )
 
+from orchestrator import ids
+
 SOURCE_LIMIT_BYTES = 1024 * 1024
 BODY_LIMIT_BYTES = 256 * 1024
 
@@ -48,7 +50,7 @@ TagName = Annotated[
         }
     ),
 ]
-ExperimentId = Annotated[str, StringConstraints(pattern=r"^exp-[A-Za-z0-9._-]{1,100}$")]
+ExperimentId = Annotated[str, StringConstraints(pattern=ids.PATTERN)]
 GpuId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 CommitSha = Annotated[str, StringConstraints(min_length=1, max_length=64)]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from orchestrator.ids import AttemptId
 from orchestrator.schemas.base import (
     Answer,
     Count,
@@ -51,10 +52,14 @@ class LeaseRequest(Request):
     gpu_id: GpuId
     epoch: Annotated[int, Field(ge=1)]
 
+    @property
+    def attempt(self) -> AttemptId:
+        return AttemptId(self.experiment_id, self.epoch)
+
 
 class RenewRequest(LeaseRequest):
     """`started` turns the lease into a running attempt: the launcher has been executed. With
-    `health` the renewal is the GPU's heartbeat too, and spares a request of its own."""
+    `health` the renewal is the GPU's heartbeat too, which saves a request."""
 
     started: bool = True
     health: Health | None = None
@@ -84,6 +89,10 @@ class ProgressRequest(LeaseRequest):
     curve: Annotated[list[CurvePoint], Field(max_length=256)] | None = None
 
 
+# The run result in its worker's word; `FinishRequest` says what each means.
+ReportedResult = Literal["completed", "crash", "timeout", "cancelled", "handed_back", "lost"]
+
+
 class FinishRequest(LeaseRequest):
     """The end of an attempt.
 
@@ -91,7 +100,7 @@ class FinishRequest(LeaseRequest):
     `handed_back` (drain) and `lost` (the infrastructure failed) put the run back in the queue.
     """
 
-    outcome: Literal["completed", "crash", "timeout", "cancelled", "handed_back", "lost"]
+    outcome: ReportedResult
     metrics: Metrics | None = None
     error: Text = ""
     exit_code: int | None = None

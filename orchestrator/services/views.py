@@ -13,8 +13,8 @@ from orchestrator.domain import (
     Metrics,
     Note,
     OperatorHold,
-    Outcome,
     Run,
+    RunResult,
     State,
     Status,
     Strategy,
@@ -57,7 +57,7 @@ def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
         profile=tag.profile,
         prepare_sha256=tag.prepare_sha256,
         paused=tag.pause is not None,
-        pause=halt(tag.pause),
+        pause=operator_hold(tag.pause),
     )
 
 
@@ -118,7 +118,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
                 gpu_id=attempt.gpu_id,
                 claimed_at=rfc3339(attempt.claimed_us),
                 ended_at=_time(attempt.ended_us),
-                outcome=attempt.outcome,
+                outcome=attempt.ending,
             )
             for attempt in found.attempts
         ],
@@ -207,17 +207,17 @@ def verdict_from(text: str) -> schemas.AnyVerdict:
     return _VERDICT.validate_json(text)
 
 
-def verdict(experiment_id: str, outcome: Outcome, decision: Decision) -> schemas.AnyVerdict:
-    """What the reporter of `outcome` is told."""
-    if decision.status in (Status.KEEP, Status.DISCARD) and outcome.metrics is not None:
-        best = outcome.metrics.val_bpb if decision.improved else decision.best_before
+def verdict(experiment_id: str, result: RunResult, decision: Decision) -> schemas.AnyVerdict:
+    """The answer to who reported `result`."""
+    if decision.status in (Status.KEEP, Status.DISCARD) and result.metrics is not None:
+        best = result.metrics.val_bpb if decision.improved else decision.best_before
         return schemas.Verdict(
             experiment_id=experiment_id,
             status=decision.status.value,
-            val_bpb=outcome.metrics.val_bpb,
+            val_bpb=result.metrics.val_bpb,
             improved=decision.improved,
             delta=decision.delta,
-            best_val_bpb=outcome.metrics.val_bpb if best is None else best,
+            best_val_bpb=result.metrics.val_bpb if best is None else best,
             action="keep_commit" if decision.improved else "git_reset",
         )
     return schemas.CrashVerdict(
@@ -226,7 +226,7 @@ def verdict(experiment_id: str, outcome: Outcome, decision: Decision) -> schemas
         consecutive_crashes=decision.consecutive_crashes,
         should_abort=decision.should_abort,
         action="git_reset",
-        reason=outcome.reason,
+        reason=result.reason,
     )
 
 
@@ -256,7 +256,7 @@ def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
         profile=gpu.profile,
         problem=gpu.problem,
         health=schemas.Health(**gpu.health) if gpu.health else None,
-        drain=halt(gpu.drain),
+        drain=operator_hold(gpu.drain),
     )
 
 
@@ -287,14 +287,16 @@ def noise(value: Noise) -> schemas.Noise:
     return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
 
 
-def halt(value: OperatorHold | None) -> schemas.OperatorHold | None:
+def operator_hold(value: OperatorHold | None) -> schemas.OperatorHold | None:
     if value is None:
         return None
     return schemas.OperatorHold(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
 
 
 def pause_answer(tag: Tag) -> schemas.PauseAnswer:
-    return schemas.PauseAnswer(tag=tag.name, paused=tag.pause is not None, pause=halt(tag.pause))
+    return schemas.PauseAnswer(
+        tag=tag.name, paused=tag.pause is not None, pause=operator_hold(tag.pause)
+    )
 
 
 def note(value: Note) -> schemas.Note:
@@ -305,10 +307,10 @@ def ledger_entry(entry: LedgerEntry) -> schemas.LedgerEntry:
     return schemas.LedgerEntry(
         id=entry.id,
         at=rfc3339(entry.at_us),
-        by=entry.act.by,
-        action=entry.act.action,
+        by=entry.action.by,
+        action=entry.action.kind,
         tag=entry.tag or None,
-        target=entry.act.target or None,
-        reason=entry.act.reason,
-        outcome=entry.outcome,
+        target=entry.action.target or None,
+        reason=entry.action.reason,
+        outcome=entry.effect,
     )

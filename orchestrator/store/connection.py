@@ -12,6 +12,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from orchestrator.errors import SetupError
 from orchestrator.store.client import TextRedis
 from orchestrator.store.dashboard_reads import DashboardReads
+from orchestrator.store.dump import DumpStore
 from orchestrator.store.events import EventStore
 from orchestrator.store.experiments import ExperimentStore
 from orchestrator.store.idempotency import IdempotencyStore
@@ -30,10 +31,10 @@ _retrying: ContextVar[bool] = ContextVar("retrying", default=False)
 
 
 class FlatRetry(Retry):
-    """Tries again on the outermost level alone.
+    """Retries on the outermost level only.
 
-    redis-py retries a command, and within it the connect, and within that the health check, each as
-    often as it is told: a paused Redis kept a caller for up to 27 time-outs instead of three.
+    redis-py retries a command, and within it the connect, and within that the health check. Three
+    tries on each level keep the caller of a paused Redis for up to 27 time-outs.
     """
 
     async def call_with_retry(self, *arguments: Any, **options: Any) -> Any:
@@ -48,7 +49,7 @@ class FlatRetry(Retry):
 
 @dataclass(frozen=True)
 class Store:
-    """The whole state of the system, by what one does with it."""
+    """The whole state of the system, by what one does with it. `redis` is for tests and benches."""
 
     redis: TextRedis
     connections: tuple[SharedConnection, ...]
@@ -60,6 +61,7 @@ class Store:
     idempotency: IdempotencyStore
     journal: JournalStore
     dashboard: DashboardReads
+    dump: DumpStore
     steering: SteeringStore
 
     @classmethod
@@ -105,6 +107,7 @@ class Store:
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis, shared),
             dashboard=DashboardReads(redis),
+            dump=DumpStore(redis),
             steering=SteeringStore(scripts, redis),
         )
 

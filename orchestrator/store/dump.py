@@ -5,7 +5,7 @@ comes in parts of at most `PART` members, so that no line of a backup grows with
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from orchestrator.store.client import Pipeline, TextRedis
 from orchestrator.store.scripts import redis_errors
 
 PART = 1000
-# Writers stand still while a backup reads. The pause lapses by itself if the reader dies.
+# Writers wait while a backup reads. The pause ends by itself if the reader dies.
 PAUSE_SECONDS = 20.0
 EVERYTHING = f"{keys.PREFIX}*"
 
@@ -23,7 +23,7 @@ EVERYTHING = f"{keys.PREFIX}*"
 @dataclass(frozen=True)
 class Part:
     """Members of one key: field and value of a hash, member and score of a sorted set, id and
-    fields of a stream, values of a list, the text of a string. `ttl_ms` is None for ever."""
+    fields of a stream, values of a list, the text of a string. A key without `ttl_ms` stays."""
 
     key: str
     kind: str
@@ -54,67 +54,55 @@ class _Pause:
         await self._redis.execute_command("CLIENT", "UNPAUSE")
 
 
-async def dump(redis: TextRedis) -> AsyncIterator[Part]:
-    """All keys as they are at one moment; writers wait until the last part has been read."""
-    pause = _Pause(redis)
-    with redis_errors():
-        await pause.extend()
-        try:
-            async for key in redis.scan_iter(match=EVERYTHING, count=PART):
-                await pause.extend()
-                async for part in _parts(redis, key):
-                    yield part
-                    await pause.extend()
-        finally:
-            await pause.end()
-
-
 async def _parts(redis: TextRedis, key: str) -> AsyncIterator[Part]:
     kind, ttl = await redis.type(key), await redis.pttl(key)
     if kind == "none":
         return  # a nonce that has lapsed since the scan
-    members = await _READ[kind](redis, key)
+    members = await _members(redis, key, kind)
     for start in range(0, len(members), PART):
         yield Part(key, kind, members[start : start + PART], ttl if ttl >= 0 else None)
 
 
-async def _hash(redis: TextRedis, key: str) -> list[Any]:
-    return [list(pair) for pair in (await redis.hgetall(key)).items()]
+async def _members(redis: TextRedis, key: str, kind: str) -> list[Any]:
+    if kind == "string":
+        return [await redis.get(key)]
+    if kind == "list":
+        return await redis.lrange(key, 0, -1)
+    if kind == "hash":
+        pairs: Iterable[Any] = (await redis.hgetall(key)).items()
+    elif kind == "zset":
+        pairs = await redis.zrange(key, 0, -1, withscores=True)
+    else:
+        pairs = await redis.xrange(key, "-", "+")
+    return [list(pair) for pair in pairs]
 
 
-async def _sorted_set(redis: TextRedis, key: str) -> list[Any]:
-    return [list(pair) for pair in await redis.zrange(key, 0, -1, withscores=True)]
+class DumpStore:
+    """Reads the whole keyspace in parts, and puts parts back into a server without our keys.
 
-
-async def _list(redis: TextRedis, key: str) -> list[Any]:
-    return list(await redis.lrange(key, 0, -1))
-
-
-async def _string(redis: TextRedis, key: str) -> list[Any]:
-    return [await redis.get(key)]
-
-
-async def _stream(redis: TextRedis, key: str) -> list[Any]:
-    return [list(entry) for entry in await redis.xrange(key, "-", "+")]
-
-
-_READ: dict[str, Callable[[TextRedis, str], Awaitable[list[Any]]]] = {
-    "hash": _hash, "zset": _sorted_set, "list": _list, "string": _string, "stream": _stream,
-}  # fmt: skip
-
-
-class Loader:
-    """Puts parts back into a server that holds none of our keys.
-
-    A marker stands there until the last part is in, so that a restore that was cut short can be
-    told from a state, and begun again.
+    A marker key exists until the last part is in, so that a restore that was cut short is not taken
+    for a state, and can begin again.
     """
 
     def __init__(self, redis: TextRedis) -> None:
         self._redis = redis
         self._marker = keys.of_all("restoring")
 
-    async def begin(self) -> None:
+    async def parts(self) -> AsyncIterator[Part]:
+        """All keys as they are at one moment; writers wait until the last part has been read."""
+        pause = _Pause(self._redis)
+        with redis_errors():
+            await pause.extend()
+            try:
+                async for key in self._redis.scan_iter(match=EVERYTHING, count=PART):
+                    await pause.extend()
+                    async for part in _parts(self._redis, key):
+                        yield part
+                        await pause.extend()
+            finally:
+                await pause.end()
+
+    async def begin_restore(self) -> None:
         """Raises `Conflict` where there is a state already."""
         with redis_errors():
             if not await self._redis.exists(self._marker) and await self._has_keys():
@@ -122,7 +110,7 @@ class Loader:
             await self._remove_all()
             await self._redis.set(self._marker, "1")
 
-    async def add(self, parts: list[Part]) -> None:
+    async def restore(self, parts: list[Part]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for part in parts:
             _write(pipeline, part)
@@ -131,7 +119,7 @@ class Loader:
         with redis_errors():
             await pipeline.execute()
 
-    async def finish(self) -> None:
+    async def finish_restore(self) -> None:
         with redis_errors():
             await self._redis.delete(self._marker)
 

@@ -8,9 +8,9 @@ from orchestrator.store import keys
 from orchestrator.store.client import TextRedis
 from orchestrator.store.scripts import IDEMPOTENCY_SECONDS, redis_errors
 
-# How long a key stays taken after the last sign of life of the request that has it. When that one
-# died the same request may run in its place: its scripts carry nonces made from the key, so what
-# was done already is not done twice.
+# How long a key stays taken after the last sign of life of the request that has it. If that one
+# died, the same request may run in its place: its scripts carry nonces made from the key, so none
+# acts twice.
 IN_PROGRESS_SECONDS = 6
 
 
@@ -30,10 +30,10 @@ class IdempotencyStore:
     async def begin(
         self, key: str, fingerprint: str, owner: str
     ) -> StoredAnswer | Literal["new", "busy", "mismatch"]:
-        """Take the key for a request with this fingerprint, or say what became of it.
+        """Take the key for a request with this fingerprint, or say how far an earlier one got.
 
-        `owner` is the caller's own mark: redis-py may send a SET twice, and the second answer says
-        that the key is taken.
+        `owner` marks the caller: redis-py may send a SET twice, and the second answer says that the
+        key is taken.
         """
         name = keys.of_all("idem:", key)
         taken = json.dumps({"fingerprint": fingerprint, "owner": owner})

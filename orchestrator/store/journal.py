@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from orchestrator.domain import Counts, JournalEntry, Note, Status, Strategy, Tag
+from orchestrator.errors import unknown_tag
+from orchestrator.rules.replay import Step
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
-from orchestrator.store.experiments import unknown_tag
 from orchestrator.store.reads import Keep, keep_from
 from orchestrator.store.scripts import redis_errors
 from orchestrator.store.shared import SharedConnection
@@ -54,6 +55,11 @@ class JournalStore:
             if len(page) < CHUNK:
                 return
             start = f"({page[-1][0]}"
+
+    async def steps(self, tag: str) -> AsyncIterator[Step]:
+        """The journal as the steps of a replay, oldest first."""
+        async for entry in self.entries(tag):
+            yield records.step_from(entry)
 
     async def books(self, tag: str) -> Books:
         """All totals of a tag, read in one step."""

@@ -1,8 +1,9 @@
-"""The keyspace: every name in Redis, and what lies there. Nobody else spells a key.
+"""The keyspace: every name in Redis, and what it holds. Only this module spells a key.
 
 Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary holds everything):
 
-    tag            hash     settings, best, streak, `revision` (+1 with every decision), counters
+    tag            hash     settings, best, streak, counters, and `revision`: +1 with every
+                            decision, choice of strategy and operator action
     strategy       hash     the search strategy in force
     exp:ID         hash     the experiment: idea and source hash; never changes
     run:ID         hash     its run: state, epoch, metrics, verdict
@@ -17,7 +18,7 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     sources        hash     SHA256:SEED -> the experiments with this source and seed, oldest first
     queue          zset     queued ids, by priority and then arrival
     notes          hash     id -> JSON of each note that people have left for agents
-    ledger         stream   the global ledger's entries on this tag, under the same ids
+    ledger         stream   the audit log's entries on this tag, under the same ids
     journal        stream   setup, every decision, choice of strategy and operator action, each with
                             what it was based on; never cut: the audit recomputes the tag from it
 
@@ -37,11 +38,12 @@ Global, below `ar:`:
     gpu:ID         hash     a GPU's facts, flags, lease and hold
     drained        hash     GPU -> JSON of who drained it; survives the GPU's own hash, which has
                             a copy
-    ledger         stream   every operator action: who did what to what, and why; never cut
-    events         stream   what happened, for the tailers (capped)
+    ledger         stream   the audit log, every operator action: who did what to what, and why;
+                            never cut
+    events         stream   what happened, for those who follow it (capped)
     nonce:N        string   the reply of a script that has run, for the same request sent again
     idem:K         string   the answer stored for an Idempotency-Key
-    restoring      string   stands while a backup is being put back
+    restoring      string   exists while a backup is being put back
 
 The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.
 """
@@ -79,11 +81,3 @@ def lua_names() -> str:
         f"local function T(tag) local base = '{PREFIX}{{' .. tag .. '}}:'; "
         f"return {{ {of_tag_} }} end\n"
     )
-
-
-def tag_of(experiment_id: str) -> str | None:
-    """The tag inside an id (`exp-<14 hex digits of µs>-<tag>`), or None if it is none of ours."""
-    head, digits, tag = experiment_id[:4], experiment_id[4:18], experiment_id[19:]
-    if head != "exp-" or experiment_id[18:19] != "-" or not tag:
-        return None
-    return tag if all(c in "0123456789abcdef" for c in digits) else None

@@ -1,16 +1,14 @@
 """Writes and reads on the GPU pool."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.domain import Gpu
-from orchestrator.errors import Conflict
-from orchestrator.store import keys, records
+from orchestrator.errors import Conflict, unknown_gpu
+from orchestrator.ids import tag_of
+from orchestrator.store import keys, records, verbs
 from orchestrator.store.client import TextRedis
-from orchestrator.store.experiments import unknown_experiment
-from orchestrator.store.jobs import unknown_gpu
-from orchestrator.store.scripts import Reply, Scripts, redis_errors
+from orchestrator.store.scripts import Scripts, redis_errors
 
 
 @dataclass(frozen=True)
@@ -21,32 +19,47 @@ class PoolView:
     gpus: list[Gpu]
 
 
+@dataclass(frozen=True)
+class Acquired:
+    """A GPU that a hand-run holds now."""
+
+    gpu_id: str
+    gpu_index: int
+
+
+@dataclass(frozen=True)
+class NotAcquired:
+    """No GPU for a hand-run now, and why."""
+
+    reason: str
+
+
 class PoolStore:
     def __init__(self, scripts: Scripts, redis: TextRedis) -> None:
         self._scripts = scripts
         self._redis = redis
 
     async def register(self, gpu_id: str, facts: Mapping[str, object]) -> PoolView:
-        reply = await self._scripts.run(
-            "pool_register", gpu_id, json.dumps(records.text_fields(facts))
-        )
+        """Add a GPU, or renew its `facts`, whose names are those of the wire."""
+        fields = records.text_fields({**facts, "problem": facts.get("problem") or None})
+        reply = await self._scripts.run(verbs.POOL_REGISTER, gpu_id, fields)
         return PoolView(int(reply["now"]), [records.gpu_from(gpu_id, reply["gpu"])])
 
     async def heartbeat(
-        self, gpu_id: str, health: str, problem: str, *, quarantined: bool, draining: bool
+        self,
+        gpu_id: str,
+        health: Mapping[str, float] | None,
+        problem: str | None,
+        *,
+        quarantined: bool,
+        draining: bool,
     ) -> None:
-        reply = await self._scripts.run(
-            "heartbeat",
-            gpu_id,
-            health,
-            problem,
-            "1" if quarantined else "",
-            "1" if draining else "",
+        await self._scripts.run(
+            verbs.HEARTBEAT, gpu_id, health, problem, quarantined or None, draining or None
         )
-        self._check(reply, gpu_id)
 
     async def list(self) -> PoolView:
-        reply = await self._scripts.run("pool_list")
+        reply = await self._scripts.run(verbs.POOL_LIST)
         # An empty Lua table encodes as {}.
         gpus = [records.gpu_from(gpu_id, stored) for gpu_id, stored in reply["gpus"] or []]
         return PoolView(int(reply["now"]), gpus)
@@ -60,52 +73,40 @@ class PoolStore:
         return PoolView(seconds * 1_000_000 + micros, [records.gpu_from(gpu_id, stored)])
 
     async def acquire(
-        self, tag: str, experiment_id: str, offline_seconds: float, grace_seconds: float
-    ) -> tuple[str, int] | str:
-        """Take an idle GPU for a hand-run: its id and index, or why there is none."""
+        self, experiment_id: str, offline_seconds: float, grace_seconds: float
+    ) -> Acquired | NotAcquired:
+        """Take an idle GPU for a hand-run."""
+        tag = tag_of(experiment_id)
         reply = await self._scripts.run(
-            "acquire",
-            tag,
-            experiment_id,
-            int(offline_seconds * 1e6),
-            int(grace_seconds * 1e6),
+            verbs.ACQUIRE, tag, experiment_id, int(offline_seconds * 1e6), int(grace_seconds * 1e6)
         )
-        if reply.outcome == "UNKNOWN_ID":
-            raise unknown_experiment(experiment_id)
-        if reply.outcome == "CONFLICT":
+        if reply.name == "CONFLICT":
             raise Conflict(
                 f"{experiment_id} is {reply['state']}: only a running hand-run acquires."
             )
-        if reply.outcome == "PAUSED":
-            return f"tag {tag!r} is paused"
-        if reply.outcome == "NONE":
-            return "no idle GPU"
-        return reply["gpu_id"], int(reply["gpu_index"])
+        if reply.name == "PAUSED":
+            return NotAcquired(f"tag {tag!r} is paused")
+        if reply.name == "NONE":
+            return NotAcquired("no idle GPU")
+        return Acquired(reply["gpu_id"], int(reply["gpu_index"]))
 
     async def release(self, gpu_id: str, experiment_id: str | None) -> None:
-        reply = await self._scripts.run("release", gpu_id, experiment_id or "")
-        if reply.outcome == "LEASED":
+        reply = await self._scripts.run(verbs.RELEASE, gpu_id, experiment_id)
+        if reply.name == "LEASED":
             raise Conflict(f"{gpu_id} is leased to {reply['by']}: its worker releases it.")
-        if reply.outcome == "NOT_HELD":
+        if reply.name == "NOT_HELD":
             holder = reply.fields.get("by")
             raise Conflict(f"{gpu_id} is held by {holder or 'nobody'}, not by {experiment_id}.")
-        self._check(reply, gpu_id)
 
     async def deregister(self, gpu_id: str) -> None:
-        reply = await self._scripts.run("deregister", gpu_id)
-        if reply.outcome == "HELD":
+        reply = await self._scripts.run(verbs.DEREGISTER, gpu_id)
+        if reply.name == "HELD":
             raise Conflict(f"{gpu_id} is held by {reply['by']}; release it first.")
-        if reply.outcome == "LEASED":
+        if reply.name == "LEASED":
             raise Conflict(
                 f"{gpu_id} is leased to {reply['by']}; cancel that run or let it end first."
             )
-        self._check(reply, gpu_id)
 
     async def tidy(self, offline_seconds: float) -> None:
-        """End holds that have lapsed and park silent GPUs."""
-        await self._scripts.run("tidy", int(offline_seconds * 1e6))
-
-    @staticmethod
-    def _check(reply: Reply, gpu_id: str) -> None:
-        if reply.outcome == "UNKNOWN_GPU":
-            raise unknown_gpu(gpu_id)
+        """End holds that have lapsed, and park silent GPUs."""
+        await self._scripts.run(verbs.TIDY, int(offline_seconds * 1e6))

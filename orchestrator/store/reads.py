@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.domain import Attempt, Experiment, Note, Run, Snapshot, State, Status, Tag
+from orchestrator.errors import unknown_experiment, unknown_tag
+from orchestrator.ids import created_us_of, tag_of
 from orchestrator.rules.suggest import CategoryCount
-from orchestrator.store import keys, records
+from orchestrator.store import keys, records, verbs
 from orchestrator.store.client import TextRedis
-from orchestrator.store.experiments import unknown_experiment, unknown_tag
 from orchestrator.store.scripts import Scripts, redis_errors
 
 CHUNK = 500
@@ -101,8 +102,7 @@ class ReadStore:
 
     async def entry(self, experiment_id: str) -> Entry:
         """One experiment. Raises `NotFound`."""
-        tag = keys.tag_of(experiment_id)
-        entries = await self.entries(tag, [experiment_id]) if tag else []
+        entries = await self.entries(tag_of(experiment_id), [experiment_id])
         if not entries:
             raise unknown_experiment(experiment_id)
         return entries[0]
@@ -150,7 +150,7 @@ class ReadStore:
         """The newest `limit` experiments, or those before the cursor `before`, oldest first."""
         await self.tag(tag)
         key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
-        highest = f"({_created_of(before)}" if before else "+inf"
+        highest = f"({created_us_of(before)}" if before else "+inf"
         with redis_errors():
             newest_first = await self._redis.zrange(
                 key, highest, "-inf", desc=True, byscore=True, offset=0, num=limit + 1
@@ -165,7 +165,7 @@ class ReadStore:
         """The oldest `limit` experiments after the cursor `after`, oldest first."""
         await self.tag(tag)
         key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
-        lowest = f"({_created_of(after)}" if after else "-inf"
+        lowest = f"({created_us_of(after)}" if after else "-inf"
         with redis_errors():
             ids = await self._redis.zrange(
                 key, lowest, "+inf", byscore=True, offset=0, num=limit + 1
@@ -221,14 +221,12 @@ class ReadStore:
         """A tag with its newest `keeps` and `failures`, read in one step. A hand-run counts as
         abandoned when its budget and this much more have passed."""
         reply = await self._scripts.run(
-            "snapshot", tag, "", keeps, int(abandoned_after_seconds * 1e6), failures
+            verbs.SNAPSHOT, tag, None, keeps, int(abandoned_after_seconds * 1e6), failures
         )
-        if reply.outcome == "UNKNOWN_TAG":
-            raise unknown_tag(tag)
         newest = reply["keeps"] or []  # an empty Lua table encodes as {}
         total, idle, busy = reply["pool"]
         return Overview(
-            snapshot=records.snapshot_from(reply.fields, ""),
+            snapshot=records.snapshot_from(reply.fields),
             keeps=[keep_from(*pair) for pair in zip(newest[::2], newest[1::2], strict=True)],
             categories=_categories_from(reply["cats"] or []),
             gpus=(total, idle, busy),
@@ -261,9 +259,3 @@ def keep_from(text: str, decided_us: float | str) -> Keep:
         category=value["category"],
         decided_us=int(decided_us),
     )
-
-
-def _created_of(experiment_id: str) -> int:
-    if keys.tag_of(experiment_id) is None:
-        raise unknown_experiment(experiment_id)
-    return int(experiment_id[4:18], 16)

@@ -1,4 +1,4 @@
-"""Loads the Lua verbs and runs them: NOSCRIPT, nonces, and Redis' absence are handled here.
+"""Loads and runs the Lua verbs: nonces, typed replies, NOSCRIPT, and errors of Redis.
 
 redis-py sends a command again when its answer did not come in time, and a paused Redis then runs
 both. So every writing verb carries a nonce under which Redis keeps its reply: the second execution
@@ -8,12 +8,13 @@ answers with the first one's reply and changes nothing.
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
-from typing import Any
+from typing import Any, Generic, TypeVar, get_args
 
 from redis.exceptions import (
     BusyLoadingError,
@@ -25,7 +26,18 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from orchestrator.errors import StoreBroken, Unavailable
+from orchestrator.domain import RECENT_RUNS
+from orchestrator.errors import (
+    AutoresearchError,
+    LeaseRenewed,
+    StoreBroken,
+    Unavailable,
+    lease_lost,
+    unknown_experiment,
+    unknown_gpu,
+    unknown_parent,
+    unknown_tag,
+)
 from orchestrator.store import keys
 from orchestrator.store.client import ScriptRunner
 
@@ -35,17 +47,29 @@ PLAIN = frozenset({"snapshot", "renew", "heartbeat", "pool_list", "tidy"})
 NONCE_SECONDS = 120
 IDEMPOTENCY_SECONDS = 86_400
 
-# How an answer begins by which a server that lives refuses to serve for now.
-_REFUSALS = ("OOM", "MISCONF", "LOADING", "MASTERDOWN", "READONLY", "BUSY", "NOREPLICAS")
+# Error replies of a server that is up and cannot serve now begin with one of these.
+_BUSY = ("OOM", "MISCONF", "LOADING", "MASTERDOWN", "READONLY", "BUSY", "NOREPLICAS")
 
 _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError)
+
+# Replies that mean the same in every verb: `run` raises the error, made from the reply's fields.
+REFUSALS: dict[str, Callable[..., AutoresearchError]] = {
+    "UNKNOWN_TAG": unknown_tag,
+    "UNKNOWN_PARENT": unknown_parent,
+    "UNKNOWN_ID": unknown_experiment,
+    "UNKNOWN_GPU": unknown_gpu,
+    "LOST": lease_lost,
+    "RENEWED": lambda: LeaseRenewed("The lease was renewed after it was read."),
+}
+
+R = TypeVar("R", bound=str)
 
 
 @dataclass
 class _RequestNonces:
     """The nonces of one HTTP request that carries an Idempotency-Key: a base, the verb and a count,
-    so that the request sent again runs into the replies of the first one's scripts. It may take
-    another way through them, and must not take one verb's reply for another's."""
+    so that the request sent again gets the replies of the first one's scripts. It may run other
+    verbs than the first one did, so a nonce names its verb."""
 
     base: str
     used: int = 0
@@ -74,13 +98,13 @@ def _next_nonce(verb: str) -> tuple[str, int]:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn what Redis throws when it cannot serve into `Unavailable`, and nothing else."""
+    """Raise `Unavailable` if Redis cannot serve now, `StoreBroken` if it refuses a command."""
     try:
         yield
     except _AWAY as error:
         raise Unavailable(f"Redis does not answer: {error}") from error
     except ResponseError as error:
-        if str(error).startswith(_REFUSALS):
+        if str(error).startswith(_BUSY):
             raise Unavailable(f"Redis refuses writes: {error}") from error
         raise StoreBroken(f"Redis: {error}") from error
 
@@ -89,7 +113,7 @@ def _load(verb: str) -> str:
     folder = files("orchestrator.store") / "lua"
     prelude = (folder / "_prelude.lua").read_text("utf-8")
     body = (folder / f"{verb}.lua").read_text("utf-8")
-    text = f"{keys.lua_names()}{prelude}\n"
+    text = f"{keys.lua_names()}local RECENT_RUNS = {RECENT_RUNS}\n{prelude}\n"
     if verb in PLAIN:
         return text + body
     return (
@@ -97,7 +121,7 @@ def _load(verb: str) -> str:
         f"if kept then return kept end\n"
         f"local function verb()\n{body}\nend\n"
         f"local answer = verb()\n"
-        # Other outcomes changed nothing, so the same request may well be tried again.
+        # Other replies changed nothing, so the same request may be tried again.
         f'if string.find(answer, \'"outcome":"OK"\', 1, true) then\n'
         f"  redis.call('SET', G.nonce .. ARGV[1], answer, 'EX', ARGV[2])\n"
         f"end\n"
@@ -105,15 +129,44 @@ def _load(verb: str) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A verb's named outcome and its fields."""
+class Script(Generic[R]):
+    """A Lua verb and the names of its replies: `Script[Literal["OK", "STALE"]]("set_strategy")`."""
 
-    outcome: str
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+
+    @cached_property
+    def replies(self) -> frozenset[str]:
+        # typing keeps the Literal of `Script[...](...)` here, so that each name is written once.
+        (names,) = get_args(self.__orig_class__)  # type: ignore[attr-defined]
+        return frozenset(get_args(names))
+
+    @cached_property
+    def text(self) -> str:
+        return _load(self.verb)
+
+    @cached_property
+    def sha(self) -> str:
+        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class Reply(Generic[R]):
+    """A verb's reply: its name, one of the script's, and its fields."""
+
+    name: R
     fields: dict[str, Any]
 
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
+
+
+def _argument(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return json.dumps(value)
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 class Scripts:
@@ -121,30 +174,28 @@ class Scripts:
 
     def __init__(self, redis: ScriptRunner) -> None:
         self._redis = redis
-        self._texts: dict[str, tuple[str, str]] = {}
 
-    def _script(self, verb: str) -> tuple[str, str]:
-        if verb not in self._texts:
-            text = _load(verb)
-            sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            self._texts[verb] = text, sha
-        return self._texts[verb]
-
-    async def run(self, verb: str, *args: object, nonce: str | None = None) -> Reply:
-        """Run `verb` with ARGV[3..] = `args`.
+    async def run(self, script: Script[R], *args: object, nonce: str | None = None) -> Reply[R]:
+        """Run a verb with ARGV[3..] = `args`: None is '', a flag '1' or '0', a mapping JSON.
 
         Raises:
+            NotFound, LeaseLost, LeaseRenewed: the reply is one of `REFUSALS`.
+            StoreBroken: the reply is not one of the script's.
             Unavailable: Redis is away, loading, read-only or full; nothing is known to be written.
         """
-        text, sha = self._script(verb)
         head: tuple[object, object] = ("", "")
-        if verb not in PLAIN:
-            head = (nonce, NONCE_SECONDS) if nonce else _next_nonce(verb)
-        argv = [str(value) for value in (*head, *args)]
+        if script.verb not in PLAIN:
+            head = (nonce, NONCE_SECONDS) if nonce else _next_nonce(script.verb)
+        argv = [_argument(value) for value in (*head, *args)]
         with redis_errors():
             try:
-                answer = await self._redis.evalsha(sha, 0, *argv)
+                answer = await self._redis.evalsha(script.sha, 0, *argv)
             except NoScriptError:
-                answer = await self._redis.eval(text, 0, *argv)
+                answer = await self._redis.eval(script.text, 0, *argv)
         fields: dict[str, Any] = json.loads(answer)
-        return Reply(fields.pop("outcome"), fields)
+        name = fields.pop("outcome")
+        if name in script.replies:
+            return Reply(name, fields)
+        if name in REFUSALS:
+            raise REFUSALS[name](**fields)
+        raise StoreBroken(f"{script.verb}.lua replied {name!r}, which nothing here expects.")

@@ -1,10 +1,10 @@
 """One connection to Redis that all requests of a process share, for commands that do not block.
 
-Redis answers in the order in which it was asked, so many requests can wait on one connection: what
-they send at the same moment travels together, and nobody waits for a connection of a pool. On the
-way it costs a third of the CPU of a pooled command (docs/decisions.md). redis-py opens the
-connection (URL, TLS, password) and parses; what is ours is who gets which answer, time-outs, and
-asking again.
+Redis answers in the order in which it was asked, so many requests can wait on one connection.
+Commands sent at the same moment travel together, and no request waits for a connection of a pool;
+a command costs a third of the CPU of a pooled one (docs/decisions.md). redis-py opens the
+connection (URL, TLS, password) and parses. This module matches answers to requests, and adds
+time-outs and retries.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ class _Conversation:
         self._connection = connection
         self._timeout = timeout_seconds
         self._loop = asyncio.get_running_loop()
-        # Whom the next answers are for, in the order asked, and since when they wait.
+        # Who gets the next answers, in the order asked, and since when they wait.
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.over = False
         self._listener = self._loop.create_task(self._listen())
@@ -94,17 +94,17 @@ class _Conversation:
     async def ask(self, command: tuple[str | int, ...]) -> Any:
         answer: asyncio.Future[Any] = self._loop.create_future()
         packed = self._connection.pack_command(*command)
-        # Nothing is awaited between the two: the order of questions is that of the line.
+        # No await between the two lines, so the order here is the order on the wire.
         self._waiting.append((answer, self._loop.time()))
         try:
             await self._connection.send_packed_command(packed, check_health=False)
-        except BaseException:  # redis-py has closed the connection; who asked knows already
+        except BaseException:  # redis-py has closed the connection, and the caller gets the error
             answer.cancel()
             raise
         return await answer
 
     async def end(self, reason: Exception) -> None:
-        """Close, and tell everybody who still waits why."""
+        """Close; every request that still waits gets `reason`."""
         if self.over:
             return
         self.over = True
@@ -118,11 +118,11 @@ class _Conversation:
         await self._connection.disconnect(nowait=True)
 
     async def _listen(self) -> None:
-        """Give each answer to whom it belongs."""
+        """Give each answer to the request that waits longest."""
         while True:
             try:
                 reply = await self._connection.read_response()
-            except ResponseError as error:  # the server's word on one command
+            except ResponseError as error:  # about one command, not the connection
                 reply = error
             except (RedisError, OSError) as error:
                 await self.end(RedisConnectionError(str(error)))

@@ -1,18 +1,30 @@
-"""Interventions, each one script, and the ledger of them."""
+"""Operator actions, each one script, and the audit log of them (the key `ledger`)."""
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Literal
 
 from orchestrator.domain import LedgerEntry, Note, OperatorAction, OperatorHold, Stop, Tag
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.store import keys, records
+from orchestrator.ids import tag_of
+from orchestrator.store import keys, records, verbs
 from orchestrator.store.client import TextRedis
-from orchestrator.store.experiments import unknown_experiment, unknown_tag
-from orchestrator.store.jobs import unknown_gpu
-from orchestrator.store.scripts import Reply, Scripts, redis_errors
+from orchestrator.store.experiments import Queued
+from orchestrator.store.records import action_fields
+from orchestrator.store.scripts import Scripts, redis_errors
 
 CHUNK = 1000
+
+_WHY_NOT_REQUEUED = {
+    "queued": "waits in the queue already",
+    "hand": "is trained by hand, and only its reporter ends it",
+}
+_WHY_NO_PRIORITY = {
+    "leased": "has left the queue: it runs, and its priority has no meaning any more",
+    "running": "has left the queue: it runs, and its priority has no meaning any more",
+    "hand": "is trained by hand and was never in the queue",
+    "decided": "is decided; requeue it to run it again",
+}
 
 
 @dataclass(frozen=True)
@@ -30,71 +42,88 @@ class SteeringStore:
 
     # -- tags
 
-    async def pause(self, tag: str, act: OperatorAction) -> Tag:
+    async def pause(self, tag: str, action: OperatorAction) -> Tag:
         """Keep the tag's jobs from being claimed; a paused tag stays as it is."""
-        return self._tag(tag, await self._scripts.run("pause", tag, _json(act)))
-
-    async def resume(self, tag: str, act: OperatorAction) -> Tag:
-        return self._tag(tag, await self._scripts.run("resume", tag, _json(act)))
-
-    @staticmethod
-    def _tag(tag: str, reply: Reply) -> Tag:
-        _check_tag(reply, tag)
+        reply = await self._scripts.run(verbs.PAUSE, tag, action_fields(action))
         return records.tag_from(reply["tag"])
 
-    async def add_note(self, tag: str, act: OperatorAction, at_most: int) -> Note:
-        """Leave the act's reason as a note. Raises `Conflict` where there are `at_most` already."""
-        reply = await self._scripts.run("add_note", tag, _json(act), at_most)
-        _check_tag(reply, tag)
-        if reply.outcome == "FULL":
+    async def resume(self, tag: str, action: OperatorAction) -> Tag:
+        reply = await self._scripts.run(verbs.RESUME, tag, action_fields(action))
+        return records.tag_from(reply["tag"])
+
+    async def add_note(self, tag: str, action: OperatorAction, at_most: int) -> Note:
+        """Leave the action's reason as a note. Raises `Conflict` where there are `at_most`."""
+        reply = await self._scripts.run(verbs.ADD_NOTE, tag, action_fields(action), at_most)
+        if reply.name == "FULL":
             raise Conflict(f"Tag {tag!r} has {at_most} notes already; drop one first (drop-note).")
         return records.note_from(reply["id"], reply["note"])
 
-    async def drop_note(self, tag: str, act: OperatorAction) -> None:
-        reply = await self._scripts.run("drop_note", tag, _json(act))
-        _check_tag(reply, tag)
-        if reply.outcome == "NO_NOTE":
-            raise NotFound(f"Tag {tag!r} has no {act.target}; GET /api/steer/notes lists them.")
+    async def drop_note(self, tag: str, action: OperatorAction) -> None:
+        reply = await self._scripts.run(verbs.DROP_NOTE, tag, action_fields(action))
+        if reply.name == "NO_NOTE":
+            raise NotFound(f"Tag {tag!r} has no {action.target}; GET /api/steer/notes lists them.")
 
     async def notes(self, tag: str) -> list[Note]:
-        """The notes of a tag, newest first; none for a tag that is not there."""
+        """The notes of a tag, newest first; an empty list for an unknown tag."""
         with redis_errors():
             return records.notes_from(await self._redis.hgetall(keys.of_tag(tag, "notes")))
 
     # -- runs
 
-    async def stop(self, tag: str, experiment_id: str, what: Stop, act: OperatorAction) -> Reply:
-        """Ask the worker of a leased run to stop it. Outcomes: see stop.lua."""
-        reply = await self._scripts.run("stop", tag, experiment_id, what, _json(act))
-        return _known(reply, experiment_id)
+    async def stop(
+        self, experiment_id: str, what: Stop, action: OperatorAction
+    ) -> Literal["asked", "decided", "not leased"]:
+        """Ask the worker of a leased run to stop it. Other runs stay as they are."""
+        reply = await self._scripts.run(
+            verbs.STOP, tag_of(experiment_id), experiment_id, what, action_fields(action)
+        )
+        if reply.name == "DONE":
+            return "decided"
+        return "not leased" if reply.name == "CONFLICT" else "asked"
 
-    async def repeat(self, tag: str, experiment_id: str, act: OperatorAction) -> Reply:
-        """Queue a decided run's source again. Outcomes: see repeat.lua."""
-        reply = await self._scripts.run("repeat", tag, experiment_id, _json(act))
-        return _known(reply, experiment_id)
+    async def repeat(self, experiment_id: str, action: OperatorAction) -> Queued | None:
+        """Queue a decided run's source again; None for a run that a worker has.
 
-    async def set_priority(
-        self, tag: str, experiment_id: str, priority: int, act: OperatorAction
-    ) -> Reply:
-        """Move a queued run in its queue. Outcomes: see set_priority.lua."""
-        reply = await self._scripts.run("set_priority", tag, experiment_id, priority, _json(act))
-        return _known(reply, experiment_id)
+        Raises `Conflict` for a run that waits, is trained by hand, or has no source here.
+        """
+        reply = await self._scripts.run(
+            verbs.REPEAT, tag_of(experiment_id), experiment_id, action_fields(action)
+        )
+        if reply.name == "NO_SOURCE":
+            raise Conflict(
+                f"{experiment_id} was trained by hand: its train.py is not here; submit it."
+            )
+        if reply.name == "CONFLICT":
+            why = _WHY_NOT_REQUEUED.get(reply["state"])
+            if why is not None:
+                raise Conflict(f"{experiment_id} {why}.")
+            return None
+        return Queued(reply["id"], reply["position"])
+
+    async def set_priority(self, experiment_id: str, priority: int, action: OperatorAction) -> int:
+        """Move a queued run; returns its place. Raises `Conflict` for one that is not queued."""
+        reply = await self._scripts.run(
+            verbs.SET_PRIORITY,
+            tag_of(experiment_id),
+            experiment_id,
+            priority,
+            action_fields(action),
+        )
+        if reply.name == "CONFLICT":
+            raise Conflict(f"{experiment_id} {_WHY_NO_PRIORITY[reply['state']]}.")
+        return int(reply["position"])
 
     # -- GPUs
 
-    async def drain(self, gpu_id: str, act: OperatorAction) -> OperatorHold:
+    async def drain(self, gpu_id: str, action: OperatorAction) -> OperatorHold:
         """Give a GPU no new run; one that is drained stays as it is."""
-        reply = await self._scripts.run("drain", gpu_id, _json(act))
-        if reply.outcome == "UNKNOWN_GPU":
-            raise unknown_gpu(gpu_id)
-        return records.drain_from(reply["drained"])
+        reply = await self._scripts.run(verbs.DRAIN, gpu_id, action_fields(action))
+        return records.hold_from(reply["drained"])
 
-    async def undrain(self, gpu_id: str, act: OperatorAction) -> None:
-        reply = await self._scripts.run("undrain", gpu_id, _json(act))
-        if reply.outcome == "UNKNOWN_GPU":
-            raise unknown_gpu(gpu_id)
+    async def undrain(self, gpu_id: str, action: OperatorAction) -> None:
+        await self._scripts.run(verbs.UNDRAIN, gpu_id, action_fields(action))
 
-    # -- the ledger
+    # -- the audit log
 
     async def ledger(self, tag: str | None, limit: int, before: str | None) -> LedgerPage:
         """The newest `limit` entries, of one tag or of all and the pool, or those before the cursor
@@ -116,18 +145,3 @@ class SteeringStore:
             if page.next_cursor is None:
                 return
             before = page.next_cursor
-
-
-def _json(act: OperatorAction) -> str:
-    return json.dumps(vars(act))
-
-
-def _check_tag(reply: Reply, tag: str) -> None:
-    if reply.outcome == "UNKNOWN_TAG":
-        raise unknown_tag(tag)
-
-
-def _known(reply: Reply, experiment_id: str) -> Reply:
-    if reply.outcome == "UNKNOWN_ID":
-        raise unknown_experiment(experiment_id)
-    return reply

@@ -1,7 +1,7 @@
-"""Tells redis-py of a closed transport in words that it knows.
+"""Translates uvloop's RuntimeError for a closed transport into redis-py's ConnectionError.
 
-asyncio's own transports swallow a write after the peer has gone, and the read that follows fails.
-uvloop's raise a RuntimeError, which redis-py passes on to the caller, keeping the dead connection.
+asyncio's own transports ignore a write after the peer has gone, and the next read fails. uvloop's
+raise a RuntimeError, which redis-py passes on to the caller, keeping the dead connection.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,14 +18,14 @@ Method = Callable[..., Awaitable[Any]]
 def translated_closed_transport(connection_class: type[Any]) -> type[Any]:
     """`connection_class`, whose connections raise redis-py's ConnectionError for uvloop's."""
 
-    class Telling(connection_class):  # type: ignore[misc]
-        send_packed_command = _told(connection_class.send_packed_command)
-        read_response = _told(connection_class.read_response)
+    class Translating(connection_class):  # type: ignore[misc]
+        send_packed_command = _translated(connection_class.send_packed_command)
+        read_response = _translated(connection_class.read_response)
 
-    return Telling
+    return Translating
 
 
-def _told(method: Method) -> Method:
+def _translated(method: Method) -> Method:
     @wraps(method)
     async def call(connection: Any, *arguments: Any, **options: Any) -> Any:
         try:

@@ -11,8 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.errors import Conflict, LeaseLost, NotFound
-from orchestrator.services.core.judge import LeaseRenewed
+from orchestrator.errors import Conflict, LeaseLost, LeaseRenewed, NotFound
 
 STATUSES = ("queued", "running", "keep", "discard", "crash", "timeout", "cancelled")
 COMPLETED = ("keep", "discard")

@@ -144,11 +144,11 @@ TAMPERED: dict[str, tuple[str, Tamper]] = {
         lambda r, _: forged(r, "steered", "steered", action="resume"),
     ),
     "another pauser": ("pause", lambda r, _: forged(r, "steered", "steered", by="Mallory")),
-    "an entry that the ledger lost": (
-        "the ledger lacks",
+    "an entry that the audit log lost": (
+        "the audit log lacks",
         lambda r, _: r.xdel(key("ledger"), r.xrange(key("ledger"), count=1)[0][0]),
     ),
-    "an act that the ledger puts on another": (
+    "an action that the audit log puts on another": (
         "the journal does not",
         lambda r, _: r.xadd(key("ledger"), r.xrange(key("ledger"))[0][1] | {"by": "Mallory"}),
     ),

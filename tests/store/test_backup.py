@@ -16,7 +16,7 @@ from orchestrator.services.core import backup as service
 from orchestrator.services.core.audit import Audit
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
-from orchestrator.store.dump import Part, dump
+from orchestrator.store.dump import Part
 from tests.conftest import Api, MakeApi
 
 pytestmark = pytest.mark.anyio
@@ -125,7 +125,7 @@ async def test_keys_of_any_size_come_in_parts(store: Store, redis_url: str) -> N
         plain.zadd("ar:{t}:all", {f"member-{n}": n for n in range(2500)})
         plain.xadd("ar:{t}:journal", {"a": "b"}, id="5-0")
         plain.set("foreign", "not ours")
-    parts = [part async for part in dump(store.redis)]
+    parts = [part async for part in store.dump.parts()]
     assert [len(p.members) for p in parts if p.kind == "zset"] == [1000, 1000, 500]
     assert Part("ar:{t}:journal", "stream", [["5-0", {"a": "b"}]]) in parts
     assert not [part for part in parts if part.key == "foreign"]
@@ -136,7 +136,7 @@ async def test_writers_wait_while_a_backup_reads(api: Api, store: Store) -> None
     api.tag()
     ids = [api.register() for _ in range(3)]
     parts, late = [], None
-    async for part in dump(store.redis):
+    async for part in store.dump.parts():
         parts.append(part)
         if late is None:
             late = asyncio.create_task(asyncio.to_thread(api.register))

@@ -36,9 +36,10 @@ from hypothesis.stateful import (
 )
 
 from orchestrator import schemas
-from orchestrator.domain import Outcome
+from orchestrator.domain import RunResult
 from orchestrator.errors import AutoresearchError, Conflict, NotFound
 from orchestrator.files import Files, sha256_of
+from orchestrator.ids import AttemptId
 from orchestrator.services.agents.digests import Digests
 from orchestrator.services.agents.failures import Failures
 from orchestrator.services.agents.search import Search
@@ -46,7 +47,7 @@ from orchestrator.services.agents.similar import SimilarIdeas
 from orchestrator.services.core.audit import Audit
 from orchestrator.services.core.experiments import Experiments
 from orchestrator.services.core.jobs import Jobs
-from orchestrator.services.core.judge import Judge, LeaseRenewed
+from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.pool import Pool
 from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.steering import Steering
@@ -108,8 +109,13 @@ class Crossing:
         self._experiments = experiments
         self.meanwhile: Action | None = None
 
-    async def snapshot(self, *args: Any) -> Any:
-        found = await self._experiments.snapshot(*args)
+    async def snapshot(self, tag: str) -> Any:
+        return await self._then(await self._experiments.snapshot(tag))
+
+    async def run_snapshot(self, experiment_id: str) -> Any:
+        return await self._then(await self._experiments.run_snapshot(experiment_id))
+
+    async def _then(self, found: Any) -> Any:
         if self.meanwhile is not None:
             action, self.meanwhile = self.meanwhile, None
             await action()
@@ -324,7 +330,10 @@ class Machine(RuleBasedStateMachine):
         """The reaper ends a lease: the one it saw, or whatever lease there is."""
         stamp, number = renewal or ("", None)
         answer = await self.ask(
-            lambda: self.judge.lose(run.id, epoch, "expired", renewal=stamp), how
+            lambda: self.judge.attempt_lost(
+                AttemptId(run.id, epoch), "silent", ending="expired", renewal=stamp
+            ),
+            how,
         )
         expected = self.model.lose(run, epoch, "expired", number)
         assert _dumped(answer) == expected
@@ -388,7 +397,7 @@ class Machine(RuleBasedStateMachine):
         given = "" if run.source else (await self.sources.keep(source, None)).sha256
 
         async def call() -> str:
-            await self.store.jobs.direct(run.tag.name, run.id, gpu_id, given, 42)
+            await self.store.jobs.direct(run.id, gpu_id, given, 42)
             return "done"
 
         over = run.state == "decided"
@@ -837,14 +846,14 @@ class Machine(RuleBasedStateMachine):
             lambda: self.steering.pause(schemas.TagSteerRequest(tag="nothing", reason="r")),
             lambda: self.steering.drain(schemas.DrainRequest(gpu_id="nobody", reason="r")),
             lambda: self.steering.undrain(schemas.DrainRequest(gpu_id="nobody", reason="r")),
-            lambda: self.judge.lose(UNKNOWN_ID, 1, "expired"),
-            lambda: self.judge.settle(UNKNOWN_ID, Outcome("cancelled"), by_lease(1)),
-            lambda: self.store.jobs.renew("a", UNKNOWN_ID, 1, started=True),
-            lambda: self.store.pool.acquire("a", UNKNOWN_ID, 60, 60),
+            lambda: self.judge.attempt_lost(AttemptId(UNKNOWN_ID, 1), "silent"),
+            lambda: self.judge.settle(UNKNOWN_ID, RunResult("cancelled"), by_lease(1)),
+            lambda: self.store.jobs.renew(AttemptId(UNKNOWN_ID, 1), started=True),
+            lambda: self.store.pool.acquire(UNKNOWN_ID, 60, 60),
             lambda: self.store.pool.release("nobody", None),
             lambda: self.store.pool.deregister("nobody"),
             lambda: self.store.jobs.claim("nobody", "claim-0000"),
-            lambda: self.store.jobs.direct("nothing", UNKNOWN_ID, "nobody", "", 42),
+            lambda: self.store.jobs.direct(UNKNOWN_ID, "nobody", None, 42),
             lambda: self.search.adapt("nothing"),
             lambda: self.reports.summary("nothing"),
         ]
@@ -994,7 +1003,7 @@ class Machine(RuleBasedStateMachine):
 async def _answer(call: Call) -> Any:
     try:
         return await call()
-    except (AutoresearchError, LeaseRenewed) as error:
+    except AutoresearchError as error:
         return type(error)
 
 

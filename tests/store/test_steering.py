@@ -2,20 +2,19 @@
 
 import pytest
 
-from orchestrator.domain import OperatorAction, Outcome, Tag
+from orchestrator.domain import NewExperiment, OperatorAction, RunResult, Tag
+from orchestrator.errors import Conflict
+from orchestrator.rules.retry import Requeue
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services.core.judge import Judge
+from orchestrator.store import records
 from orchestrator.store.connection import Store
-from orchestrator.store.experiments import UNLEASED
+from orchestrator.store.experiments import UNLEASED, Ended, Queued
 from orchestrator.store.jobs import Claimed
 from orchestrator.store.scripts import nonces_from
 
 pytestmark = pytest.mark.anyio
 
-EXPERIMENT = {
-    "hypothesis": "h", "description": "d", "category": "other", "commit_sha": "abc",
-    "diff_summary": "",
-}  # fmt: skip
 GPU = {"gpu_index": 0, "gpu_name": "x", "vram_mb": 1.0}
 
 
@@ -29,9 +28,8 @@ async def setup(store: Store, *sources: str) -> list[str]:
     await store.pool.register("g", GPU)
     ids = []
     for source in sources:
-        run = {"seed": "42", "priority": "0"}
-        submitted = EXPERIMENT | {"source": source}
-        ids.append((await store.experiments.submit("t", submitted, run, repeat=False))[0])
+        submitted = NewExperiment("h", "d", "other", "abc", "", source_sha256=source)
+        ids.append((await store.experiments.submit("t", submitted)).experiment_id)
     return ids
 
 
@@ -41,11 +39,8 @@ async def claim(store: Store, claim_id: str) -> Claimed:
     return claimed
 
 
-async def requeue(store: Store, run: Claimed, *, loss: bool) -> str:
-    reply = await store.jobs.requeue(
-        "t", run.experiment_id, run.epoch, "lost", renewal="", loss=loss
-    )
-    return reply.outcome
+async def requeue(store: Store, run: Claimed, *, loss: bool) -> Ended | None:
+    return await store.jobs.requeue(run.attempt, Requeue("lost", counts_as_loss=loss))
 
 
 async def test_an_act_is_one_step_of_revision_journal_and_ledger(store: Store) -> None:
@@ -56,9 +51,9 @@ async def test_an_act_is_one_step_of_revision_journal_and_ledger(store: Store) -
     assert tag.pause is not None
     [_, entry] = [entry async for entry in store.journal.entries("t")]
     assert (entry.kind, entry.data["on"]) == ("steered", {"revision": 0})
-    assert OperatorAction(**entry.data["steered"]) == act("pause")
+    assert records.action_from(entry.data["steered"]) == act("pause")
     [told] = (await store.steering.ledger("t", 10, None)).entries
-    assert (told.act, told.revision, told.at_us) == (act("pause"), 0, tag.pause.at_us)
+    assert (told.action, told.revision, told.at_us) == (act("pause"), 0, tag.pause.at_us)
     assert (await store.steering.ledger(None, 10, None)).entries == [told]
 
 
@@ -76,33 +71,33 @@ async def test_a_paused_tag_is_in_no_index_of_ready_tags(store: Store) -> None:
     [first] = await setup(store, "1")
     run = await claim(store, "claim-01")
     await store.steering.pause("t", act("pause"))
-    assert await requeue(store, run, loss=False) == "OK"
+    assert await requeue(store, run, loss=False) == Ended()
     assert await store.redis.zrange("ar:ready:-", 0, -1) == []
     assert not isinstance(await store.jobs.claim("g", "claim-02"), Claimed)
     await store.steering.resume("t", act("resume"))
     assert await store.redis.zrange("ar:ready:-", 0, -1) == ["t"]
-    assert (await claim(store, "claim-03")).experiment_id == first
+    assert (await claim(store, "claim-03")).attempt.experiment_id == first
 
 
 async def test_a_requeue_clears_what_was_asked_for_and_counts_no_loss(store: Store) -> None:
     [run_id] = await setup(store, "1")
     run = await claim(store, "claim-01")
-    assert (await store.steering.stop("t", run_id, "requeue", act("requeue"))).outcome == "OK"
-    assert (await store.jobs.renew("t", run_id, 1, started=True)).cancel
-    assert await requeue(store, run, loss=True) == "OK"
+    assert await store.steering.stop(run_id, "requeue", act("requeue")) == "asked"
+    assert (await store.jobs.renew(run.attempt, started=True)).cancel
+    assert await requeue(store, run, loss=True) == Ended()
     stored = (await store.reads.entry(run_id)).run
     assert (stored.losses, stored.stop, stored.state.value) == (0, None, "queued")
     again = await claim(store, "claim-02")
-    assert not (await store.jobs.renew("t", run_id, again.epoch, started=True)).cancel
+    assert not (await store.jobs.renew(again.attempt, started=True)).cancel
 
 
 async def test_a_run_that_is_to_be_cancelled_never_returns_to_the_queue(store: Store) -> None:
     """A requeue that was judged before the cancel is refused, and is to look again."""
     [run_id] = await setup(store, "1")
     run = await claim(store, "claim-01")
-    await store.steering.stop("t", run_id, "cancel", act("cancel"))
-    assert await requeue(store, run, loss=True) == "CANCELLED"
-    verdict = await Judge(store).lose(run_id, 1, "lost")
+    await store.steering.stop(run_id, "cancel", act("cancel"))
+    assert await requeue(store, run, loss=True) is None
+    verdict = await Judge(store).attempt_lost(run.attempt, "lost")
     assert verdict is not None
     assert verdict.status == "cancelled"
 
@@ -111,35 +106,34 @@ async def test_a_last_loss_that_was_judged_before_the_requeue_is_judged_again(st
     """The person wanted the run back a moment before it would have been given up."""
     [run_id] = await setup(store, "1")
     for number in range(2):
-        await Judge(store).lose(run_id, (await claim(store, f"claim-0{number}")).epoch, "lost")
+        await Judge(store).attempt_lost((await claim(store, f"claim-0{number}")).attempt, "lost")
     run = await claim(store, "claim-03")
-    look = store.experiments.snapshot
+    look = store.experiments.run_snapshot
     looked = 0
 
     async def snapshot(*arguments: str) -> object:
         nonlocal looked
         found = await look(*arguments)
         if not looked:
-            await store.steering.stop("t", run_id, "requeue", act("requeue"))
+            await store.steering.stop(run_id, "requeue", act("requeue"))
         looked += 1
         return found
 
-    store.experiments.snapshot = snapshot  # type: ignore[method-assign, assignment]
-    assert await Judge(store).lose(run_id, run.epoch, "lost") is None
+    store.experiments.run_snapshot = snapshot  # type: ignore[method-assign, assignment]
+    assert await Judge(store).attempt_lost(run.attempt, "lost") is None
     assert looked == 2
     assert (await store.reads.entry(run_id)).run.losses == 2
 
 
 async def test_stopping_what_is_not_leased_changes_nothing(store: Store) -> None:
-    """Queued and decided runs have other verbs; the outcome says which."""
+    """Queued and decided runs have other verbs; the answer says which."""
     [run_id] = await setup(store, "1")
-    assert (await store.steering.stop("t", run_id, "cancel", act("cancel"))).outcome == "CONFLICT"
-    await Judge(store).settle(run_id, Outcome("cancelled"), UNLEASED, act("cancel", run_id))
-    assert (await store.steering.stop("t", run_id, "requeue", act("requeue"))).outcome == "DONE"
-    assert (
-        await store.steering.set_priority("t", run_id, 1, act("priority"))
-    ).outcome == "CONFLICT"
-    assert (await store.steering.repeat("t", run_id, act("requeue"))).outcome == "OK"
+    assert await store.steering.stop(run_id, "cancel", act("cancel")) == "not leased"
+    await Judge(store).settle(run_id, RunResult("cancelled"), UNLEASED, act("cancel", run_id))
+    assert await store.steering.stop(run_id, "requeue", act("requeue")) == "decided"
+    with pytest.raises(Conflict, match="is decided"):
+        await store.steering.set_priority(run_id, 1, act("priority"))
+    assert isinstance(await store.steering.repeat(run_id, act("requeue")), Queued)
 
 
 async def test_a_drain_lies_apart_from_the_gpu_and_comes_back_with_it(store: Store) -> None:

@@ -11,8 +11,8 @@ from orchestrator.domain import (
     Experiment,
     Metrics,
     Mode,
-    Outcome,
     Run,
+    RunResult,
     Snapshot,
     State,
     Status,
@@ -21,7 +21,13 @@ from orchestrator.domain import (
 )
 from orchestrator.rules.decide import decide
 from orchestrator.rules.report import deltas, tsv_row
-from orchestrator.rules.retry import Ending, fate
+from orchestrator.rules.retry import (
+    CANCELLED,
+    Requeue,
+    after_handed_back_attempt,
+    after_lost_attempt,
+    after_stopped_attempt,
+)
 from orchestrator.rules.strategy import INITIAL, adapt
 from orchestrator.rules.suggest import CategoryCount, advise
 
@@ -35,8 +41,8 @@ def with_best(best: float | None, **tag: object) -> Snapshot:
     return replace(SNAPSHOT, tag=replace(TAG, best_val_bpb=best, **tag))  # type: ignore[arg-type]
 
 
-def completed(val_bpb: float) -> Outcome:
-    return Outcome("completed", Metrics(val_bpb))
+def completed(val_bpb: float) -> RunResult:
+    return RunResult("completed", Metrics(val_bpb))
 
 
 @given(best=BPB, val_bpb=BPB)
@@ -64,18 +70,18 @@ def test_the_first_result_is_kept_with_delta_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status", "streak", "counts"),
+    ("result", "status", "streak", "counts"),
     [
-        (Outcome("crash"), CRASH, 3, True),
-        (Outcome("timeout"), TIMEOUT, 3, True),
-        (Outcome("crash", reason=INFRA_LOST), CRASH, 2, False),
-        (Outcome("cancelled"), Status.CANCELLED, 2, False),
+        (RunResult("crash"), CRASH, 3, True),
+        (RunResult("timeout"), TIMEOUT, 3, True),
+        (RunResult("crash", reason=INFRA_LOST), CRASH, 2, False),
+        (RunResult("cancelled"), Status.CANCELLED, 2, False),
     ],
 )
 def test_only_results_of_the_run_itself_count_in_the_streak(
-    outcome: Outcome, status: Status, streak: int, counts: bool
+    result: RunResult, status: Status, streak: int, counts: bool
 ) -> None:
-    decision = decide(with_best(1.0, consecutive_crashes=2), outcome)
+    decision = decide(with_best(1.0, consecutive_crashes=2), result)
     assert (decision.status, decision.consecutive_crashes) == (status, streak)
     assert decision.counts_in_rates is counts
     assert decision.should_abort is (streak >= 3)
@@ -122,11 +128,11 @@ def test_a_pinned_strategy_never_adapts(recent: list[Status], finished: int) -> 
 def test_a_decision_carries_the_strategy_that_fits_after_it() -> None:
     """The fifth result is the first that adapts, and it counts itself."""
     four = Snapshot(TAG, Counts(crash=4), INITIAL, 0, (CRASH,) * 4)
-    decision = decide(four, Outcome("crash"))
+    decision = decide(four, RunResult("crash"))
     assert decision.strategy is not None
     assert decision.strategy.mode == "exploit"
     three = Snapshot(TAG, Counts(crash=3), INITIAL, 0, (CRASH,) * 3)
-    assert decide(three, Outcome("crash")).strategy is None
+    assert decide(three, RunResult("crash")).strategy is None
 
 
 def test_yield_and_exploration_are_counted_by_category() -> None:
@@ -151,28 +157,37 @@ def run(**fields: object) -> Run:
     return Run(**(values | fields))  # type: ignore[arg-type]
 
 
-EXPERIMENT = Experiment("e", "t", 0, "h", "a\tb\r\nc", "other", "0123456789", "s")
+EXPERIMENT = Experiment("h", "a\tb\r\nc", "other", "0123456789", "s", id="e", tag="t", created_us=0)
+
+
+STOPPED = RunResult("cancelled", error="cancelled while it ran")
+LOST = RunResult("crash", error="Lost 3 times to the infrastructure", reason=INFRA_LOST)
 
 
 @pytest.mark.parametrize(
     ("ending", "fields", "due"),
     [
-        ("lost", {"losses": 0}, "requeue"),
-        ("lost", {"losses": 1}, "requeue"),
-        ("lost", {"losses": 2}, "infra_lost"),
-        ("lost", {"losses": 2, "stop": "cancel"}, "cancelled"),
-        ("lost", {"losses": 2, "stop": "requeue"}, "requeue"),
-        ("handed_back", {"losses": 2}, "requeue"),
-        ("handed_back", {"stop": "cancel"}, "cancelled"),
-        ("stopped", {}, "cancelled"),
-        ("stopped", {"stop": "cancel"}, "cancelled"),
-        ("stopped", {"losses": 2, "stop": "requeue"}, "requeue"),
+        ("lost", {"losses": 0}, Requeue("lost", counts_as_loss=True)),
+        ("lost", {"losses": 1}, Requeue("lost", counts_as_loss=True)),
+        ("lost", {"losses": 2}, LOST),
+        ("lost", {"losses": 2, "stop": "cancel"}, CANCELLED),
+        ("lost", {"losses": 2, "stop": "requeue"}, Requeue("lost", counts_as_loss=True)),
+        ("handed_back", {"losses": 2}, Requeue("handed_back")),
+        ("handed_back", {"stop": "cancel"}, CANCELLED),
+        ("stopped", {}, STOPPED),
+        ("stopped", {"stop": "cancel"}, STOPPED),
+        ("stopped", {"losses": 2, "stop": "requeue"}, Requeue("requeued")),
     ],
 )
 def test_a_run_without_a_result_is_tried_again_unless_it_was_lost_too_often_or_is_not_wanted(
-    ending: Ending, fields: dict[str, object], due: str
+    ending: str, fields: dict[str, object], due: Requeue | RunResult
 ) -> None:
-    assert fate(run(**fields), ending) == due
+    rules = {
+        "lost": lambda run: after_lost_attempt(run, "lost", ""),
+        "handed_back": after_handed_back_attempt,
+        "stopped": lambda run: after_stopped_attempt(run, STOPPED),
+    }
+    assert rules[ending](run(**fields)) == due
 
 
 def test_a_table_row_holds_five_fields_whatever_the_text() -> None:

@@ -10,7 +10,6 @@ from orchestrator.services import views
 from orchestrator.services.agents.failures import Failures
 from orchestrator.services.agents.similar import SimilarIdeas
 from orchestrator.store.connection import Store
-from orchestrator.store.records import strategy_fields, text_fields
 
 TREND_LENGTH = 5
 MAX_TRIES = 50
@@ -28,18 +27,14 @@ class Search:
     async def set_strategy(self, request: schemas.SetStrategyRequest) -> schemas.Strategy:
         """A person's choice; it stays until it is released with `pinned: false`."""
         ratio = request.explore_ratio
-        choice = {
-            "mode": request.mode,
-            "explore_ratio": explore_ratio_of(request.mode) if ratio is None else ratio,
-            "temperature": request.temperature,
-            "reason": request.reason,
-            "pinned": int(request.pinned),
-        }
-        act = OperatorAction("set-strategy", request.by, request.reason)
-        stored = await self._store.experiments.set_strategy(
-            request.tag, text_fields(choice), act=act
+        stored = await self._store.experiments.choose_strategy(
+            request.tag,
+            OperatorAction("set-strategy", request.by, request.reason),
+            mode=request.mode,
+            explore_ratio=explore_ratio_of(request.mode) if ratio is None else ratio,
+            temperature=request.temperature,
+            pinned=request.pinned,
         )
-        assert stored is not None  # noqa: S101 - without a revision nothing is stale
         return views.strategy(stored)
 
     async def adapt(self, tag: str) -> schemas.Strategy:
@@ -49,9 +44,7 @@ class Search:
             adapted = adapt(snapshot)
             if adapted is None:
                 return views.strategy(snapshot.strategy)
-            stored = await self._store.experiments.set_strategy(
-                tag, strategy_fields(adapted), snapshot.tag.revision
-            )
+            stored = await self._store.experiments.adapt_strategy(snapshot, adapted)
             if stored is not None:
                 return views.strategy(stored)
         raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")

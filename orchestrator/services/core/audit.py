@@ -1,7 +1,7 @@
-"""Checks a tag's state against its journal: verdicts, best, counters, pause, notes, and the ledger.
+"""Checks a tag's state against its journal: verdicts, best, counters, pause, notes, the audit log.
 
-It works on a live tag too: the totals are read in one step, the journal is followed to the revision
-that they have, and what came later is left to the next audit.
+It works on a live tag too: it reads the totals in one step, replays the journal up to their
+revision, and leaves later entries to the next audit.
 """
 
 import math
@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from orchestrator.domain import OperatorAction, State, Status
-from orchestrator.rules.replay import Decided, Replay
+from orchestrator.rules.replay import Decided, Replay, SetUp
 from orchestrator.services import views
-from orchestrator.store import records
 from orchestrator.store.connection import Store
 from orchestrator.store.journal import Books
 from orchestrator.store.reads import Entry
@@ -22,7 +21,7 @@ DECIDED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT, Status.CAN
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit of a tag found; without `differences` all is as the journal says."""
+    """What an audit of a tag found. Without `differences` the state is what the journal says."""
 
     tag: str
     decisions: int
@@ -40,7 +39,7 @@ class Audit:
         replay = await self._replayed(tag, books.tag.revision)
         differences = [*replay.differences, *_of_totals(books, replay)]
         differences += await self._of_sets(tag, replay)
-        differences += await self._of_ledger(tag, replay)
+        differences += await self._of_audit_log(tag, replay)
         categories, seen = Counter[str](), set[str]()
         async for entry in self._store.reads.everything(tag):
             experiment = entry.experiment
@@ -60,14 +59,14 @@ class Audit:
 
     async def _replayed(self, tag: str, revision: int) -> Replay:
         replay = Replay.of(tag)
-        async for entry in self._store.journal.entries(tag):
-            if replay.tag.revision == revision and entry.kind != "setup":
+        async for step in self._store.journal.steps(tag):
+            if replay.tag.revision == revision and not isinstance(step, SetUp):
                 break
-            replay.take(records.step_from(entry))
+            replay.take(step)
         return replay
 
     async def _of_sets(self, tag: str, replay: Replay) -> list[str]:
-        """Near misses and keeps, member by member, as far as the replay has come."""
+        """Near misses and keeps, member by member, up to the replay's last decision."""
         keeps = await self._store.journal.keeps_until(tag, replay.last_us)
         near = await self._store.journal.near_misses(tag)
         late = near.keys() - replay.near.keys() - replay.decided.keys()
@@ -78,23 +77,23 @@ class Audit:
             ),
         ]
 
-    async def _of_ledger(self, tag: str, replay: Replay) -> list[str]:
-        """Who did what to the tag, act by act, as far as the replay has come."""
-        ledger = [
-            (entry.revision, entry.at_us, entry.act)
+    async def _of_audit_log(self, tag: str, replay: Replay) -> list[str]:
+        """Who did what to the tag, action by action, up to the replay's revision."""
+        entries = [
+            (entry.revision, entry.at_us, entry.action)
             async for entry in self._store.steering.whole_ledger(tag)
             if entry.revision is not None and entry.revision < replay.tag.revision
         ]
-        written, due = Counter(ledger), Counter(replay.acts)
+        written, due = Counter(entries), Counter(replay.actions)
         return [
-            *(f"the ledger lacks {_told(act)}" for act in due - written),
-            *(f"the ledger holds {_told(act)}, the journal does not" for act in written - due),
+            *(f"the audit log lacks {_named(entry)}" for entry in due - written),
+            *(f"the audit log holds {_named(e)}, the journal does not" for e in written - due),
         ]
 
 
-def _told(act: tuple[int, int, OperatorAction]) -> str:
-    revision, _, what = act
-    return f"{what.action} {what.target} by {what.by} at revision {revision}"
+def _named(entry: tuple[int, int, OperatorAction]) -> str:
+    revision, _, action = entry
+    return f"{action.kind} {action.target} by {action.by} at revision {revision}"
 
 
 def _of_totals(books: Books, replay: Replay) -> list[str]:
@@ -128,15 +127,15 @@ def _of_totals(books: Books, replay: Replay) -> list[str]:
 
 
 def _of_record(entry: Entry, step: Decided | None, until_us: int) -> Iterator[str]:
-    """Whether a run is what the journal says of it."""
+    """What of a run is not as the journal says."""
     run, who = entry.run, entry.experiment.id
     if step is None:
         if run.state is State.DECIDED and (run.finished_us or 0) <= until_us:
             yield f"{who} is {run.status.value} and not in the journal"
         return
     val_bpb = run.metrics.val_bpb if run.metrics else None
-    reported = step.outcome.metrics.val_bpb if step.outcome.metrics else None
-    verdict = views.verdict(who, step.outcome, step.decision)
+    reported = step.result.metrics.val_bpb if step.result.metrics else None
+    verdict = views.verdict(who, step.result, step.decision)
     yield from _compared(f"{who}: state", run.state.value, State.DECIDED.value)
     yield from _compared(f"{who}: status", run.status.value, step.decision.status.value)
     yield from _compared(f"{who}: val_bpb", val_bpb, reported)

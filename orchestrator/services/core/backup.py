@@ -1,9 +1,9 @@
 """A whole state in one file, and back: what is in Redis, the sources, the logs and the curves.
 
 The file is a gzipped tar: `state.jsonl` (a line for each part of a key), then the kept files below
-`home/`, and last `manifest.json`, by which a file that was cut short is told from a whole one. What
-is in Redis is of one moment. Files are copied after that, and so may be a little newer; sources are
-written before anything refers to them, so none is missing.
+`home/`, and last `manifest.json`, which a file that was cut short lacks. The part from Redis is of
+one moment. Files are copied after that, and so may be a little newer; sources are written before
+anything refers to them, so none is missing.
 """
 
 import gzip
@@ -17,13 +17,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from orchestrator.errors import Conflict, Invalid
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
-from orchestrator.store.dump import Loader, Part, dump
+from orchestrator.store.dump import DumpStore, Part
 
 FORMAT = 1
 STATE, MANIFEST, FILES = "state.jsonl", "manifest.json", "home"
@@ -45,8 +46,8 @@ class Manifest:
 
 
 async def backup(store: Store, paths: HomePaths, target: Path, progress: Progress) -> Manifest:
-    """Write the whole state to `target`, which must not exist yet. `progress` hears of each part
-    and file.
+    """Write the whole state to `target`, which must not exist yet. `progress` gets the number of
+    parts and files just written.
 
     Raises:
         Unavailable: Redis does not answer, or forbids the pause of its writers.
@@ -107,7 +108,7 @@ async def _add_state(content: _Content, store: Store, progress: Progress) -> int
     """Copy Redis, by way of a temporary file: an archive must know a size before its content."""
     count = 0
     with tempfile.TemporaryFile() as state:
-        async for part in dump(store.redis):
+        async for part in store.dump.parts():
             state.write(json.dumps(asdict(part), ensure_ascii=False).encode() + b"\n")
             count += 1
             progress(1)
@@ -116,7 +117,7 @@ async def _add_state(content: _Content, store: Store, progress: Progress) -> int
 
 
 def _add_files(content: _Content, paths: HomePaths, progress: Progress) -> int:
-    """Copy the kept files; once more those that appeared meanwhile, such as a closed log."""
+    """Copy the kept files, and then those that appeared meanwhile, such as a closed log."""
     seen: set[Path] = set()
     count = 0
     while new := [path for path in _files_below(paths) if path not in seen]:
@@ -126,7 +127,7 @@ def _add_files(content: _Content, paths: HomePaths, progress: Progress) -> int:
                 with path.open("rb") as file:
                     content.add(f"{FILES}/{path.relative_to(paths.home).as_posix()}", file)
             except FileNotFoundError:
-                continue  # a log that was closed: its compressed form comes with the next look
+                continue  # a log that was closed: the next round finds its compressed form
             count += 1
             progress(1)
     return count
@@ -135,7 +136,7 @@ def _add_files(content: _Content, paths: HomePaths, progress: Progress) -> int:
 def _files_below(paths: HomePaths) -> Iterator[Path]:
     for folder in paths.kept_dirs:
         for path in sorted(folder.rglob("*")):
-            # Dotted names are writes that are under way.
+            # Dotted names are unfinished writes.
             if path.is_file() and not path.name.startswith("."):
                 yield path
 
@@ -146,11 +147,10 @@ async def restore(store: Store, paths: HomePaths, source: Path, progress: Progre
     Raises:
         Invalid: `source` is no whole backup of a format that is known here; nothing was changed.
         Conflict: Redis holds a state already; nothing was changed.
-        Unavailable, OSError: Redis or the disk gave up half-way: run it again.
+        Unavailable, OSError: Redis or the disk failed half-way: run it again.
     """
     manifest = check(source, paths)
-    loader = Loader(store.redis)
-    await loader.begin()
+    await store.dump.begin_restore()
     with _opened(source) as archive:
         for member in archive:
             if member.name == MANIFEST:
@@ -158,11 +158,11 @@ async def restore(store: Store, paths: HomePaths, source: Path, progress: Progre
             content = archive.extractfile(member)
             assert content is not None  # noqa: S101 - `check` saw files only
             if member.name == STATE:
-                await _load_state(loader, content, progress)
+                await _load_state(store.dump, content, progress)
             else:
                 _put(paths.home / _kept_name(member, paths), content)
                 progress(1)
-    await loader.finish()
+    await store.dump.finish_restore()
     return manifest
 
 
@@ -211,16 +211,9 @@ def _opened(source: Path) -> Iterator[tarfile.TarFile]:
         raise Invalid(f"{source} is no backup, or was cut short: {error}.") from error
 
 
-async def _load_state(loader: Loader, state: IO[bytes], progress: Progress) -> None:
-    batch: list[Part] = []
-    for line in state:
-        batch.append(Part(**json.loads(line)))
-        if len(batch) == BATCH:
-            await loader.add(batch)
-            progress(len(batch))
-            batch = []
-    if batch:
-        await loader.add(batch)
+async def _load_state(dump: DumpStore, state: IO[bytes], progress: Progress) -> None:
+    while batch := [Part(**json.loads(line)) for line in islice(state, BATCH)]:
+        await dump.restore(batch)
         progress(len(batch))
 
 

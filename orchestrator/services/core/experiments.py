@@ -6,7 +6,17 @@ from pathlib import Path
 import anyio
 
 from orchestrator import schemas
-from orchestrator.domain import Metrics, Outcome, Run, State, Status, Tag, branch_of, rfc3339
+from orchestrator.domain import (
+    Metrics,
+    NewExperiment,
+    Run,
+    RunResult,
+    State,
+    Status,
+    Tag,
+    branch_of,
+    rfc3339,
+)
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
 from orchestrator.rules.strategy import INITIAL
@@ -18,7 +28,6 @@ from orchestrator.services.core.wakeups import LOOK_SECONDS, Wakeups
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import BY_HAND
 from orchestrator.store.reads import Entry
-from orchestrator.store.records import text_fields
 
 
 class Experiments:
@@ -70,55 +79,47 @@ class Experiments:
             ) from error
 
     async def register(self, request: schemas.RegisterRequest) -> schemas.RegisterAnswer:
+        experiment = NewExperiment(**request.model_dump(exclude={"tag", "gpu_id"}))
         experiment_id = await self._store.experiments.register(
-            request.tag,
-            text_fields(
-                request.model_dump(
-                    include={
-                        "hypothesis", "description", "category", "commit_sha", "diff_summary",
-                        "parent_id",
-                    }
-                )
-            ),
-            text_fields({"gpu_id": request.gpu_id}),
-        )  # fmt: skip
+            request.tag, experiment, request.gpu_id
+        )
         return schemas.RegisterAnswer(experiment_id=experiment_id)
 
     async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
         source = await self._sources.keep(request.train_py, request.commit_sha)
-        description = request.description if request.description is not None else request.hypothesis
-        experiment = text_fields(
-            {
-                "hypothesis": request.hypothesis,
-                "description": description,
-                "category": request.category,
-                "commit_sha": source.commit_sha,
-                "diff_summary": request.diff_summary,
-                "parent_id": request.parent_id,
-                "source": source.sha256,
-            }
+        experiment = NewExperiment(
+            hypothesis=request.hypothesis,
+            description=request.hypothesis if request.description is None else request.description,
+            category=request.category,
+            commit_sha=source.commit_sha,
+            diff_summary=request.diff_summary,
+            parent_id=request.parent_id,
+            source_sha256=source.sha256,
         )
         self._wakeups.expect_job()
         try:
-            experiment_id, position = await self._store.experiments.submit(
+            queued = await self._store.experiments.submit(
                 request.tag,
                 experiment,
-                text_fields({"seed": request.seed, "priority": request.priority}),
+                seed=request.seed,
+                priority=request.priority,
                 repeat=request.repeat,
             )
         except Conflict as conflict:
-            earlier = await self.outcome(conflict.extra["existing"], 0)
+            earlier = await self.waited(conflict.extra["existing"], 0)
             raise Conflict(conflict.message, **conflict.extra, earlier=earlier) from conflict
-        return schemas.SubmitAnswer(experiment_id=experiment_id, status="queued", position=position)
+        return schemas.SubmitAnswer(
+            experiment_id=queued.experiment_id, status="queued", position=queued.position
+        )
 
     async def complete(self, request: schemas.CompleteRequest) -> schemas.AnyVerdict:
         metrics = Metrics(**request.model_dump(exclude={"experiment_id"}))
-        outcome = Outcome("completed", metrics=metrics)
-        return await self._judge.settle(request.experiment_id, outcome, BY_HAND)
+        result = RunResult("completed", metrics=metrics)
+        return await self._judge.settle(request.experiment_id, result, BY_HAND)
 
     async def crash(self, request: schemas.CrashRequest) -> schemas.AnyVerdict:
-        outcome = Outcome("crash", error=request.error)
-        return await self._judge.settle(request.experiment_id, outcome, BY_HAND)
+        result = RunResult("crash", error=request.error)
+        return await self._judge.settle(request.experiment_id, result, BY_HAND)
 
     # -- reads
 
@@ -163,8 +164,8 @@ class Experiments:
         curve = await anyio.to_thread.run_sync(self._files.curve, tag, experiment_id)
         return views.detail(found, [schemas.CurvePoint(**point) for point in curve])
 
-    async def outcome(self, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
-        """Wait for the verdict, which comes with its digest, or say where the run stands then."""
+    async def waited(self, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
+        """The run's verdict with its digest, or its status and place after `seconds`."""
         await self.wait(experiment_id, seconds)
         found = await self._store.reads.detail(experiment_id)
         verdict = views.stored_verdict(found.entry.run)
@@ -175,7 +176,7 @@ class Experiments:
             verdict=verdict and await self._digests.attached(verdict),
         )
 
-    async def waited(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
+    async def waited_in_full(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
         """The experiment in full once it is decided, or after `seconds`; a verdict comes with its
         digest."""
         await self.wait(experiment_id, seconds)
@@ -187,11 +188,11 @@ class Experiments:
         return (await self._store.reads.entry(experiment_id)).run
 
     async def wait(self, experiment_id: str, seconds: float) -> Run:
-        """The run once it is decided, or as it stands after `seconds`."""
+        """The run once it is decided, or as it is after `seconds`."""
         deadline = anyio.current_time() + seconds
         with self._wakeups.deciding(experiment_id) as decided:
             while True:
-                decided.clear()  # before the look: it may be woken only to look
+                decided.clear()  # before the read, so that no wake-up in between is missed
                 run = await self.run(experiment_id)
                 remaining = deadline - anyio.current_time()
                 if run.state is State.DECIDED or remaining <= 0 or self._wakeups.closed:

@@ -5,15 +5,15 @@ import binascii
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Literal
 
 import anyio
 
 from orchestrator import schemas
-from orchestrator.domain import Environment, Metrics, Outcome
+from orchestrator.domain import Environment, Metrics, ResultKind, RunResult
 from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
-from orchestrator.services.core.judge import Judge, tag_of
+from orchestrator.ids import AttemptId, tag_of
+from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.wakeups import BUSY_LOOK_SECONDS, LOOK_SECONDS, Wakeups
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -41,7 +41,7 @@ class Jobs:
     async def claim(
         self, request: schemas.ClaimRequest, wait_seconds: float, disconnected: Disconnected
     ) -> schemas.ClaimAnswer:
-        """Lease the next job, waiting for one; nothing is claimed for a caller who has gone."""
+        """Lease the next job, waiting for one; a caller who has disconnected gets none."""
         deadline = anyio.current_time() + wait_seconds
         with self._wakeups.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
@@ -56,7 +56,7 @@ class Jobs:
                 if found.busy and job is not None:
                     self._wakeups.pass_on(job, waiter)
                 pause = BUSY_LOOK_SECONDS if found.busy else LOOK_SECONDS
-                # Claims that began together are not to look together ever after.
+                # Claims that began at the same moment do not look at the same moments.
                 pause *= random.uniform(0.75, 1)  # noqa: S311 - no secret
                 with anyio.move_on_after(min(remaining, pause)):
                     await waiter.woken.wait()
@@ -69,13 +69,13 @@ class Jobs:
                 train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
         except AutoresearchError as error:
             # Not the run's fault, nor the worker's: the lease ends and the loss is counted.
-            await self._judge.lose(claimed.experiment_id, claimed.epoch, "lost", why=error.message)
+            await self._judge.attempt_lost(claimed.attempt, error.message)
             raise
         return schemas.Job(
-            experiment_id=claimed.experiment_id,
-            tag=claimed.tag,
+            experiment_id=claimed.attempt.experiment_id,
+            tag=claimed.attempt.tag,
             gpu_id=gpu_id,
-            epoch=claimed.epoch,
+            epoch=claimed.attempt.epoch,
             seed=claimed.seed,
             time_budget_seconds=claimed.time_budget_seconds,
             grace_seconds=self._settings.grace_seconds,
@@ -88,36 +88,39 @@ class Jobs:
     async def renew(self, request: schemas.RenewRequest) -> schemas.LeaseAnswer:
         health = request.health
         renewed = await self._store.jobs.renew(
-            tag_of(request.experiment_id),
-            request.experiment_id,
-            request.epoch,
+            request.attempt,
             started=request.started,
-            health=health.model_dump_json(exclude_none=True) if health else "",
+            health=health.model_dump(exclude_none=True) if health else None,
         )
         return schemas.LeaseAnswer(cancel=renewed.cancel, gpu_known=renewed.gpu_known)
 
     async def progress(self, request: schemas.ProgressRequest) -> schemas.LeaseAnswer:
         """Keep a log chunk and the curve; it renews the lease, and so is fenced by its epoch."""
-        tag, experiment_id = tag_of(request.experiment_id), request.experiment_id
-        renewed = await self._store.jobs.renew(tag, experiment_id, request.epoch, started=True)
+        attempt = request.attempt
+        renewed = await self._store.jobs.renew(attempt, started=True)
         if request.log is not None:
             offset, data = request.log.offset, _decoded(request.log.data)
             if offset + len(data) > LOG_LIMIT_BYTES:
                 raise TooLarge(f"A log holds at most {LOG_LIMIT_BYTES} bytes.")
             await anyio.to_thread.run_sync(
-                self._files.append_log, tag, experiment_id, request.epoch, offset, data
+                self._files.append_log,
+                attempt.tag,
+                attempt.experiment_id,
+                attempt.epoch,
+                offset,
+                data,
             )
-        await self._keep_curve(tag, experiment_id, request.curve)
+        await self._keep_curve(attempt.experiment_id, request.curve)
         return schemas.LeaseAnswer(cancel=renewed.cancel)
 
     async def finish(self, request: schemas.FinishRequest) -> schemas.FinishAnswer:
         """End an attempt: with a verdict, or back in the queue."""
-        tag, experiment_id = tag_of(request.experiment_id), request.experiment_id
+        experiment_id = request.experiment_id
         verdict = await self._end(request)
         if verdict is not None:
             # After the epoch was checked; a report sent again comes here too.
             try:
-                await self._keep_curve(tag, experiment_id, request.curve)
+                await self._keep_curve(experiment_id, request.curve)
             except Unavailable as error:
                 logger.warning("%s is decided without its last curve: %s", experiment_id, error)
         return schemas.FinishAnswer(
@@ -127,36 +130,29 @@ class Jobs:
         )
 
     async def _end(self, request: schemas.FinishRequest) -> schemas.AnyVerdict | None:
-        experiment_id, epoch, outcome = request.experiment_id, request.epoch, request.outcome
-        if outcome == "handed_back" or outcome == "lost":
-            return await self._judge.lose(
-                experiment_id, epoch, outcome, ending=outcome, why=request.error
-            )
-        if outcome == "cancelled":  # it was told to stop; to what end, the run itself knows
-            return await self._judge.lose(
-                experiment_id,
-                epoch,
-                outcome,
-                ending="stopped",
-                if_cancelled=_outcome(request, outcome),
-            )
-        return await self._judge.settle(experiment_id, _outcome(request, outcome), by_lease(epoch))
+        attempt, reported = request.attempt, request.outcome
+        if reported == "lost":
+            return await self._judge.attempt_lost(attempt, request.error)
+        if reported == "handed_back":
+            return await self._judge.attempt_handed_back(attempt)
+        result = _result(request, reported)
+        if reported == "cancelled":
+            return await self._judge.attempt_stopped(attempt, result)
+        return await self._judge.settle(attempt.experiment_id, result, by_lease(attempt.epoch))
 
-    async def close_log(self, experiment_id: str, epoch: int) -> None:
+    async def close_log(self, attempt: AttemptId) -> None:
         """Compress the log of an attempt that is over; nobody waits for it."""
         try:
             await anyio.to_thread.run_sync(
-                self._files.close_log, tag_of(experiment_id), experiment_id, epoch
+                self._files.close_log, attempt.tag, attempt.experiment_id, attempt.epoch
             )
         except OSError as error:
             # The log stays as it is, readable and larger.
-            logger.warning("Cannot compress the log of %s: %s", experiment_id, error)
+            logger.warning("Cannot compress the log of %s: %s", attempt, error)
 
-    async def _keep_curve(
-        self, tag: str, experiment_id: str, curve: list[schemas.CurvePoint] | None
-    ) -> None:
+    async def _keep_curve(self, experiment_id: str, curve: list[schemas.CurvePoint] | None) -> None:
         if curve:
-            points = [point.model_dump() for point in curve]
+            tag, points = tag_of(experiment_id), [point.model_dump() for point in curve]
             await anyio.to_thread.run_sync(self._files.put_curve, tag, experiment_id, points)
 
 
@@ -167,13 +163,10 @@ def _decoded(data: str) -> bytes:
         raise Invalid(f"log.data is not base64: {error}.") from error
 
 
-def _outcome(
-    request: schemas.FinishRequest,
-    status: Literal["completed", "crash", "timeout", "cancelled"],
-) -> Outcome:
-    completed = status == "completed"
-    return Outcome(
-        status=status,
+def _result(request: schemas.FinishRequest, kind: ResultKind) -> RunResult:
+    completed = kind == "completed"
+    return RunResult(
+        kind=kind,
         metrics=Metrics(**request.metrics.model_dump()) if completed and request.metrics else None,
         error="" if completed else request.error or f"exit code {request.exit_code}",
         warnings=tuple(request.warnings),

@@ -7,11 +7,12 @@ from orchestrator import schemas
 from orchestrator.domain import Run, State, Status
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
+from orchestrator.ids import tag_of
 from orchestrator.services import views
-from orchestrator.services.core.judge import tag_of
 from orchestrator.services.core.sources import Sources
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
+from orchestrator.store.pool import NotAcquired
 
 DEFAULT_SEED = 42
 
@@ -25,8 +26,6 @@ class Pool:
 
     async def register(self, request: schemas.RegisterGpuRequest) -> schemas.RegisterGpuAnswer:
         facts = request.model_dump(exclude={"gpu_id"}, exclude_none=True)
-        if not facts.get("problem"):
-            facts.pop("problem", None)
         view = await self._store.pool.register(request.gpu_id, facts)
         timing = schemas.Timing(
             lease_seconds=self._settings.lease_seconds,
@@ -36,11 +35,11 @@ class Pool:
         return schemas.RegisterGpuAnswer(worker=worker, timing=timing)
 
     async def heartbeat(self, request: schemas.HeartbeatRequest) -> schemas.Ok:
-        health = request.health.model_dump_json(exclude_none=True) if request.health else ""
+        health = request.health.model_dump(exclude_none=True) if request.health else None
         await self._store.pool.heartbeat(
             request.gpu_id,
             health,
-            request.problem or "",
+            request.problem,
             quarantined=request.quarantined,
             draining=request.draining,
         )
@@ -60,14 +59,11 @@ class Pool:
 
     async def acquire(self, request: schemas.AcquireRequest) -> schemas.AcquireAnswer:
         taken = await self._store.pool.acquire(
-            tag_of(request.experiment_id),
-            request.experiment_id,
-            self._settings.offline_seconds,
-            self._settings.grace_seconds,
+            request.experiment_id, self._settings.offline_seconds, self._settings.grace_seconds
         )
-        if isinstance(taken, str):
-            return schemas.AcquireAnswer(acquired=False, gpu_id=None, reason=taken)
-        return schemas.AcquireAnswer(acquired=True, gpu_id=taken[0], gpu_index=taken[1])
+        if isinstance(taken, NotAcquired):
+            return schemas.AcquireAnswer(acquired=False, gpu_id=None, reason=taken.reason)
+        return schemas.AcquireAnswer(acquired=True, gpu_id=taken.gpu_id, gpu_index=taken.gpu_index)
 
     async def release(self, request: schemas.ReleaseRequest) -> schemas.ReleaseAnswer:
         await self._store.pool.release(request.gpu_id, request.experiment_id)
@@ -87,14 +83,14 @@ class Pool:
         """Send a registered or queued experiment to this GPU; one that is over stays so."""
         entry = await self._store.reads.entry(experiment_id)
         experiment = entry.experiment
-        source = ""
+        source = None
         if experiment.source_sha256 is None and entry.run.state is State.HAND:
             await self._store.pool.get(gpu_id)
             source = (await self._sources.keep(None, experiment.commit_sha)).sha256
-        await self._store.jobs.direct(experiment.tag, experiment_id, gpu_id, source, DEFAULT_SEED)
+        await self._store.jobs.direct(experiment_id, gpu_id, source, DEFAULT_SEED)
 
     def training(self, gpu_id: str, experiment_id: str, run: Run) -> schemas.TrainOnGpuAnswer:
-        """Where a run stands, in the words of upstream's worker function."""
+        """How far a run is, in the words of upstream's worker function."""
         if run.state is State.DECIDED and run.gpu_id not in (None, gpu_id):
             raise Conflict(f"{experiment_id} ran on {run.gpu_id} already.")
         log = self._files.log_path(tag_of(experiment_id), experiment_id, run.epoch)

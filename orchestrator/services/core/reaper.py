@@ -1,9 +1,9 @@
 """Finds leases whose worker has gone, holds that have lapsed, GPUs that fell silent.
 
-It judges a lease by its own monotonic clock: dead is what it has watched unrenewed for one full
-lease. So no clock of any host can kill a run or keep a dead one, and after its start, after Redis'
-return and after a pause of its own it waits one full lease before it judges, by construction.
-Any number of reapers may work at once: the script checks the renewal each of them saw.
+A lease is dead when the reaper has seen it unrenewed for one full lease by its own monotonic clock.
+So no host's clock can end a live run or keep a dead one. After its start, after Redis was away and
+after a pause of its own process, the reaper waits one full lease before it ends any. Any number of
+reapers may work at once: the script checks the renewal that each of them saw.
 """
 
 import logging
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import anyio
 
-from orchestrator.errors import AutoresearchError, LeaseLost, Unavailable
+from orchestrator.errors import AutoresearchError, LeaseLost, LeaseRenewed, Unavailable
+from orchestrator.ids import AttemptId
 from orchestrator.services.core.jobs import Jobs
-from orchestrator.services.core.judge import Judge, LeaseRenewed
+from orchestrator.services.core.judge import Judge
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.jobs import LeaseSeen
@@ -38,7 +39,7 @@ class Reaper:
         self._last_pass = time.monotonic()
 
     async def run(self) -> None:
-        """Pass after pass, for ever."""
+        """Make passes until cancelled."""
         interval = min(1.0, self._settings.lease_seconds / 10)
         while True:
             try:
@@ -64,7 +65,7 @@ class Reaper:
             except Unavailable:
                 raise
             except AutoresearchError:
-                # One broken record must not keep the other leases from being judged.
+                # One broken record must not keep the other dead leases alive.
                 logger.exception("Reaper: %s", lease.experiment_id)
         await self._store.pool.tidy(self._settings.offline_seconds)
 
@@ -83,13 +84,12 @@ class Reaper:
         run = (await self._store.reads.entry(lease.experiment_id)).run
         logger.warning(
             "%s: attempt %d on %s has not been renewed for %.0f s",
-            lease.experiment_id, run.epoch, run.gpu_id, self._settings.lease_seconds,
-        )  # fmt: skip
-        await self._judge.lose(
             lease.experiment_id,
             run.epoch,
-            "expired",
-            renewal=lease.renewal,
-            why=f"its worker on {run.gpu_id} fell silent",
+            run.gpu_id,
+            self._settings.lease_seconds,
         )
-        await self._jobs.close_log(lease.experiment_id, run.epoch)
+        attempt = AttemptId(lease.experiment_id, run.epoch)
+        why = f"its worker on {run.gpu_id} fell silent"
+        await self._judge.attempt_lost(attempt, why, ending="expired", renewal=lease.renewal)
+        await self._jobs.close_log(attempt)

@@ -1,26 +1,15 @@
-"""Steering: what people do to a running search. Each act has who and why, and is in the ledger.
+"""Steering: what people do to a running search. The audit log keeps who did it, and why.
 
-An act that changes nothing (a second pause) is answered as the first one was and recorded nowhere.
+An action that changes nothing (a second pause) gets the answer of the first and is not recorded.
 """
 
 from orchestrator import schemas
-from orchestrator.domain import OperatorAction, Outcome, Stop
+from orchestrator.domain import OperatorAction, RunResult
 from orchestrator.errors import Conflict
 from orchestrator.services import views
-from orchestrator.services.core.judge import Judge, tag_of
+from orchestrator.services.core.judge import Judge
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import UNLEASED
-
-_WHY_NOT_REQUEUED = {
-    "queued": "waits in the queue already",
-    "hand": "is trained by hand, and only its reporter ends it",
-}
-_WHY_NO_PRIORITY = {
-    "leased": "has left the queue: it runs, and its priority has no meaning any more",
-    "running": "has left the queue: it runs, and its priority has no meaning any more",
-    "hand": "is trained by hand and was never in the queue",
-    "decided": "is decided; requeue it to run it again",
-}
 
 
 class Steering:
@@ -31,21 +20,21 @@ class Steering:
     # -- tags
 
     async def pause(self, request: schemas.TagSteerRequest) -> schemas.PauseAnswer:
-        act = OperatorAction("pause", request.by, request.reason)
-        return views.pause_answer(await self._store.steering.pause(request.tag, act))
+        action = OperatorAction("pause", request.by, request.reason)
+        return views.pause_answer(await self._store.steering.pause(request.tag, action))
 
     async def resume(self, request: schemas.TagSteerRequest) -> schemas.PauseAnswer:
-        act = OperatorAction("resume", request.by, request.reason)
-        return views.pause_answer(await self._store.steering.resume(request.tag, act))
+        action = OperatorAction("resume", request.by, request.reason)
+        return views.pause_answer(await self._store.steering.resume(request.tag, action))
 
     async def add_note(self, request: schemas.NoteRequest) -> schemas.NoteAnswer:
-        act = OperatorAction("note", request.by, request.text)
-        note = await self._store.steering.add_note(request.tag, act, schemas.NOTES_LIMIT)
+        action = OperatorAction("note", request.by, request.text)
+        note = await self._store.steering.add_note(request.tag, action, schemas.NOTES_LIMIT)
         return schemas.NoteAnswer(note=views.note(note))
 
     async def drop_note(self, request: schemas.DropNoteRequest) -> schemas.DropNoteAnswer:
-        act = OperatorAction("drop-note", request.by, "", request.note_id)
-        await self._store.steering.drop_note(request.tag, act)
+        action = OperatorAction("drop-note", request.by, "", request.note_id)
+        await self._store.steering.drop_note(request.tag, action)
         return schemas.DropNoteAnswer()
 
     async def notes(self, tag: str) -> schemas.NotesAnswer:
@@ -59,11 +48,11 @@ class Steering:
         self, experiment_id: str, request: schemas.CancelRequest
     ) -> schemas.CancelAnswer:
         """End a run that is not leased at once; ask the worker of a leased one to stop it."""
-        act = OperatorAction("cancel", request.by, request.reason, experiment_id)
-        while not await self._stopping(experiment_id, "cancel", act):
+        action = OperatorAction("cancel", request.by, request.reason, experiment_id)
+        while await self._store.steering.stop(experiment_id, "cancel", action) != "asked":
             try:
                 verdict = await self._judge.settle(
-                    experiment_id, Outcome("cancelled"), UNLEASED, act
+                    experiment_id, RunResult("cancelled"), UNLEASED, action
                 )
             except Conflict:
                 continue  # it was claimed in between
@@ -79,58 +68,45 @@ class Steering:
 
         Raises `Conflict` for a run that waits, is trained by hand, or whose source is not here.
         """
-        act = OperatorAction("requeue", request.by, request.reason, experiment_id)
-        while not await self._stopping(experiment_id, "requeue", act):
-            reply = await self._store.steering.repeat(tag_of(experiment_id), experiment_id, act)
-            if reply.outcome == "OK":
-                return schemas.RequeueAnswer(
-                    experiment_id=reply["id"],
-                    status="queued",
-                    requeueing=False,
-                    repeat_of=experiment_id,
-                    position=reply["position"],
-                )
-            if reply.outcome == "NO_SOURCE":
-                raise Conflict(
-                    f"{experiment_id} was trained by hand: its train.py is not here; submit it."
-                )
-            if reply["state"] in _WHY_NOT_REQUEUED:
-                raise Conflict(f"{experiment_id} {_WHY_NOT_REQUEUED[reply['state']]}.")
-            # Else it was claimed in between.
+        action = OperatorAction("requeue", request.by, request.reason, experiment_id)
+        while await self._store.steering.stop(experiment_id, "requeue", action) != "asked":
+            queued = await self._store.steering.repeat(experiment_id, action)
+            if queued is None:
+                continue  # it was claimed in between
+            return schemas.RequeueAnswer(
+                experiment_id=queued.experiment_id,
+                status="queued",
+                requeueing=False,
+                repeat_of=experiment_id,
+                position=queued.position,
+            )
         return schemas.RequeueAnswer(experiment_id=experiment_id, status="running", requeueing=True)
-
-    async def _stopping(self, experiment_id: str, what: Stop, act: OperatorAction) -> bool:
-        """Whether the run is leased; then its worker has been asked to stop it."""
-        reply = await self._store.steering.stop(tag_of(experiment_id), experiment_id, what, act)
-        return reply.outcome in ("OK", "UNCHANGED")
 
     async def set_priority(
         self, experiment_id: str, request: schemas.PriorityRequest
     ) -> schemas.PriorityAnswer:
         """Move a queued run. Raises `Conflict` for one that is not in the queue."""
-        act = OperatorAction("priority", request.by, request.reason, experiment_id)
-        reply = await self._store.steering.set_priority(
-            tag_of(experiment_id), experiment_id, request.priority, act
-        )
-        if reply.outcome == "CONFLICT":
-            raise Conflict(f"{experiment_id} {_WHY_NO_PRIORITY[reply['state']]}.")
+        action = OperatorAction("priority", request.by, request.reason, experiment_id)
+        position = await self._store.steering.set_priority(experiment_id, request.priority, action)
         return schemas.PriorityAnswer(
-            experiment_id=experiment_id, priority=request.priority, position=reply["position"]
+            experiment_id=experiment_id, priority=request.priority, position=position
         )
 
     # -- GPUs
 
     async def drain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
-        act = OperatorAction("drain", request.by, request.reason, request.gpu_id)
-        drain = await self._store.steering.drain(request.gpu_id, act)
-        return schemas.DrainAnswer(gpu_id=request.gpu_id, draining=True, drain=views.halt(drain))
+        action = OperatorAction("drain", request.by, request.reason, request.gpu_id)
+        drain = await self._store.steering.drain(request.gpu_id, action)
+        return schemas.DrainAnswer(
+            gpu_id=request.gpu_id, draining=True, drain=views.operator_hold(drain)
+        )
 
     async def undrain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
-        act = OperatorAction("undrain", request.by, request.reason, request.gpu_id)
-        await self._store.steering.undrain(request.gpu_id, act)
+        action = OperatorAction("undrain", request.by, request.reason, request.gpu_id)
+        await self._store.steering.undrain(request.gpu_id, action)
         return schemas.DrainAnswer(gpu_id=request.gpu_id, draining=False, drain=None)
 
-    # -- the ledger
+    # -- the audit log
 
     async def ledger(self, request: schemas.LedgerRequest) -> schemas.LedgerAnswer:
         if request.tag is not None:

@@ -17,13 +17,13 @@ import anyio
 from orchestrator import schemas
 from orchestrator.domain import Gpu, rfc3339
 from orchestrator.files import Files
+from orchestrator.ids import tag_of
 from orchestrator.rules import activity, alerts
 from orchestrator.rules.activity import FinishedRun
 from orchestrator.services import views
 from orchestrator.services.dashboard.recent import Recent, Window
 from orchestrator.services.dashboard.response_cache import Body
 from orchestrator.settings import Settings
-from orchestrator.store import keys
 from orchestrator.store.connection import Store
 from orchestrator.store.dashboard_reads import TagState
 from orchestrator.store.reads import Entry
@@ -100,17 +100,16 @@ class Overviews:
 
     async def _runs(self, ids: Sequence[str]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
-        for tag in {keys.tag_of(experiment_id) for experiment_id in ids}:
-            if tag is not None:
-                own = [i for i in ids if keys.tag_of(i) == tag]
-                found |= {e.experiment.id: e for e in await self._store.reads.entries(tag, own)}
+        for tag in {tag_of(experiment_id) for experiment_id in ids}:
+            own = [i for i in ids if tag_of(i) == tag]
+            found |= {e.experiment.id: e for e in await self._store.reads.entries(tag, own)}
         return found
 
     def _from_disk(self, ids: Sequence[str]) -> tuple[dict[str, CurvePoint], int]:
         """The last point of each run's curve, and the free space below the home."""
         points: dict[str, CurvePoint] = {}
         for experiment_id in ids:
-            curve = self._files.curve(keys.tag_of(experiment_id) or "", experiment_id)
+            curve = self._files.curve(tag_of(experiment_id), experiment_id)
             if curve:
                 points[experiment_id] = curve[-1]
         return points, shutil.disk_usage(_existing(self._settings.home)).free
@@ -179,7 +178,7 @@ def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
         name=tag.name,
         created_at=rfc3339(tag.created_us),
         state=_state(state),
-        pause=views.halt(tag.pause),
+        pause=views.operator_hold(tag.pause),
         mode=state.strategy.mode,
         mode_reason=state.strategy.reason,
         pinned=state.strategy.pinned,

@@ -15,6 +15,7 @@ from itertools import islice
 from orchestrator import schemas
 from orchestrator.domain import Status, Strategy, Tag, rfc3339
 from orchestrator.errors import Invalid, Unavailable
+from orchestrator.ids import id_of
 from orchestrator.rules.series import WORDS, Filter, Series
 from orchestrator.services import views
 from orchestrator.services.dashboard.response_cache import Body, ResponseCache
@@ -158,7 +159,7 @@ class SeriesReports:
         scanned = 0
         for start in range(0, len(rows), SCAN_CHUNK):
             chunk = rows[start : start + SCAN_CHUNK]
-            ids = [f"exp-{book.series.created_us[row]:014x}-{book.tag.name}" for row in chunk]
+            ids = [id_of(book.series.created_us[row], book.tag.name) for row in chunk]
             for entry in await self._store.reads.entries(book.tag.name, ids):
                 scanned += 1
                 if _mentions(entry, text):

@@ -1,7 +1,9 @@
 -- What every verb shares. Loaded in front of each script, after the key tables G and T of keys.py.
 -- ARGV[1] is the request's nonce ('' for reads and for verbs that are harmless twice), ARGV[2] how
--- many seconds its reply is kept. Numbers that name a time pass as decimal text: Lua's own
--- formatting would round them.
+-- many seconds its reply is kept. Replies that mean the same in every verb are UNKNOWN_TAG {tag},
+-- UNKNOWN_PARENT {tag, parent_id}, UNKNOWN_ID {experiment_id}, UNKNOWN_GPU {gpu_id}, LOST
+-- {experiment_id, epoch} and RENEWED. Times pass as decimal text: Lua's own formatting would round
+-- them.
 
 local function us(number) return string.format('%.0f', number) end
 
@@ -10,9 +12,10 @@ local function now_us()
   return time[1] * 1000000 + time[2]
 end
 
-local function reply(outcome, fields)
+-- The name is kept as `outcome`: replies outlive an upgrade, under their nonces.
+local function reply(name, fields)
   local out = fields or {}
-  out.outcome = outcome
+  out.outcome = name
   return cjson.encode(out)
 end
 
@@ -41,24 +44,28 @@ local function journal(t, kind, id, at, data)
   redis.call('XADD', t.journal, '*', 'kind', kind, 'id', id, 'at', at, 'data', data)
 end
 
--- Records an operator action that took effect: {action, by, reason, target}. `revision` is the tag's
--- before it, '' for one on the pool (whose tag is '').
-local function record(tag, act, revision, at, outcome)
-  local entry = { 'at', at, 'tag', tag, 'action', act.action, 'by', act.by, 'reason', act.reason,
-    'target', act.target, 'outcome', outcome, 'revision', revision }
+-- Puts an operator action that took effect, {action, by, reason, target}, into the audit log.
+-- `effect` is what it changed, `revision` the tag's before it, '' for the pool (whose tag is '').
+local function record(tag, action, revision, at, effect)
+  local entry = { 'at', at, 'tag', tag, 'action', action.action, 'by', action.by,
+    'reason', action.reason, 'target', action.target, 'outcome', effect, 'revision', revision }
   local id = redis.call('XADD', G.ledger, '*', unpack(entry))
   if tag ~= '' then redis.call('XADD', T(tag).ledger, id, unpack(entry)) end
-  event('steered', tag, act.target, { action = act.action, by = act.by, outcome = outcome })
+  event('steered', tag, action.target,
+    { action = action.action, by = action.by, outcome = effect })
 end
 
--- One step of a tag by an operator action alone: its revision, its journal, the ledger. `id` is the
--- experiment that it is about, or ''.
-local function steer(tag, act, id, at, outcome)
+-- One step of a tag by an operator action alone: its revision, its journal, the audit log. `id` is
+-- the experiment that it is about, or ''.
+local function steer(tag, action, id, at, effect)
   local t = T(tag)
   local revision = redis.call('HINCRBY', t.tag, 'revision', 1) - 1
-  journal(t, 'steered', id, at, cjson.encode({ on = { revision = revision }, steered = act }))
-  record(tag, act, revision, at, outcome)
+  journal(t, 'steered', id, at, cjson.encode({ on = { revision = revision }, steered = action }))
+  record(tag, action, revision, at, effect)
 end
+
+-- The format of an id, as in orchestrator/ids.py.
+local function id_of(created, tag) return string.format('exp-%014x-%s', created, tag) end
 
 local function created_of(id) return tonumber(string.sub(id, 5, 18), 16) end
 
@@ -96,7 +103,7 @@ local function sign_of_life(gpu_id, health)
 end
 
 -- `ready` holds each tag with queued jobs once, at the score of its first job, unless it is paused:
--- so a claim sees no paused tag, and looks for none.
+-- so a claim never sees a paused tag.
 local function refresh_ready(tag)
   local t = T(tag)
   local fields = redis.call('HMGET', t.tag, 'profile', 'paused')
@@ -120,7 +127,7 @@ local function enqueue(tag, id, score, gpu_id)
     { gpu_id = gpu_id, profile = redis.call('HGET', T(tag).tag, 'profile') or nil })
 end
 
--- A job that was meant for one GPU, and is not to have it, joins its tag's queue.
+-- Puts a job that was meant for one GPU into its tag's queue instead.
 local function undirect(id)
   local tag = tag_of(id)
   local run = T(tag).run .. id
@@ -141,12 +148,12 @@ local function rank(arrival, priority) return us(arrival - tonumber(priority) * 
 
 local function queue_score(priority) return rank(redis.call('INCR', G.seq), priority) end
 
--- Writes a new experiment with its run and every index; answers its id. `last` is when the tag's
--- last one was created: the next is later, whatever the clock says. A hand-run starts with it.
+-- Writes a new experiment with its run and every index; returns its id. `last` is when the tag's
+-- last one was created: the next is later, even if the clock was set back. A hand-run starts now.
 local function create(tag, experiment, run, last)
   local t = T(tag)
   local created = math.max(now_us(), (tonumber(last) or 0) + 1)
-  local id = string.format('exp-%014x-%s', created, tag)
+  local id = id_of(created, tag)
   if run.state == 'hand' then run.started = us(created) end
   redis.call('HSET', t.tag, 'last_created', us(created))
   experiment.created = us(created)
@@ -158,8 +165,8 @@ local function create(tag, experiment, run, last)
   return id
 end
 
--- Ends the lease of an attempt: the GPU is free for its worker, the attempt has its end.
-local function end_lease(t, id, run, outcome)
+-- Ends the lease of an attempt: the GPU is free again, and the attempt's record says how it ended.
+local function end_lease(t, id, run, ending)
   local gpu_id = run.gpu_id
   redis.call('ZREM', G.leases, id)
   if redis.call('HGET', G.gpu .. gpu_id, 'lease') == id .. ' ' .. run.epoch then
@@ -167,7 +174,7 @@ local function end_lease(t, id, run, outcome)
     refresh_gpu(gpu_id)
   end
   local attempt = cjson.decode(redis.call('LINDEX', t.attempts .. id, -1))
-  attempt.ended, attempt.outcome = us(now_us()), outcome
+  attempt.ended, attempt.outcome = us(now_us()), ending
   redis.call('LSET', t.attempts .. id, -1, cjson.encode(attempt))
 end
 

@@ -1,13 +1,14 @@
 -- Takes the idle GPU that registered first for a hand-run. The same experiment gets the same GPU
--- again; GPUs found silent leave the idle set until their next heartbeat.
+-- again; a GPU found silent leaves the idle set until its next heartbeat.
 -- ARGV: nonce, ttl, tag, id, µs after which a silent GPU is offline, grace in µs.
--- Outcomes: OK {gpu_id, gpu_index}, NONE, PAUSED, CONFLICT {state}, UNKNOWN_ID.
-local t, id = T(ARGV[3]), ARGV[4]
+-- Replies: OK {gpu_id, gpu_index}, NONE, PAUSED, CONFLICT {state}, UNKNOWN_ID.
+local tag, id, offline_us, grace_us, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'budget', 'gpu_id')
-if not run[1] then return reply('UNKNOWN_ID') end
+if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[1] ~= 'hand' then return reply('CONFLICT', { state = run[1] }) end
 local function took(gpu_id)
-  return reply('OK', { gpu_id = gpu_id, gpu_index = redis.call('HGET', G.gpu .. gpu_id, 'gpu_index') })
+  local index = redis.call('HGET', G.gpu .. gpu_id, 'gpu_index')
+  return reply('OK', { gpu_id = gpu_id, gpu_index = index })
 end
 if run[3] and redis.call('HGET', G.gpu .. run[3], 'hold') == id then return took(run[3]) end
 if redis.call('HGET', t.tag, 'paused') then return reply('PAUSED') end
@@ -16,14 +17,14 @@ local now = now_us()
 while true do
   local gpu_id = redis.call('ZRANGE', G.idle, 0, 0)[1]
   if not gpu_id then return reply('NONE') end
-  if now - tonumber(redis.call('ZSCORE', G.seen, gpu_id)) > tonumber(ARGV[5]) then
+  if now - tonumber(redis.call('ZSCORE', G.seen, gpu_id)) > tonumber(offline_us) then
     redis.call('ZREM', G.idle, gpu_id)
   else
     redis.call('HSET', G.gpu .. gpu_id, 'hold', id)
-    redis.call('ZADD', G.holds, us(now + tonumber(run[2]) * 1e6 + tonumber(ARGV[6])), gpu_id)
+    redis.call('ZADD', G.holds, us(now + tonumber(run[2]) * 1e6 + tonumber(grace_us)), gpu_id)
     redis.call('HSET', t.run .. id, 'gpu_id', gpu_id)
     refresh_gpu(gpu_id)
-    event('gpu', ARGV[3], gpu_id, { state = 'held', experiment_id = id })
+    event('gpu', tag, gpu_id, { state = 'held', experiment_id = id })
     return took(gpu_id)
   end
 end

@@ -1,13 +1,13 @@
 -- Leaves a note that suggest gives to agents; its text is the operator action's reason.
 -- ARGV: nonce, ttl, tag, operator action (JSON), how many notes a tag may have.
--- Outcomes: OK {id, note}, FULL, UNKNOWN_TAG.
-local tag, t = ARGV[3], T(ARGV[3])
+-- Replies: OK {id, note}, FULL, UNKNOWN_TAG.
+local tag, action, at_most, t = ARGV[3], cjson.decode(ARGV[4]), tonumber(ARGV[5]), T(ARGV[3])
 local revision = redis.call('HGET', t.tag, 'revision')
-if not revision then return reply('UNKNOWN_TAG') end
-if redis.call('HLEN', t.notes) >= tonumber(ARGV[5]) then return reply('FULL') end
-local act, now, id = cjson.decode(ARGV[4]), us(now_us()), 'note-' .. revision + 1
-local note = cjson.encode({ text = act.reason, by = act.by, at = now })
+if not revision then return reply('UNKNOWN_TAG', { tag = tag }) end
+if redis.call('HLEN', t.notes) >= at_most then return reply('FULL') end
+local now, id = us(now_us()), 'note-' .. revision + 1
+local note = cjson.encode({ text = action.reason, by = action.by, at = now })
 redis.call('HSET', t.notes, id, note)
-act.target = id
-steer(tag, act, '', now, 'left')
+action.target = id
+steer(tag, action, '', now, 'left')
 return reply('OK', { id = id, note = note })

@@ -1,22 +1,23 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
--- to its platform profile and those of tags not bound yet (which the claim binds). Never one of a
--- paused tag: such tags are in no `ready`, and what they have directed here is passed over.
+-- to its platform profile and those of tags not bound yet (which the claim binds). A paused tag's
+-- jobs are not claimed: such a tag is in no `ready` set, and its directed jobs are passed over.
 -- ARGV: nonce (the worker's claim id), ttl, gpu_id.
--- Outcomes: OK {id, tag, epoch, ..}, NONE {profile}, BUSY, UNKNOWN_GPU.
+-- Replies: OK {id, tag, epoch, seed, budget, prepare, source}, NONE {profile}, BUSY (the GPU may
+--          have no job now), UNKNOWN_GPU.
 local gpu_id = ARGV[3]
 local gpu = hash_of(G.gpu .. gpu_id)
-if not gpu.order then return reply('UNKNOWN_GPU') end
+if not gpu.order then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
 local now = us(now_us())
 redis.call('HSET', G.gpu .. gpu_id, 'heartbeat', now)
 redis.call('ZADD', G.seen, now, gpu_id)
-if gpu.lease then return reply('BUSY') end
-if gpu.hold then return reply('BUSY') end
+if gpu.lease or gpu.hold then return reply('BUSY') end
 if gpu.draining or gpu.drained or gpu.quarantined or gpu.problem then return reply('BUSY') end
 
 local best, tag, id
 local function consider(key)
   local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-  if #head > 0 and (not best or tonumber(head[2]) < best) then best, tag = tonumber(head[2]), head[1] end
+  local score = tonumber(head[2])
+  if score and (not best or score < best) then best, tag = score, head[1] end
 end
 consider(G.ready .. '-')
 if gpu.profile then consider(G.ready .. gpu.profile) end

@@ -2,37 +2,40 @@
 -- counters, streak, strategy, the end of the lease, the event.
 -- ARGV: nonce, ttl, tag, id, states the run may be in (' hand ' or ' leased running '), epoch ('0'
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
---       decision (JSON: status, judged, streak, outcome, verdict, run {..}, and where they apply
+--       decision (JSON: status, judged, streak, ending, verdict, run {..}, and where they apply
 --       best {..}, keep, near, strategy {..}, seconds, forget, steered {..}), journal entry (JSON).
--- Outcomes: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID.
-local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
+-- Replies: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID.
+local tag, id, states, epoch = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local revision, renewal, decision, entry = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local t = T(tag)
 local run = hash_of(t.run .. id)
-if not run.state then return reply('UNKNOWN_ID') end
-local fenced = ARGV[6] ~= '0'
-if fenced and run.epoch ~= ARGV[6] then return reply('LOST') end
+if not run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
+local fenced = epoch ~= '0'
+local function lost() return reply('LOST', { experiment_id = id, epoch = epoch }) end
+if fenced and run.epoch ~= epoch then return lost() end
 if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end
-if fenced and not is_leased(run) then return reply('LOST') end
-if not string.find(ARGV[5], ' ' .. run.state .. ' ', 1, true) then
+if fenced and not is_leased(run) then return lost() end
+if not string.find(states, ' ' .. run.state .. ' ', 1, true) then
   return reply('CONFLICT', { state = run.state })
 end
-if ARGV[8] ~= '' and redis.call('ZSCORE', G.leases, id) ~= ARGV[8] then return reply('RENEWED') end
+if renewal ~= '' and redis.call('ZSCORE', G.leases, id) ~= renewal then return reply('RENEWED') end
 local tag_fields = redis.call('HMGET', t.tag, 'revision', 'last_decided')
-if tag_fields[1] ~= ARGV[7] then return reply('STALE') end
+if tag_fields[1] ~= revision then return reply('STALE') end
 
-local d = cjson.decode(ARGV[9])
+local d = cjson.decode(decision)
 local category = redis.call('HGET', t.exp .. id, 'category')
 local finished = us(math.max(now_us(), (tonumber(tag_fields[2]) or 0) + 1))
 
--- Where the run stood.
-if is_leased(run) then end_lease(t, id, run, d.outcome) end
+-- The lease, the queue or the list of hand-runs that the run leaves.
+if is_leased(run) then end_lease(t, id, run, d.ending) end
 if run.state == 'queued' then dequeue(tag, id) end
 redis.call('ZREM', t.hand, id)
 
--- What it is now.
+-- The run.
 d.run.state, d.run.status, d.run.finished, d.run.verdict = 'decided', d.status, finished, d.verdict
 set_hash(t.run .. id, d.run)
 move_status(t, id, run.status, d.status)
-if d.forget then  -- the source is free again, unless a repeat of this run stands for it
+if d.forget then  -- the source counts as not run, unless a repeat of this run exists
   local source = (redis.call('HGET', t.exp .. id, 'source') or '') .. ':' .. (run.seed or '')
   local others = {}
   for other in string.gmatch(redis.call('HGET', t.sources, source) or '', '%S+') do
@@ -45,13 +48,13 @@ if d.forget then  -- the source is free again, unless a repeat of this run stand
   end
 end
 
--- What it means for the tag.
+-- The tag.
 redis.call('HINCRBY', t.tag, 'revision', 1)
 set_hash(t.tag, { last_decided = finished, streak = d.streak })
 if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
 if d.judged then
   redis.call('LPUSH', t.recent, d.status)
-  redis.call('LTRIM', t.recent, 0, 9)
+  redis.call('LTRIM', t.recent, 0, RECENT_RUNS - 1)
 elseif d.status == 'cancelled' then
   redis.call('HINCRBY', t.cats, 'n:' .. category, -1)
 else
@@ -71,7 +74,7 @@ if d.strategy then
   d.strategy.updated = finished
   set_hash(t.strategy, d.strategy)
 end
-journal(t, 'decided', id, finished, ARGV[10])
-if d.steered then record(tag, d.steered, tag_fields[1], finished, d.status) end
+journal(t, 'decided', id, finished, entry)
+if d.steered then record(tag, d.steered, revision, finished, d.status) end
 event('decided', tag, id, { status = d.status, val_bpb = d.run.val_bpb, gpu_id = run.gpu_id })
 return reply('OK', { verdict = d.verdict })

@@ -1,23 +1,23 @@
 -- Sends a registered or queued run to one GPU through the queue.
 -- ARGV: nonce, ttl, tag, id, gpu_id, source ('' if the experiment has one), seed.
--- Outcomes: OK, CONFLICT {state}, DONE, PROFILE {tag, gpu}, UNKNOWN_ID, UNKNOWN_GPU.
-local tag, t, id, gpu_id = ARGV[3], T(ARGV[3]), ARGV[4], ARGV[5]
+-- Replies: OK, CONFLICT {state}, DONE, PROFILE {tag, gpu}, UNKNOWN_ID, UNKNOWN_GPU.
+local tag, id, gpu_id, source, seed, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], T(ARGV[3])
 local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'order', 'profile')
-if not gpu[1] then return reply('UNKNOWN_GPU') end
+if not gpu[1] then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
 local profile = redis.call('HGET', t.tag, 'profile')
 if profile and profile ~= gpu[2] then
   return reply('PROFILE', { tag = profile, gpu = gpu[2] or 'none' })
 end
 local run = hash_of(t.run .. id)
-if not run.state then return reply('UNKNOWN_ID') end
+if not run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run.state == 'decided' then return reply('DONE') end
 if run.state ~= 'hand' and run.state ~= 'queued' then
   return reply('CONFLICT', { state = run.state })
 end
 if run.state == 'queued' then dequeue(tag, id) end
 redis.call('ZREM', t.hand, id)
-if ARGV[6] ~= '' then redis.call('HSET', t.exp .. id, 'source', ARGV[6]) end
-if redis.call('HGET', G.gpu .. gpu_id, 'hold') == id then  -- acquired for it: now the lease has it
+if source ~= '' then redis.call('HSET', t.exp .. id, 'source', source) end
+if redis.call('HGET', G.gpu .. gpu_id, 'hold') == id then  -- acquired for it
   redis.call('HDEL', G.gpu .. gpu_id, 'hold')
   redis.call('HSET', G.gpu .. gpu_id, 'last_hold', id)
   redis.call('ZREM', G.holds, gpu_id)
@@ -25,7 +25,7 @@ if redis.call('HGET', G.gpu .. gpu_id, 'hold') == id then  -- acquired for it: n
 end
 local score = run.score or queue_score('0')
 redis.call('HSET', t.run .. id, 'state', 'queued', 'status', 'queued', 'target_gpu', gpu_id,
-  'score', score, 'seed', run.seed or ARGV[7])
+  'score', score, 'seed', run.seed or seed)
 redis.call('HDEL', t.run .. id, 'started', 'gpu_id')
 move_status(t, id, run.status, 'queued')
 enqueue(tag, id, score, gpu_id)

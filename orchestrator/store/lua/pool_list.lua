@@ -1,6 +1,6 @@
 -- Reads the whole pool in one step.
 -- ARGV: '', ''.
--- Outcomes: OK {now, gpus: [[id, hash], ..]}.
+-- Replies: OK {now, gpus: [[id, hash], ..]}.
 local gpus = {}
 for i, gpu_id in ipairs(redis.call('ZRANGE', G.gpus, 0, -1)) do
   gpus[i] = { gpu_id, hash_of(G.gpu .. gpu_id) }

@@ -1,15 +1,15 @@
 -- Adds a GPU or renews its facts. A live lease or hold, and the place in the order, stay.
 -- ARGV: nonce, ttl, gpu_id, facts (JSON object of strings).
--- Outcomes: OK {gpu}.
-local gpu_id, key = ARGV[3], G.gpu .. ARGV[3]
-local now, facts = us(now_us()), cjson.decode(ARGV[4])
+-- Replies: OK {gpu, now}.
+local gpu_id, facts = ARGV[3], cjson.decode(ARGV[4])
+local key, now = G.gpu .. gpu_id, us(now_us())
 facts.heartbeat = now
 if redis.call('EXISTS', key) == 0 then
   facts.registered, facts.order = now, us(redis.call('INCR', G.seq))
   facts.drained = redis.call('HGET', G.drained, gpu_id) or nil  -- by a person, before it left
   redis.call('ZADD', G.gpus, facts.order, gpu_id)
 end
--- A daemon that starts anew knows its GPU; a bare call must not lift what its daemon said.
+-- A daemon that has just started checked its GPU; a bare call must not undo what the daemon said.
 if facts.boot_id then redis.call('HDEL', key, 'problem', 'quarantined', 'draining', 'profile') end
 set_hash(key, facts)
 redis.call('ZADD', G.seen, now, gpu_id)

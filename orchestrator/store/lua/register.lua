@@ -1,12 +1,11 @@
 -- Records a hand-run: the caller trains by itself and reports.
 -- ARGV: nonce, ttl, tag, experiment (JSON object of strings), run (the same).
--- Outcomes: OK {id}, UNKNOWN_TAG, UNKNOWN_PARENT.
-local tag, t = ARGV[3], T(ARGV[3])
+-- Replies: OK {id}, UNKNOWN_TAG, UNKNOWN_PARENT.
+local tag, experiment, run, t = ARGV[3], cjson.decode(ARGV[4]), cjson.decode(ARGV[5]), T(ARGV[3])
 local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
-if not tag_fields[1] then return reply('UNKNOWN_TAG') end
-local experiment, run = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+if not tag_fields[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
-  return reply('UNKNOWN_PARENT')
+  return reply('UNKNOWN_PARENT', { tag = tag, parent_id = experiment.parent_id })
 end
 run.state, run.status = 'hand', 'running'
 run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil

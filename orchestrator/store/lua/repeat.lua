@@ -1,9 +1,9 @@
 -- Queues the source of a decided run once more, as a new experiment with the same parent and seed.
 -- ARGV: nonce, ttl, tag, id, operator action (JSON).
--- Outcomes: OK {id, position}, CONFLICT {state}, NO_SOURCE, UNKNOWN_ID.
-local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
+-- Replies: OK {id, position}, CONFLICT {state}, NO_SOURCE, UNKNOWN_ID.
+local tag, id, action, t = ARGV[3], ARGV[4], cjson.decode(ARGV[5]), T(ARGV[3])
 local before, experiment = hash_of(t.run .. id), hash_of(t.exp .. id)
-if not before.state then return reply('UNKNOWN_ID') end
+if not before.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if before.state ~= 'decided' then return reply('CONFLICT', { state = before.state }) end
 if not experiment.source then return reply('NO_SOURCE') end
 
@@ -19,5 +19,5 @@ local source = experiment.source .. ':' .. run.seed
 local ran = redis.call('HGET', t.sources, source)
 redis.call('HSET', t.sources, source, ran and ran .. ' ' .. new or new)
 enqueue(tag, new, run.score)
-steer(tag, cjson.decode(ARGV[5]), id, us(now_us()), 'repeated as ' .. new)
+steer(tag, action, id, us(now_us()), 'repeated as ' .. new)
 return reply('OK', { id = new, position = redis.call('ZRANK', t.queue, new) + 1 })

@@ -1,21 +1,23 @@
 -- Puts the run of a lease that died, or was handed back, into the queue again at its old place.
--- ARGV: nonce, ttl, tag, id, epoch, expected last renewal ('' for any), outcome of the attempt,
+-- ARGV: nonce, ttl, tag, id, epoch, expected last renewal ('' for any), how the attempt ended,
 --       '1' if it counts as an infrastructure loss (unless a person wanted the run back).
--- Outcomes: OK, DONE {verdict}, LOST, RENEWED, CANCELLED (a person wants it ended), UNKNOWN_ID.
-local tag, t, id = ARGV[3], T(ARGV[3]), ARGV[4]
+-- Replies: OK, DONE {verdict}, LOST, RENEWED, CANCELLED (a person wants it ended), UNKNOWN_ID.
+local tag, id, epoch, renewal, ending, loss = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local t = T(tag)
+local function lost() return reply('LOST', { experiment_id = id, epoch = epoch }) end
 local run = hash_of(t.run .. id)
-if not run.state then return reply('UNKNOWN_ID') end
-if run.epoch ~= ARGV[5] then return reply('LOST') end
+if not run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
+if run.epoch ~= epoch then return lost() end
 if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end
 if run.state == 'queued' then return reply('OK') end  -- the same report, sent again
-if not is_leased(run) then return reply('LOST') end
-if ARGV[6] ~= '' and redis.call('ZSCORE', G.leases, id) ~= ARGV[6] then return reply('RENEWED') end
+if not is_leased(run) then return lost() end
+if renewal ~= '' and redis.call('ZSCORE', G.leases, id) ~= renewal then return reply('RENEWED') end
 if run.stop == 'cancel' then return reply('CANCELLED') end
 
-end_lease(t, id, run, ARGV[7])
-local lost = run.stop == 'requeue' and 0 or tonumber(ARGV[8])
+end_lease(t, id, run, ending)
+if run.stop == 'requeue' then loss = 0 end
 redis.call('HSET', t.run .. id, 'state', 'queued', 'status', 'queued',
-  'losses', (tonumber(run.losses) or 0) + lost)
+  'losses', (tonumber(run.losses) or 0) + loss)
 redis.call('HDEL', t.run .. id, 'gpu_id', 'started', 'stop')
 move_status(t, id, run.status, 'queued')
 if run.target_gpu and redis.call('EXISTS', G.gpu .. run.target_gpu) == 0 then

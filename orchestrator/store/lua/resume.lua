@@ -1,11 +1,11 @@
 -- Lets a paused tag's jobs be claimed again. Its event wakes all waiting claims.
 -- ARGV: nonce, ttl, tag, operator action (JSON).
--- Outcomes: OK {tag}, UNCHANGED {tag}, UNKNOWN_TAG.
-local tag, t = ARGV[3], T(ARGV[3])
+-- Replies: OK {tag}, UNCHANGED {tag}, UNKNOWN_TAG.
+local tag, action, t = ARGV[3], cjson.decode(ARGV[4]), T(ARGV[3])
 local before = redis.call('HMGET', t.tag, 'created', 'paused')
-if not before[1] then return reply('UNKNOWN_TAG') end
+if not before[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 if not before[2] then return reply('UNCHANGED', { tag = hash_of(t.tag) }) end
 redis.call('HDEL', t.tag, 'paused', 'paused_by', 'paused_reason')
 refresh_ready(tag)
-steer(tag, cjson.decode(ARGV[4]), '', us(now_us()), 'resumed')
+steer(tag, action, '', us(now_us()), 'resumed')
 return reply('OK', { tag = hash_of(t.tag) })

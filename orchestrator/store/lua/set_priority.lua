@@ -1,13 +1,13 @@
--- Moves a queued run to the place that another priority has; among equals its arrival counts still.
+-- Moves a queued run to the place of another priority; among equals its arrival still counts.
 -- ARGV: nonce, ttl, tag, id, priority, operator action (JSON).
--- Outcomes: OK {position}, UNCHANGED {position}, CONFLICT {state}, UNKNOWN_ID.
-local tag, t, id, priority = ARGV[3], T(ARGV[3]), ARGV[4], ARGV[5]
+-- Replies: OK {position}, UNCHANGED {position}, CONFLICT {state}, UNKNOWN_ID.
+local tag, id, priority, action, t = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6]), T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'priority', 'score', 'target_gpu')
-if not run[1] then return reply('UNKNOWN_ID') end
+if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[1] ~= 'queued' then return reply('CONFLICT', { state = run[1] }) end
 local line = run[4] and G.direct .. run[4] or t.queue
-local function placed(outcome)
-  return reply(outcome, { position = redis.call('ZRANK', line, id) + 1 })
+local function placed(name)
+  return reply(name, { position = redis.call('ZRANK', line, id) + 1 })
 end
 local before = run[2] or '0'
 if before == priority then return placed('UNCHANGED') end
@@ -16,5 +16,5 @@ local score = rank(run[3] + before * 2 ^ 40, priority)
 redis.call('HSET', t.run .. id, 'priority', priority, 'score', score)
 redis.call('ZADD', line, score, id)
 refresh_ready(tag)
-steer(tag, cjson.decode(ARGV[6]), id, us(now_us()), before .. ' -> ' .. priority)
+steer(tag, action, id, us(now_us()), before .. ' -> ' .. priority)
 return placed('OK')

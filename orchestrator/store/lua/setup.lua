@@ -1,10 +1,9 @@
--- Creates a tag. Of any number of callers exactly one gets OK.
+-- Creates a tag. Exactly one caller gets OK.
 -- ARGV: nonce, ttl, tag, fields of the tag (JSON object of strings), strategy (the same).
--- Outcomes: OK {tag}, EXISTS {tag}.
-local tag, t = ARGV[3], T(ARGV[3])
+-- Replies: OK {tag}, EXISTS {tag}.
+local tag, fields, strategy, t = ARGV[3], cjson.decode(ARGV[4]), cjson.decode(ARGV[5]), T(ARGV[3])
 if redis.call('EXISTS', t.tag) == 1 then return reply('EXISTS', { tag = hash_of(t.tag) }) end
 local now = us(now_us())
-local fields, strategy = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 fields.created, fields.revision, strategy.updated = now, '0', now
 set_hash(t.tag, fields)
 set_hash(t.strategy, strategy)

@@ -1,18 +1,19 @@
 -- Registers an experiment and puts its run into the queue.
 -- ARGV: nonce, ttl, tag, experiment (JSON object of strings), run (the same), '1' to admit a source
 --       that ran before with this seed.
--- Outcomes: OK {id, position}, UNKNOWN_TAG, UNKNOWN_PARENT, DUPLICATE {existing}.
-local tag, t = ARGV[3], T(ARGV[3])
+-- Replies: OK {id, position}, UNKNOWN_TAG, UNKNOWN_PARENT, DUPLICATE {existing}.
+local tag, experiment, run = ARGV[3], cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+local repeat_admitted = ARGV[6] == '1'
+local t = T(tag)
 local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'best_id', 'last_created')
-if not tag_fields[1] then return reply('UNKNOWN_TAG') end
-local experiment, run = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
+if not tag_fields[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 experiment.parent_id = experiment.parent_id or tag_fields[3] or nil
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
-  return reply('UNKNOWN_PARENT')
+  return reply('UNKNOWN_PARENT', { tag = tag, parent_id = experiment.parent_id })
 end
 local source = experiment.source .. ':' .. run.seed
 local ran = redis.call('HGET', t.sources, source)
-if ran and ARGV[6] ~= '1' then
+if ran and not repeat_admitted then
   return reply('DUPLICATE', { existing = string.match(ran, '^%S+') })
 end
 

@@ -1,9 +1,9 @@
--- The reaper's second duty: ends holds that have lapsed, parks silent GPUs. A heartbeat that lies in
--- the future was stamped before the clock was set back; it counts from now, or a GPU that died then
--- would seem alive until that moment comes.
+-- Ends holds that have lapsed, and takes silent GPUs out of the idle set; the reaper runs it.
+-- A heartbeat in the future was stamped before the clock was set back. It counts from now, or a GPU
+-- that died then would seem alive until that moment.
 -- ARGV: '', '', µs after which a silent GPU is offline.
--- Outcomes: OK {lapsed: [gpu ids]}.
-local now = now_us()
+-- Replies: OK {lapsed: [gpu ids]}.
+local offline_us, now = tonumber(ARGV[3]), now_us()
 local lapsed = redis.call('ZRANGEBYSCORE', G.holds, '-inf', us(now))
 for _, gpu_id in ipairs(lapsed) do
   local key = G.gpu .. gpu_id
@@ -17,7 +17,7 @@ for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '(' .. us(now), '+in
   redis.call('ZADD', G.seen, us(now), gpu_id)
   redis.call('HSET', G.gpu .. gpu_id, 'heartbeat', us(now))
 end
-for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '-inf', us(now - tonumber(ARGV[3])))) do
+for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '-inf', us(now - offline_us))) do
   redis.call('ZREM', G.idle, gpu_id)
 end
 return reply('OK', { lapsed = lapsed })

@@ -1,11 +1,12 @@
 -- Gives a drained GPU runs again. Its event wakes the claim of its worker.
 -- ARGV: nonce, ttl, gpu_id, operator action (JSON).
--- Outcomes: OK, UNCHANGED, UNKNOWN_GPU.
-local gpu_id, key = ARGV[3], G.gpu .. ARGV[3]
+-- Replies: OK, UNCHANGED, UNKNOWN_GPU.
+local gpu_id, action, key = ARGV[3], cjson.decode(ARGV[4]), G.gpu .. ARGV[3]
 if redis.call('HDEL', G.drained, gpu_id) == 0 then
-  return reply(redis.call('EXISTS', key) == 1 and 'UNCHANGED' or 'UNKNOWN_GPU')
+  if redis.call('EXISTS', key) == 1 then return reply('UNCHANGED') end
+  return reply('UNKNOWN_GPU', { gpu_id = gpu_id })
 end
 redis.call('HDEL', key, 'drained')
 refresh_gpu(gpu_id)
-record('', cjson.decode(ARGV[4]), '', us(now_us()), 'takes runs again')
+record('', action, '', us(now_us()), 'takes runs again')
 return reply('OK')

@@ -1,0 +1,41 @@
+"""The Lua verbs with the replies that each may give beside `scripts.REFUSALS`.
+
+What a reply means and which fields it has is said in the header of the verb's Lua file.
+"""
+
+from typing import Literal
+
+from orchestrator.store.scripts import Script
+
+OK = Literal["OK"]
+OK_OR_UNCHANGED = Literal["OK", "UNCHANGED"]
+
+SETUP = Script[Literal["OK", "EXISTS"]]("setup")
+REGISTER = Script[OK]("register")
+SUBMIT = Script[Literal["OK", "DUPLICATE"]]("submit")
+SNAPSHOT = Script[OK]("snapshot")
+DECIDE = Script[Literal["OK", "DONE", "CONFLICT", "STALE"]]("decide")
+SET_STRATEGY = Script[Literal["OK", "STALE"]]("set_strategy")
+
+CLAIM = Script[Literal["OK", "NONE", "BUSY"]]("claim")
+RENEW = Script[OK]("renew")
+REQUEUE = Script[Literal["OK", "DONE", "CANCELLED"]]("requeue")
+DIRECT = Script[Literal["OK", "DONE", "CONFLICT", "PROFILE"]]("direct")
+
+POOL_REGISTER = Script[OK]("pool_register")
+POOL_LIST = Script[OK]("pool_list")
+HEARTBEAT = Script[OK]("heartbeat")
+ACQUIRE = Script[Literal["OK", "NONE", "PAUSED", "CONFLICT"]]("acquire")
+RELEASE = Script[Literal["OK", "LEASED", "NOT_HELD"]]("release")
+DEREGISTER = Script[Literal["OK", "LEASED", "HELD"]]("deregister")
+TIDY = Script[OK]("tidy")
+
+PAUSE = Script[OK_OR_UNCHANGED]("pause")
+RESUME = Script[OK_OR_UNCHANGED]("resume")
+ADD_NOTE = Script[Literal["OK", "FULL"]]("add_note")
+DROP_NOTE = Script[Literal["OK", "NO_NOTE"]]("drop_note")
+STOP = Script[Literal["OK", "UNCHANGED", "DONE", "CONFLICT"]]("stop")
+REPEAT = Script[Literal["OK", "CONFLICT", "NO_SOURCE"]]("repeat")
+SET_PRIORITY = Script[Literal["OK", "UNCHANGED", "CONFLICT"]]("set_priority")
+DRAIN = Script[OK_OR_UNCHANGED]("drain")
+UNDRAIN = Script[OK_OR_UNCHANGED]("undrain")
