@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from orchestrator import errors
-from orchestrator.routes.fast_route import FastRoute
 from orchestrator.schemas import Answer, Problem
 from orchestrator.sessions import TRIES_SECONDS
 
@@ -47,7 +46,7 @@ def _described() -> dict[int | str, dict[str, Any]]:
 
 def router(*, tags: list[str | Enum], prefix: str = "") -> APIRouter:
     """A router whose endpoints are described with the problems that any of them may answer."""
-    return APIRouter(prefix=prefix, tags=tags, responses=_described(), route_class=FastRoute)
+    return APIRouter(prefix=prefix, tags=tags, responses=_described())
 
 
 def response(error: errors.AutoresearchError, path: str) -> Response:
