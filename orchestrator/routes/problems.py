@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from orchestrator import errors
+from orchestrator.routes.fast_route import FastRoute
 from orchestrator.schemas import Answer, Problem
 from orchestrator.sessions import TRIES_SECONDS
 
@@ -46,7 +47,7 @@ def _described() -> dict[int | str, dict[str, Any]]:
 
 def router(*, tags: list[str | Enum], prefix: str = "") -> APIRouter:
     """A router whose endpoints are described with the problems that any of them may answer."""
-    return APIRouter(prefix=prefix, tags=tags, responses=_described())
+    return APIRouter(prefix=prefix, tags=tags, responses=_described(), route_class=FastRoute)
 
 
 def response(error: errors.AutoresearchError, path: str) -> Response:

@@ -98,7 +98,6 @@ class Experiments:
                 "source": source.sha256,
             }
         )
-        self._wakeups.expect_job()
         try:
             experiment_id, position = await self._store.experiments.submit(
                 request.tag,
