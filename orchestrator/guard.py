@@ -20,16 +20,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator import schemas
-from orchestrator.errors import (
-    AutoresearchError,
-    Conflict,
-    Forbidden,
-    Invalid,
-    TooLarge,
-    Unauthorized,
-    Unavailable,
-)
+from orchestrator import errors, schemas
 from orchestrator.routes import problems
 from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, Sessions, equal
 from orchestrator.settings import Settings
@@ -71,7 +62,7 @@ class Guard:
                 _check_caller(self._sessions, scope, headers)
             if scope["method"] == "POST":
                 receive = await _limited(scope, headers, receive)
-        except AutoresearchError as error:
+        except errors.AutoresearchError as error:
             await problems.response(error, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -80,7 +71,7 @@ class Guard:
         host = headers.get("host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if name.lower() not in self._hosts:
-            raise Forbidden(
+            raise errors.Forbidden(
                 f"Host {host!r} is not served here; name it in AUTORESEARCH_ALLOWED_HOSTS."
             )
 
@@ -90,10 +81,10 @@ class Guard:
             return  # somebody follows a link
         site = headers.get("sec-fetch-site", "none")
         if site not in ("same-origin", "none"):
-            raise Forbidden("Requests from other sites' pages are refused.")
+            raise errors.Forbidden("Requests from other sites' pages are refused.")
         origin = headers.get("origin")
         if origin is not None and origin.split("://")[-1] != headers.get("host"):
-            raise Forbidden(f"Origin {origin!r} may not call this service.")
+            raise errors.Forbidden(f"Origin {origin!r} may not call this service.")
 
 
 def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) -> None:
@@ -107,12 +98,12 @@ def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) 
     cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE, "")
     csrf = sessions.csrf_of(cookie, time.time())
     if csrf is None:
-        raise Unauthorized(
+        raise errors.Unauthorized(
             "Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN; a page logs in with"
             " POST /api/login."
         )
     if scope["method"] not in SAFE_METHODS and not equal(headers.get(CSRF_HEADER, ""), csrf):
-        raise Forbidden(
+        raise errors.Forbidden(
             f"A page's call carries the header X-CSRF-Token with the value of its cookie"
             f" {CSRF_COOKIE}; log in again if there is none."
         )
@@ -130,14 +121,14 @@ async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -
     length = headers.get("content-length", "")
     body = bytearray()
     if length.isdigit() and int(length) > limit:
-        raise TooLarge(f"The body has {length} bytes; the limit here is {limit}.")
+        raise errors.TooLarge(f"The body has {length} bytes; the limit here is {limit}.")
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             break
         body += message.get("body", b"")
         if len(body) > limit:
-            raise TooLarge(f"The body is over the limit of {limit} bytes.")
+            raise errors.TooLarge(f"The body is over the limit of {limit} bytes.")
         if not message.get("more_body"):
             break
     others = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
@@ -177,18 +168,19 @@ class Idempotency:
             return
         try:
             await self._once(key, scope, receive, send)
-        except AutoresearchError as error:
+        except errors.AutoresearchError as error:
             await problems.response(error, scope["path"])(scope, receive, send)
 
     async def _once(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
         if not 1 <= len(key) <= 255:
-            raise Invalid("Idempotency-Key holds 1 to 255 characters.")
+            raise errors.Invalid("Idempotency-Key holds 1 to 255 characters.")
         body = (await receive()).get("body", b"")
         name = hashlib.sha256(f"{scope['path']}\n{key}".encode()).hexdigest()
         fingerprint = hashlib.sha256(body).hexdigest()
         stored = await self._begin(name, fingerprint)
         if stored is not None:
-            await _response(stored)(scope, receive, send)
+            headers = {"content-type": stored.content_type, "idempotency-replayed": "true"}
+            await Response(stored.body, stored.status, headers)(scope, receive, send)
             return
         messages: list[Message] = []
         try:
@@ -213,11 +205,11 @@ class Idempotency:
                 if found == "new":
                     return None
                 if found == "mismatch":
-                    raise Invalid("This Idempotency-Key was used with another body.")
+                    raise errors.Invalid("This Idempotency-Key was used with another body.")
                 if isinstance(found, StoredAnswer):
                     return found
                 await anyio.sleep(0.05)
-        raise Conflict("The same request is still being served; ask again for its answer.")
+        raise errors.Conflict("The same request is still being served; ask again for its answer.")
 
     async def _run(
         self, name: str, scope: Scope, receive: Receive, messages: list[Message]
@@ -248,13 +240,5 @@ class Idempotency:
             with anyio.move_on_after(IN_PROGRESS_SECONDS / 3):
                 await over.wait()
                 return
-            with suppress(Unavailable):
+            with suppress(errors.Unavailable):
                 await self._store.hold(name)
-
-
-def _response(stored: StoredAnswer) -> Response:
-    return Response(
-        stored.body,
-        stored.status,
-        headers={"content-type": stored.content_type, "idempotency-replayed": "true"},
-    )

@@ -19,11 +19,7 @@ class NoArguments(schemas.Request):
     """No arguments."""
 
 
-class ExperimentRequest(schemas.Request):
-    experiment_id: schemas.ExperimentId
-
-
-class WaitRequest(ExperimentRequest):
+class WaitRequest(schemas.ExperimentRequest):
     seconds: float = WAIT
 
 
@@ -65,7 +61,7 @@ class CheckoutRequest(SourceRequest):
     path: FilePath = "train.py"
 
 
-class DiffRequest(ExperimentRequest):
+class DiffRequest(schemas.ExperimentRequest):
     against: Annotated[str, StringConstraints(min_length=1, max_length=120)] = Field(
         "parent", description="parent, best, or an experiment's id"
     )
@@ -79,11 +75,11 @@ class NoteRequest(schemas.NoteRequest):
     by: schemas.Actor = "agent"
 
 
-class CancelRequest(ExperimentRequest):
+class CancelRequest(schemas.ExperimentRequest):
     reason: schemas.Reason = "no longer wanted by its agent"
 
 
-class LogRequest(ExperimentRequest):
+class LogRequest(schemas.ExperimentRequest):
     last_bytes: Annotated[int, Field(ge=1, le=16_000)] = 4000
 
 

@@ -5,17 +5,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
+from mcp import types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.types import (
-    CallToolRequestParams,
-    CallToolResult,
-    ListToolsResult,
-    PaginatedRequestParams,
-    TextContent,
-    Tool as WireTool,
-    ToolAnnotations,
-)
 from pydantic import ValidationError
 
 from orchestrator import schemas
@@ -40,13 +32,13 @@ def build(api: Api, tools: Sequence[Tool]) -> Server[Any]:
     by_name = {tool.name: tool for tool in tools}
 
     async def list_tools(
-        _: ServerRequestContext[Any], __: PaginatedRequestParams | None
-    ) -> ListToolsResult:
-        return ListToolsResult(tools=[_described(tool) for tool in tools])
+        _: ServerRequestContext[Any], __: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[_described(tool) for tool in tools])
 
     async def call_tool(
-        context: ServerRequestContext[Any], params: CallToolRequestParams
-    ) -> CallToolResult:
+        context: ServerRequestContext[Any], params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
         try:
             if params.name not in by_name:
                 raise ToolError(f"No such tool: {params.name}; there are {', '.join(by_name)}.")  # noqa: TRY301
@@ -68,28 +60,28 @@ def build(api: Api, tools: Sequence[Tool]) -> Server[Any]:
     )
 
 
-def _described(tool: Tool) -> WireTool:
-    return WireTool(
+def _described(tool: Tool) -> types.Tool:
+    return types.Tool(
         name=tool.name,
         description=tool.description,
         input_schema=tool.request.model_json_schema(),
         output_schema=tool.answer.model_json_schema(mode="serialization"),
-        annotations=ToolAnnotations(read_only_hint=tool.read_only, open_world_hint=False),
+        annotations=types.ToolAnnotations(read_only_hint=tool.read_only, open_world_hint=False),
     )
 
 
-def _answered(answer: schemas.Answer) -> CallToolResult:
+def _answered(answer: schemas.Answer) -> types.CallToolResult:
     content = _cleaned(answer.model_dump(mode="json"))
     if isinstance(answer, schemas.BriefAnswer):
         text = content["text"]  # markdown
     else:
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return CallToolResult(content=[TextContent(text=text)], structured_content=content)
+    return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=content)
 
 
-def _failed(message: str) -> CallToolResult:
+def _failed(message: str) -> types.CallToolResult:
     text = sanitize.block(message, TEXT_BYTES)
-    return CallToolResult(content=[TextContent(text=text)], is_error=True)
+    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
 
 def _cleaned(value: Any, name: str = "") -> Any:

@@ -124,19 +124,14 @@ async def _until_decided(call: Call, experiment_id: str, seconds: float) -> sche
             timeout=min(left, PROGRESS_SECONDS),
         )
         if found.verdict is not None or left <= PROGRESS_SECONDS:
-            return schemas.SubmitAnswer(
-                experiment_id=found.id,
-                status=found.status,
-                position=found.position,
-                verdict=found.verdict,
-            )
+            return schemas.SubmitAnswer(**vars(found), experiment_id=found.id)
         percent = f" at {found.curve[-1].percent:.0f} %" if found.curve else ""
         gone = anyio.current_time() - start
         await call.progress(gone, seconds, f"{found.status}{percent}")
 
 
 @tool()
-async def digest(call: Call, request: models.ExperimentRequest) -> schemas.Digest:
+async def digest(call: Call, request: schemas.ExperimentRequest) -> schemas.Digest:
     """A run in less than 2 KB, also while it runs."""
     path = f"/api/experiment/{request.experiment_id}/digest"
     return await call.api.get(path, schemas.Digest)
@@ -198,11 +193,8 @@ async def diff(call: Call, request: models.DiffRequest) -> models.Diff:
 async def history(call: Call, request: models.HistoryRequest) -> models.History:
     """The newest experiments of a tag in short."""
     found = await call.api.get("/api/experiment/history", schemas.HistoryAnswer, request)
-    return models.History(
-        experiments=[_tried(record) for record in found.experiments],
-        total=found.total,
-        next_cursor=found.next_cursor,
-    )
+    experiments = [_tried(record) for record in found.experiments]
+    return models.History.model_validate(vars(found) | {"experiments": experiments})
 
 
 @tool()
@@ -214,15 +206,8 @@ async def best(call: Call, request: schemas.TagRequest) -> models.Best:
 
 def _tried(record: schemas.Record) -> schemas.Tried:
     """A record in short, without `error`, which the run printed."""
-    return schemas.Tried(
-        experiment_id=record.id,
-        status=record.status,
-        category=record.category,
-        val_bpb=record.val_bpb or None,
-        behind_best=None,
-        hypothesis=record.hypothesis,
-        diff_summary=record.diff_summary,
-    )
+    short = {"experiment_id": record.id, "val_bpb": record.val_bpb or None, "behind_best": None}
+    return schemas.Tried.model_validate(vars(record) | short)
 
 
 @tool()

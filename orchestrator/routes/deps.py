@@ -1,6 +1,6 @@
 """What endpoints take beside their body: the services, and checked query parameters."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
 
@@ -9,6 +9,8 @@ from orchestrator.errors import Invalid
 from orchestrator.services.wiring import Services
 
 MAX_WAIT_SECONDS = 300
+
+T = TypeVar("T")
 
 
 async def _services(request: Request) -> Services:
@@ -20,7 +22,9 @@ ServicesDep = Annotated[Services, Depends(_services)]
 WaitSeconds = Annotated[
     float, Query(ge=0, le=MAX_WAIT_SECONDS, allow_inf_nan=False, description="long poll, seconds")
 ]
-TagQuery = Annotated[schemas.TagRequest, Query()]
+# A model whose fields are query parameters.
+FromQuery = Annotated[T, Query()]
+TagQuery = FromQuery[schemas.TagRequest]
 
 
 def only(*names: str) -> Any:

@@ -1,5 +1,6 @@
 """`/api/experiment`: tags and experiments, by hand and through the queue."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ServicesDep, TagQuery, WaitSeconds, only
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery, WaitSeconds, only
 from orchestrator.routes.ranges import log_response
 
 router = problems.router(prefix="/api/experiment", tags=["experiments"])
@@ -41,7 +42,7 @@ async def history(body: schemas.HistoryRequest, services: ServicesDep) -> schema
 
 @router.get("/history")
 async def history_by_query(
-    query: Annotated[schemas.HistoryRequest, Query()], services: ServicesDep
+    query: FromQuery[schemas.HistoryRequest], services: ServicesDep
 ) -> schemas.HistoryAnswer:
     return await services.experiments.history(query)
 
@@ -65,7 +66,7 @@ async def near_misses(
 
 @router.get("/near-misses")
 async def near_misses_by_query(
-    query: Annotated[schemas.NearMissRequest, Query()], services: ServicesDep
+    query: FromQuery[schemas.NearMissRequest], services: ServicesDep
 ) -> schemas.NearMissAnswer:
     return await services.experiments.near_misses(query)
 
@@ -88,7 +89,7 @@ async def _post_only() -> Response:
     raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
 
 
-# Static paths win over ids: without these, `GET …/submit` would ask for an experiment of that name.
+# Without these, `GET …/submit` would ask for an experiment of that name.
 for _path in ("/setup", "/register", "/complete", "/crash", "/submit"):
     router.add_api_route(_path, _post_only, methods=["GET"], include_in_schema=False)
 
@@ -109,7 +110,7 @@ async def wait_for(
 
 @router.get("/{experiment_id}/digest", dependencies=[only()])
 async def digest(experiment_id: str, services: ServicesDep) -> schemas.Digest:
-    """The run in less than 2 KB; what it printed is below `untrusted` only."""
+    """The run in less than 2 KB; only `untrusted` holds what it printed."""
     return await services.digests.digest(experiment_id)
 
 
@@ -122,10 +123,7 @@ async def log(
     request: Request,
     attempt: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
-    async def read(start: int, length: int | None) -> tuple[bytes, int, int]:
-        piece = await services.experiments.log(experiment_id, attempt, start, length)
-        return piece.data, piece.start, piece.total
-
+    read = partial(services.experiments.log, experiment_id, attempt)
     return await log_response(request.headers.get("range"), read)
 
 

@@ -32,7 +32,7 @@ async def list_pool(services: ServicesDep) -> schemas.PoolAnswer:
 
 
 @router.post("/api/pool/acquire")
-async def acquire(body: schemas.AcquireRequest, services: ServicesDep) -> schemas.AcquireAnswer:
+async def acquire(body: schemas.ExperimentRequest, services: ServicesDep) -> schemas.AcquireAnswer:
     return await services.pool.acquire(body)
 
 
@@ -49,7 +49,7 @@ async def deregister(body: schemas.GpuRequest, services: ServicesDep) -> schemas
 @router.post("/api/gpu/{gpu_id}/train", dependencies=[only("wait")])
 async def train(
     gpu_id: GpuPath,
-    body: schemas.TrainOnGpuRequest,
+    body: schemas.ExperimentRequest,
     services: ServicesDep,
     response: Response,
     wait: WaitSeconds = 0,

@@ -1,13 +1,11 @@
 """`/api/report`: summary, results table, export, brief, and what the dashboard is drawn from."""
 
-from typing import Annotated
-
-from fastapi import Query, Request
+from fastapi import Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ServicesDep, TagQuery
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery
 from orchestrator.services.dashboard.response_cache import Body
 
 router = problems.router(prefix="/api/report", tags=["reports"])
@@ -46,7 +44,7 @@ async def tsv_by_query(
 
 @router.get("/export")
 async def export(
-    query: Annotated[schemas.ExportRequest, Query()], services: ServicesDep
+    query: FromQuery[schemas.ExportRequest], services: ServicesDep
 ) -> schemas.ExportPage:
     """All that is known of a tag's experiments, page by page in order of creation."""
     return await services.reports.export(query)
@@ -77,7 +75,7 @@ async def diff(body: schemas.DiffRequest, services: ServicesDep) -> schemas.Diff
 
 @router.get("/diff")
 async def diff_by_query(
-    query: Annotated[schemas.DiffRequest, Query()], services: ServicesDep
+    query: FromQuery[schemas.DiffRequest], services: ServicesDep
 ) -> schemas.DiffAnswer:
     return await services.reports.diff(query)
 
@@ -89,7 +87,7 @@ async def tags(services: ServicesDep) -> schemas.TagsAnswer:
 
 @router.get("/overview", response_model=schemas.OverviewAnswer)
 async def overview(
-    query: Annotated[schemas.OverviewRequest, Query()], services: ServicesDep, request: Request
+    query: FromQuery[schemas.OverviewRequest], services: ServicesDep, request: Request
 ) -> Response:
     """All tags, GPUs and alerts, and what happened since a moment."""
     return _cached(await services.overviews.overview(query.since), request)
@@ -97,7 +95,7 @@ async def overview(
 
 @router.get("/series", response_model=schemas.SeriesAnswer)
 async def series(
-    query: Annotated[schemas.SeriesRequest, Query()], services: ServicesDep, request: Request
+    query: FromQuery[schemas.SeriesRequest], services: ServicesDep, request: Request
 ) -> Response:
     """Every decided run of a tag as columns, or those since a cursor."""
     return _cached(await services.series.series(query), request)
@@ -105,7 +103,7 @@ async def series(
 
 @router.get("/runs", response_model=schemas.RunsAnswer)
 async def runs(
-    query: Annotated[schemas.RunsRequest, Query()], services: ServicesDep, request: Request
+    query: FromQuery[schemas.RunsRequest], services: ServicesDep, request: Request
 ) -> Response:
     """A page of a tag's runs, by filter and order."""
     return _cached(await services.series.runs(query), request)

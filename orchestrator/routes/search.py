@@ -1,12 +1,8 @@
 """`/api/search`: strategy and suggestions."""
 
-from typing import Annotated
-
-from fastapi import Query
-
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ServicesDep, TagQuery
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery
 
 router = problems.router(prefix="/api/search", tags=["search"])
 
@@ -38,7 +34,7 @@ async def suggest(body: schemas.SuggestRequest, services: ServicesDep) -> schema
 
 @router.get("/suggest")
 async def suggest_by_query(
-    query: Annotated[schemas.SuggestRequest, Query()], services: ServicesDep
+    query: FromQuery[schemas.SuggestRequest], services: ServicesDep
 ) -> schemas.Suggestion:
     return await services.search.suggest(query)
 
@@ -50,6 +46,6 @@ async def similar(body: schemas.SimilarRequest, services: ServicesDep) -> schema
 
 @router.get("/similar")
 async def similar_by_query(
-    query: Annotated[schemas.SimilarRequest, Query()], services: ServicesDep
+    query: FromQuery[schemas.SimilarRequest], services: ServicesDep
 ) -> schemas.SimilarAnswer:
     return await services.similar.similar(query)

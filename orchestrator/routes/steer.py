@@ -1,12 +1,8 @@
 """Steering: tags, runs and GPUs by a person's hand, and the ledger of it."""
 
-from typing import Annotated
-
-from fastapi import Query
-
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ServicesDep, TagQuery
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery
 
 router = problems.router(tags=["steering"])
 
@@ -38,7 +34,7 @@ async def notes(query: TagQuery, services: ServicesDep) -> schemas.NotesAnswer:
 
 @router.get("/api/steer/ledger")
 async def ledger(
-    query: Annotated[schemas.LedgerRequest, Query()], services: ServicesDep
+    query: FromQuery[schemas.LedgerRequest], services: ServicesDep
 ) -> schemas.LedgerAnswer:
     return await services.steering.ledger(query)
 

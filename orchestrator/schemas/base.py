@@ -98,3 +98,7 @@ class Problem(Answer):
 
 class TagRequest(Request):
     tag: TagName
+
+
+class ExperimentRequest(Request):
+    experiment_id: ExperimentId

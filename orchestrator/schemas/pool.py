@@ -95,10 +95,6 @@ class PoolAnswer(Answer):
     offline: int
 
 
-class AcquireRequest(Request):
-    experiment_id: ExperimentId
-
-
 class AcquireAnswer(Answer):
     acquired: bool
     gpu_id: str | None
@@ -121,10 +117,6 @@ class GpuRequest(Request):
 
 class DeregisterAnswer(Answer):
     deregistered: Literal[True] = True
-
-
-class TrainOnGpuRequest(Request):
-    experiment_id: ExperimentId
 
 
 class TrainOnGpuAnswer(Answer):

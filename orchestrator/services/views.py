@@ -9,30 +9,15 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator import schemas
-from orchestrator.domain import (
-    Decision,
-    Gpu,
-    LedgerEntry,
-    Metrics,
-    Note,
-    OperatorHold,
-    Outcome,
-    Run,
-    State,
-    Status,
-    Strategy,
-    Tag,
-    branch_of,
-    rfc3339,
-)
+from orchestrator import domain, schemas
+from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
 from orchestrator.rules.deadends import DeadEnd
 from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
-_UNKNOWN_METRICS: dict[str, None] = dict.fromkeys(vars(Metrics(val_bpb=0.0)))
+_UNKNOWN_METRICS: dict[str, None] = dict.fromkeys(vars(domain.Metrics(val_bpb=0.0)))
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
 
 
@@ -46,11 +31,11 @@ def _time(microseconds: int | None) -> str | None:
     return None if microseconds is None else rfc3339(microseconds)
 
 
-def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
+def tag_info(tag: domain.Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
     return schemas.TagInfo.model_validate(
         vars(tag)
         | {
-            "branch": branch_of(tag.name),
+            "branch": domain.branch_of(tag.name),
             "created_at": rfc3339(tag.created_us),
             "total_experiments": experiments,
             "kept_experiments": keeps,
@@ -139,7 +124,7 @@ def dead_end(value: DeadEnd) -> schemas.DeadEnd:
     return schemas.DeadEnd.model_validate(vars(value) | {"untrusted_cause": value.cause})
 
 
-def stored_verdict(run: Run) -> schemas.AnyVerdict | None:
+def stored_verdict(run: domain.Run) -> schemas.AnyVerdict | None:
     """The verdict as it was first given."""
     return None if run.verdict_json is None else verdict_from(run.verdict_json)
 
@@ -148,7 +133,9 @@ def verdict_from(text: str) -> schemas.AnyVerdict:
     return _VERDICT.validate_json(text)
 
 
-def verdict(experiment_id: str, outcome: Outcome, decision: Decision) -> schemas.AnyVerdict:
+def verdict(
+    experiment_id: str, outcome: domain.Outcome, decision: domain.Decision
+) -> schemas.AnyVerdict:
     """The answer to the report of `outcome`."""
     if decision.status in (Status.KEEP, Status.DISCARD) and outcome.metrics is not None:
         best = outcome.metrics.val_bpb if decision.improved else decision.best_before
@@ -171,11 +158,11 @@ def verdict(experiment_id: str, outcome: Outcome, decision: Decision) -> schemas
     )
 
 
-def strategy(value: Strategy) -> schemas.Strategy:
+def strategy(value: domain.Strategy) -> schemas.Strategy:
     return schemas.Strategy(**vars(value), updated_at=rfc3339(value.updated_us))
 
 
-def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
+def worker(gpu: domain.Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
     return schemas.Worker.model_validate(
         vars(gpu)
         | {
@@ -203,22 +190,22 @@ def noise(value: Noise) -> schemas.Noise:
     return schemas.Noise(**vars(value), band=value.band)
 
 
-def operator_hold(value: OperatorHold | None) -> schemas.OperatorHold | None:
+def operator_hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:
     if value is None:
         return None
     return schemas.OperatorHold(**vars(value), at=rfc3339(value.at_us))
 
 
-def pause_answer(tag: Tag) -> schemas.PauseAnswer:
+def pause_answer(tag: domain.Tag) -> schemas.PauseAnswer:
     paused = tag.pause is not None
     return schemas.PauseAnswer(tag=tag.name, paused=paused, pause=operator_hold(tag.pause))
 
 
-def note(value: Note) -> schemas.Note:
+def note(value: domain.Note) -> schemas.Note:
     return schemas.Note(**vars(value), at=rfc3339(value.at_us))
 
 
-def ledger_entry(entry: LedgerEntry) -> schemas.LedgerEntry:
+def ledger_entry(entry: domain.LedgerEntry) -> schemas.LedgerEntry:
     act = entry.act
     return schemas.LedgerEntry(
         **vars(act) | {"target": act.target or None, "tag": entry.tag or None},

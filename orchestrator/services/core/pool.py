@@ -58,7 +58,7 @@ class Pool:
             offline=sum(w.status == "offline" for w in workers),
         )
 
-    async def acquire(self, request: schemas.AcquireRequest) -> schemas.AcquireAnswer:
+    async def acquire(self, request: schemas.ExperimentRequest) -> schemas.AcquireAnswer:
         taken = await self._store.pool.acquire(
             tag_of(request.experiment_id),
             request.experiment_id,
