@@ -69,7 +69,9 @@ def record(entry: Entry) -> schemas.Record:
 
 def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.ExperimentDetail:
     run = found.entry.run
-    leased = run.state in (State.LEASED, State.RUNNING)
+    leased, lease = run.state in (State.LEASED, State.RUNNING), None
+    if leased and found.renewed_us is not None:
+        lease = vars(run) | {"renewed_at": rfc3339(found.renewed_us)}
     attempts = [
         vars(attempt)
         | {"claimed_at": rfc3339(attempt.claimed_us), "ended_at": _time(attempt.ended_us)}
@@ -82,26 +84,16 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
             "environment": vars(run.environment),
             "verdict": stored_verdict(run),
             "attempts": attempts,
-            "lease": _lease(found) if leased else None,
+            "lease": lease,
             "stopping": run.stop if leased else None,
             "curve": curve,
         }
     )
 
 
-def _lease(found: Detail) -> schemas.Lease | None:
-    run = found.entry.run
-    if found.renewed_us is None:
-        return None
-    renewed_at = rfc3339(found.renewed_us)
-    return schemas.Lease(epoch=run.epoch, gpu_id=run.gpu_id or "", renewed_at=renewed_at)
-
-
 def export_row(entry: Entry) -> schemas.ExportRow:
-    run = entry.run
-    return schemas.ExportRow.model_validate(
-        _fields(entry) | vars(run.environment) | {"attempts": run.epoch}
-    )
+    fields = _fields(entry) | vars(entry.run.environment) | {"attempts": entry.run.epoch}
+    return schemas.ExportRow.model_validate(fields)
 
 
 def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
