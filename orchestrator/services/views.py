@@ -40,7 +40,7 @@ def tag_info(tag: domain.Tag, experiments: int = 0, keeps: int = 0) -> schemas.T
             "total_experiments": experiments,
             "kept_experiments": keeps,
             "paused": tag.pause is not None,
-            "pause": operator_hold(tag.pause),
+            "pause": hold(tag.pause),
         }
     )
 
@@ -163,7 +163,7 @@ def worker(gpu: domain.Gpu, now_us: int, offline_seconds: float) -> schemas.Work
             "registered_at": rfc3339(gpu.registered_us),
             "last_heartbeat": rfc3339(gpu.heartbeat_us),
             "health": gpu.health or None,
-            "drain": operator_hold(gpu.drain),
+            "drain": hold(gpu.drain),
         }
     )
 
@@ -182,7 +182,7 @@ def noise(value: Noise) -> schemas.Noise:
     return schemas.Noise(**vars(value), band=value.band)
 
 
-def operator_hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:
+def hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:
     if value is None:
         return None
     return schemas.OperatorHold(**vars(value), at=rfc3339(value.at_us))
@@ -190,7 +190,7 @@ def operator_hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | N
 
 def pause_answer(tag: domain.Tag) -> schemas.PauseAnswer:
     paused = tag.pause is not None
-    return schemas.PauseAnswer(tag=tag.name, paused=paused, pause=operator_hold(tag.pause))
+    return schemas.PauseAnswer(tag=tag.name, paused=paused, pause=hold(tag.pause))
 
 
 def note(value: domain.Note) -> schemas.Note:

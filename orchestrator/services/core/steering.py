@@ -124,7 +124,7 @@ class Steering:
         act = OperatorAction("drain", request.by, request.reason, request.gpu_id)
         drain = await self._store.steering.drain(request.gpu_id, act)
         return schemas.DrainAnswer(
-            gpu_id=request.gpu_id, draining=True, drain=views.operator_hold(drain)
+            gpu_id=request.gpu_id, draining=True, drain=views.hold(drain)
         )
 
     async def undrain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
