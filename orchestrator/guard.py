@@ -1,8 +1,8 @@
-"""What stands before the routes, as plain ASGI: who may call, how much, and how a body is read.
+"""ASGI middleware before the routes: who may call, how large a body may be, and retried requests.
 
 - `Guard` refuses foreign host names and origins (403), callers with neither the token nor a session
-  (401), a page's changes without its CSRF token (403), bodies over the limit (413), and lets every
-  POST body be read as JSON whatever its Content-Type says.
+  (401), changes by a page without its CSRF token (403), and bodies over the limit (413). It marks
+  every POST body as JSON, since `curl -d` sends another Content-Type.
 - `Idempotency` answers a POST that carries a known Idempotency-Key with the stored answer.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 
@@ -20,16 +20,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator import schemas
-from orchestrator.errors import (
-    AutoresearchError,
-    Conflict,
-    Forbidden,
-    Invalid,
-    TooLarge,
-    Unauthorized,
-    Unavailable,
-)
+from orchestrator import errors, schemas
+from orchestrator.routes import problems
 from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, Sessions, equal
 from orchestrator.settings import Settings
 from orchestrator.store.idempotency import IN_PROGRESS_SECONDS, IdempotencyStore, StoredAnswer
@@ -37,35 +29,26 @@ from orchestrator.store.scripts import nonces_from
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/login", "/", "/compare", "/actions"})
-# The dashboard's own files hold no data, and are what asks for the token.
+# The dashboard's own files hold no data, and they ask for the token.
 OPEN_FOLDERS = ("/static/", "/t/", "/e/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
-# Where a train.py may come in.
+# These take a whole train.py.
 SUBMIT_PATHS = frozenset({"/api/experiment/submit", "/mcp"})
-# A source of 1 MiB, each byte of it escaped as \u0000 at worst, and the other fields.
+# A source of 1 MiB, each byte escaped as \u0000 at worst, and the other fields.
 SUBMIT_LIMIT_BYTES = 6 * schemas.SOURCE_LIMIT_BYTES + schemas.BODY_LIMIT_BYTES
-# How long a duplicate waits for the answer of the request that came first; longer than it takes to
-# know that that one died.
+# How long a duplicate waits for the answer to the first request: longer than IN_PROGRESS_SECONDS,
+# after which a first request that died no longer holds its key.
 DUPLICATE_WAIT_SECONDS = 10.0
-
-ErrorResponse = Callable[[AutoresearchError, str], Response]
 
 
 class Guard:
-    def __init__(
-        self,
-        app: ASGIApp,
-        settings: Settings,
-        sessions: Sessions | None,
-        error_response: ErrorResponse,
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, sessions: Sessions | None) -> None:
         self._app = app
         self._sessions = sessions
         self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts)
         if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - every address has no name
             self._hosts |= {settings.host.lower(), f"[{settings.host.lower()}]"}
-        self._error_response = error_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,8 +62,8 @@ class Guard:
                 _check_caller(self._sessions, scope, headers)
             if scope["method"] == "POST":
                 receive = await _limited(scope, headers, receive)
-        except AutoresearchError as error:
-            await self._error_response(error, scope["path"])(scope, receive, send)
+        except errors.AutoresearchError as error:
+            await problems.response(error, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -88,25 +71,24 @@ class Guard:
         host = headers.get("host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if name.lower() not in self._hosts:
-            raise Forbidden(
+            raise errors.Forbidden(
                 f"Host {host!r} is not served here; name it in AUTORESEARCH_ALLOWED_HOSTS."
             )
 
     def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """A browser says where a request comes from; curl, agents and workers say nothing."""
+        """Browsers send these headers with each request; curl, agents and workers do not."""
+        if scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate":
+            return  # somebody follows a link
         site = headers.get("sec-fetch-site", "none")
-        link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
-        if link:
-            return
         if site not in ("same-origin", "none"):
-            raise Forbidden("Requests from other sites' pages are refused.")
+            raise errors.Forbidden("Requests from other sites' pages are refused.")
         origin = headers.get("origin")
         if origin is not None and origin.split("://")[-1] != headers.get("host"):
-            raise Forbidden(f"Origin {origin!r} may not call this service.")
+            raise errors.Forbidden(f"Origin {origin!r} may not call this service.")
 
 
 def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) -> None:
-    """Who asks has the token, or a session; with that alone, changes need its CSRF token."""
+    """The caller needs the token or a session; changes within a session need its CSRF token."""
     path: str = scope["path"]
     if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
         return
@@ -116,37 +98,37 @@ def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) 
     cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE, "")
     csrf = sessions.csrf_of(cookie, time.time())
     if csrf is None:
-        raise Unauthorized(
+        raise errors.Unauthorized(
             "Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN; a page logs in with"
             " POST /api/login."
         )
     if scope["method"] not in SAFE_METHODS and not equal(headers.get(CSRF_HEADER, ""), csrf):
-        raise Forbidden(
+        raise errors.Forbidden(
             f"A page's call carries the header X-CSRF-Token with the value of its cookie"
             f" {CSRF_COOKIE}; log in again if there is none."
         )
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """The headers by name, the first where a name comes twice. Decoded once: starlette's `Headers`
-    goes through all of them at each look."""
+    """The headers by name, the first where a name comes twice. starlette's `Headers` searches all
+    of them at each lookup; this decodes them once."""
     return {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(scope["headers"])}
 
 
 async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
-    """Read the whole body up to the limit, and let it pass as JSON."""
+    """Read the whole body up to the limit, and mark it as JSON."""
     limit = SUBMIT_LIMIT_BYTES if scope["path"] in SUBMIT_PATHS else schemas.BODY_LIMIT_BYTES
     length = headers.get("content-length", "")
     body = bytearray()
     if length.isdigit() and int(length) > limit:
-        raise TooLarge(f"The body has {length} bytes; the limit here is {limit}.")
+        raise errors.TooLarge(f"The body has {length} bytes; the limit here is {limit}.")
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             break
         body += message.get("body", b"")
         if len(body) > limit:
-            raise TooLarge(f"The body is over the limit of {limit} bytes.")
+            raise errors.TooLarge(f"The body is over the limit of {limit} bytes.")
         if not message.get("more_body"):
             break
     others = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
@@ -155,7 +137,7 @@ async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` once and then what `receive` gives (the disconnect)."""
+    """A `receive` that gives `body` once, then what `receive` gives (the disconnect)."""
     given = False
 
     async def again() -> Message:
@@ -171,19 +153,13 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 class Idempotency:
     """Stores answers below 500 under the request's key, and replays them byte for byte.
 
-    The scripts' nonces derive from the key, so a request that died half-way and comes again finds
-    its own traces instead of acting twice.
+    The scripts' nonces derive from the key. So when a request that died half-way is sent again,
+    each script that ran already answers as it did, and acts only once.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        store: Callable[[], IdempotencyStore],
-        error_response: ErrorResponse,
-    ) -> None:
+    def __init__(self, app: ASGIApp, store: IdempotencyStore) -> None:
         self._app = app
         self._store = store
-        self._error_response = error_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
@@ -192,52 +168,53 @@ class Idempotency:
             return
         try:
             await self._once(key, scope, receive, send)
-        except AutoresearchError as error:
-            await self._error_response(error, scope["path"])(scope, receive, send)
+        except errors.AutoresearchError as error:
+            await problems.response(error, scope["path"])(scope, receive, send)
 
     async def _once(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
         if not 1 <= len(key) <= 255:
-            raise Invalid("Idempotency-Key holds 1 to 255 characters.")
+            raise errors.Invalid("Idempotency-Key holds 1 to 255 characters.")
         body = (await receive()).get("body", b"")
         name = hashlib.sha256(f"{scope['path']}\n{key}".encode()).hexdigest()
         fingerprint = hashlib.sha256(body).hexdigest()
         stored = await self._begin(name, fingerprint)
         if stored is not None:
-            await _response(stored)(scope, receive, send)
+            headers = {"content-type": stored.content_type, "idempotency-replayed": "true"}
+            await Response(stored.body, stored.status, headers)(scope, receive, send)
             return
         messages: list[Message] = []
         try:
             answer = await self._run(name, scope, replayed(body, receive), messages)
             if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                await self._store().finish(name, fingerprint, answer)
+                await self._store.finish(name, fingerprint, answer)
             else:
-                await self._store().forget(name)
+                await self._store.forget(name)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._store().forget(name)
+                await self._store.forget(name)
             raise
-        for message in messages:  # only now, so that what was answered is what is stored
+        for message in messages:  # after storing: a retry gets the same answer
             await send(message)
 
     async def _begin(self, name: str, fingerprint: str) -> StoredAnswer | None:
-        """None: this request is the first. A duplicate in flight is waited for."""
+        """The stored answer, waiting for one in progress; None if this request is the first."""
         owner = secrets.token_hex(12)
         with anyio.move_on_after(DUPLICATE_WAIT_SECONDS):
             while True:
-                found = await self._store().begin(name, fingerprint, owner)
+                found = await self._store.begin(name, fingerprint, owner)
                 if found == "new":
                     return None
                 if found == "mismatch":
-                    raise Invalid("This Idempotency-Key was used with another body.")
+                    raise errors.Invalid("This Idempotency-Key was used with another body.")
                 if isinstance(found, StoredAnswer):
                     return found
                 await anyio.sleep(0.05)
-        raise Conflict("The same request is still being served; ask again for its answer.")
+        raise errors.Conflict("The same request is still being served; ask again for its answer.")
 
     async def _run(
         self, name: str, scope: Scope, receive: Receive, messages: list[Message]
     ) -> StoredAnswer:
-        """Run the request: its answer to be stored, and in `messages` the same to be sent."""
+        """Run the request: returns the answer to store, and appends it to `messages` to send."""
 
         async def keep(message: Message) -> None:
             messages.append(message)
@@ -249,26 +226,19 @@ class Idempotency:
                 await self._app(scope, receive, keep)
         finally:
             over.set()
-            await holding  # not cancelled: a late EXPIRE must not shorten the stored answer's life
+            # Not cancelled: an EXPIRE still in flight would shorten the life of the stored answer.
+            await holding
         start = next(m for m in messages if m["type"] == "http.response.start")
         body = b"".join(m.get("body", b"") for m in messages if m["type"] == "http.response.body")
         content_type = Headers(raw=start["headers"]).get("content-type", "")
         return StoredAnswer(start["status"], content_type, body.decode())
 
     async def _hold(self, name: str, over: asyncio.Event) -> None:
-        """Say now and then that the request is being served, so that after our death the same one
-        may soon be served in its place."""
+        """Extend the hold on the key until the request is served. The hold is short, so that a
+        retry can take over soon after this process dies."""
         while not over.is_set():
             with anyio.move_on_after(IN_PROGRESS_SECONDS / 3):
                 await over.wait()
                 return
-            with suppress(Unavailable):
-                await self._store().hold(name)
-
-
-def _response(stored: StoredAnswer) -> Response:
-    return Response(
-        stored.body,
-        stored.status,
-        headers={"content-type": stored.content_type, "idempotency-replayed": "true"},
-    )
+            with suppress(errors.Unavailable):
+                await self._store.hold(name)

@@ -1,7 +1,7 @@
-"""How long requests take, for /metrics: from their arrival to the first byte of the answer.
+"""Measures requests for /metrics, from arrival to the first byte of the answer.
 
-Outermost, so that refusals count, too. Long polls and the event stream are left out: their time is
-their caller's choice.
+It is the outermost middleware, so refusals count too. Long polls and the event stream do not: their
+caller chooses how long they take.
 """
 
 from time import perf_counter
@@ -24,13 +24,13 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = perf_counter()
+        start = perf_counter()
 
-        async def told(message: Message) -> None:
+        async def measured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "other")
                 if route not in _WAITING and b"wait=" not in scope["query_string"]:
-                    self._latency.observe(route, message["status"], perf_counter() - began)
+                    self._latency.observe(route, message["status"], perf_counter() - start)
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, measured)

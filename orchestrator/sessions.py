@@ -1,9 +1,9 @@
-"""Logging in from a page: the token once, then a cookie that is checked without any state.
+"""Login from a page: the token once, then a cookie that is checked without stored state.
 
 A session is a cookie that scripts cannot read, `EXPIRY.RANDOM.SIGNATURE`, signed with a key derived
-from the token. So every orchestrator with this token honours it, a restart ends none, and another
-token ends all. Whoever has the cookie alone may look; to change something a call must also carry
-the session's CSRF token, which the page reads from a second cookie and a foreign page cannot.
+from the token. So every orchestrator with this token accepts it, a restart ends no session, and a
+new token ends all. The cookie alone allows reads. A change must also carry the session's CSRF
+token, which our page reads from a second cookie and another site's page cannot.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SESSION_SECONDS = 7 * 24 * 3600
 TRIES = 5
 TRIES_SECONDS = 60.0
 _REMEMBERED_TRIES = 10_000
-# A stolen cookie must not make the guessing of a short token cheap.
+# Slow, so that a stolen cookie does not make it cheap to guess a short token.
 _KEY_ITERATIONS = 200_000
 
 
@@ -36,7 +36,7 @@ class Session:
 
 
 class Sessions:
-    """Begins and checks the sessions of a service with this token."""
+    """Starts and checks the sessions of a service with this token."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -49,11 +49,11 @@ class Sessions:
         return equal(given, self._token)
 
     def login(self, given: str, address: str, now: float) -> Session:
-        """Begin a session of whoever sends the token.
+        """Start a session. `now` is in seconds since the epoch.
 
         Raises:
-            Unauthorized: it is another one.
-            TooManyTries: so were the last ones from this address.
+            Unauthorized: `given` is not the token.
+            TooManyTries: nor were the last ones from this address.
         """
         while self._wrong and self._wrong[0][0] < now - TRIES_SECONDS:
             self._wrong.popleft()
@@ -71,7 +71,7 @@ class Sessions:
         return Session(cookie, self._signed("csrf", cookie), expires)
 
     def csrf_of(self, cookie: str, now: float) -> str | None:
-        """The CSRF token of a session; None if it has ended or was never begun here."""
+        """The CSRF token of a session; None if it has ended or is not ours."""
         content, _, signature = cookie.rpartition(".")
         if not equal(signature, self._signed("session", content)):
             return None
@@ -83,5 +83,5 @@ class Sessions:
 
 
 def equal(given: str, due: str) -> bool:
-    """Compares without telling by its duration how much of a secret was right."""
+    """Compare secrets in constant time."""
     return hmac.compare_digest(given.encode(), due.encode())

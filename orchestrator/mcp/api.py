@@ -1,4 +1,4 @@
-"""The REST API as the tools call it: asynchronous, its answers as the wire models."""
+"""The REST API as the tools call it: asynchronous, with wire models as answers."""
 
 import uuid
 from collections.abc import Mapping
@@ -7,55 +7,59 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-# A call waits at most this much longer than it was told to.
-PATIENCE_SECONDS = 20.0
+# Added to the wait that a call asks for.
+TIMEOUT_SECONDS = 20.0
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class ToolError(Exception):
-    """What the agent is told instead of an answer: one line, and it says what to do."""
+    """What the agent gets instead of an answer: one line that says what to do."""
 
 
 class Api:
-    """Wraps a client whose base URL is the orchestrator's and that carries the token."""
+    """Wraps a client that has the orchestrator's base URL and the token."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def get(self, path: str, answer: type[Model], **query: Any) -> Model:
-        params = {name: value for name, value in query.items() if value is not None}
-        return _parsed(answer, await self._send("GET", path, params=params))
+    async def get(
+        self, path: str, answer: type[Model], query: BaseModel | None = None, timeout: float = 0
+    ) -> Model:
+        params = query.model_dump(mode="json", exclude_none=True) if query else {}
+        if timeout:
+            params["timeout"] = timeout
+        return _parsed(answer, await self._send("GET", path, wait=timeout, params=params))
 
     async def post(self, path: str, answer: type[Model], body: BaseModel) -> Model:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         content = body.model_dump(mode="json", exclude_none=True)
         return _parsed(answer, await self._send("POST", path, json=content, headers=headers))
 
-    async def text(self, path: str, **query: Any) -> str:
+    async def text(self, path: str, **query: str) -> str:
         response = await self._send("GET", path, params=query)
         return response.content.decode(errors="replace")
 
     async def end_of(self, path: str, count: int) -> bytes:
-        """The last `count` bytes; none where there is nothing yet."""
+        """The last `count` bytes; empty if there is nothing yet."""
         headers = {"Range": f"bytes=-{count}", "Accept-Encoding": "identity"}
-        response = await self._send("GET", path, headers=headers, also=(404, 416))
+        response = await self._send("GET", path, headers=headers, accept=(404, 416))
         return response.content if response.is_success else b""
 
     async def _send(
-        self, method: str, path: str, *, also: tuple[int, ...] = (), **options: Any
+        self, method: str, path: str, wait: float = 0, accept: tuple[int, ...] = (), **options: Any
     ) -> httpx.Response:
-        wait = float(options.get("params", {}).get("timeout", 0))
+        """Send a request. Raises ToolError for an error status that is not in `accept`."""
         try:
             response = await self._http.request(
-                method, path, timeout=wait + PATIENCE_SECONDS, **options
+                method, path, timeout=wait + TIMEOUT_SECONDS, **options
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ToolError(
                 f"No orchestrator answers at {self._http.base_url} ({type(error).__name__})."
                 " Start one with `autoresearch up`, or set AUTORESEARCH_ORCHESTRATOR."
             ) from error
-        if response.is_success or response.status_code in also:
+        if response.is_success or response.status_code in accept:
             return response
         raise ToolError(_refusal(response))
 
@@ -77,5 +81,5 @@ def _parsed(answer: type[Model], response: httpx.Response) -> Model:
         return answer.model_validate_json(response.content)
     except ValidationError as error:
         raise ToolError(
-            f"What answers there is no orchestrator of this version: {error}"
+            f"The answer is not from an orchestrator of this version: {error}"
         ) from error

@@ -1,7 +1,7 @@
-"""`/mcp`: streamable HTTP beside the REST API, behind the same guard.
+"""`/mcp`: the tools over streamable HTTP, behind the same guard as the REST API.
 
-The protocol's library is loaded by the first request, since it takes most of a second and
-many services never see one. Sessions are not kept, so any orchestrator may serve any request.
+The first request loads the protocol's library, which takes most of a second and which many services
+never need. No sessions are kept, so any orchestrator can serve any request.
 """
 
 import asyncio
@@ -26,34 +26,34 @@ MCP_PATH = "/mcp"
 
 
 class McpApp:
-    """An ASGI application; `run` must run beside it. Its tools call `app` in this process."""
+    """An ASGI application whose tools call `app` in this process. It needs `run` as a side task."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
         self._settings = settings
-        self._wanted, self._open = asyncio.Event(), asyncio.Event()
+        self._requested, self._started = asyncio.Event(), asyncio.Event()
         self._manager: StreamableHTTPSessionManager | None = None
 
     async def run(self) -> None:
-        """Serve from the first request on, until cancelled. What goes wrong here ends this door
-        only: workers and people have no use for it."""
-        await self._wanted.wait()
+        """Serve from the first request on, until cancelled. A failure ends /mcp only: workers and
+        the dashboard do not use it."""
+        await self._requested.wait()
         try:
             async with await anyio.to_thread.run_sync(_client, self._app, self._settings) as http:
                 manager = await anyio.to_thread.run_sync(_manager, http)
                 async with manager.run():
                     self._manager = manager
-                    self._open.set()
+                    self._started.set()
                     await anyio.sleep_forever()
         except Exception:
-            logger.exception("%s is not served any more", MCP_PATH)
+            logger.exception("%s is no longer served", MCP_PATH)
         finally:
             self._manager = None
-            self._open.set()
+            self._started.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._wanted.set()
-        await self._open.wait()
+        self._requested.set()
+        await self._started.wait()
         if self._manager is None:
             error = Unavailable("MCP is not served here now; the orchestrator's log says why.")
             await problems.response(error, MCP_PATH)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What tools take and give where the REST API's own models are not what an agent needs."""
+"""Requests and answers of tools that differ from the REST API's own models."""
 
 from typing import Annotated
 
@@ -6,24 +6,20 @@ from pydantic import Field, StringConstraints, model_validator
 
 from orchestrator import schemas
 
-Seconds = Annotated[float, Field(ge=0, le=300)]
 WAIT = Field(
     45,
     ge=0,
     le=300,
-    description="How long to wait for the verdict; call `wait` again where there is none yet.",
+    description="How long to wait for the verdict; call `wait` again if there is none yet.",
 )
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
 class NoArguments(schemas.Request):
     """No arguments."""
 
 
-class ExperimentRequest(schemas.Request):
-    experiment_id: schemas.ExperimentId
-
-
-class WaitRequest(ExperimentRequest):
+class WaitRequest(schemas.ExperimentRequest):
     seconds: float = WAIT
 
 
@@ -36,7 +32,7 @@ class SubmitAndWait(schemas.SubmitRequest):
 class SubmitFile(SubmitAndWait):
     """`path` names the file instead, in the folder that this server was started in."""
 
-    path: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = Field(
+    path: FilePath | None = Field(
         None, description="The train.py to submit, such as train.py; saves sending its text."
     )
 
@@ -49,7 +45,7 @@ class SubmitFile(SubmitAndWait):
 
 
 class SourceRequest(schemas.Request):
-    """Of an experiment, or else the best of a tag."""
+    """An experiment, or the best of a tag."""
 
     experiment_id: schemas.ExperimentId | None = None
     tag: schemas.TagName | None = None
@@ -62,10 +58,10 @@ class SourceRequest(schemas.Request):
 
 
 class CheckoutRequest(SourceRequest):
-    path: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = "train.py"
+    path: FilePath = "train.py"
 
 
-class DiffRequest(ExperimentRequest):
+class DiffRequest(schemas.ExperimentRequest):
     against: Annotated[str, StringConstraints(min_length=1, max_length=120)] = Field(
         "parent", description="parent, best, or an experiment's id"
     )
@@ -79,17 +75,17 @@ class NoteRequest(schemas.NoteRequest):
     by: schemas.Actor = "agent"
 
 
-class CancelRequest(ExperimentRequest):
+class CancelRequest(schemas.ExperimentRequest):
     reason: schemas.Reason = "no longer wanted by its agent"
 
 
-class LogRequest(ExperimentRequest):
+class LogRequest(schemas.ExperimentRequest):
     last_bytes: Annotated[int, Field(ge=1, le=16_000)] = 4000
 
 
 class Source(schemas.Answer):
-    """`exact`: nothing was taken out. Else invisible or control characters were; fetch the file
-    with curl to have them."""
+    """`exact`: nothing was removed. Otherwise invisible or control characters were; fetch the file
+    with curl to get them."""
 
     experiment_id: str
     train_py: str

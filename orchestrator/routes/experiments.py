@@ -1,5 +1,6 @@
 """`/api/experiment`: tags and experiments, by hand and through the queue."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
@@ -8,87 +9,78 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import (
-    ComparisonsDep,
-    DigestsDep,
-    ExperimentsDep,
-    TagQuery,
-    WaitSeconds,
-    only,
-)
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery, WaitSeconds, only
 from orchestrator.routes.ranges import log_response
 
 router = problems.router(prefix="/api/experiment", tags=["experiments"])
 
 
 @router.post("/setup")
-async def setup(body: schemas.SetupRequest, service: ExperimentsDep) -> schemas.SetupAnswer:
-    return await service.setup(body)
+async def setup(body: schemas.SetupRequest, services: ServicesDep) -> schemas.SetupAnswer:
+    return await services.experiments.setup(body)
 
 
 @router.post("/register")
-async def register(
-    body: schemas.RegisterRequest, service: ExperimentsDep
-) -> schemas.RegisterAnswer:
-    return await service.register(body)
+async def register(body: schemas.RegisterRequest, services: ServicesDep) -> schemas.RegisterAnswer:
+    return await services.experiments.register(body)
 
 
 @router.post("/complete")
-async def complete(body: schemas.CompleteRequest, service: ExperimentsDep) -> schemas.AnyVerdict:
-    return await service.complete(body)
+async def complete(body: schemas.CompleteRequest, services: ServicesDep) -> schemas.AnyVerdict:
+    return await services.experiments.complete(body)
 
 
 @router.post("/crash")
-async def crash(body: schemas.CrashRequest, service: ExperimentsDep) -> schemas.AnyVerdict:
-    return await service.crash(body)
+async def crash(body: schemas.CrashRequest, services: ServicesDep) -> schemas.AnyVerdict:
+    return await services.experiments.crash(body)
 
 
 @router.post("/history")
-async def history(body: schemas.HistoryRequest, service: ExperimentsDep) -> schemas.HistoryAnswer:
-    return await service.history(body)
+async def history(body: schemas.HistoryRequest, services: ServicesDep) -> schemas.HistoryAnswer:
+    return await services.experiments.history(body)
 
 
 @router.get("/history")
 async def history_by_query(
-    query: Annotated[schemas.HistoryRequest, Query()], service: ExperimentsDep
+    query: FromQuery[schemas.HistoryRequest], services: ServicesDep
 ) -> schemas.HistoryAnswer:
-    return await service.history(query)
+    return await services.experiments.history(query)
 
 
 @router.post("/best")
-async def best(body: schemas.TagRequest, service: ExperimentsDep) -> schemas.BestAnswer:
-    return await service.best(body.tag)
+async def best(body: schemas.TagRequest, services: ServicesDep) -> schemas.BestAnswer:
+    return await services.experiments.best(body.tag)
 
 
 @router.get("/best")
-async def best_by_query(query: TagQuery, service: ExperimentsDep) -> schemas.BestAnswer:
-    return await service.best(query.tag)
+async def best_by_query(query: TagQuery, services: ServicesDep) -> schemas.BestAnswer:
+    return await services.experiments.best(query.tag)
 
 
 @router.post("/near-misses")
 async def near_misses(
-    body: schemas.NearMissRequest, service: ExperimentsDep
+    body: schemas.NearMissRequest, services: ServicesDep
 ) -> schemas.NearMissAnswer:
-    return await service.near_misses(body)
+    return await services.experiments.near_misses(body)
 
 
 @router.get("/near-misses")
 async def near_misses_by_query(
-    query: Annotated[schemas.NearMissRequest, Query()], service: ExperimentsDep
+    query: FromQuery[schemas.NearMissRequest], services: ServicesDep
 ) -> schemas.NearMissAnswer:
-    return await service.near_misses(query)
+    return await services.experiments.near_misses(query)
 
 
 @router.post("/submit", status_code=202, dependencies=[only("wait")])
 async def submit(
     body: schemas.SubmitRequest,
-    service: ExperimentsDep,
+    services: ServicesDep,
     response: Response,
     wait: WaitSeconds = 0,
 ) -> schemas.SubmitAnswer:
-    answer = await service.submit(body)
+    answer = await services.experiments.submit(body)
     if wait:
-        answer = await service.waited(answer.experiment_id, wait)
+        answer = await services.experiments.waited(answer.experiment_id, wait)
         response.status_code = 200 if answer.verdict else 202
     return answer
 
@@ -97,29 +89,29 @@ async def _post_only() -> Response:
     raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"allow": "POST"})
 
 
-# Static paths win over ids: without these, `GET …/submit` would ask for an experiment of that name.
+# Without these, `GET …/submit` would ask for an experiment of that name.
 for _path in ("/setup", "/register", "/complete", "/crash", "/submit"):
     router.add_api_route(_path, _post_only, methods=["GET"], include_in_schema=False)
 
 
 @router.get("/{experiment_id}")
-async def detail(experiment_id: str, service: ExperimentsDep) -> schemas.ExperimentDetail:
-    return await service.detail(experiment_id)
+async def detail(experiment_id: str, services: ServicesDep) -> schemas.ExperimentDetail:
+    return await services.experiments.detail(experiment_id)
 
 
 @router.get("/{experiment_id}/wait", dependencies=[only("timeout")])
 async def wait_for(
-    experiment_id: str, service: ExperimentsDep, response: Response, timeout: WaitSeconds = 30
+    experiment_id: str, services: ServicesDep, response: Response, timeout: WaitSeconds = 30
 ) -> schemas.ExperimentDetail:
-    detail = await service.waited_in_full(experiment_id, timeout)
+    detail = await services.experiments.waited_in_full(experiment_id, timeout)
     response.status_code = 200 if detail.verdict else 202
     return detail
 
 
 @router.get("/{experiment_id}/digest", dependencies=[only()])
-async def digest(experiment_id: str, service: DigestsDep) -> schemas.Digest:
-    """The run in less than 2 KB; what it printed is below `untrusted` only."""
-    return await service.digest(experiment_id)
+async def digest(experiment_id: str, services: ServicesDep) -> schemas.Digest:
+    """The run in less than 2 KB; only `untrusted` holds what it printed."""
+    return await services.digests.digest(experiment_id)
 
 
 @router.get(
@@ -127,31 +119,28 @@ async def digest(experiment_id: str, service: DigestsDep) -> schemas.Digest:
 )
 async def log(
     experiment_id: str,
-    service: ExperimentsDep,
+    services: ServicesDep,
     request: Request,
     attempt: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
-    async def read(start: int, length: int | None) -> tuple[bytes, int, int]:
-        piece = await service.log(experiment_id, attempt, start, length)
-        return piece.data, piece.start, piece.total
-
+    read = partial(services.experiments.log, experiment_id, attempt)
     return await log_response(request.headers.get("range"), read)
 
 
 @router.get("/{experiment_id}/train.py", response_class=PlainTextResponse)
-async def train_py(experiment_id: str, service: ExperimentsDep) -> PlainTextResponse:
-    return PlainTextResponse(await service.source(experiment_id))
+async def train_py(experiment_id: str, services: ServicesDep) -> PlainTextResponse:
+    return PlainTextResponse(await services.experiments.source(experiment_id))
 
 
 @router.get(
     "/{experiment_id}/diff", response_class=PlainTextResponse, dependencies=[only("against")]
 )
 async def diff(
-    experiment_id: str, service: ExperimentsDep, against: str | None = None
+    experiment_id: str, services: ServicesDep, against: str | None = None
 ) -> PlainTextResponse:
-    return PlainTextResponse(await service.diff(experiment_id, against))
+    return PlainTextResponse(await services.experiments.diff(experiment_id, against))
 
 
 @router.get("/{experiment_id}/surroundings")
-async def surroundings(experiment_id: str, service: ComparisonsDep) -> schemas.ExperimentComparison:
-    return await service.of(experiment_id)
+async def surroundings(experiment_id: str, services: ServicesDep) -> schemas.ExperimentComparison:
+    return await services.comparisons.of(experiment_id)

@@ -5,37 +5,37 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ExperimentsDep, JobsDep, WaitSeconds, only
+from orchestrator.routes.deps import ServicesDep, WaitSeconds, only
 
 router = problems.router(tags=["workers"])
 
 
 @router.post("/api/job/claim", dependencies=[only("wait")])
 async def claim(
-    body: schemas.ClaimRequest, service: JobsDep, request: Request, wait: WaitSeconds = 0
+    body: schemas.ClaimRequest, services: ServicesDep, request: Request, wait: WaitSeconds = 0
 ) -> schemas.ClaimAnswer:
-    return await service.claim(body, wait, request.is_disconnected)
+    return await services.jobs.claim(body, wait, request.is_disconnected)
 
 
 @router.post("/api/job/renew")
-async def renew(body: schemas.RenewRequest, service: JobsDep) -> schemas.LeaseAnswer:
-    return await service.renew(body)
+async def renew(body: schemas.RenewRequest, services: ServicesDep) -> schemas.LeaseAnswer:
+    return await services.jobs.renew(body)
 
 
 @router.post("/api/job/progress")
-async def progress(body: schemas.ProgressRequest, service: JobsDep) -> schemas.LeaseAnswer:
-    return await service.progress(body)
+async def progress(body: schemas.ProgressRequest, services: ServicesDep) -> schemas.LeaseAnswer:
+    return await services.jobs.progress(body)
 
 
 @router.post("/api/job/finish")
 async def finish(
-    body: schemas.FinishRequest, service: JobsDep, background: BackgroundTasks
+    body: schemas.FinishRequest, services: ServicesDep, background: BackgroundTasks
 ) -> schemas.FinishAnswer:
-    answer = await service.finish(body)
-    background.add_task(service.close_log, body.attempt)
+    answer = await services.jobs.finish(body)
+    background.add_task(services.jobs.close_log, body.attempt)
     return answer
 
 
 @router.get("/api/prepare/{sha256}", response_class=PlainTextResponse)
-async def prepare(sha256: schemas.Sha256, service: ExperimentsDep) -> PlainTextResponse:
-    return PlainTextResponse(await service.prepare(sha256))
+async def prepare(sha256: schemas.Sha256, services: ServicesDep) -> PlainTextResponse:
+    return PlainTextResponse(await services.experiments.prepare(sha256))

@@ -1,4 +1,4 @@
-"""`/api/login`: a session for a page, where a token is configured."""
+"""`/api/login` and `/api/logout`: the session of a page, if a token is configured."""
 
 import time
 
@@ -7,7 +7,7 @@ from fastapi import Request, Response
 from orchestrator import schemas
 from orchestrator.domain import rfc3339
 from orchestrator.routes import problems
-from orchestrator.routes.deps import SessionsDep
+from orchestrator.routes.deps import ServicesDep
 from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, SESSION_SECONDS
 
 router = problems.router(tags=["login"])
@@ -15,13 +15,13 @@ router = problems.router(tags=["login"])
 
 @router.post("/api/login")
 async def login(
-    body: schemas.LoginRequest, sessions: SessionsDep, request: Request, response: Response
+    body: schemas.LoginRequest, services: ServicesDep, request: Request, response: Response
 ) -> schemas.LoginAnswer:
-    """Where no token is configured, nothing is asked for and nobody has to log in."""
-    if sessions is None:
+    """Without a configured token this does nothing: nobody has to log in."""
+    if services.sessions is None:
         return schemas.LoginAnswer()
     address = request.client.host if request.client else ""
-    session = sessions.login(body.token, address, time.time())
+    session = services.sessions.login(body.token, address, time.time())
     _set(request, response, session.cookie, session.csrf, SESSION_SECONDS)
     return schemas.LoginAnswer(expires_at=rfc3339(session.expires * 1_000_000))
 

@@ -1,7 +1,7 @@
 """The dashboard's files: one index.html for every page, and what it loads from `/static/`.
 
-The files lie in memory, compressed once. An ETag is the hash of the content: wheels give all files
-one date, so a date would let a browser keep a file of the release before.
+The files are kept in memory, compressed once. An ETag is a hash of the content: wheels give all
+files one date, so a date would let a browser keep a file of an earlier release.
 """
 
 import gzip
@@ -20,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 
 STATIC = Path(__file__).resolve().parent.parent / "static"
 
-# Not from the system's table, in which a machine may say otherwise; only these kinds are served.
+# Only these kinds are served. Not from the `mimetypes` module, which differs between machines.
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -29,7 +29,7 @@ MEDIA_TYPES = {
 }
 _IMPORT = re.compile(r"""^(?:import|export)\b[^;]*?["'](\.[^"']+)["'];""", re.MULTILINE)
 HEADERS = {
-    # Ask each time: a page must not run yesterday's script against today's service.
+    # The browser asks each time: a page must not run an old script against a new service.
     "cache-control": "no-cache",
     "vary": "accept-encoding",
     "x-content-type-options": "nosniff",

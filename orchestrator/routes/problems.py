@@ -1,4 +1,4 @@
-"""The one map from errors to HTTP (RFC 9457), and how the OpenAPI description tells them."""
+"""The one map from errors to HTTP (RFC 9457), also for the OpenAPI description."""
 
 import logging
 from collections.abc import Mapping
@@ -36,22 +36,18 @@ STATUS_OF: Mapping[type[errors.AutoresearchError], int] = {
 RETRY_AFTER_SECONDS = "2"
 
 
-def _described() -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI description says of errors: any endpoint may answer with these."""
-    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    codes = sorted(set(STATUS_OF.values()))
-    return {
-        int(code): {"description": HTTPStatus(code).phrase, "content": content} for code in codes
-    }
-
-
 def router(*, tags: list[str | Enum], prefix: str = "") -> APIRouter:
-    """A router whose endpoints are described with the problems that any of them may answer."""
-    return APIRouter(prefix=prefix, tags=tags, responses=_described(), route_class=FastRoute)
+    """A router whose OpenAPI description says that any endpoint may answer with these problems."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    responses: dict[int | str, dict[str, Any]] = {
+        code: {"description": HTTPStatus(code).phrase, "content": content}
+        for code in sorted(set(STATUS_OF.values()))
+    }
+    return APIRouter(prefix=prefix, tags=tags, responses=responses, route_class=FastRoute)
 
 
 def response(error: errors.AutoresearchError, path: str) -> Response:
-    """RFC 9457, with the one-line `error` that existing callers read."""
+    """A problem (RFC 9457), with the one-line `error` that existing callers read."""
     status = next(code for kind, code in STATUS_OF.items() if isinstance(error, kind))
     extra = {
         name: value.model_dump() if isinstance(value, Answer) else value
@@ -97,7 +93,7 @@ def map_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body it cannot read
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI could not read the body
             message = "the body is not JSON in UTF-8"
             found = [{"field": "body", "message": message}]
             return _problem(422, message, request.url.path, errors=found)
@@ -106,16 +102,15 @@ def map_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return _problem(
-            500, "A bug in the orchestrator; its log has the traceback.", request.url.path
-        )
+        message = "A bug in the orchestrator; its log has the traceback."
+        return _problem(500, message, request.url.path)
 
 
 def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
-    """A field's path and what is wrong with it; never the input, which may be large or NaN."""
+    """A field's path and what is wrong with it, without the input, which may be large or NaN."""
     path = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "header")]
     message = str(item["msg"])
-    if item["type"] == "json_invalid":  # its location is an offset, no field
+    if item["type"] == "json_invalid":  # its location is an offset, not a field
         return {"field": "body", "message": message}
     if item["type"] == "extra_forbidden":
         message = "no such field; check the spelling"

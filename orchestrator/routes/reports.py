@@ -1,14 +1,12 @@
-"""`/api/report`: summary, results table, difference, tags."""
+"""`/api/report`: summary, results table, export, brief, and what the dashboard is drawn from."""
 
-from typing import Annotated
-
-from fastapi import Query, Request
+from fastapi import Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import BriefsDep, ExperimentsDep, ReportsDep, TagQuery
-from orchestrator.services.dashboard.reports import Reports
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery
+from orchestrator.services.dashboard.response_cache import Body
 
 router = problems.router(prefix="/api/report", tags=["reports"])
 
@@ -18,73 +16,103 @@ JSON_LINES_TYPE = "application/x-ndjson"
 
 
 @router.post("/summary")
-async def summary(body: schemas.TagRequest, service: ReportsDep) -> schemas.SummaryAnswer:
-    return await service.summary(body.tag)
+async def summary(body: schemas.TagRequest, services: ServicesDep) -> schemas.SummaryAnswer:
+    return await services.reports.summary(body.tag)
 
 
 @router.get("/summary")
-async def summary_by_query(query: TagQuery, service: ReportsDep) -> schemas.SummaryAnswer:
-    return await service.summary(query.tag)
+async def summary_by_query(query: TagQuery, services: ServicesDep) -> schemas.SummaryAnswer:
+    return await services.reports.summary(query.tag)
 
 
 @router.post("/tsv", response_model=schemas.TsvAnswer)
 async def tsv(
-    body: schemas.TagRequest, service: ReportsDep, request: Request
+    body: schemas.TagRequest, services: ServicesDep, request: Request
 ) -> schemas.TsvAnswer | Response:
-    return await _tsv(body.tag, service, request)
-
-
-@router.get("/tsv", response_model=schemas.TsvAnswer)
-async def tsv_by_query(
-    query: TagQuery, service: ReportsDep, request: Request
-) -> schemas.TsvAnswer | Response:
-    return await _tsv(query.tag, service, request)
-
-
-async def _tsv(tag: str, service: Reports, request: Request) -> schemas.TsvAnswer | Response:
-    answer = await service.tsv(tag)
+    answer = await services.reports.tsv(body.tag)
     if TSV_TYPE in request.headers.get("accept", ""):
         return PlainTextResponse(answer.tsv, media_type=TSV_TYPE)
     return answer
 
 
+@router.get("/tsv", response_model=schemas.TsvAnswer)
+async def tsv_by_query(
+    query: TagQuery, services: ServicesDep, request: Request
+) -> schemas.TsvAnswer | Response:
+    return await tsv(query, services, request)
+
+
 @router.get("/export")
 async def export(
-    query: Annotated[schemas.ExportRequest, Query()], service: ReportsDep
+    query: FromQuery[schemas.ExportRequest], services: ServicesDep
 ) -> schemas.ExportPage:
     """All that is known of a tag's experiments, page by page in order of creation."""
-    return await service.export(query)
+    return await services.reports.export(query)
 
 
 @router.get("/brief", response_model=schemas.BriefAnswer)
 async def brief(
-    query: TagQuery, service: BriefsDep, request: Request
+    query: TagQuery, services: ServicesDep, request: Request
 ) -> schemas.BriefAnswer | Response:
     """All that an agent needs to go on after its context was lost, in less than 8 KB."""
-    answer = await service.brief(query.tag)
+    answer = await services.briefs.brief(query.tag)
     if MARKDOWN_TYPE in request.headers.get("accept", ""):
         return PlainTextResponse(answer.text, media_type=MARKDOWN_TYPE)
     return answer
 
 
 @router.get("/journal", response_class=StreamingResponse)
-async def journal(query: TagQuery, service: ReportsDep) -> StreamingResponse:
+async def journal(query: TagQuery, services: ServicesDep) -> StreamingResponse:
     """Every decision with what it was based on, as JSON lines."""
-    return StreamingResponse(await service.journal(query.tag), media_type=JSON_LINES_TYPE)
+    lines = await services.reports.journal(query.tag)
+    return StreamingResponse(lines, media_type=JSON_LINES_TYPE)
 
 
 @router.post("/diff")
-async def diff(body: schemas.DiffRequest, service: ReportsDep) -> schemas.DiffAnswer:
-    return await service.diff(body)
+async def diff(body: schemas.DiffRequest, services: ServicesDep) -> schemas.DiffAnswer:
+    return await services.reports.diff(body)
 
 
 @router.get("/diff")
 async def diff_by_query(
-    query: Annotated[schemas.DiffRequest, Query()], service: ReportsDep
+    query: FromQuery[schemas.DiffRequest], services: ServicesDep
 ) -> schemas.DiffAnswer:
-    return await service.diff(query)
+    return await services.reports.diff(query)
 
 
 @router.get("/tags")
-async def tags(service: ExperimentsDep) -> schemas.TagsAnswer:
-    return await service.tags()
+async def tags(services: ServicesDep) -> schemas.TagsAnswer:
+    return await services.experiments.tags()
+
+
+@router.get("/overview", response_model=schemas.OverviewAnswer)
+async def overview(
+    query: FromQuery[schemas.OverviewRequest], services: ServicesDep, request: Request
+) -> Response:
+    """All tags, GPUs and alerts, and what happened since a moment."""
+    return _cached(await services.overviews.overview(query.since), request)
+
+
+@router.get("/series", response_model=schemas.SeriesAnswer)
+async def series(
+    query: FromQuery[schemas.SeriesRequest], services: ServicesDep, request: Request
+) -> Response:
+    """Every decided run of a tag as columns, or those since a cursor."""
+    return _cached(await services.series.series(query), request)
+
+
+@router.get("/runs", response_model=schemas.RunsAnswer)
+async def runs(
+    query: FromQuery[schemas.RunsRequest], services: ServicesDep, request: Request
+) -> Response:
+    """A page of a tag's runs, by filter and order."""
+    return _cached(await services.series.runs(query), request)
+
+
+def _cached(body: Body, request: Request) -> Response:
+    """A body of the response cache, compressed for clients that accept gzip."""
+    headers = {"cache-control": "no-store", "vary": "accept-encoding"}
+    if body.compressed is None or "gzip" not in request.headers.get("accept-encoding", ""):
+        return Response(body.plain, media_type="application/json", headers=headers)
+    headers["content-encoding"] = "gzip"
+    return Response(body.compressed, media_type="application/json", headers=headers)

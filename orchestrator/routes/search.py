@@ -1,55 +1,51 @@
 """`/api/search`: strategy and suggestions."""
 
-from typing import Annotated
-
-from fastapi import Query
-
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import SearchDep, SimilarDep, TagQuery
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery
 
 router = problems.router(prefix="/api/search", tags=["search"])
 
 
 @router.post("/strategy")
-async def strategy(body: schemas.TagRequest, service: SearchDep) -> schemas.Strategy:
-    return await service.strategy(body.tag)
+async def strategy(body: schemas.TagRequest, services: ServicesDep) -> schemas.Strategy:
+    return await services.search.strategy(body.tag)
 
 
 @router.get("/strategy")
-async def strategy_by_query(query: TagQuery, service: SearchDep) -> schemas.Strategy:
-    return await service.strategy(query.tag)
+async def strategy_by_query(query: TagQuery, services: ServicesDep) -> schemas.Strategy:
+    return await services.search.strategy(query.tag)
 
 
 @router.post("/set-strategy")
-async def set_strategy(body: schemas.SetStrategyRequest, service: SearchDep) -> schemas.Strategy:
-    return await service.set_strategy(body)
+async def set_strategy(body: schemas.SetStrategyRequest, services: ServicesDep) -> schemas.Strategy:
+    return await services.search.set_strategy(body)
 
 
 @router.post("/adapt")
-async def adapt(body: schemas.TagRequest, service: SearchDep) -> schemas.Strategy:
-    return await service.adapt(body.tag)
+async def adapt(body: schemas.TagRequest, services: ServicesDep) -> schemas.Strategy:
+    return await services.search.adapt(body.tag)
 
 
 @router.post("/suggest")
-async def suggest(body: schemas.SuggestRequest, service: SearchDep) -> schemas.Suggestion:
-    return await service.suggest(body)
+async def suggest(body: schemas.SuggestRequest, services: ServicesDep) -> schemas.Suggestion:
+    return await services.search.suggest(body)
 
 
 @router.get("/suggest")
 async def suggest_by_query(
-    query: Annotated[schemas.SuggestRequest, Query()], service: SearchDep
+    query: FromQuery[schemas.SuggestRequest], services: ServicesDep
 ) -> schemas.Suggestion:
-    return await service.suggest(query)
+    return await services.search.suggest(query)
 
 
 @router.post("/similar")
-async def similar(body: schemas.SimilarRequest, service: SimilarDep) -> schemas.SimilarAnswer:
-    return await service.similar(body)
+async def similar(body: schemas.SimilarRequest, services: ServicesDep) -> schemas.SimilarAnswer:
+    return await services.similar.similar(body)
 
 
 @router.get("/similar")
 async def similar_by_query(
-    query: Annotated[schemas.SimilarRequest, Query()], service: SimilarDep
+    query: FromQuery[schemas.SimilarRequest], services: ServicesDep
 ) -> schemas.SimilarAnswer:
-    return await service.similar(query)
+    return await services.similar.similar(query)

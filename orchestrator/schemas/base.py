@@ -1,4 +1,4 @@
-"""What all bodies share: limits, the checked kinds of text and number, and how an error reads.
+"""What all bodies share: limits, checked kinds of text and number, and the form of an error.
 
 Requests refuse unknown fields and non-finite numbers.
 """
@@ -21,10 +21,10 @@ SOURCE_LIMIT_BYTES = 1024 * 1024
 BODY_LIMIT_BYTES = 256 * 1024
 
 
-def _no_truth(value: object) -> object:
-    """Python counts true as 1; a report that says so is a mistake."""
+def _no_boolean(value: object) -> object:
+    """Python counts true as 1, but a report that says so is a mistake."""
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")  # noqa: TRY004 - pydantic's way
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - for pydantic
     return value
 
 
@@ -42,7 +42,7 @@ def _tag_name(value: str) -> str:
 TagName = Annotated[
     str,
     AfterValidator(_tag_name),
-    # For the description of the service, in a dialect that has no look-ahead.
+    # For OpenAPI, whose dialect of regular expressions has no look-ahead.
     Field(
         json_schema_extra={
             "pattern": r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*\.?$",
@@ -58,11 +58,12 @@ Category = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_w
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 RequiredText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 Name = Annotated[str, StringConstraints(max_length=200)]
-Number = Annotated[float, BeforeValidator(_no_truth), Field(allow_inf_nan=False)]
-Amount = Annotated[float, BeforeValidator(_no_truth), Field(ge=0, le=2**53, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_no_truth), Field(ge=0, le=2**53)]
-ValBpb = Annotated[float, BeforeValidator(_no_truth), Field(gt=0, le=1e6, allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+Amount = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=2**53, allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=2**53)]
+ValBpb = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, le=1e6, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 PublicStatus = Literal["queued", "running", "keep", "discard", "crash", "timeout", "cancelled"]
@@ -70,13 +71,13 @@ Action = Literal["keep_commit", "git_reset"]
 
 
 class Request(BaseModel):
-    """A request body: unknown fields are an error, so a misspelt name never passes silently."""
+    """A request body. Unknown fields are an error, so that a misspelled name is noticed."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Answer(BaseModel):
-    """An answer body, as read by clients: fields that a newer orchestrator adds are ignored."""
+    """An answer body. Clients ignore fields that a newer orchestrator adds."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -95,3 +96,11 @@ class Problem(Answer):
     errors: list[dict[str, Any]] | None = None
     existing: Any | None = None
     earlier: Any | None = None
+
+
+class TagRequest(Request):
+    tag: TagName
+
+
+class ExperimentRequest(Request):
+    experiment_id: ExperimentId

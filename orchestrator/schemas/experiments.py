@@ -1,9 +1,10 @@
-"""Tags, experiments and reports by hand."""
+"""Tags, experiments, submissions, verdicts."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
+from orchestrator.schemas.agents import Digest
 from orchestrator.schemas.base import (
     Action,
     Amount,
@@ -13,13 +14,17 @@ from orchestrator.schemas.base import (
     Count,
     ExperimentId,
     GpuId,
+    Name,
+    Number,
+    Priority,
     PublicStatus,
     Request,
+    RequiredText,
+    Seed,
     TagName,
     Text,
     ValBpb,
 )
-from orchestrator.schemas.digest import Digest
 from orchestrator.schemas.steering import OperatorHold
 
 
@@ -69,7 +74,7 @@ class RegisterAnswer(Answer):
 
 
 class Metrics(Request):
-    """What train.py's last result block says. Only `val_bpb` is mandatory.
+    """The last result block that train.py prints. Only `val_bpb` is mandatory.
 
     Units: MiB of peak device memory, seconds of counted training, millions of tokens and of
     parameters, percent of the device's peak FLOP/s.
@@ -89,7 +94,7 @@ class CompleteRequest(Metrics):
     experiment_id: ExperimentId
 
 
-# Whoever waited gets it with the verdict; who reported a run has no need of it.
+# Only in answers to a caller that waited for the verdict.
 VerdictDigest = Annotated[Digest | None, Field(exclude_if=lambda digest: digest is None)]
 
 
@@ -132,7 +137,7 @@ class HistoryRequest(Request):
 
 
 class Record(Answer):
-    """An experiment as upstream shows it: metrics of a run that has none yet read 0."""
+    """An experiment in upstream's form: an unknown metric is 0."""
 
     id: str
     tag: str
@@ -161,10 +166,6 @@ class HistoryAnswer(Answer):
     experiments: list[Record]
     total: int
     next_cursor: str | None = None
-
-
-class TagRequest(Request):
-    tag: TagName
 
 
 class Best(Answer):
@@ -197,3 +198,115 @@ class NearMiss(Answer):
 class NearMissAnswer(Answer):
     near_misses: list[NearMiss]
     total: int
+
+
+class SubmitRequest(Request):
+    """Register and enqueue in one call; `train_py` wins over `commit_sha` as the source."""
+
+    tag: TagName
+    hypothesis: RequiredText
+    train_py: Annotated[str, StringConstraints(min_length=1)] | None = None
+    commit_sha: CommitSha | None = None
+    description: Text | None = None
+    category: Category = "other"
+    diff_summary: Text = ""
+    parent_id: ExperimentId | None = None
+    priority: Priority = 0
+    seed: Seed = 42
+    repeat: bool = False
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> "SubmitRequest":
+        if self.train_py is None and self.commit_sha is None:
+            raise ValueError("give train_py (the file's text) or commit_sha")
+        return self
+
+
+class SubmitAnswer(Answer):
+    experiment_id: str
+    status: PublicStatus
+    position: int | None = None
+    verdict: AnyVerdict | None = None
+
+
+class CurvePoint(Request):
+    """One point of a learning curve: percent of the run, and the smoothed loss there."""
+
+    step: Count
+    percent: Amount
+    loss: Number
+
+
+class Environment(Request):
+    """Where a run ran. All optional: a hand-run does not report it."""
+
+    gpu_name: Name | None = None
+    gpu_uuid: Name | None = None
+    driver_version: Name | None = None
+    torch_version: Name | None = None
+    python_version: Name | None = None
+    profile: Name | None = None
+    # Results are comparable only on the same validation text.
+    validation_sha256: Name | None = None
+    host: Name | None = None
+
+
+class Attempt(Answer):
+    """One lease of a run, from claim to end."""
+
+    epoch: int
+    gpu_id: str
+    claimed_at: str
+    ended_at: str | None = None
+    outcome: str | None = None
+
+
+class Lease(Answer):
+    epoch: int
+    gpu_id: str
+    renewed_at: str
+
+
+class ExperimentDetail(Answer):
+    """A record in full. Unlike in `Record`, an unknown metric is null."""
+
+    id: str
+    tag: str
+    status: PublicStatus
+    parent_id: str | None
+    commit_sha: str
+    description: str
+    hypothesis: str
+    category: str
+    diff_summary: str
+    val_bpb: float | None
+    peak_vram_mb: float | None
+    training_seconds: float | None
+    total_tokens_m: float | None
+    mfu_percent: float | None
+    num_steps: int | None
+    num_params_m: float | None
+    depth: int | None
+    gpu_id: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    error: str | None
+    reason: str | None
+    seed: int
+    priority: int
+    position: int | None
+    source_sha256: str | None
+    prepare_sha256: str | None
+    time_budget_seconds: float
+    best_val_bpb_before: float | None
+    warnings: list[str]
+    environment: Environment
+    verdict: AnyVerdict | None
+    attempts: list[Attempt]
+    lease: Lease | None
+    # What an operator has asked of a running attempt; its worker gets it with the next renewal.
+    stopping: Literal["cancel", "requeue"] | None = None
+    # The earlier experiment whose source this one runs again, after an operator's requeue.
+    repeat_of: str | None = None
+    curve: list[CurvePoint]

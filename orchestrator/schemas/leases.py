@@ -14,9 +14,8 @@ from orchestrator.schemas.base import (
     Request,
     Text,
 )
-from orchestrator.schemas.experiments import AnyVerdict, Metrics
+from orchestrator.schemas.experiments import AnyVerdict, CurvePoint, Environment, Metrics
 from orchestrator.schemas.pool import Health
-from orchestrator.schemas.queue import CurvePoint, Environment
 
 
 class ClaimRequest(Request):

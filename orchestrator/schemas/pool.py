@@ -1,4 +1,4 @@
-"""The GPUs, and what their daemons say of them."""
+"""GPUs, and what their daemons report of them."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ class Health(Request):
 
 
 class RegisterGpuRequest(Request):
-    """The first four fields are the hand-run contract; the rest is what a daemon adds."""
+    """An agent that trains by hand sends the first four fields; a daemon sends all."""
 
     gpu_id: GpuId
     gpu_index: Annotated[int, Field(ge=0, le=10_000)]
@@ -55,12 +55,12 @@ class Worker(Answer):
     profile: str | None = None
     problem: str | None = None
     health: Health | None = None
-    # Who keeps new runs from it; `status` is then "draining", whether a run still goes on or not.
+    # The operator's drain; `status` is then "draining", with or without a run still going.
     drain: OperatorHold | None = None
 
 
 class Timing(Answer):
-    """The orchestrator's clockwork, told to workers so that one setting rules both sides."""
+    """The orchestrator's intervals, sent to workers so that both sides use one setting."""
 
     lease_seconds: float
     heartbeat_seconds: float
@@ -74,7 +74,7 @@ class RegisterGpuAnswer(Answer):
 
 class HeartbeatRequest(Request):
     """`problem` (text) keeps the GPU out of claims and shows in the pool list; `quarantined` marks
-    a GPU that failed in hardware; `draining` one whose daemon is on its way out."""
+    a GPU whose hardware failed; `draining` one whose daemon is about to stop."""
 
     gpu_id: GpuId
     health: Health | None = None
@@ -93,10 +93,6 @@ class PoolAnswer(Answer):
     idle: int
     training: int
     offline: int
-
-
-class AcquireRequest(Request):
-    experiment_id: ExperimentId
 
 
 class AcquireAnswer(Answer):
@@ -121,10 +117,6 @@ class GpuRequest(Request):
 
 class DeregisterAnswer(Answer):
     deregistered: Literal[True] = True
-
-
-class TrainOnGpuRequest(Request):
-    experiment_id: ExperimentId
 
 
 class TrainOnGpuAnswer(Answer):

@@ -1,4 +1,4 @@
-"""Summary, results table, difference, tags."""
+"""Summary, results table, export, difference, tags."""
 
 from typing import Annotated
 
@@ -72,7 +72,7 @@ class ExportRequest(Request):
 
 
 class ExportRow(Answer):
-    """One experiment, flat, for tables: what is not known is null. Units as in `Metrics`."""
+    """One experiment as a flat row; unknown values are null. Units as in `Metrics`."""
 
     id: str
     tag: str
@@ -147,15 +147,3 @@ class DiffAnswer(Answer):
 
 class TagsAnswer(Answer):
     tags: list[TagInfo]
-
-
-class BriefAnswer(Answer):
-    """`text` is markdown for an agent whose context was lost."""
-
-    tag: str
-    best_experiment_id: str | None
-    best_val_bpb: float | None
-    running: int
-    queued: int
-    paused: bool
-    text: str

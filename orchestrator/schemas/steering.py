@@ -1,7 +1,7 @@
-"""Steering: what people do to a running search, and the ledger of it.
+"""Operator actions on a running search, the ledger of them, and a page's login.
 
-Who (`by`) and why (`reason`) are a line of plain text each, and a note is plain text: control and
-bidirectional characters are refused, since all three are shown to people and agents as they are.
+`by` and `reason` are one line of plain text each, and a note is plain text: control and
+bidirectional characters are refused, since people and agents get all three unchanged.
 """
 
 import unicodedata
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from orchestrator.schemas.base import Answer, GpuId, PublicStatus, Request, TagName
+from orchestrator.schemas.base import Answer, GpuId, Priority, PublicStatus, Request, TagName
 
 NOTES_LIMIT = 20
 NOTE_CHARACTERS = 2000
@@ -19,7 +19,7 @@ _BIDIRECTIONAL = frozenset(
 )
 
 
-def _plain(value: str, allowed: str) -> str:
+def _plain_line(value: str, allowed: str = "") -> str:
     for character in value:
         control = unicodedata.category(character) == "Cc" or character in _BIDIRECTIONAL
         if control and character not in allowed:
@@ -27,31 +27,18 @@ def _plain(value: str, allowed: str) -> str:
     return value
 
 
-def _line(value: str) -> str:
-    return _plain(value, "")
-
-
 def plain_lines(value: str) -> str:
-    return _plain(value, "\n\t")
+    return _plain_line(value, allowed="\n\t")
 
 
-Actor = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=64, strip_whitespace=True),
-    AfterValidator(_line),
-]
-Reason = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=500, strip_whitespace=True),
-    AfterValidator(_line),
-]
-NoteText = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=NOTE_CHARACTERS, strip_whitespace=True),
-    AfterValidator(plain_lines),
-]
+def _stripped(max_length: int) -> StringConstraints:
+    return StringConstraints(min_length=1, max_length=max_length, strip_whitespace=True)
+
+
+Actor = Annotated[str, _stripped(64), AfterValidator(_plain_line)]
+Reason = Annotated[str, _stripped(500), AfterValidator(_plain_line)]
+NoteText = Annotated[str, _stripped(NOTE_CHARACTERS), AfterValidator(plain_lines)]
 NoteId = Annotated[str, StringConstraints(pattern=r"^note-\d{1,18}$")]
-Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,18}-\d{1,18}$")]
 
 SteeringAction = Literal[
@@ -68,14 +55,17 @@ class OperatorHold(Answer):
     at: str
 
 
-class TagSteerRequest(Request):
-    tag: TagName
+class OperatorRequest(Request):
     reason: Reason
     by: Actor = "human"
 
 
+class TagSteerRequest(OperatorRequest):
+    tag: TagName
+
+
 class PauseAnswer(Answer):
-    """How the tag stands now: the first pause counts, and its reason stays."""
+    """The tag's state now: after a second pause, the reason of the first one."""
 
     tag: str
     paused: bool
@@ -89,7 +79,7 @@ class NoteRequest(Request):
 
 
 class Note(Answer):
-    """What a person says to the agents of a tag."""
+    """An operator's message to the agents of a tag."""
 
     id: str
     text: str
@@ -117,27 +107,25 @@ class NotesAnswer(Answer):
     notes: list[Note]
 
 
-class CancelRequest(Request):
+class CancelRequest(OperatorRequest):
     reason: Reason = "no reason given"
-    by: Actor = "human"
 
 
 class CancelAnswer(Answer):
-    """`cancelling`: its worker has been asked to stop it. Else it is over, as `status` says."""
+    """`cancelling`: its worker has been asked to stop. Otherwise it has ended with `status`."""
 
     experiment_id: str
     status: PublicStatus
     cancelling: bool
 
 
-class RequeueRequest(Request):
-    reason: Reason
-    by: Actor = "human"
+class RequeueRequest(OperatorRequest):
+    pass
 
 
 class RequeueAnswer(Answer):
-    """`requeueing`: its worker has been asked to give it back. Else `experiment_id` is a new one
-    with the source of `repeat_of`, at `position` in the queue."""
+    """`requeueing`: its worker has been asked to give it back. Otherwise `experiment_id` is a new
+    experiment with the source of `repeat_of`, at `position` in the queue."""
 
     experiment_id: str
     status: PublicStatus
@@ -146,10 +134,8 @@ class RequeueAnswer(Answer):
     position: int | None = None
 
 
-class PriorityRequest(Request):
+class PriorityRequest(OperatorRequest):
     priority: Priority
-    reason: Reason
-    by: Actor = "human"
 
 
 class PriorityAnswer(Answer):
@@ -158,14 +144,12 @@ class PriorityAnswer(Answer):
     position: int
 
 
-class DrainRequest(Request):
+class DrainRequest(OperatorRequest):
     gpu_id: GpuId
-    reason: Reason
-    by: Actor = "human"
 
 
 class DrainAnswer(Answer):
-    """How the GPU stands now: the first drain counts, and its reason stays."""
+    """The GPU's state now: after a second drain, the reason of the first one."""
 
     gpu_id: str
     draining: bool
@@ -173,7 +157,8 @@ class DrainAnswer(Answer):
 
 
 class LedgerRequest(Request):
-    """Without a tag: all there is, that on GPUs too. `cursor` is the `next_cursor` of a page."""
+    """Without a tag: all entries, including those on GPUs. `cursor` is the last page's
+    `next_cursor`."""
 
     tag: TagName | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -181,8 +166,8 @@ class LedgerRequest(Request):
 
 
 class LedgerEntry(Answer):
-    """Who did what to what, and why. `target` is an experiment, a note or a GPU; nothing where
-    the action is on the tag itself. Of a note `reason` is its text."""
+    """One operator action. `target` is an experiment, a note or a GPU, and null for an action on
+    the tag itself. For a note, `reason` is its text."""
 
     id: str
     at: str
@@ -206,7 +191,7 @@ class LoginRequest(Request):
 
 
 class LoginAnswer(Answer):
-    """When the session ends; null where the service has no token and asks for none."""
+    """When the session ends; null if the service has no token."""
 
     ok: Literal[True] = True
     expires_at: str | None = None

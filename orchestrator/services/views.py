@@ -1,39 +1,28 @@
-"""Turns domain values into wire models. No decisions, no storage."""
+"""Builds wire models from domain values. No decisions, no storage.
 
-from dataclasses import asdict
+A model ignores names that it does not have. So a model whose fields have the names of a value is
+built from `vars(value)`, plus what differs.
+"""
+
 from datetime import datetime, timezone
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator import schemas
-from orchestrator.domain import (
-    Decision,
-    Gpu,
-    LedgerEntry,
-    Metrics,
-    Note,
-    OperatorHold,
-    Run,
-    RunResult,
-    State,
-    Status,
-    Strategy,
-    Tag,
-    branch_of,
-    rfc3339,
-)
+from orchestrator import domain, schemas
+from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
 from orchestrator.rules.deadends import DeadEnd
 from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
-NO_METRICS = Metrics(val_bpb=0.0)
+_UNKNOWN_METRICS: dict[str, None] = dict.fromkeys(vars(domain.Metrics(val_bpb=0.0)))
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
 
 
 def microseconds(text: str) -> int:
-    """The moment that RFC 3339 text names; raises ValueError."""
+    """The moment that RFC 3339 text names. Raises ValueError."""
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     return int(moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() * 1e6)
 
@@ -42,128 +31,77 @@ def _time(microseconds: int | None) -> str | None:
     return None if microseconds is None else rfc3339(microseconds)
 
 
-def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
-    return schemas.TagInfo(
-        name=tag.name,
-        branch=branch_of(tag.name),
-        created_at=rfc3339(tag.created_us),
-        time_budget_seconds=tag.time_budget_seconds,
-        near_miss_threshold=tag.near_miss_threshold,
-        max_consecutive_crashes=tag.max_consecutive_crashes,
-        best_val_bpb=tag.best_val_bpb,
-        best_experiment_id=tag.best_experiment_id,
-        total_experiments=experiments,
-        kept_experiments=keeps,
-        profile=tag.profile,
-        prepare_sha256=tag.prepare_sha256,
-        paused=tag.pause is not None,
-        pause=operator_hold(tag.pause),
+def tag_info(tag: domain.Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
+    return schemas.TagInfo.model_validate(
+        vars(tag)
+        | {
+            "branch": domain.branch_of(tag.name),
+            "created_at": rfc3339(tag.created_us),
+            "total_experiments": experiments,
+            "kept_experiments": keeps,
+            "paused": tag.pause is not None,
+            "pause": hold(tag.pause),
+        }
     )
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    """An experiment and its run as one flat row; unknown metrics are None."""
+    experiment, run = entry.experiment, entry.run
+    return {
+        **vars(experiment),
+        **vars(run),
+        **(vars(run.metrics) if run.metrics else _UNKNOWN_METRICS),
+        "status": run.status.value,
+        "best_val_bpb_before": run.best_before,
+        "created_at": rfc3339(experiment.created_us),
+        "started_at": _time(run.started_us),
+        "finished_at": _time(run.finished_us),
+    }
 
 
 def record(entry: Entry) -> schemas.Record:
-    """The upstream form: a metric that is not known reads 0."""
-    experiment, run = entry.experiment, entry.run
-    metrics = {name: value or 0 for name, value in asdict(run.metrics or NO_METRICS).items()}
-    return schemas.Record(
-        id=experiment.id,
-        tag=experiment.tag,
-        parent_id=experiment.parent_id,
-        commit_sha=experiment.commit_sha,
-        description=experiment.description,
-        hypothesis=experiment.hypothesis,
-        category=experiment.category,
-        status=run.status.value,
-        gpu_id=run.gpu_id,
-        started_at=_time(run.started_us),
-        finished_at=_time(run.finished_us),
-        diff_summary=experiment.diff_summary,
-        error=run.error,
-        **metrics,
-    )
+    """The upstream form: an unknown metric is 0."""
+    fields = _fields(entry)
+    zeros = {name: fields[name] or 0 for name in _UNKNOWN_METRICS}
+    return schemas.Record.model_validate(fields | zeros)
 
 
 def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.ExperimentDetail:
-    experiment, run = found.entry.experiment, found.entry.run
-    metrics = asdict(run.metrics) if run.metrics else dict.fromkeys(asdict(NO_METRICS))
-    return schemas.ExperimentDetail(
-        id=experiment.id,
-        tag=experiment.tag,
-        status=run.status.value,
-        parent_id=experiment.parent_id,
-        commit_sha=experiment.commit_sha,
-        description=experiment.description,
-        hypothesis=experiment.hypothesis,
-        category=experiment.category,
-        diff_summary=experiment.diff_summary,
-        gpu_id=run.gpu_id,
-        created_at=rfc3339(experiment.created_us),
-        started_at=_time(run.started_us),
-        finished_at=_time(run.finished_us),
-        error=run.error,
-        reason=run.reason,
-        seed=run.seed,
-        priority=run.priority,
-        position=found.position,
-        source_sha256=experiment.source_sha256,
-        prepare_sha256=run.prepare_sha256,
-        time_budget_seconds=run.time_budget_seconds,
-        best_val_bpb_before=run.best_before,
-        warnings=list(run.warnings),
-        environment=schemas.Environment(**asdict(run.environment)),
-        verdict=stored_verdict(run),
-        attempts=[
-            schemas.Attempt(
-                epoch=attempt.epoch,
-                gpu_id=attempt.gpu_id,
-                claimed_at=rfc3339(attempt.claimed_us),
-                ended_at=_time(attempt.ended_us),
-                outcome=attempt.ending,
-            )
-            for attempt in found.attempts
-        ],
-        lease=lease(found),
-        stopping=run.stop if run.state in (State.LEASED, State.RUNNING) else None,
-        repeat_of=experiment.repeat_of,
-        curve=curve,
-        **metrics,
+    run = found.entry.run
+    leased, lease = run.state in (State.LEASED, State.RUNNING), None
+    if leased and found.renewed_us is not None:
+        lease = vars(run) | {"renewed_at": rfc3339(found.renewed_us)}
+    attempts = [
+        vars(attempt)
+        | {
+            "claimed_at": rfc3339(attempt.claimed_us),
+            "ended_at": _time(attempt.ended_us),
+            "outcome": attempt.ending,
+        }
+        for attempt in found.attempts
+    ]
+    return schemas.ExperimentDetail.model_validate(
+        _fields(found.entry)
+        | {
+            "position": found.position,
+            "environment": vars(run.environment),
+            "verdict": stored_verdict(run),
+            "attempts": attempts,
+            "lease": lease,
+            "stopping": run.stop if leased else None,
+            "curve": curve,
+        }
     )
 
 
 def export_row(entry: Entry) -> schemas.ExportRow:
-    experiment, run = entry.experiment, entry.run
-    metrics = asdict(run.metrics) if run.metrics else dict.fromkeys(asdict(NO_METRICS))
-    return schemas.ExportRow(
-        id=experiment.id,
-        tag=experiment.tag,
-        status=run.status.value,
-        reason=run.reason,
-        error=run.error,
-        best_val_bpb_before=run.best_before,
-        category=experiment.category,
-        hypothesis=experiment.hypothesis,
-        description=experiment.description,
-        diff_summary=experiment.diff_summary,
-        parent_id=experiment.parent_id,
-        commit_sha=experiment.commit_sha,
-        source_sha256=experiment.source_sha256,
-        prepare_sha256=run.prepare_sha256,
-        seed=run.seed,
-        priority=run.priority,
-        time_budget_seconds=run.time_budget_seconds,
-        created_at=rfc3339(experiment.created_us),
-        started_at=_time(run.started_us),
-        finished_at=_time(run.finished_us),
-        attempts=run.epoch,
-        gpu_id=run.gpu_id,
-        warnings=list(run.warnings),
-        **asdict(run.environment),
-        **metrics,
-    )
+    fields = _fields(entry) | vars(entry.run.environment) | {"attempts": entry.run.epoch}
+    return schemas.ExportRow.model_validate(fields)
 
 
 def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
-    """An experiment in short, safe to read."""
+    """An experiment in short, its texts sanitized."""
     experiment, run = entry.experiment, entry.run
     val_bpb = run.metrics.val_bpb if run.metrics else None
     behind = None if val_bpb is None or best_val_bpb is None else round(val_bpb - best_val_bpb, 7)
@@ -179,26 +117,10 @@ def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
 
 
 def dead_end(value: DeadEnd) -> schemas.DeadEnd:
-    return schemas.DeadEnd(
-        kind=value.kind,
-        text=value.text,
-        tried=value.tried,
-        category=value.category,
-        experiment_ids=list(value.experiment_ids),
-        untrusted_cause=value.cause,
-    )
+    return schemas.DeadEnd.model_validate(vars(value) | {"untrusted_cause": value.cause})
 
 
-def lease(found: Detail) -> schemas.Lease | None:
-    run = found.entry.run
-    if run.state not in (State.LEASED, State.RUNNING) or found.renewed_us is None:
-        return None
-    return schemas.Lease(
-        epoch=run.epoch, gpu_id=run.gpu_id or "", renewed_at=rfc3339(found.renewed_us)
-    )
-
-
-def stored_verdict(run: Run) -> schemas.AnyVerdict | None:
+def stored_verdict(run: domain.Run) -> schemas.AnyVerdict | None:
     """The verdict as it was first given."""
     return None if run.verdict_json is None else verdict_from(run.verdict_json)
 
@@ -207,8 +129,10 @@ def verdict_from(text: str) -> schemas.AnyVerdict:
     return _VERDICT.validate_json(text)
 
 
-def verdict(experiment_id: str, result: RunResult, decision: Decision) -> schemas.AnyVerdict:
-    """The answer to who reported `result`."""
+def verdict(
+    experiment_id: str, result: domain.RunResult, decision: domain.Decision
+) -> schemas.AnyVerdict:
+    """The answer to the report of `result`."""
     if decision.status in (Status.KEEP, Status.DISCARD) and result.metrics is not None:
         best = result.metrics.val_bpb if decision.improved else decision.best_before
         return schemas.Verdict(
@@ -230,87 +154,62 @@ def verdict(experiment_id: str, result: RunResult, decision: Decision) -> schema
     )
 
 
-def strategy(value: Strategy) -> schemas.Strategy:
-    return schemas.Strategy(
-        mode=value.mode,
-        explore_ratio=value.explore_ratio,
-        temperature=value.temperature,
-        updated_at=rfc3339(value.updated_us),
-        reason=value.reason,
-        pinned=value.pinned,
-    )
+def strategy(value: domain.Strategy) -> schemas.Strategy:
+    return schemas.Strategy(**vars(value), updated_at=rfc3339(value.updated_us))
 
 
-def worker(gpu: Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
-    return schemas.Worker(
-        id=gpu.id,
-        name=gpu.name,
-        gpu_index=gpu.gpu_index,
-        gpu_name=gpu.gpu_name,
-        vram_mb=gpu.vram_mb,
-        status=gpu.status(now_us, offline_seconds),
-        current_experiment_id=gpu.lease_experiment_id or gpu.held_by,
-        registered_at=rfc3339(gpu.registered_us),
-        last_heartbeat=rfc3339(gpu.heartbeat_us),
-        host=gpu.host,
-        profile=gpu.profile,
-        problem=gpu.problem,
-        health=schemas.Health(**gpu.health) if gpu.health else None,
-        drain=operator_hold(gpu.drain),
+def worker(gpu: domain.Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
+    return schemas.Worker.model_validate(
+        vars(gpu)
+        | {
+            "status": gpu.status(now_us, offline_seconds),
+            "current_experiment_id": gpu.lease_experiment_id or gpu.held_by,
+            "registered_at": rfc3339(gpu.registered_us),
+            "last_heartbeat": rfc3339(gpu.heartbeat_us),
+            "health": gpu.health or None,
+            "drain": hold(gpu.drain),
+        }
     )
 
 
 def progression(keep: Keep) -> schemas.ProgressionPoint:
     return schemas.ProgressionPoint(
-        id=keep.experiment_id,
-        val_bpb=keep.val_bpb,
-        description=keep.description,
-        category=keep.category,
-        at=rfc3339(keep.decided_us),
+        **vars(keep), id=keep.experiment_id, at=rfc3339(keep.decided_us)
     )
 
 
 def related(entry: Entry) -> schemas.Related:
-    experiment, run = entry.experiment, entry.run
-    return schemas.Related(
-        id=experiment.id,
-        status=run.status.value,
-        val_bpb=run.metrics.val_bpb if run.metrics else None,
-        hypothesis=experiment.hypothesis,
-        category=experiment.category,
-        source_sha256=experiment.source_sha256,
-        finished_at=_time(run.finished_us),
-    )
+    return schemas.Related.model_validate(_fields(entry))
 
 
 def noise(value: Noise) -> schemas.Noise:
-    return schemas.Noise(sd=value.sd, band=value.band, runs=value.runs, sources=value.sources)
+    return schemas.Noise(**vars(value), band=value.band)
 
 
-def operator_hold(value: OperatorHold | None) -> schemas.OperatorHold | None:
+def hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:
     if value is None:
         return None
-    return schemas.OperatorHold(by=value.by, reason=value.reason, at=rfc3339(value.at_us))
+    return schemas.OperatorHold(**vars(value), at=rfc3339(value.at_us))
 
 
-def pause_answer(tag: Tag) -> schemas.PauseAnswer:
-    return schemas.PauseAnswer(
-        tag=tag.name, paused=tag.pause is not None, pause=operator_hold(tag.pause)
-    )
+def pause_answer(tag: domain.Tag) -> schemas.PauseAnswer:
+    paused = tag.pause is not None
+    return schemas.PauseAnswer(tag=tag.name, paused=paused, pause=hold(tag.pause))
 
 
-def note(value: Note) -> schemas.Note:
-    return schemas.Note(id=value.id, text=value.text, by=value.by, at=rfc3339(value.at_us))
+def note(value: domain.Note) -> schemas.Note:
+    return schemas.Note(**vars(value), at=rfc3339(value.at_us))
 
 
-def ledger_entry(entry: LedgerEntry) -> schemas.LedgerEntry:
+def ledger_entry(entry: domain.LedgerEntry) -> schemas.LedgerEntry:
+    action = entry.action
     return schemas.LedgerEntry(
         id=entry.id,
         at=rfc3339(entry.at_us),
-        by=entry.action.by,
-        action=entry.action.kind,
+        by=action.by,
+        action=action.kind,
         tag=entry.tag or None,
-        target=entry.action.target or None,
-        reason=entry.action.reason,
+        target=action.target or None,
+        reason=action.reason,
         outcome=entry.effect,
     )

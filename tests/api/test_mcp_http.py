@@ -1,4 +1,4 @@
-"""The MCP asgi_app of an orchestrator that cannot load the protocol's library: the rest goes on."""
+"""`/mcp` of an orchestrator that cannot load the protocol's library."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def _broken(*_: object) -> None:
     raise ImportError("no such library")
 
 
-def test_a_door_that_cannot_open_says_so_and_ends_nothing_else(
+def test_mcp_that_cannot_start_says_so_and_everything_else_is_served(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """503 to agents, the reason in the log, and workers are served as before."""

@@ -405,7 +405,7 @@ class Machine(RuleBasedStateMachine):
         assert answer == (self.model.direct(run, gpu_id, given) or "done")
 
     async def do_acquire(self, run: Run, how: str = "once") -> None:
-        request = schemas.AcquireRequest(experiment_id=run.id)
+        request = schemas.ExperimentRequest(experiment_id=run.id)
         answer = await self.ask(lambda: self.pool.acquire(request), how, keep=False)
         expected = self.model.acquire(run)
         if isinstance(expected, type):

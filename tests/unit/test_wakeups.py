@@ -1,4 +1,4 @@
-"""Who is woken by a job, and what becomes of a wake-up that cannot be used."""
+"""Which waiting claim a job wakes, and what happens when that claim cannot use it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -77,23 +77,6 @@ async def test_one_job_wakes_one_waiter_and_the_next_job_the_next(
             assert b.woken.is_set()
 
 
-async def test_who_has_waited_longest_looks_as_soon_as_a_job_is_on_its_way(
-    wakeups: Wakeups, stream: Stream
-) -> None:
-    """It may not get it; the notice of the job then wakes the next."""
-    with (
-        wakeups.waiting_for_jobs("unfit") as unfit,
-        wakeups.waiting_for_jobs("a") as a,
-        wakeups.waiting_for_jobs("b") as b,
-    ):
-        async with followed(wakeups, unfit, a, b):
-            unfit.unfit = True
-            wakeups.expect_job()
-            assert [w.woken.is_set() for w in (unfit, a, b)] == [False, True, False]
-            await stream.bring([queued()])
-            assert b.woken.is_set()
-
-
 async def test_a_job_meant_for_one_gpu_wakes_that_gpu(wakeups: Wakeups, stream: Stream) -> None:
     with wakeups.waiting_for_jobs("a") as a, wakeups.waiting_for_jobs("b") as b:
         async with followed(wakeups, a, b):
@@ -139,17 +122,6 @@ async def test_all_look_for_themselves_when_the_stream_could_not_be_read(
             assert decided.is_set()
 
 
-async def test_nobody_reads_the_stream_while_nobody_waits(wakeups: Wakeups, stream: Stream) -> None:
-    reader = asyncio.ensure_future(wakeups.run())
-    await asyncio.sleep(0.01)
-    assert stream.reads == 0
-    with wakeups.waiting_for_jobs("a"):
-        await wakeups.following()
-        await asyncio.sleep(0)
-        assert stream.reads == 1
-    reader.cancel()
-
-
 async def test_who_waits_before_the_reader_has_its_place_looks_again(wakeups: Wakeups) -> None:
     """A job that came between a waiter's look and that place is not told by the stream."""
     with wakeups.waiting_for_jobs("a") as a:
@@ -174,7 +146,7 @@ async def test_a_resumed_tag_wakes_all_who_may_have_a_job(wakeups: Wakeups, stre
         wakeups.waiting_for_jobs("b") as b,
     ):
         async with followed(wakeups, busy, a, b):
-            busy.unfit = True
+            busy.busy = True
             for action in ("pause", "note", "cancel", "drain"):
                 await stream.bring([steered(action, "a")])
             assert not a.woken.is_set()
@@ -187,7 +159,7 @@ async def test_an_undrained_gpu_is_woken_and_by_later_jobs_too(
 ) -> None:
     with wakeups.waiting_for_jobs("a") as a, wakeups.waiting_for_jobs("b") as b:
         async with followed(wakeups, a, b):
-            a.unfit = True  # it was woken while it was drained, and passed the job on
+            a.busy = True  # it was woken while it was drained, and passed the job on
             await stream.bring([steered("undrain", "a")])
             assert (a.woken.is_set(), b.woken.is_set()) == (True, False)
             a.look()

@@ -96,7 +96,6 @@ class Experiments:
             parent_id=request.parent_id,
             source_sha256=source.sha256,
         )
-        self._wakeups.expect_job()
         try:
             queued = await self._store.experiments.submit(
                 request.tag,

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import logging
-import random
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -45,19 +44,17 @@ class Jobs:
         deadline = anyio.current_time() + wait_seconds
         with self._wakeups.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
-                job = waiter.look()  # before it does, so that no job between the two is missed
+                job = waiter.look()  # first, so that a job queued during the claim is noticed
                 found = await self._store.jobs.claim(request.gpu_id, request.claim_id)
                 if isinstance(found, Claimed):
                     return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
                 remaining = deadline - anyio.current_time()
                 if remaining <= 0 or self._wakeups.closed:
                     break
-                waiter.learn(found.profile)
+                waiter.last = found
                 if found.busy and job is not None:
                     self._wakeups.pass_on(job, waiter)
                 pause = BUSY_LOOK_SECONDS if found.busy else LOOK_SECONDS
-                # Claims that began at the same moment do not look at the same moments.
-                pause *= random.uniform(0.75, 1)  # noqa: S311 - no secret
                 with anyio.move_on_after(min(remaining, pause)):
                     await waiter.woken.wait()
         return schemas.ClaimAnswer(job=None)

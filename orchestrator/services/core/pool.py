@@ -57,7 +57,7 @@ class Pool:
             offline=sum(w.status == "offline" for w in workers),
         )
 
-    async def acquire(self, request: schemas.AcquireRequest) -> schemas.AcquireAnswer:
+    async def acquire(self, request: schemas.ExperimentRequest) -> schemas.AcquireAnswer:
         taken = await self._store.pool.acquire(
             request.experiment_id, self._settings.offline_seconds, self._settings.grace_seconds
         )

@@ -178,7 +178,7 @@ def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
         name=tag.name,
         created_at=rfc3339(tag.created_us),
         state=_state(state),
-        pause=views.operator_hold(tag.pause),
+        pause=views.hold(tag.pause),
         mode=state.strategy.mode,
         mode_reason=state.strategy.reason,
         pinned=state.strategy.pinned,

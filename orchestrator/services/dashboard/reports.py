@@ -46,7 +46,7 @@ class Reports:
             strategy=snapshot.strategy.mode,
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),
             paused=tag.pause is not None,
-            pause=views.operator_hold(tag.pause),
+            pause=views.hold(tag.pause),
         )
 
     async def counts(self, tag: str) -> dict[str, int]:
