@@ -46,6 +46,7 @@ from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.steering import Steering
 from orchestrator.services.core.wakeups import Wakeups
 from orchestrator.services.dashboard.comparison import Comparisons
+from orchestrator.services.dashboard.history import Histories
 from orchestrator.services.dashboard.monitoring import Monitoring
 from orchestrator.services.dashboard.overview import Overviews
 from orchestrator.services.dashboard.reports import Reports
@@ -75,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
             tasks.start_soon(_watched, reaper.run)
             tasks.start_soon(_watched, services.similar.run)
             tasks.start_soon(_watched, door.run)
-            tasks.start_soon(_watched, services.series.warm_up)
+            tasks.start_soon(_watched, services.histories.warm_up)
             yield
             tasks.cancel_scope.cancel()
         await store.close()
@@ -147,10 +148,11 @@ def _services(
     failures = Failures(store)
     jobs = Jobs(store, files, judge, wakeups, settings)
     response_cache = ResponseCache(store.events)
+    histories = Histories(store)
     services = Services(
         store=store,
         experiments=Experiments(
-            store, files, judge, wakeups, sources, digests, _prepare_py(settings)
+            store, files, judge, wakeups, sources, digests.attached, _prepare_py(settings)
         ),
         digests=digests,
         jobs=jobs,
@@ -159,9 +161,10 @@ def _services(
         search=Search(store, similar, failures),
         similar=similar,
         briefs=Briefs(store, failures),
-        overviews=Overviews(store, files, settings),
-        comparison=Comparisons(store),
-        series=SeriesReports(store, response_cache),
+        overviews=Overviews(store, files, histories, settings),
+        comparison=Comparisons(store, histories),
+        series=SeriesReports(store, histories, response_cache),
+        histories=histories,
         response_cache=response_cache,
         steering=Steering(store, judge),
         wakeups=wakeups,

@@ -17,6 +17,7 @@ from orchestrator.services.core.pool import Pool
 from orchestrator.services.core.steering import Steering
 from orchestrator.services.core.wakeups import Wakeups
 from orchestrator.services.dashboard.comparison import Comparisons
+from orchestrator.services.dashboard.history import Histories
 from orchestrator.services.dashboard.monitoring import Monitoring
 from orchestrator.services.dashboard.overview import Overviews
 from orchestrator.services.dashboard.reports import Reports
@@ -44,6 +45,7 @@ class Services:
     similar: SimilarIdeas
     briefs: Briefs
     series: SeriesReports
+    histories: Histories
     response_cache: ResponseCache
     steering: Steering
     wakeups: Wakeups

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import schemas
 from orchestrator.domain import (
+    Counts,
     Decision,
     Gpu,
     LedgerEntry,
@@ -42,7 +43,7 @@ def _time(microseconds: int | None) -> str | None:
     return None if microseconds is None else rfc3339(microseconds)
 
 
-def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
+def tag_info(tag: Tag, counts: Counts) -> schemas.TagInfo:
     return schemas.TagInfo(
         name=tag.name,
         branch=branch_of(tag.name),
@@ -52,8 +53,8 @@ def tag_info(tag: Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
         max_consecutive_crashes=tag.max_consecutive_crashes,
         best_val_bpb=tag.best_val_bpb,
         best_experiment_id=tag.best_experiment_id,
-        total_experiments=experiments,
-        kept_experiments=keeps,
+        total_experiments=counts.queued + counts.running + counts.finished,
+        kept_experiments=counts.keep,
         profile=tag.profile,
         prepare_sha256=tag.prepare_sha256,
         paused=tag.pause is not None,

@@ -11,7 +11,6 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from orchestrator.errors import SetupError
 from orchestrator.store.client import TextRedis
-from orchestrator.store.dashboard_reads import DashboardReads
 from orchestrator.store.events import EventStore
 from orchestrator.store.experiments import ExperimentStore
 from orchestrator.store.idempotency import IdempotencyStore
@@ -59,7 +58,6 @@ class Store:
     events: EventStore
     idempotency: IdempotencyStore
     journal: JournalStore
-    dashboard: DashboardReads
     steering: SteeringStore
 
     @classmethod
@@ -104,7 +102,6 @@ class Store:
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis, shared),
-            dashboard=DashboardReads(redis),
             steering=SteeringStore(scripts, redis),
         )
 

@@ -85,19 +85,12 @@ class JournalStore:
             notes={note.id: note for note in records.notes_from(notes)},
         )
 
-    async def keeps_until(self, tag: str, decided_us: int) -> list[Keep]:
-        """All keeps decided up to a moment, in that order."""
+    async def keeps(self, tag: str, after_us: int = 0, until_us: int | None = None) -> list[Keep]:
+        """All keeps decided after a moment and until another, in order of decision."""
+        last = "+inf" if until_us is None else until_us
         with redis_errors():
             pairs = await self._redis.zrange(
-                keys.of_tag(tag, "keeps"), "-inf", decided_us, byscore=True, withscores=True
-            )
-        return [keep_from(text, score) for text, score in pairs]
-
-    async def keeps_after(self, tag: str, decided_us: int) -> list[Keep]:
-        """All keeps decided after a moment, in that order."""
-        with redis_errors():
-            pairs = await self._redis.zrange(
-                keys.of_tag(tag, "keeps"), f"({decided_us}", "+inf", byscore=True, withscores=True
+                keys.of_tag(tag, "keeps"), f"({after_us}", last, byscore=True, withscores=True
             )
         return [keep_from(text, score) for text, score in pairs]
 

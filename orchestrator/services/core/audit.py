@@ -68,7 +68,7 @@ class Audit:
 
     async def _of_sets(self, tag: str, replay: Replay) -> list[str]:
         """Near misses and keeps, member by member, as far as the replay has come."""
-        keeps = await self._store.journal.keeps_until(tag, replay.last_us)
+        keeps = await self._store.journal.keeps(tag, until_us=replay.last_us)
         near = await self._store.journal.near_misses(tag)
         late = near.keys() - replay.near.keys() - replay.decided.keys()
         return [

@@ -5,7 +5,6 @@ What a scrape costs is bounded: the newest tags and GPUs have labels of their ow
 `LABELLED_TAGS` and `LABELLED_GPUS`; the counters by status cover the GPUs beyond them.
 """
 
-import asyncio
 import platform
 from dataclasses import asdict
 from functools import cache
@@ -15,9 +14,10 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from orchestrator.domain import GPU_STATES, Gpu, Snapshot
+from orchestrator.domain import GPU_STATES, Gpu
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
+from orchestrator.store.reads import TagState
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 LABELLED_TAGS = 100
@@ -59,14 +59,11 @@ class Monitoring:
         """What there is to say now, ready to be written down."""
         pool = await self._store.pool.list()
         tags = await self._store.reads.tags(LABELLED_TAGS)
-        snapshots = await asyncio.gather(
-            *(self._store.experiments.snapshot(tag.name) for tag in tags)
-        )
         offline = self._settings.offline_seconds
         states = {gpu.id: gpu.status(pool.now_us, offline) for gpu in pool.gpus}
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Families(_about_gpus(pool.gpus, states, pool.now_us)))
-        registry.register(_Families(_about_tags(snapshots)))
+        registry.register(_Families(_about_tags(tags)))
         registry.register(_Families([_build_info()]))
         registry.register(self.latency.histogram)
         ProcessCollector(registry=registry)
@@ -123,7 +120,7 @@ def _about_gpus(gpus: list[Gpu], states: dict[str, str], now_us: int) -> Familie
     return [by_status, info, state, age, *(family for family, _ in health.values())]
 
 
-def _about_tags(snapshots: list[Snapshot]) -> Families:
+def _about_tags(tags: list[TagState]) -> Families:
     runs = _gauge("runs", "Experiments by tag and status.", "tag", "status")
     best = _gauge("best_val_bpb", "Best val_bpb of a tag.", "tag")
     improved = _gauge("best_timestamp_seconds", "When a tag's best was decided.", "tag")
@@ -135,9 +132,9 @@ def _about_tags(snapshots: list[Snapshot]) -> Families:
         "autoresearch_training_seconds", "Counted training time of a tag.", labels=["tag"]
     )
     queue = _gauge("queue_length", "Queued experiments of all tags shown here.")
-    for snapshot in snapshots:
-        tag = snapshot.tag
-        counts = asdict(snapshot.counts)
+    for state in tags:
+        tag = state.tag
+        counts = asdict(state.counts)
         del counts["infra_lost"]  # a part of crash
         for status, count in counts.items():
             runs.add_metric([tag.name, status], count)
@@ -146,10 +143,10 @@ def _about_tags(snapshots: list[Snapshot]) -> Families:
             improved.add_metric([tag.name], tag.best_us / 1e6)
         streak.add_metric([tag.name], tag.consecutive_crashes)
         paused.add_metric([tag.name], tag.pause is not None)
-        near.add_metric([tag.name], snapshot.near_misses)
-        mode.add_metric([tag.name, snapshot.strategy.mode], 1)
+        near.add_metric([tag.name], state.near_misses)
+        mode.add_metric([tag.name, state.strategy.mode], 1)
         trained.add_metric([tag.name], tag.training_seconds)
-    queue.add_metric([], sum(snapshot.counts.queued for snapshot in snapshots))
+    queue.add_metric([], sum(state.counts.queued for state in tags))
     return [runs, best, improved, streak, paused, near, mode, trained, queue]
 
 
