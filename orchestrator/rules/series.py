@@ -15,7 +15,7 @@ from orchestrator.domain import INFRA_LOST, JournalEntry, Mode, created_us_of
 
 KEEP, NEAR, DISCARD, CRASH, TIMEOUT, LOST = b"kndctl"
 LETTERS = {"keep": KEEP, "discard": DISCARD, "crash": CRASH, "timeout": TIMEOUT}
-# What a filter's word stands for: near misses are discards, and lost runs are crashes.
+# The letters of a filter's word: near misses are discards, and lost runs are crashes.
 WORDS = {
     "keep": frozenset({KEEP}),
     "discard": frozenset({DISCARD, NEAR}),
@@ -37,7 +37,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Choice:
-    """A mode of the search, in force for the runs decided after the first `after` of them."""
+    """A mode of the search, in force after the first `after` decided runs."""
 
     after: int
     mode: Mode
@@ -48,7 +48,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rows are wanted; None stands for all. `since_us` bounds the moment of decision."""
+    """Which rows are wanted; None means all. `since_us` bounds the moment of decision."""
 
     letters: frozenset[int] | None = None
     category: str | None = None

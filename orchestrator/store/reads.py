@@ -293,13 +293,18 @@ class ReadStore:
 
 def _tag_state(row: Sequence[Any]) -> TagState:
     fields, strategy, near, *sizes = row
-    by_status = dict(zip((status.value for status in Status), sizes, strict=True))
     return TagState(
         tag=records.tag_from(fields),
         strategy=records.strategy_from(strategy),
-        counts=Counts(**by_status, infra_lost=int(fields.get("infra_lost", 0))),
+        counts=counts_from(fields, sizes),
         near_misses=near,
     )
+
+
+def counts_from(fields: records.Fields, sizes: Sequence[int]) -> Counts:
+    """Counts from a tag's hash and the sizes of its sets by status."""
+    by_status = dict(zip((status.value for status in Status), sizes, strict=True))
+    return Counts(**by_status, infra_lost=int(fields.get("infra_lost", 0)))
 
 
 def _categories_from(flat: Sequence[str]) -> dict[str, CategoryCount]:

@@ -1,4 +1,4 @@
-"""Gathers what a brief tells: the tag in one step, and a page each of what led to it."""
+"""Gathers what a brief is made of: the tag's state in one step, and a page of each list."""
 
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Experiment, Run, Status
@@ -9,8 +9,7 @@ from orchestrator.services.agents.failures import Failures
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
-# Of each list more than a brief has room for.
-ROWS = 8
+ROWS = 8  # of each list; rules/brief.py shows fewer if they do not fit
 TREND_LENGTH = 5
 
 
@@ -20,7 +19,7 @@ class Briefs:
         self._failures = failures
 
     async def brief(self, tag_name: str) -> schemas.BriefAnswer:
-        """Where the search stands and how to go on, in less than 8 KB. Raises `NotFound`."""
+        """The state of the search and how to go on, in less than 8 KB. Raises `NotFound`."""
         situation = await self._situation(tag_name)
         tag, counts = situation.snapshot.tag, situation.snapshot.counts
         return schemas.BriefAnswer(

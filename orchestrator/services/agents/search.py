@@ -26,7 +26,7 @@ class Search:
         return views.strategy((await self._store.experiments.snapshot(tag)).strategy)
 
     async def set_strategy(self, request: schemas.SetStrategyRequest) -> schemas.Strategy:
-        """A person's choice; it stays until it is released with `pinned: false`."""
+        """An operator action; it stays in force until it is released with `pinned: false`."""
         ratio = request.explore_ratio
         choice = {
             "mode": request.mode,
@@ -43,7 +43,7 @@ class Search:
         return views.strategy(stored)
 
     async def adapt(self, tag: str) -> schemas.Strategy:
-        """Apply the rules now; a pinned strategy stays."""
+        """Apply the rules now; a pinned strategy is not changed."""
         for _ in range(MAX_TRIES):
             snapshot = await self._store.experiments.snapshot(tag)
             adapted = adapt(snapshot)
@@ -57,7 +57,7 @@ class Search:
         raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")
 
     async def suggest(self, request: schemas.SuggestRequest) -> schemas.Suggestion:
-        """What to try next, what not to, and what was tried near the idea where there is one."""
+        """What to try next, what not to, and what was tried near the idea, if one is given."""
         overview = await self._store.reads.overview(
             request.tag, TREND_LENGTH, failures=RECENT_FAILURES
         )

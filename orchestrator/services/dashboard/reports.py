@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Snapshot, Status, branch_of, rfc3339
@@ -13,7 +12,7 @@ from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
 PROGRESSION_LENGTH = 1000
-# A hand-run is given up for lost this long after budget and grace have passed.
+# A run by hand counts as abandoned this long after its budget and grace have passed.
 ABANDONED_AFTER_SECONDS = 3600
 
 
@@ -48,12 +47,6 @@ class Reports:
             paused=tag.pause is not None,
             pause=views.halt(tag.pause),
         )
-
-    async def counts(self, tag: str) -> dict[str, int]:
-        """Runs by public status; each run counts once."""
-        counts = asdict((await self._store.experiments.snapshot(tag)).counts)
-        del counts["infra_lost"]  # a part of crash
-        return counts
 
     async def tsv(self, tag: str) -> schemas.TsvAnswer:
         """results.tsv: the finished runs in order of creation."""
