@@ -76,7 +76,7 @@ class TagState:
 
 
 @dataclass(frozen=True)
-class Overview:
+class TagSummary:
     """What suggest and summary say of a tag. `keeps` are the newest, in order of decision; `gpus`
     counts all, idle and busy ones (a silent one is idle until the reaper's next pass); `abandoned`
     counts hand-runs that were never reported; `failures` are ids of the newest crashes and
@@ -268,9 +268,9 @@ class ReadStore:
             return f"{used / limit:.0%} of its memory limit is used: raise maxmemory."
         return None
 
-    async def overview(
+    async def summary(
         self, tag: str, keeps: int, abandoned_after_seconds: float = 0, failures: int = 0
-    ) -> Overview:
+    ) -> TagSummary:
         """A tag with its newest `keeps` and `failures`, read in one step. A hand-run counts as
         abandoned when its budget and this much more have passed."""
         reply = await self._scripts.run(
@@ -280,7 +280,7 @@ class ReadStore:
             raise unknown_tag(tag)
         newest = reply["keeps"] or []  # an empty Lua table encodes as {}
         total, idle, busy = reply["pool"]
-        return Overview(
+        return TagSummary(
             snapshot=records.snapshot_from(reply.fields, ""),
             keeps=[keep_from(*pair) for pair in zip(newest[::2], newest[1::2], strict=True)],
             categories=_categories_from(reply["cats"] or []),

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from bench.histories import write
 from orchestrator import schemas
@@ -74,6 +75,22 @@ def test_a_cursor_of_another_history_begins_anew(api: Api) -> None:
         assert len(ids_of(answer)) == 5
     api.get("/api/report/series", 422, tag="mar11", since="nonsense")
     api.get("/api/report/series", 404, tag="none")
+
+
+def test_a_restored_backup_takes_back_what_is_in_memory(api: Api, redis_url: str) -> None:
+    """Redis then holds less than the process has read."""
+    history(api)
+    with redis.Redis.from_url(redis_url) as client:
+        before = {key: client.dump(key) for key in client.scan_iter("ar:*")}
+        api.complete(api.register(), 0.5)
+        assert api.get("/api/report/series", tag="mar11")["total"] == 6
+        client.flushdb()
+        for key, value in before.items():
+            client.restore(key, 0, value)
+    assert api.get("/api/report/series", tag="mar11")["total"] == 5
+    api.complete(api.register(hypothesis="another"), 0.7)
+    answer = api.get("/api/report/series", tag="mar11")
+    assert (answer["total"], answer["blocks"][0]["val_bpb"][-1]) == (6, 700_000)
 
 
 def test_two_orchestrators_tell_the_same_history(make_api: MakeApi) -> None:

@@ -58,12 +58,12 @@ class Search:
 
     async def suggest(self, request: schemas.SuggestRequest) -> schemas.Suggestion:
         """What to try next, what not to, and what was tried near the idea, if one is given."""
-        overview = await self._store.reads.overview(
+        summary = await self._store.reads.summary(
             request.tag, TREND_LENGTH, failures=RECENT_FAILURES
         )
-        failed = await self._failures.causes(request.tag, overview.failures)
-        snapshot, categories = overview.snapshot, overview.categories
-        trend = [keep.val_bpb for keep in overview.keeps]
+        failed = await self._failures.causes(request.tag, summary.failures)
+        snapshot, categories = summary.snapshot, summary.categories
+        trend = [keep.val_bpb for keep in summary.keeps]
         advice = advise(snapshot, categories, trend)
         return schemas.Suggestion(
             strategy=snapshot.strategy.mode,
@@ -80,7 +80,7 @@ class Search:
             suggestions=advice.suggestions,
             dead_ends=[views.dead_end(end) for end in dead_ends(categories, failed)],
             near=await self._near(request),
-            notes=[views.note(note) for note in overview.notes],
+            notes=[views.note(note) for note in summary.notes],
             paused=snapshot.tag.pause is not None,
         )
 

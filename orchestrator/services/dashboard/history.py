@@ -26,8 +26,7 @@ TRAININGS = 5000
 class History:
     """A tag's decided runs, its keeps, and the newest trainings, all in the order of decision.
 
-    `revision` is that of the tag when the history was read, `blocks` the JSON of rows that no
-    longer change (series.py).
+    `revision` is that of the tag when the history was read.
     """
 
     tag: Tag
@@ -36,7 +35,6 @@ class History:
     series: Series = field(default_factory=Series)
     keeps: list[Keep] = field(default_factory=list)
     trainings: deque[Training] = field(default_factory=lambda: deque(maxlen=TRAININGS))
-    blocks: dict[int, str] = field(default_factory=dict)
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def id_of(self, row: int) -> str:

@@ -22,11 +22,11 @@ class Reports:
         self._settings = settings
 
     async def summary(self, tag_name: str) -> schemas.SummaryAnswer:
-        overview = await self._store.reads.overview(
+        summary = await self._store.reads.summary(
             tag_name, PROGRESSION_LENGTH, self._settings.grace_seconds + ABANDONED_AFTER_SECONDS
         )
-        snapshot, tag = overview.snapshot, overview.snapshot.tag
-        total, idle, training = overview.gpus
+        snapshot, tag = summary.snapshot, summary.snapshot.tag
+        total, idle, training = summary.gpus
         best = None
         if tag.best_experiment_id is not None and tag.best_val_bpb is not None:
             best = schemas.SummaryBest(
@@ -38,9 +38,9 @@ class Reports:
             tag=tag_name,
             branch=branch_of(tag_name),
             best=best,
-            stats=_stats(snapshot, overview.abandoned),
-            categories={name: count.total for name, count in overview.categories.items()},
-            bpb_progression=[views.progression(keep) for keep in overview.keeps],
+            stats=_stats(snapshot, summary.abandoned),
+            categories={name: count.total for name, count in summary.categories.items()},
+            bpb_progression=[views.progression(keep) for keep in summary.keeps],
             total_training_minutes=round(tag.training_seconds / 60, 1),
             strategy=snapshot.strategy.mode,
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),

@@ -1,7 +1,7 @@
 """`/api/report/series` and `/api/report/runs`: the columns and the table of a tag's page."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from orchestrator import schemas
@@ -14,8 +14,6 @@ from orchestrator.services.dashboard.response_cache import Body, ResponseCache
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
-# Rows whose JSON is kept: all but the last block of a history never change.
-BLOCK_ROWS = 5000
 # How many runs one search looks at before it lets the page ask for more.
 SCAN_LIMIT = 2000
 SCAN_CHUNK = 250
@@ -88,7 +86,7 @@ class SeriesReports:
         after = history.series.rows(request.sort, request.cursor, wanted)
         rows = list(islice(after, SCAN_LIMIT if text else request.limit))
         more = next(after, None) is not None
-        found, scanned = await self._mentioning(history, rows, text, request.limit)
+        found, scanned = await self._matching(history, rows, text, request.limit)
         counts = (await self._store.experiments.snapshot(history.tag.name)).counts
         return schemas.RunsAnswer(
             running=counts.running,
@@ -99,7 +97,7 @@ class SeriesReports:
             scanned=scanned,
         )
 
-    async def _mentioning(
+    async def _matching(
         self, history: History, rows: Sequence[int], text: str, limit: int
     ) -> tuple[list[Entry], int]:
         """The first `limit` of `rows` that have `text` in them, and how many were looked at."""
@@ -177,13 +175,6 @@ def _row(history: History, entry: Entry) -> schemas.RunRow:
     )
 
 
-# ---------------------------------------------------------------------------- JSON
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
 def _known(history: History, cursor: str | None) -> tuple[int, int, int]:
     """How many rows, choices and keeps the page has: none if its cursor is of another history."""
     if cursor is None:
@@ -200,7 +191,7 @@ def _series_json(history: History, strategy: Strategy, cursor: str | None) -> st
     tag, series = history.tag, history.series
     rows, choices, keeps = _known(history, cursor)
     counts = f"{len(series)}.{len(series.choices)}.{len(history.keeps)}"
-    head = {
+    answer = {
         "tag": tag.name,
         "cursor": f"{tag.created_us:x}.{counts}",
         "first": rows,
@@ -230,20 +221,6 @@ def _series_json(history: History, strategy: Strategy, cursor: str | None) -> st
             }
             for keep in history.keeps[keeps:]
         ],
+        "blocks": [series.block(rows, len(series))] if rows < len(series) else [],
     }
-    return f'{_json(head)[:-1]},"blocks":[{",".join(_blocks(history, rows))}]}}'
-
-
-def _blocks(history: History, first: int) -> Iterator[str]:
-    """The rows from `first` on as JSON, a block at a time; whole blocks are kept."""
-    total = len(history.series)
-    while first < total:
-        stop = min(first - first % BLOCK_ROWS + BLOCK_ROWS, total)
-        whole = stop - first == BLOCK_ROWS
-        text = history.blocks.get(first) if whole else None
-        if text is None:
-            text = _json(history.series.block(first, stop))
-        if whole:
-            history.blocks[first] = text
-        yield text
-        first = stop
+    return json.dumps(answer, separators=(",", ":"))
