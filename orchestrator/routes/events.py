@@ -91,7 +91,7 @@ async def _gathered(
 
 
 def _encoded(event: Event) -> str:
-    return f"id: {event.id}\nevent: {event.kind}\ndata: {event.told}\n\n"
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {event.json}\n\n"
 
 
 def _heartbeat(last: str) -> str:

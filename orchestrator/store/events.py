@@ -23,7 +23,7 @@ class Event:
     data: dict[str, Any]
 
     @cached_property
-    def told(self) -> str:
+    def json(self) -> str:
         """The event as JSON, encoded once for all its readers."""
         return json.dumps({"tag": self.tag, "subject": self.subject, **self.data})
 

@@ -1,4 +1,4 @@
-"""The digest over HTTP: alone, and in the verdict of whoever waits."""
+"""The digest over HTTP: alone, and in the verdict that a waiting caller gets."""
 
 import base64
 import threading
@@ -62,8 +62,8 @@ def test_a_digest_compares_with_parent_and_best(api: Api) -> None:
     assert codes == ["vram_near_limit", "slower_than_parent"]
 
 
-def test_whoever_waits_gets_it_in_the_verdict(api: Api) -> None:
-    """By submit with `wait`, and by /wait; who reports a run, or reads its record, does not."""
+def test_a_waiting_caller_gets_it_in_the_verdict(api: Api) -> None:
+    """By submit with `wait`, and by /wait; reporting a run and reading its record give none."""
     api.tag()
     api.gpu()
     answers: list[Any] = []

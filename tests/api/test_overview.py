@@ -55,7 +55,7 @@ def test_a_tag_shows_best_baseline_counts_and_its_last_keep(api: Api) -> None:
     assert (tag["state"], tag["mode"]) == ("running", "explore")
 
 
-def test_since_tells_what_happened_after_that_moment(api: Api) -> None:
+def test_since_counts_what_happened_after_that_moment(api: Api) -> None:
     """Gain counts from the best as it was then, and the counts from the first verdict after it."""
     api.tag()
     api.complete(api.register(), 1.0)
@@ -180,7 +180,7 @@ def test_many_pages_cost_one_reading(api: Api, monkeypatch: pytest.MonkeyPatch) 
     assert len(readings) == 1
 
 
-def test_surroundings_name_the_best_then_the_best_now_and_the_neighbours(api: Api) -> None:
+def test_a_comparison_names_the_best_then_the_best_now_and_the_neighbours(api: Api) -> None:
     api.tag()
     ids = []
     for value in (1.0, 0.9, 0.95, 0.8):
@@ -197,8 +197,8 @@ def test_surroundings_name_the_best_then_the_best_now_and_the_neighbours(api: Ap
     assert first["next"]["id"] == ids[1]
 
 
-def test_neighbours_stand_in_order_of_verdict_and_skip_cancelled_runs(api: Api) -> None:
-    """The second run is decided before the first; a cancelled one is nobody's neighbour."""
+def test_neighbours_are_in_order_of_verdict_and_skip_cancelled_runs(api: Api) -> None:
+    """The second run is decided before the first; a cancelled one is no neighbour."""
     api.tag()
     first, second = api.register(), api.register()
     api.complete(second, 1.0)

@@ -1,4 +1,4 @@
-"""The index of ideas: what it finds, and that it is a cache that nobody has to care for."""
+"""The index of ideas: what it finds, and that a lost one is created again."""
 
 import multiprocessing
 import sqlite3
@@ -75,7 +75,7 @@ def test_an_old_idea_is_found_among_many_that_share_its_common_words(tmp_path: P
     assert found[1].share == pytest.approx(3 / 4)
 
 
-def test_a_file_that_is_lost_or_damaged_is_made_anew(index: TextIndex) -> None:
+def test_a_file_that_is_lost_or_damaged_is_created_again(index: TextIndex) -> None:
     """Empty, and the store fills it again."""
     index._path.write_bytes(b"this was a database once" * 1000)
     assert index.size() == 0
@@ -87,12 +87,12 @@ def test_a_file_that_is_lost_or_damaged_is_made_anew(index: TextIndex) -> None:
 
 
 def test_an_index_of_another_tag_of_this_name_is_dropped(index: TextIndex) -> None:
-    """A tag that was made anew begins without memories."""
+    """A new tag of the same name begins with an empty index."""
     assert TextIndex(index._path, CREATED + 1).size() == 0
     assert TextIndex(index._path, CREATED + 1).search("muon", 5) == []
 
 
-def test_a_folder_that_cannot_be_written_is_the_operator_s_affair(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path) -> None:
     """503, not a traceback."""
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="index of ideas"):
