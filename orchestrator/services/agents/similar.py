@@ -7,6 +7,7 @@ search then indexes a part, leaves the rest to `run`, and says how much it searc
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 import anyio
 
@@ -101,36 +102,27 @@ class SimilarIdeas:
         }
 
         def read() -> list[Document]:
-            texts = _Sources(self._files)
+            source = cache(self._source)  # many experiments have the same parent
             return [
                 _document(
                     e.experiment,
-                    texts.of(sources.get(e.experiment.parent_id or "")),
-                    texts.of(e.experiment.source_sha256),
+                    source(sources.get(e.experiment.parent_id or "")),
+                    source(e.experiment.source_sha256),
                 )
                 for e in entries
             ]
 
         return await anyio.to_thread.run_sync(read)
 
-
-class _Sources:
-    """Sources by their hash, each read once: many experiments have the same parent. Blocks."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-        self._texts: dict[str, str] = {}
-
-    def of(self, sha256: str | None) -> str | None:
+    def _source(self, sha256: str | None) -> str | None:
+        """The source, None for a run by hand and for a file that cannot be read. Blocks."""
         if sha256 is None:
-            return None  # a hand-run's
-        if sha256 not in self._texts:
-            try:
-                self._texts[sha256] = self._files.source(sha256)
-            except AutoresearchError as error:
-                logger.warning("Indexed without its source: %s", error)
-                return None
-        return self._texts[sha256]
+            return None
+        try:
+            return self._files.source(sha256)
+        except AutoresearchError as error:
+            logger.warning("Indexed without its source: %s", error)
+            return None
 
 
 def _document(experiment: Experiment, before: str | None, after: str | None) -> Document:
@@ -138,13 +130,13 @@ def _document(experiment: Experiment, before: str | None, after: str | None) -> 
     words = [text[:_TEXT_CHARACTERS] for text in texts]
     if before is not None and after is not None:
         words.append(_changed(before, after)[:_CHANGE_CHARACTERS])
-    # Lone surrogates come through JSON escapes, and are no text for SQLite.
+    # JSON escapes may hold lone surrogates, which SQLite refuses.
     text = "\n".join(words).encode(errors="replace").decode()
     return Document(experiment.created_us, text)
 
 
 def _changed(before: str, after: str) -> str:
-    """The lines that only one of the two has: no diff, but all of a diff's words."""
+    """The lines that only one of the two has: no diff, but the same words as one."""
     old, new = before.splitlines(), after.splitlines()
     had, has = set(old), set(new)
     changed = [line for line in new if line not in had] + [line for line in old if line not in has]
