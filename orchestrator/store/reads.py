@@ -129,20 +129,24 @@ class ReadStore:
 
     async def entries(self, tag: str, ids: Sequence[str]) -> list[Entry]:
         """Experiments of one tag by id; ids that do not exist are left out."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for experiment_id in ids:
-            pipeline.hgetall(keys.of_tag(tag, "exp:", experiment_id))
-            pipeline.hgetall(keys.of_tag(tag, "run:", experiment_id))
-        with redis_errors():
-            flat = await pipeline.execute()
-        return [
-            Entry(
-                records.experiment_from(experiment_id, tag, flat[2 * i]),
-                records.run_from(experiment_id, flat[2 * i + 1]),
-            )
-            for i, experiment_id in enumerate(ids)
-            if flat[2 * i]
-        ]
+        found: list[Entry] = []
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            pipeline = self._redis.pipeline(transaction=False)
+            for experiment_id in chunk:
+                pipeline.hgetall(keys.of_tag(tag, "exp:", experiment_id))
+                pipeline.hgetall(keys.of_tag(tag, "run:", experiment_id))
+            with redis_errors():
+                flat = await pipeline.execute()
+            found += [
+                Entry(
+                    records.experiment_from(experiment_id, tag, flat[2 * i]),
+                    records.run_from(experiment_id, flat[2 * i + 1]),
+                )
+                for i, experiment_id in enumerate(chunk)
+                if flat[2 * i]
+            ]
+        return found
 
     async def detail(self, experiment_id: str) -> Detail:
         entry = await self.entry(experiment_id)
@@ -170,25 +174,24 @@ class ReadStore:
         """The newest `limit` experiments, or those before the cursor `before`, oldest first."""
         ids, total, more = await self._ids(tag, status, limit, before, newest=True)
         ids.reverse()
-        entries = [e async for e in self._in_chunks(tag, ids)]
-        return Page(entries, total, ids[0] if more else None)
+        return Page(await self.entries(tag, ids), total, ids[0] if more else None)
 
     async def page(self, tag: str, status: Status | None, limit: int, after: str | None) -> Page:
         """The oldest `limit` experiments, or those after the cursor `after`, oldest first."""
         ids, total, more = await self._ids(tag, status, limit, after, newest=False)
-        entries = [e async for e in self._in_chunks(tag, ids)]
-        return Page(entries, total, ids[-1] if more else None)
+        return Page(await self.entries(tag, ids), total, ids[-1] if more else None)
 
     async def _ids(
         self, tag: str, status: Status | None, limit: int, cursor: str | None, *, newest: bool
     ) -> tuple[list[str], int, bool]:
         """At most `limit` ids beyond the cursor, the number of all, and True if there are more."""
         await self.tag(tag)
-        if cursor is not None and keys.tag_of(cursor) is None:
-            raise unknown_experiment(cursor)
         key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
         first, last = ("+inf", "-inf") if newest else ("-inf", "+inf")
-        first = f"({created_us_of(cursor)}" if cursor else first
+        if cursor:
+            if keys.tag_of(cursor) is None:
+                raise unknown_experiment(cursor)
+            first = f"({created_us_of(cursor)}"
         with redis_errors():
             ids = await self._redis.zrange(
                 key, first, last, desc=newest, byscore=True, offset=0, num=limit + 1
@@ -219,10 +222,6 @@ class ReadStore:
         await self.tag(tag)
         with redis_errors():
             ids = await self._redis.zrange(keys.of_tag(tag, "all"), 0, -1)
-        async for entry in self._in_chunks(tag, ids):
-            yield entry
-
-    async def _in_chunks(self, tag: str, ids: Sequence[str]) -> AsyncIterator[Entry]:
         for start in range(0, len(ids), CHUNK):
             for entry in await self.entries(tag, ids[start : start + CHUNK]):
                 yield entry
@@ -234,7 +233,7 @@ class ReadStore:
         with redis_errors():
             pairs = await self._redis.zrange(key, 0, limit - 1, withscores=True)
             total = await self._redis.zcard(key)
-        entries = [e async for e in self._in_chunks(tag, [member for member, _ in pairs])]
+        entries = await self.entries(tag, [member for member, _ in pairs])
         return list(zip(entries, (score for _, score in pairs), strict=True)), total
 
     async def starts(self, tag: str, ids: Sequence[str]) -> list[tuple[int | None, str | None]]:
