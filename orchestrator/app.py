@@ -53,7 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
                 services.wakeups.run,
                 services.reaper.run,
                 services.similar.run,
-                services.series.warm_up,
+                services.histories.warm_up,
                 mcp.run,
             ):
                 tasks.start_soon(_watched, side_task)

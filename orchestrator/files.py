@@ -1,40 +1,45 @@
 """Files below the home: sources by their hash, logs and curves by run. No Redis, no HTTP.
 
-Orchestrators on one Redis share this folder, so every write is atomic (written aside, renamed) or
-idempotent (log chunks land at their byte offset). Functions block; services call them in threads.
+Orchestrators on one Redis share this folder, so every write is atomic (written to another name,
+then renamed) or idempotent (log chunks go to their byte offset). Functions block; services call
+them in threads.
 """
 
 import gzip
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from orchestrator import seekable
 from orchestrator.errors import NotFound, Unavailable
 from orchestrator.settings import HomePaths
 
-# How many sources stay in memory: a claim follows its submission closely where GPUs are idle, and a
-# thread and a file for it took half as long as the claim itself.
+# Sources kept in memory: an idle GPU claims a job right after its submission, and reading the file
+# in a thread would add half of the claim's time.
 RECENT_SOURCES = 64
+# The end of a finished log that is kept uncompressed: as much as the log's page reads at first.
+LOG_TAIL_BYTES = 256 * 1024
+_COPY_BYTES = 1024 * 1024
 
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """A disk that is full or read-only is the operator's affair: 503, and nothing half-written."""
+    """Raise `NotFound` for a missing file, and `Unavailable` for a full or read-only disk and for
+    damaged gzip data: the operator has to look."""
     try:
         yield
     except FileNotFoundError as error:
         raise NotFound(f"No {what}.") from error
-    except OSError as error:
-        raise Unavailable(
-            f"Cannot keep {what}: {error.strerror or error}.", reason="disk"
-        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Unavailable(f"Cannot read or write {what}: {reason}.", reason="disk") from error
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
@@ -93,46 +98,48 @@ class Files:
     def source(self, sha256: str) -> str:
         """The source with this hash. Raises `NotFound`; a damaged file is `Unavailable`."""
         with disk_errors(f"source {sha256}"):
-            packed = self._paths.source(sha256).read_bytes()
-        try:
-            text = gzip.decompress(packed).decode()
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise Unavailable(f"The stored source {sha256} is damaged: {error}.") from error
-        if sha256_of(text) != sha256:
+            data = gzip.decompress(self._paths.source(sha256).read_bytes())
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise Unavailable(f"The stored source {sha256} is damaged: its hash differs.")
-        return text
+        return data.decode()
 
     # -- logs
 
     def append_log(
         self, tag: str, experiment_id: str, epoch: int, offset: int, data: bytes
     ) -> None:
-        """Write a chunk at its offset; a chunk sent twice lands on itself."""
+        """Write a chunk at its offset; a chunk sent twice overwrites itself."""
         path = self._paths.live_log(tag, experiment_id, epoch)
         with disk_errors("log"):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                while data:  # a disk that fills up takes a part without an error
+                while data:  # a full disk writes a part without an error
                     written = os.pwrite(handle, data, offset)
                     data, offset = data[written:], offset + written
             finally:
                 os.close(handle)
 
     def close_log(self, tag: str, experiment_id: str, epoch: int) -> None:
-        """Compress a finished attempt's log; no log, or closed already: nothing to do."""
+        """Compress a finished attempt's log, and keep its end beside it uncompressed.
+
+        Does nothing if there is no log, or if it is closed already.
+        """
         live = self._paths.live_log(tag, experiment_id, epoch)
         closed = self._paths.closed_log(tag, experiment_id, epoch)
         aside = closed.with_name(f".{closed.name}.{os.getpid()}")
         try:
-            with live.open("rb") as source, aside.open("wb") as target:
-                seekable.pack(source, target)
+            with live.open("rb") as log, gzip.open(aside, "wb", compresslevel=6) as packed:
+                shutil.copyfileobj(log, packed, _COPY_BYTES)
+                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+                _write_atomically(self._paths.log_tail(tag, experiment_id, epoch), log.read())
             aside.replace(closed)
             live.unlink(missing_ok=True)
-        except OSError as error:
+        except FileNotFoundError:
             aside.unlink(missing_ok=True)
-            if not isinstance(error, FileNotFoundError):
-                raise
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
     def log_path(self, tag: str, experiment_id: str, epoch: int) -> Path:
         """Where an attempt's log is now: compressed once the run has ended."""
@@ -142,14 +149,24 @@ class Files:
     def read_log(
         self, tag: str, experiment_id: str, epoch: int, start: int, length: int | None
     ) -> Slice:
-        """Bytes of a log; a negative `start` counts from the end. Raises `NotFound`."""
+        """Bytes of a log; a negative `start` counts from the end. Raises `NotFound`.
+
+        Of a compressed log the last `LOG_TAIL_BYTES` cost one small file. Anything else, and logs
+        of versions that kept no such file, are decompressed from the beginning.
+        """
         live = self._paths.live_log(tag, experiment_id, epoch)
         with disk_errors(f"log of {experiment_id}, attempt {epoch}"):
             with suppress(FileNotFoundError), live.open("rb") as file:
-                return _slice(file, os.fstat(file.fileno()).st_size, start, length)
+                return _slice(file, start, length)
             closed = self._paths.closed_log(tag, experiment_id, epoch)
-            with closed.open("rb") as packed:
-                return Slice(*seekable.read(packed, start, length))
+            tail = self._paths.log_tail(tag, experiment_id, epoch)
+            if -LOG_TAIL_BYTES <= start < 0 and tail.exists():
+                with tail.open("rb") as file:
+                    found = _slice(file, start, length)
+                total = _unpacked_size(closed)
+                return Slice(found.data, found.start + total - found.total, total)
+            with gzip.open(closed) as unpacked:
+                return _slice(unpacked, start, length)
 
     # -- curves
 
@@ -168,8 +185,14 @@ class Files:
         return points
 
 
-def _slice(file: Any, total: int, start: int, length: int | None) -> Slice:
-    if start < 0:
-        start = max(0, total + start)
-    file.seek(start)
-    return Slice(file.read() if length is None else file.read(length), start, total)
+def _slice(file: BinaryIO | gzip.GzipFile, start: int, length: int | None) -> Slice:
+    total = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, total + start) if start < 0 else min(start, total))
+    return Slice(file.read(-1 if length is None else length), start, total)
+
+
+def _unpacked_size(path: Path) -> int:
+    """The size of the content of a file that `close_log` wrote (RFC 1952: ISIZE, below 4 GiB)."""
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(), "little")

@@ -112,6 +112,9 @@ class HomePaths:
     def closed_log(self, tag: str, experiment_id: str, epoch: int) -> Path:
         return self.run_dir(tag, experiment_id) / f"{epoch}.log.gz"
 
+    def log_tail(self, tag: str, experiment_id: str, epoch: int) -> Path:
+        return self.run_dir(tag, experiment_id) / f"{epoch}.log.tail"
+
     def curve(self, tag: str, experiment_id: str) -> Path:
         return self.run_dir(tag, experiment_id) / "curve.json"
 

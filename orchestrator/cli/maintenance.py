@@ -43,7 +43,7 @@ def audit(
 async def _audited(store: "Store", tags: list[str]) -> "list[Report]":
     from orchestrator.services.core.audit import Audit
 
-    names = tags or [tag.name for tag in reversed(await store.reads.tags())]
+    names = tags or [state.tag.name for state in reversed(await store.reads.tags())]
     return [await Audit(store).check(name) for name in names]
 
 

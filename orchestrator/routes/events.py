@@ -79,7 +79,7 @@ async def _next_batch(queue: "asyncio.Queue[Event | None]", until: float) -> lis
 
 def _encoded(events: list[Event], tag: str | None) -> str:
     return "".join(
-        f"id: {event.id}\nevent: {event.kind}\ndata: {event.told}\n\n"
+        f"id: {event.id}\nevent: {event.kind}\ndata: {event.json}\n\n"
         for event in events
         if tag in (None, event.tag)
     )

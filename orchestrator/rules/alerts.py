@@ -1,7 +1,6 @@
-"""What a person should look at now: rules on values, the gravest first. Pure.
+"""What a person should look at now. Pure.
 
-Where the figures come from and how an alert is shown is not said here. An alert says what is wrong
-and what to do; it names its subject, so that a page can lead there.
+An alert says what is wrong and what to do. It names its subject, so that the page can link to it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ Kind = Literal[
 
 # A search that has kept nothing for this many runs has likely run dry.
 NO_KEEP_RUNS = 100
-# What a tag does not do within a day is the past, and nobody's alarm.
+# A tag that did nothing for a day raises no alert.
 ACTIVE_SECONDS = 86_400
 DISK_LOW_BYTES = 5 * 1024**3
 DISK_FULL_BYTES = 1024**3
@@ -38,7 +37,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class TagActivity:
-    """A tag as its alerts see it; `runs_since_keep` is None while nothing was kept."""
+    """What alerts need of a tag; `runs_since_keep` is None while nothing was kept."""
 
     tag: Tag
     queued: int
@@ -56,7 +55,7 @@ class TagActivity:
 
 @dataclass(frozen=True)
 class Host:
-    """What the orchestrator stands on. `store_problem` is Redis' own complaint, if it has one."""
+    """The orchestrator's machine. `store_problem` is what Redis reports about itself, or None."""
 
     disk_free_bytes: int
     store_problem: str | None = None
@@ -69,9 +68,9 @@ def alerts(
     now_us: int,
     offline_seconds: float,
 ) -> list[Alert]:
-    """All that is wrong at `now_us`, errors before warnings, otherwise service, GPUs, tags."""
+    """All that is wrong at `now_us`: errors before warnings, then by service, GPUs, tags."""
     statuses = [(gpu, gpu.status(now_us, offline_seconds)) for gpu in gpus]
-    found = [*_of_host(host)]
+    found = list(_of_host(host))
     for gpu, status in statuses:
         found.extend(_of_gpu(gpu, status, now_us))
     takers = any(status in TAKES_RUNS for _, status in statuses)
@@ -128,7 +127,7 @@ def _of_tag(activity: TagActivity, *, takers: bool) -> Iterator[Alert]:
 
 
 def duration(seconds: float) -> str:
-    """`14 min`, `3 h`, `2 d`: one unit, rounded down, as a person says it."""
+    """`14 min`, `3 h`, `2 d`: one unit, rounded down."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"

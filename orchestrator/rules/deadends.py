@@ -1,6 +1,6 @@
 """What not to try again: categories that never paid, and failures that repeat. Pure.
 
-It looks at counters and at the most recent failures; that an idea is new is not for it to say.
+It uses counters and the newest failures; similar ideas are found by services/agents/similar.py.
 """
 
 from collections import defaultdict
@@ -14,8 +14,7 @@ from orchestrator.rules.suggest import CategoryCount
 
 TRIED_OFTEN = 5
 REPEATED = 2
-# How many of the newest failures are looked at.
-RECENT_FAILURES = 20
+RECENT_FAILURES = 20  # the newest, of crashes and of time-outs together
 LIMIT = 8
 _IDS = 3
 _CAUSE_BYTES = 100
@@ -23,7 +22,7 @@ _CAUSE_BYTES = 100
 
 @dataclass(frozen=True)
 class DeadEnd:
-    """Something that was tried `tried` times in vain. `cause` is in the words of failed runs."""
+    """Something that failed `tried` times. `cause` is in the words of failed runs."""
 
     kind: Literal["category", "failure"]
     text: str
@@ -35,14 +34,14 @@ class DeadEnd:
 
 @dataclass(frozen=True)
 class Failed:
-    """A run that failed, and what of (see `cause`)."""
+    """A failed run and its `cause`."""
 
     experiment_id: str
     cause: str
 
 
 def dead_ends(categories: Mapping[str, CategoryCount], failures: Sequence[Failed]) -> list[DeadEnd]:
-    """The most tried first, at most LIMIT. `failures` are the newest, in order of creation."""
+    """At most LIMIT, the most tried first. `failures` are the newest, in order of creation."""
     found = [*_barren(categories), *_repeated(failures)]
     return sorted(found, key=lambda end: -end.tried)[:LIMIT]
 
@@ -67,8 +66,8 @@ def _repeated(failures: Sequence[Failed]) -> Iterator[DeadEnd]:
 
 
 def cause(run: Run) -> str | None:
-    """What tells one failure from another: the exception's class, or else its first words. None
-    for a run that the infrastructure lost."""
+    """The exception's class, else the first words of the failure: failures with equal causes are
+    alike. None for a run that the infrastructure lost."""
     if run.reason == INFRA_LOST:
         return None
     error = run.error or ""

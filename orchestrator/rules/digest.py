@@ -1,7 +1,7 @@
-"""The digest of a run: from its record, curve and last output to less than 2 KB. Pure.
+"""The digest of a run, in less than 2 KB: from its record, its curve and the end of its log. Pure.
 
-What is worth a warning is judged here from numbers alone; the run's own words are in `untrusted`,
-after sanitize.py. Where all of it does not fit, curve and words become shorter, never the result.
+Warnings come from numbers alone. The run's own words are sanitized and stand in `untrusted`. If all
+of it does not fit, curve and words become shorter, never the result.
 """
 
 import re
@@ -15,10 +15,9 @@ from orchestrator import schemas
 from orchestrator.domain import Experiment, Run, State, Status
 from orchestrator.rules import failure, sanitize
 
-# Room is left for how another JSON encoder spells a number.
+# Another JSON encoder may write numbers longer.
 LIMIT_BYTES = schemas.DIGEST_LIMIT_BYTES - 48
-# How much of the end of a log a digest looks at.
-TAIL_BYTES = 32 * 1024
+TAIL_BYTES = 32 * 1024  # of the end of a log
 
 VRAM_SHARE = 0.92
 UNSTABLE_RISE = 1.15
@@ -35,8 +34,8 @@ Point = tuple[float, float]  # percent of the run, loss
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a digest is made of. `best` is the tag's best run; `tail` the end of the log, as
-    bytes; `vram_mb` the memory of the GPU where it is known."""
+    """What a digest is made of. `best` is the tag's best run, `tail` the end of the log, `vram_mb`
+    the memory of the GPU if it is known."""
 
     experiment: Experiment
     run: Run
@@ -49,7 +48,7 @@ class Evidence:
 
 
 class _SizeBudget(NamedTuple):
-    """How much of each part a digest takes; `words` is the bytes of the longest text."""
+    """How much of each part a digest takes; `words` is bytes of the longest text."""
 
     points: int
     words: int
@@ -57,8 +56,8 @@ class _SizeBudget(NamedTuple):
     warnings: int
 
 
-# Most digests fit the first. The last fits whatever the run was called, counted and said.
-_ROOMS = (
+# Most digests fit the first. Every digest fits the last.
+_BUDGETS = (
     _SizeBudget(12, 420, 3, 8),
     _SizeBudget(12, 240, 3, 8),
     _SizeBudget(8, 160, 3, 5),
@@ -69,14 +68,14 @@ _ROOMS = (
 
 def digest(evidence: Evidence) -> schemas.Digest:
     """The digest, in at most LIMIT_BYTES of JSON."""
-    for room in _ROOMS:
-        made = _made(evidence, room)
+    for budget in _BUDGETS:
+        made = _made(evidence, budget)
         if len(made.model_dump_json().encode()) <= LIMIT_BYTES:
             break
     return made
 
 
-def _made(evidence: Evidence, room: _SizeBudget) -> schemas.Digest:
+def _made(evidence: Evidence, budget: _SizeBudget) -> schemas.Digest:
     experiment, run = evidence.experiment, evidence.run
     return schemas.Digest(
         experiment_id=experiment.id,
@@ -86,34 +85,33 @@ def _made(evidence: Evidence, room: _SizeBudget) -> schemas.Digest:
         metrics=_metrics(run),
         parent=_comparison(run, evidence.parent),
         best=_against_best(run, evidence.best),
-        curve=_rows(evidence.curve, evidence.parent_curve, room.points),
-        warnings=list(islice(_warnings(evidence), room.warnings)),
-        untrusted=_untrusted(evidence, room),
+        curve=_rows(evidence.curve, evidence.parent_curve, budget.points),
+        warnings=list(islice(_warnings(evidence), budget.warnings)),
+        untrusted=_untrusted(evidence, budget),
     )
 
 
 # ---------------------------------------------------------------------------- numbers
 
 
-def _rounded(value: float) -> float:
-    """Six significant digits; seven decimals would only tell of noise."""
-    return float(f"{value:.6g}")
+def _rounded(value: float, digits: int = 6) -> float:
+    """To significant digits: more would only be noise."""
+    return float(f"{value:.{digits}g}")
 
 
 def _metrics(run: Run) -> dict[str, float]:
     if run.metrics is None:
         return {}
-    known = {name: value for name, value in asdict(run.metrics).items() if value is not None}
-    rate = _rate(run)
-    return {n: _rounded(v) for n, v in known.items()} | ({} if rate is None else rate)
+    known = {n: _rounded(value) for n, value in asdict(run.metrics).items() if value is not None}
+    rate = _tokens_per_second(run)
+    return known if rate is None else known | {"tokens_per_second": rate}
 
 
-def _rate(run: Run) -> dict[str, float] | None:
+def _tokens_per_second(run: Run) -> float | None:
     metrics = run.metrics
     if metrics is None or not metrics.training_seconds or metrics.total_tokens_m is None:
         return None
-    per_second = metrics.total_tokens_m * 1e6 / metrics.training_seconds
-    return {"tokens_per_second": float(f"{per_second:.4g}")}
+    return _rounded(metrics.total_tokens_m * 1e6 / metrics.training_seconds, 4)
 
 
 def _comparison(run: Run, other: Run | None) -> schemas.Comparison | None:
@@ -141,17 +139,17 @@ def _rows(curve: Sequence[Point], parent: Sequence[Point], count: int) -> list[l
     last = len(curve) - 1
     chosen = sorted({round(i * last / (count - 1)) for i in range(count)}) if last >= 0 else []
     return [
-        [round(percent, 1), float(f"{loss:.4g}"), _loss_at(parent, percent)]
+        [round(percent, 1), _rounded(loss, 4), _loss_at(parent, percent)]
         for percent, loss in (curve[index] for index in chosen)
     ]
 
 
 def _loss_at(curve: Sequence[Point], percent: float) -> float | None:
-    """The loss between the two points around `percent`; None outside of the curve."""
+    """The loss at `percent`, interpolated; None outside of the curve."""
     for (before, low), (after, high) in pairwise(curve):
         if before <= percent <= after:
             share = (percent - before) / (after - before) if after > before else 0.0
-            return float(f"{low + share * (high - low):.4g}")
+            return _rounded(low + share * (high - low), 4)
     return None
 
 
@@ -159,7 +157,7 @@ def _loss_at(curve: Sequence[Point], percent: float) -> float | None:
 
 
 def _warnings(evidence: Evidence) -> Iterator[schemas.DigestWarning]:
-    """The gravest first."""
+    """The most serious first."""
     for code, text in (
         ("out_of_gpu_memory", _out_of_memory(evidence.run)),
         ("vram_near_limit", _near_vram(evidence.run, evidence.vram_mb)),
@@ -201,7 +199,7 @@ def _unstable(curve: Sequence[Point]) -> str:
 
 
 def _uneven(tail: bytes) -> str:
-    """Steps that vary in length are the sign of a device that waits; the log tells no more."""
+    """Steps of very different length: the device may be waiting. The log shows no more."""
     times = [float(match) for match in _STEP_TIME.findall(tail)]
     if len(times) < _MIN_STEP_TIMES:
         return ""
@@ -215,10 +213,10 @@ def _uneven(tail: bytes) -> str:
 
 
 def _slower(run: Run, parent: Run | None) -> str:
-    mine, other = _rate(run), _rate(parent) if parent else None
+    mine, other = _tokens_per_second(run), _tokens_per_second(parent) if parent else None
     if mine is None or other is None:
         return ""
-    share = mine["tokens_per_second"] / (other["tokens_per_second"] or 1)
+    share = mine / (other or 1)
     return f"{100 * (1 - share):.0f} % fewer tokens per second" if share < SLOW_SHARE else ""
 
 
@@ -247,8 +245,8 @@ def _lost(run: Run) -> str:
 # ---------------------------------------------------------------------------- the run's words
 
 
-def _untrusted(evidence: Evidence, room: _SizeBudget) -> schemas.Untrusted | None:
-    run, words = evidence.run, room.words
+def _untrusted(evidence: Evidence, budget: _SizeBudget) -> schemas.Untrusted | None:
+    run, words = evidence.run, budget.words
     warnings = [sanitize.line(text, words // 3) for text in run.warnings[:3]]
     if run.state is not State.DECIDED or run.status not in (Status.CRASH, Status.TIMEOUT):
         return schemas.Untrusted(worker_warnings=warnings) if warnings else None
@@ -265,7 +263,7 @@ def _untrusted(evidence: Evidence, room: _SizeBudget) -> schemas.Untrusted | Non
                 function=sanitize.line(frame.function, 30),
                 code=sanitize.line(frame.code, words // 4),
             )
-            for frame in said.frames[-room.frames :]
+            for frame in said.frames[-budget.frames :]
         ],
         last_words=sanitize.block(said.last_words, words, end=True),
         worker_warnings=warnings,

@@ -1,7 +1,7 @@
-"""What a failed run said last: its exception, the innermost frames, or its last lines. Pure.
+"""Finds why a run failed in what it printed: exception and frames, or its last lines. Pure.
 
-It reads what the run printed, so all of it may be invented; the words are cleaned, and whoever
-shows them says that they are the run's.
+The run may have invented all of it. The text is sanitized; whatever shows it has to say that it is
+the run's.
 """
 
 import re
@@ -18,7 +18,7 @@ _LINE_BYTES = 400
 _TRACEBACK = "Traceback (most recent call last)"
 _FRAME = re.compile(r'\s+File "([^"]*)", line (\d{1,9})(?:, in (.*))?$')
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]{0,200})(?::\s?(.*))?$")
-# How an error begins in which the worker knows what ended the run (gpu_worker/report.py).
+# How an error begins if the worker knows what ended the run (gpu_worker/report.py).
 _ENDED_BY = ("killed by ", "stopped after ")
 _PROGRESS = re.compile(r"step\s*[:=]?\s*\d+.*\bloss\b", re.IGNORECASE)
 
@@ -35,7 +35,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Failure:
-    """The last words of a run, as text without a limit of its own."""
+    """How a run ended, in its own words."""
 
     exception: str = ""
     message: str = ""
@@ -55,8 +55,8 @@ def read(*sources: str | bytes) -> Failure:
 
 
 def headline(error: str) -> str:
-    """The one line of a recorded error that says most: the first where a worker tells there what
-    ended the run, or else the run's exception, its FAIL line or the last line."""
+    """The most telling line of a recorded error: the first if the worker wrote there what ended the
+    run, else the run's exception, its FAIL line, or the last line."""
     lines = error.strip().splitlines() or [""]
     if lines[0].startswith(_ENDED_BY):
         return lines[0]
@@ -96,14 +96,14 @@ def _traceback(lines: Sequence[str]) -> Failure:
 
 
 def _code_below(lines: Sequence[str], index: int) -> str:
-    """The source line that a traceback shows below a frame, where it shows one."""
+    """The source line below a frame, if the traceback shows one."""
     line = lines[index + 1] if index + 1 < len(lines) else ""
     return line.strip() if line[:1].isspace() and not _FRAME.match(line) else ""
 
 
 def _innermost(frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """The innermost frames, outermost first. The agent's own line is among them: what fails inside
-    a library was called from train.py."""
+    """The innermost frames, outermost first, and always the last one in train.py: it called the
+    library that failed."""
     inner = list(frames[-FRAMES:])
     own = [frame for frame in frames if frame.file.rpartition("/")[2] == "train.py"]
     if own and own[-1] not in inner:

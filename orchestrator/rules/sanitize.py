@@ -1,20 +1,19 @@
-"""Makes text that a training printed, or an agent wrote, harmless to show. Pure.
+"""Makes text that a training printed, or an agent wrote, safe to show. Pure.
 
-Such text may hold terminal commands, characters that hide or reorder others, halves of characters,
-and lines of any length. `line` and `block` leave plain visible text of a bounded size. What they
-cannot do is judge what the words say: a line that reads like an instruction or like a result stays
-one, so who shows it says whose words it is (the digest's `untrusted`), and nobody acts on it.
-
-Both are idempotent, and what they answer can be encoded as UTF-8 whatever came in.
+- Such text may hold terminal commands, characters that hide or reorder others, halves of
+  characters, and lines of any length. `line` and `block` return visible text of a bounded size.
+- They are idempotent, and their result can always be encoded as UTF-8.
+- They do not judge words. A line that reads like an instruction or a result stays one, so whatever
+  shows it has to say whose text it is (the digest's `untrusted`).
 """
 
 import re
 import unicodedata
 
-MARK = "…"  # stands where something was cut off
+MARK = "…"  # in place of what was cut off
 
-# ECMA-48: control sequences; strings (title, hyperlink, device control) with or without their
-# end; other escapes. In 7-bit form and as C1 characters.
+# ECMA-48, as escape sequences and as C1 characters: control sequences; strings (title, hyperlink,
+# device control) with or without their end; other escapes.
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\r\n]*(?:\x07|\x1b\\|\x9c)?"
@@ -23,8 +22,8 @@ _ESCAPE = re.compile(
 _LINE_END = re.compile(r"\r\n|[\r\n\v\f\x85\u2028\u2029]")
 _SPACES = re.compile(r"\s+")
 
-# What Unicode calls default ignorable beyond the categories below: shown as nothing at all, such
-# as fillers and variation selectors. Braille's empty pattern is no better.
+# Shown as nothing at all, and in none of the categories that `_replacement` drops: Unicode's other
+# default ignorables (fillers, variation selectors), and the empty Braille pattern.
 _INVISIBLE = frozenset(
     [
         *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
@@ -33,11 +32,10 @@ _INVISIBLE = frozenset(
         *range(0xE0100, 0xE01F0),
     ]
 )
-_TAB = "    "
 
 
-class _Harmless(dict[int, str]):
-    """A table for `str.translate` that decides about each character when it first comes."""
+class _SafeCharacters(dict[int, str]):
+    """A table for `str.translate` that is filled as characters are met."""
 
     def __missing__(self, code: int) -> str:
         self[code] = _replacement(code)
@@ -49,15 +47,15 @@ def _replacement(code: int) -> str:
     if char == "\n":
         return char
     if char == "\t":
-        return _TAB
+        return "    "
     category = unicodedata.category(char)
     if category == "Zs":
         return " "
-    # C*: control, format (bidirectional and zero-width ones), surrogate, private use, unassigned.
+    # C*: control, format (bidirectional, zero-width), surrogate, private use, unassigned.
     return "" if category[0] == "C" or code in _INVISIBLE else char
 
 
-_HARMLESS = _Harmless()
+_SAFE = _SafeCharacters()
 
 
 def line(value: str | bytes, limit: int) -> str:
@@ -67,10 +65,8 @@ def line(value: str | bytes, limit: int) -> str:
 
 
 def block(value: str | bytes, limit: int, *, end: bool = False) -> str:
-    """`value` with its lines: at most `limit` bytes as JSON spells it.
-
-    With `end`, what is kept of a text that is too long is its end: last words count most.
-    """
+    """`value` with its lines: at most `limit` bytes as JSON spells it, cut at its end, or with
+    `end` at its beginning."""
     kept = (one.rstrip() for one in _cleaned(_window(value, limit, end=end)).split("\n"))
     text = "\n".join(kept).strip("\n")
     if not end:
@@ -79,8 +75,8 @@ def block(value: str | bytes, limit: int, *, end: bool = False) -> str:
 
 
 def visible(text: str) -> str:
-    """Source code or a diff without what cannot be seen: whole, with tabs and the ends of lines."""
-    return "\t".join(part.translate(_HARMLESS) for part in text.split("\t"))
+    """A whole source or diff, with tabs and line ends, without characters that cannot be seen."""
+    return "\t".join(part.translate(_SAFE) for part in text.split("\t"))
 
 
 def size(text: str) -> int:
@@ -89,22 +85,22 @@ def size(text: str) -> int:
 
 
 def _window(value: str | bytes, limit: int, *, end: bool) -> str:
-    """As much of `value` as is worth looking at, so that a line of 50 MB costs no more."""
+    """The part of `value` that can matter: a line of 50 MB costs no more than a short one."""
     width = 16 * limit + 1024
     part = value[-width:] if end else value[:width]
     return part.decode(errors="replace") if isinstance(part, bytes) else part
 
 
 def _cleaned(text: str) -> str:
-    return _LINE_END.sub("\n", _ESCAPE.sub("", text)).translate(_HARMLESS)
+    return _LINE_END.sub("\n", _ESCAPE.sub("", text)).translate(_SAFE)
 
 
 def _cut(text: str, limit: int) -> str:
     if size(text) <= limit:
         return text
-    room, length = limit - len(MARK.encode()), 0
+    space, length = limit - len(MARK.encode()), 0
     for index, char in enumerate(text):
         length += size(char)
-        if length > room:
-            return text[:index].rstrip() + MARK if room >= 0 else ""
+        if length > space:
+            return text[:index].rstrip() + MARK if space >= 0 else ""
     return text

@@ -1,11 +1,11 @@
-"""A tag's history as columns: every decided run in the order of verdicts, in a few bytes each.
+"""A tag's history as columns: every decided run, in the order of verdicts. Pure.
 
-Built from the journal, entry by entry, and only ever appended to. Cancelled runs count nowhere and
-are left out. A run's number, as pages show it, is its place here, from 1 on.
+It is built from the journal, entry by entry, and only appended to. Cancelled runs are left out. A
+run's number on the page is its row here, from 1 on.
 """
 
 from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isnan, nan
@@ -16,7 +16,7 @@ from orchestrator.ids import created_us_of
 
 KEEP, NEAR, DISCARD, CRASH, TIMEOUT, LOST = b"kndctl"
 LETTERS = {"keep": KEEP, "discard": DISCARD, "crash": CRASH, "timeout": TIMEOUT}
-# What a filter's word stands for: near misses are discards, and lost runs are crashes.
+# The letters of a filter's word: near misses are discards, and lost runs are crashes.
 WORDS = {
     "keep": frozenset({KEEP}),
     "discard": frozenset({DISCARD, NEAR}),
@@ -25,13 +25,20 @@ WORDS = {
     "timeout": frozenset({TIMEOUT}),
 }
 
-# From here on sorting anew is faster than putting in one by one.
-MANY = 100
+
+@dataclass(frozen=True)
+class Tally:
+    """Finished runs by verdict; `crash` holds time-outs too, and no run lost to infrastructure."""
+
+    finished: int = 0
+    keep: int = 0
+    discard: int = 0
+    crash: int = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A mode of the search, in force for the runs decided after the first `after` of them."""
+    """A mode of the search, in force after the first `after` decided runs."""
 
     after: int
     mode: Mode
@@ -42,7 +49,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rows are wanted; None stands for all. `since_us` bounds the moment of decision."""
+    """Which rows are wanted; None means all. `since_us` bounds the moment of decision."""
 
     letters: frozenset[int] | None = None
     category: str | None = None
@@ -60,15 +67,14 @@ class Series:
     category: "array[int]" = field(default_factory=lambda: array("H"))
     categories: dict[str, int] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
-    # Rows with a result from best to worst, and how many rows have been ranked: see `_ranks`.
-    _by_bpb: list[int] = field(default_factory=list)
+    _by_bpb: list[int] = field(default_factory=list)  # see `_ranks`
     _ranked: int = 0
 
     def __len__(self) -> int:
         return len(self.status)
 
     def append(self, entry: JournalEntry) -> None:
-        """Take in the next entry of the journal."""
+        """Add the next entry of the journal."""
         if entry.kind == "decided":
             self._decided(entry)
             chosen = entry.data["decision"].get("strategy")
@@ -98,34 +104,44 @@ class Series:
     def _chosen(self, strategy: dict[str, Any], at_us: int) -> None:
         pinned = strategy["pinned"] == "1"
         last = self.choices[-1] if self.choices else None
-        # The reason counts the last ten runs, so it changes with nearly every one: not an event.
+        # The reason counts the last ten runs, so nearly every run changes it.
         if last is None or (last.mode, last.pinned) != (strategy["mode"], pinned):
             mode, reason = strategy["mode"], strategy["reason"]
             self.choices.append(Choice(len(self), mode, reason, pinned, at_us))
 
     def _ranks(self) -> list[int]:
-        """Rows by val_bpb. The many of a first reading are sorted at once, later ones put in."""
-        new = [row for row in range(self._ranked, len(self)) if not isnan(self.val_bpb[row])]
-        if len(new) > MANY:
-            self._by_bpb = sorted(self._by_bpb + new, key=self._bpb_order)
-        else:
-            for row in new:
-                insort(self._by_bpb, row, key=self._bpb_order)
+        """Rows with a result, from best to worst; of equal ones the earlier first."""
+        new = range(self._ranked, len(self))
+        self._by_bpb += [row for row in new if not isnan(self.val_bpb[row])]
+        self._by_bpb.sort(key=self.val_bpb.__getitem__)
         self._ranked = len(self)
         return self._by_bpb
 
     def _bpb_order(self, row: int) -> tuple[float, int]:
         return self.val_bpb[row], row
 
+    def first_since(self, moment_us: int) -> int:
+        """The first row decided at that moment or later; the number of rows if there is none."""
+        return bisect_left(self.finished_us, moment_us)
+
     def row_of(self, finished_us: int) -> int | None:
         """The row decided at that moment: there is at most one."""
-        row = bisect_left(self.finished_us, finished_us)
-        found = row < len(self) and self.finished_us[row] == finished_us
-        return row if found else None
+        row = self.first_since(finished_us)
+        return row if row < len(self) and self.finished_us[row] == finished_us else None
+
+    def tally(self, first: int) -> Tally:
+        """What came of the rows from `first` on."""
+        count = self.status[first:].count
+        return Tally(
+            finished=len(self) - first,
+            keep=count(KEEP),
+            discard=count(DISCARD) + count(NEAR),
+            crash=count(CRASH) + count(TIMEOUT),
+        )
 
     def rows(self, sort: str, after: int | None, wanted: Filter) -> Iterator[int]:
-        """Rows in the order `newest`, `oldest`, `best` or `worst`, from behind the row `after` on.
-        The last two leave out rows without val_bpb."""
+        """The rows after the row `after`, in the order `newest`, `oldest`, `best` or `worst`; the
+        last two leave out rows without val_bpb."""
         category = None if wanted.category is None else self.categories.get(wanted.category, -1)
         letters, since = wanted.letters, wanted.since_us
         for row in self._ordered(sort, after):
@@ -151,8 +167,8 @@ class Series:
                 place += step
 
     def block(self, start: int, stop: int) -> dict[str, Any]:
-        """Rows as JSON wants them: moments as differences from row to row (µs of creation, which
-        make the id; ms of decision), val_bpb in millionths or None, statuses as letters."""
+        """Rows for JSON: moments as differences from row to row (µs of creation, which make the id;
+        ms of decision), val_bpb in millionths or None, statuses as letters."""
         bpb = self.val_bpb[start:stop]
         return {
             "created_us": _differences(self.created_us[start:stop]),

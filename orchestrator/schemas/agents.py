@@ -70,7 +70,8 @@ class Tried(Answer):
 
 
 class Near(Tried):
-    """`match` is the share of the idea's words that it has, rare words counting most: 0 to 1."""
+    """`match` is the share of the idea's words that it has, 0 to 1. The order is bm25's, which
+    counts rare words most, so it need not be the order of `match`."""
 
     match: float
 

@@ -37,26 +37,26 @@ class TagCounts(Answer):
 
 
 class SinceCounts(Answer):
-    """Runs decided since the given moment. `whole` is false if there were more than the
-    orchestrator remembers; the counts are then of the newest. `gain` is best now - best then."""
+    """Runs decided since the given moment. `gain` is best now - best then; `whole` is always
+    true."""
 
     finished: int
     keep: int
     crash: int
     crash_rate: float
     gain: float | None
-    whole: bool
+    whole: bool = True
 
 
 class LastKeep(Answer):
-    """`runs_ago` counts the runs finished after it; `whole` is false if there were more."""
+    """`runs_ago` counts the runs finished after it; `whole` is always true."""
 
     experiment_id: str
     val_bpb: float
     description: str
     at: str
     runs_ago: int
-    whole: bool
+    whole: bool = True
 
 
 class SparkPoint(Answer):

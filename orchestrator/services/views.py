@@ -31,14 +31,14 @@ def _time(microseconds: int | None) -> str | None:
     return None if microseconds is None else rfc3339(microseconds)
 
 
-def tag_info(tag: domain.Tag, experiments: int = 0, keeps: int = 0) -> schemas.TagInfo:
+def tag_info(tag: domain.Tag, counts: domain.Counts) -> schemas.TagInfo:
     return schemas.TagInfo.model_validate(
         vars(tag)
         | {
             "branch": domain.branch_of(tag.name),
             "created_at": rfc3339(tag.created_us),
-            "total_experiments": experiments,
-            "kept_experiments": keeps,
+            "total_experiments": counts.queued + counts.running + counts.finished,
+            "kept_experiments": counts.keep,
             "paused": tag.pause is not None,
             "pause": hold(tag.pause),
         }

@@ -17,6 +17,7 @@ from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.steering import Steering
 from orchestrator.services.core.wakeups import Wakeups
 from orchestrator.services.dashboard.comparison import Comparisons
+from orchestrator.services.dashboard.history import Histories
 from orchestrator.services.dashboard.monitoring import Monitoring
 from orchestrator.services.dashboard.overview import Overviews
 from orchestrator.services.dashboard.reports import Reports
@@ -39,7 +40,7 @@ class Services:
         self.wakeups = Wakeups(store.events, min(2.0, settings.redis_timeout_seconds / 2))
         self.digests = Digests(store, files)
         self.experiments = Experiments(
-            store, files, judge, self.wakeups, sources, self.digests, _prepare_py(settings)
+            store, files, judge, self.wakeups, sources, self.digests.attached, _prepare_py(settings)
         )
         self.jobs = Jobs(store, files, judge, self.wakeups, settings)
         self.reaper = Reaper(store, judge, self.jobs, settings)
@@ -49,10 +50,11 @@ class Services:
         self.search = Search(store, self.similar, failures)
         self.briefs = Briefs(store, failures)
         self.reports = Reports(store, settings)
-        self.overviews = Overviews(store, files, settings)
-        self.comparisons = Comparisons(store)
+        self.histories = Histories(store)
+        self.overviews = Overviews(store, files, self.histories, settings)
+        self.comparisons = Comparisons(store, self.histories)
         self.response_cache = ResponseCache(store.events)
-        self.series = SeriesReports(store, self.response_cache)
+        self.series = SeriesReports(store, self.histories, self.response_cache)
         self.monitoring = Monitoring(store, settings)
 
 

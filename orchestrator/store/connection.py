@@ -11,7 +11,6 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from orchestrator.errors import SetupError
 from orchestrator.store.client import TextRedis
-from orchestrator.store.dashboard_reads import DashboardReads
 from orchestrator.store.dump import DumpStore
 from orchestrator.store.events import EventStore
 from orchestrator.store.experiments import ExperimentStore
@@ -60,7 +59,6 @@ class Store:
     events: EventStore
     idempotency: IdempotencyStore
     journal: JournalStore
-    dashboard: DashboardReads
     dump: DumpStore
     steering: SteeringStore
 
@@ -106,7 +104,6 @@ class Store:
             events=EventStore(shared, tail),
             idempotency=IdempotencyStore(redis),
             journal=JournalStore(redis, shared),
-            dashboard=DashboardReads(redis),
             dump=DumpStore(redis),
             steering=SteeringStore(scripts, redis),
         )

@@ -23,20 +23,20 @@ class Event:
     data: dict[str, Any]
 
     @cached_property
-    def told(self) -> str:
+    def json(self) -> str:
         """The event as JSON, encoded once for all its readers."""
         return json.dumps({"tag": self.tag, "subject": self.subject, **self.data})
 
 
 def order(event_id: str) -> tuple[int, int]:
-    """A stream id as what it is sorted by: milliseconds and a count."""
+    """The sort key of a stream id: milliseconds and a count."""
     milliseconds, _, count = event_id.partition("-")
     return int(milliseconds), int(count)
 
 
 class EventStore:
     def __init__(self, shared: SharedConnection, tail: SharedConnection) -> None:
-        """`tail` is for this store alone, since reads that wait hold up a connection."""
+        """`tail` must be used by this store alone, since reads that wait block a connection."""
         self._shared = shared
         self._tail = tail
 
@@ -47,16 +47,16 @@ class EventStore:
         return str(last[0][0]) if last else "0-0"
 
     async def may_have_lost(self, event_id: str) -> bool:
-        """Whether events after `event_id` may be gone: the stream is capped, and a restored Redis
-        begins a new one."""
+        """True if events after `event_id` may be gone: the stream is capped, and a restored Redis
+        starts a new one."""
         with redis_errors():
             first = await self._shared.ask("XRANGE", keys.of_all("events"), "-", "+", "COUNT", 1)
         oldest = str(first[0][0]) if first else "0-0"
         return not order(oldest) <= order(event_id) <= order(await self.last_id())
 
     async def after(self, event_id: str, wait_seconds: float) -> list[Event]:
-        """At most 1 000 events after `event_id`, waiting up to `wait_seconds` for one (below the
-        connection's time-out, or the wait reads as a fault; 0 does not wait)."""
+        """At most 1 000 events after `event_id`, waiting up to `wait_seconds` for the first; 0 does
+        not wait. A wait beyond the connection's time-out would read as a fault."""
         block = ("BLOCK", int(wait_seconds * 1000)) if wait_seconds else ()
         with redis_errors():
             streams = await (self._tail if block else self._shared).ask(

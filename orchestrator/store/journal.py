@@ -1,4 +1,4 @@
-"""Reads of a tag's journal, and of the state that it must explain. The scripts write it."""
+"""Reads of a tag's journal, which the scripts write, and of the state that it must explain."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from orchestrator.errors import unknown_tag
 from orchestrator.rules.replay import Step
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
-from orchestrator.store.reads import Keep, keep_from
+from orchestrator.store.reads import Keep, counts_from, keep_from
 from orchestrator.store.scripts import redis_errors
 from orchestrator.store.shared import SharedConnection
 
-# Entries read at a time: some milliseconds in which nothing else is served.
+# Entries read at a time: parsing them blocks the event loop for some milliseconds.
 CHUNK = 250
 
 
 @dataclass(frozen=True)
 class Books:
-    """A tag's running totals at one moment: what the store has counted as it went.
+    """A tag's totals at one moment, which the journal up to `tag.revision` must explain.
 
     `categories` is the raw hash of counters; `experiments` counts all there are, `last_created_us`
-    bounds them. `decided` is the `tag.revision` up to which the journal explains the rest.
+    is when the newest was created.
     """
 
     tag: Tag
@@ -47,7 +47,7 @@ class JournalStore:
         start = after if after == "-" else f"({after}"
         while True:
             with redis_errors():
-                # redis-py makes tuples and dictionaries of an answer, at four times its cost.
+                # redis-py's own parsing into dictionaries would take four times as long.
                 page = await self._shared.ask("XRANGE", key, start, "+", "COUNT", CHUNK)
             for entry_id, flat in page:
                 stored = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -77,11 +77,10 @@ class JournalStore:
             fields, strategy, categories, notes, recent, *sizes = await transaction.execute()
         if not fields:
             raise unknown_tag(tag)
-        by_status = dict(zip((status.value for status in Status), sizes[3:], strict=True))
         return Books(
             tag=records.tag_from(fields),
             strategy=records.strategy_from(strategy),
-            counts=Counts(**by_status, infra_lost=int(fields.get("infra_lost", 0))),
+            counts=counts_from(fields, sizes[3:]),
             recent=tuple(Status(status) for status in recent),
             near_misses=sizes[0],
             keeps=sizes[1],
@@ -91,19 +90,12 @@ class JournalStore:
             notes={note.id: note for note in records.notes_from(notes)},
         )
 
-    async def keeps_until(self, tag: str, decided_us: int) -> list[Keep]:
-        """All keeps decided up to a moment, in that order."""
+    async def keeps(self, tag: str, after_us: int = 0, until_us: int | None = None) -> list[Keep]:
+        """All keeps decided after a moment and until another, in order of decision."""
+        last = "+inf" if until_us is None else until_us
         with redis_errors():
             pairs = await self._redis.zrange(
-                keys.of_tag(tag, "keeps"), "-inf", decided_us, byscore=True, withscores=True
-            )
-        return [keep_from(text, score) for text, score in pairs]
-
-    async def keeps_after(self, tag: str, decided_us: int) -> list[Keep]:
-        """All keeps decided after a moment, in that order."""
-        with redis_errors():
-            pairs = await self._redis.zrange(
-                keys.of_tag(tag, "keeps"), f"({decided_us}", "+inf", byscore=True, withscores=True
+                keys.of_tag(tag, "keeps"), f"({after_us}", last, byscore=True, withscores=True
             )
         return [keep_from(text, score) for text, score in pairs]
 

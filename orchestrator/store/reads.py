@@ -1,10 +1,22 @@
-"""Queries: pages and counters, each as large as its answer and no larger."""
+"""Queries: records, pages and counters. Each costs what it answers, however long the history is."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.domain import Attempt, Experiment, Note, Run, Snapshot, State, Status, Tag
+from orchestrator.domain import (
+    Attempt,
+    Counts,
+    Experiment,
+    Note,
+    Run,
+    Snapshot,
+    State,
+    Status,
+    Strategy,
+    Tag,
+)
 from orchestrator.errors import unknown_experiment, unknown_tag
 from orchestrator.ids import created_us_of, tag_of
 from orchestrator.rules.suggest import CategoryCount
@@ -54,10 +66,21 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Overview:
-    """What suggest and summary tell of a tag. `keeps` are the newest, in order of decision;
-    `gpus` counts all, idle and busy ones, where one that has just fallen silent counts as idle
-    until the reaper's next pass; `abandoned` counts hand-runs that were never reported."""
+class TagState:
+    """A tag, its strategy, and its runs by status."""
+
+    tag: Tag
+    strategy: Strategy
+    counts: Counts
+    near_misses: int
+
+
+@dataclass(frozen=True)
+class TagSummary:
+    """What suggest and summary say of a tag. `keeps` are the newest, in order of decision; `gpus`
+    counts all, idle and busy ones (a silent one is idle until the reaper's next pass); `abandoned`
+    counts hand-runs that were never reported; `failures` are ids of the newest crashes and
+    time-outs."""
 
     snapshot: Snapshot
     keeps: list[Keep]
@@ -80,25 +103,21 @@ class ReadStore:
             raise unknown_tag(tag)
         return records.tag_from(stored)
 
-    async def tags(self, limit: int = 0) -> list[Tag]:
-        """All tags, newest first; at most `limit`, if that is not 0."""
+    async def tags(self, limit: int = 0) -> list[TagState]:
+        """All tags, newest first; at most `limit`, if that is not 0. Two round trips."""
         with redis_errors():
             names = await self._redis.zrange(keys.of_all("tags"), 0, limit - 1, desc=True)
             pipeline = self._redis.pipeline(transaction=False)
             for name in names:
                 pipeline.hgetall(keys.of_tag(name, "tag"))
-            return [records.tag_from(stored) for stored in await pipeline.execute()]
-
-    async def totals(self, tags: Sequence[str]) -> list[tuple[int, int]]:
-        """Experiments (cancelled ones apart) and keeps of each tag."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for tag in tags:
-            pipeline.zcard(keys.of_tag(tag, "all"))
-            pipeline.zcard(keys.of_tag(tag, "status:", Status.CANCELLED.value))
-            pipeline.zcard(keys.of_tag(tag, "status:", Status.KEEP.value))
-        with redis_errors():
+                pipeline.hgetall(keys.of_tag(name, "strategy"))
+                pipeline.zcard(keys.of_tag(name, "near"))
+                for status in Status:
+                    pipeline.zcard(keys.of_tag(name, "status:", status.value))
             flat = await pipeline.execute()
-        return [(flat[i] - flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
+        width = 3 + len(Status)
+        rows = [flat[i : i + width] for i in range(0, len(flat), width)]
+        return [_tag_state(row) for row in rows if row[0]]
 
     async def entry(self, experiment_id: str) -> Entry:
         """One experiment. Raises `NotFound`."""
@@ -109,20 +128,24 @@ class ReadStore:
 
     async def entries(self, tag: str, ids: Sequence[str]) -> list[Entry]:
         """Experiments of one tag by id; ids that do not exist are left out."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for experiment_id in ids:
-            pipeline.hgetall(keys.of_tag(tag, "exp:", experiment_id))
-            pipeline.hgetall(keys.of_tag(tag, "run:", experiment_id))
-        with redis_errors():
-            flat = await pipeline.execute()
-        return [
-            Entry(
-                records.experiment_from(experiment_id, tag, flat[2 * i]),
-                records.run_from(experiment_id, flat[2 * i + 1]),
-            )
-            for i, experiment_id in enumerate(ids)
-            if flat[2 * i]
-        ]
+        found: list[Entry] = []
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            pipeline = self._redis.pipeline(transaction=False)
+            for experiment_id in chunk:
+                pipeline.hgetall(keys.of_tag(tag, "exp:", experiment_id))
+                pipeline.hgetall(keys.of_tag(tag, "run:", experiment_id))
+            with redis_errors():
+                flat = await pipeline.execute()
+            found += [
+                Entry(
+                    records.experiment_from(experiment_id, tag, flat[2 * i]),
+                    records.run_from(experiment_id, flat[2 * i + 1]),
+                )
+                for i, experiment_id in enumerate(chunk)
+                if flat[2 * i]
+            ]
+        return found
 
     async def detail(self, experiment_id: str) -> Detail:
         entry = await self.entry(experiment_id)
@@ -148,31 +171,30 @@ class ReadStore:
         self, tag: str, status: Status | None, limit: int, before: str | None
     ) -> Page:
         """The newest `limit` experiments, or those before the cursor `before`, oldest first."""
-        await self.tag(tag)
-        key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
-        highest = f"({created_us_of(before)}" if before else "+inf"
-        with redis_errors():
-            newest_first = await self._redis.zrange(
-                key, highest, "-inf", desc=True, byscore=True, offset=0, num=limit + 1
-            )
-            total = await self._redis.zcard(key)
-        ids = newest_first[:limit][::-1]
-        entries = [e async for e in self._in_chunks(tag, ids)]
-        more = len(newest_first) > limit
-        return Page(entries, total, ids[0] if more and ids else None)
+        ids, total, more = await self._ids(tag, status, limit, before, newest=True)
+        ids.reverse()
+        return Page(await self.entries(tag, ids), total, ids[0] if more else None)
 
     async def page(self, tag: str, status: Status | None, limit: int, after: str | None) -> Page:
-        """The oldest `limit` experiments after the cursor `after`, oldest first."""
+        """The oldest `limit` experiments, or those after the cursor `after`, oldest first."""
+        ids, total, more = await self._ids(tag, status, limit, after, newest=False)
+        return Page(await self.entries(tag, ids), total, ids[-1] if more else None)
+
+    async def _ids(
+        self, tag: str, status: Status | None, limit: int, cursor: str | None, *, newest: bool
+    ) -> tuple[list[str], int, bool]:
+        """At most `limit` ids beyond the cursor, the number of all, and True if there are more."""
         await self.tag(tag)
         key = keys.of_tag(tag, "status:", status.value) if status else keys.of_tag(tag, "all")
-        lowest = f"({created_us_of(after)}" if after else "-inf"
+        first, last = ("+inf", "-inf") if newest else ("-inf", "+inf")
+        if cursor:
+            first = f"({created_us_of(cursor)}"
         with redis_errors():
             ids = await self._redis.zrange(
-                key, lowest, "+inf", byscore=True, offset=0, num=limit + 1
+                key, first, last, desc=newest, byscore=True, offset=0, num=limit + 1
             )
             total = await self._redis.zcard(key)
-        entries = [e async for e in self._in_chunks(tag, ids[:limit])]
-        return Page(entries, total, ids[limit - 1] if len(ids) > limit else None)
+        return ids[:limit], total, len(ids) > limit
 
     async def created_after(self, tag: str, created_us: int, limit: int) -> list[Entry]:
         """The first `limit` experiments created after that moment, in order of creation."""
@@ -183,7 +205,7 @@ class ReadStore:
         return await self.entries(tag, ids)
 
     async def next_in_queue(self, tag: str, limit: int) -> list[Entry]:
-        """The tag's first jobs, next one first; those that are meant for one GPU stand apart."""
+        """The tag's first jobs, next one first, without those that are meant for one GPU."""
         with redis_errors():
             ids = await self._redis.zrange(keys.of_tag(tag, "queue"), 0, limit - 1)
         return await self.entries(tag, ids)
@@ -197,10 +219,6 @@ class ReadStore:
         await self.tag(tag)
         with redis_errors():
             ids = await self._redis.zrange(keys.of_tag(tag, "all"), 0, -1)
-        async for entry in self._in_chunks(tag, ids):
-            yield entry
-
-    async def _in_chunks(self, tag: str, ids: Sequence[str]) -> AsyncIterator[Entry]:
         for start in range(0, len(ids), CHUNK):
             for entry in await self.entries(tag, ids[start : start + CHUNK]):
                 yield entry
@@ -212,12 +230,43 @@ class ReadStore:
         with redis_errors():
             pairs = await self._redis.zrange(key, 0, limit - 1, withscores=True)
             total = await self._redis.zcard(key)
-        entries = [e async for e in self._in_chunks(tag, [member for member, _ in pairs])]
+        entries = await self.entries(tag, [member for member, _ in pairs])
         return list(zip(entries, (score for _, score in pairs), strict=True)), total
 
-    async def overview(
+    async def starts(self, tag: str, ids: Sequence[str]) -> list[tuple[int | None, str | None]]:
+        """When each run started last, and on which GPU."""
+        found: list[Any] = []
+        for start in range(0, len(ids), CHUNK):
+            pipeline = self._redis.pipeline(transaction=False)
+            for experiment_id in ids[start : start + CHUNK]:
+                pipeline.hmget(keys.of_tag(tag, "run:", experiment_id), ["started", "gpu_id"])
+            with redis_errors():
+                found += await pipeline.execute()
+        return [(int(started) if started else None, gpu_id) for started, gpu_id in found]
+
+    async def repeats(self, tag: str, sources: Sequence[str]) -> list[list[str]]:
+        """The experiments of each `SHA256:SEED` of a tag."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for source in sources:
+            pipeline.hget(keys.of_tag(tag, "sources"), source)
+        with redis_errors():
+            return [(found or "").split() for found in await pipeline.execute()]
+
+    async def complaint(self) -> str | None:
+        """What Redis itself says is wrong with it, or None."""
+        with redis_errors():
+            persistence = await self._redis.info("persistence")
+            memory = await self._redis.info("memory")
+        if persistence.get("aof_last_write_status", "ok") != "ok":
+            return "its last write to disk failed: look at the disk's space and health."
+        limit, used = int(memory.get("maxmemory", 0)), int(memory.get("used_memory", 0))
+        if limit and used > 0.9 * limit:
+            return f"{used / limit:.0%} of its memory limit is used: raise maxmemory."
+        return None
+
+    async def summary(
         self, tag: str, keeps: int, abandoned_after_seconds: float = 0, failures: int = 0
-    ) -> Overview:
+    ) -> TagSummary:
         """A tag with its newest `keeps` and `failures`, read in one step. A hand-run counts as
         abandoned when its budget and this much more have passed."""
         reply = await self._scripts.run(
@@ -225,7 +274,7 @@ class ReadStore:
         )
         newest = reply["keeps"] or []  # an empty Lua table encodes as {}
         total, idle, busy = reply["pool"]
-        return Overview(
+        return TagSummary(
             snapshot=records.snapshot_from(reply.fields),
             keeps=[keep_from(*pair) for pair in zip(newest[::2], newest[1::2], strict=True)],
             categories=_categories_from(reply["cats"] or []),
@@ -234,6 +283,22 @@ class ReadStore:
             notes=records.notes_from(reply["notes"]),
             failures=sorted(reply["failures"] or [])[-failures:] if failures else [],
         )
+
+
+def _tag_state(row: Sequence[Any]) -> TagState:
+    fields, strategy, near, *sizes = row
+    return TagState(
+        tag=records.tag_from(fields),
+        strategy=records.strategy_from(strategy),
+        counts=counts_from(fields, sizes),
+        near_misses=near,
+    )
+
+
+def counts_from(fields: records.Fields, sizes: Sequence[int]) -> Counts:
+    """Counts from a tag's hash and the sizes of its sets by status."""
+    by_status = dict(zip((status.value for status in Status), sizes, strict=True))
+    return Counts(**by_status, infra_lost=int(fields.get("infra_lost", 0)))
 
 
 def _categories_from(flat: Sequence[str]) -> dict[str, CategoryCount]:

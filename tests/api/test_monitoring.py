@@ -75,7 +75,7 @@ def test_a_scrape_tells_what_the_search_came_to(busy: Api) -> None:
 
 
 def test_a_silent_gpu_has_no_temperature(make_api: Any) -> None:
-    """The last one it told would look like the present one for ever."""
+    """Its last value would look like the present one."""
     api = make_api(offline_seconds=0.2)
     api.gpu()
     api.post("/api/pool/heartbeat", gpu_id="gpu-0", health=HEALTH)

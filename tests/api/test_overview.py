@@ -1,4 +1,4 @@
-"""The overview and an experiment's surroundings over HTTP."""
+"""The overview, and what an experiment is compared with, over HTTP."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from orchestrator.services.dashboard import overview as overview_service, recent
+from orchestrator.services.dashboard import history, overview as overview_service
 from tests.conftest import Api, MakeApi
 
 
@@ -55,7 +55,7 @@ def test_a_tag_shows_best_baseline_counts_and_its_last_keep(api: Api) -> None:
     assert (tag["state"], tag["mode"]) == ("running", "explore")
 
 
-def test_since_tells_what_happened_after_that_moment(api: Api) -> None:
+def test_since_counts_what_happened_after_that_moment(api: Api) -> None:
     """Gain counts from the best as it was then, and the counts from the first verdict after it."""
     api.tag()
     api.complete(api.register(), 1.0)
@@ -132,7 +132,7 @@ def test_alerts_say_what_is_wrong(api: Api) -> None:
     }  # fmt: skip
 
 
-def test_the_window_follows_what_is_decided_elsewhere(make_api: MakeApi) -> None:
+def test_the_history_follows_what_is_decided_elsewhere(make_api: MakeApi) -> None:
     """Two orchestrators on one Redis say the same, whichever of them took the report."""
     one, two = make_api(), make_api()
     one.tag()
@@ -147,41 +147,40 @@ def test_the_window_follows_what_is_decided_elsewhere(make_api: MakeApi) -> None
         assert tag["last_keep"]["runs_ago"] == 1
 
 
-def test_a_long_history_is_cut_and_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond what is remembered the counts are those of the newest runs."""
-    monkeypatch.setattr(recent, "RUNS", 4)
-    monkeypatch.setattr(recent, "CHUNK", 2)
+def test_a_long_history_is_counted_whole(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only when runs started is remembered of the newest alone."""
+    monkeypatch.setattr(history, "TRAININGS", 4)
     api.tag()
     for number in range(6):
         api.complete(api.register(), 1.0 + number / 100)
     tag = tag_of(api)
-    assert (tag["since"]["finished"], tag["since"]["whole"]) == (4, False)
-    assert (tag["last_keep"]["runs_ago"], tag["last_keep"]["whole"]) == (4, False)
+    assert (tag["since"]["finished"], tag["since"]["whole"]) == (6, True)
+    assert (tag["last_keep"]["runs_ago"], tag["last_keep"]["whole"]) == (5, True)
     then = moment()
     api.complete(api.register(), 3.0)
     counts = tag_of(api, since=then)["since"]
     assert (counts["finished"], counts["whole"]) == (1, True)
 
 
-def test_many_pages_cost_one_survey(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_pages_cost_one_reading(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixty looks at once ask Redis no more often than one."""
     monkeypatch.setattr(overview_service, "FRESH_SECONDS", 60)
     api.tag()
-    surveys = []
-    store = api.app.state.services.store.dashboard
+    readings = []
+    store = api.app.state.services.store.reads
     original = store.tags
 
     async def counted() -> Any:
-        surveys.append(1)
+        readings.append(1)
         return await original()
 
     monkeypatch.setattr(store, "tags", counted)
     with ThreadPoolExecutor(20) as pages:
         list(pages.map(lambda _: overview(api), range(60)))
-    assert len(surveys) == 1
+    assert len(readings) == 1
 
 
-def test_surroundings_name_the_best_then_the_best_now_and_the_neighbours(api: Api) -> None:
+def test_a_comparison_names_the_best_then_the_best_now_and_the_neighbours(api: Api) -> None:
     api.tag()
     ids = []
     for value in (1.0, 0.9, 0.95, 0.8):
@@ -198,8 +197,8 @@ def test_surroundings_name_the_best_then_the_best_now_and_the_neighbours(api: Ap
     assert first["next"]["id"] == ids[1]
 
 
-def test_neighbours_stand_in_order_of_verdict_and_skip_cancelled_runs(api: Api) -> None:
-    """The second run is decided before the first; a cancelled one is nobody's neighbour."""
+def test_neighbours_are_in_order_of_verdict_and_skip_cancelled_runs(api: Api) -> None:
+    """The second run is decided before the first; a cancelled one is no neighbour."""
     api.tag()
     first, second = api.register(), api.register()
     api.complete(second, 1.0)

@@ -73,6 +73,22 @@ def test_suggest_counts_categories_and_knows_what_pays(api: Api) -> None:
     assert found == api.get("/api/search/suggest", tag="mar11")
 
 
+def test_suggest_counts_every_experiment_but_cancelled_ones(api: Api) -> None:
+    """Registered by hand, queued, running and decided ones, as the original's list of a tag."""
+    api.tag()
+    api.gpu()
+    api.complete(api.register(), 1.0)
+    api.crash(api.register())
+    api.register(category="attention")
+    api.submit("x = 1", category="attention")
+    api.claim()
+    api.submit("x = 2", category="attention")
+    api.post(f"/api/experiment/{api.submit('x = 3', category='attention')}/cancel")
+    found = api.post("/api/search/suggest", tag="mar11")
+    assert found["total_experiments"] == 5
+    assert found["category_stats"]["attention"] == {"total": 3, "kept": 0}
+
+
 def test_the_summary_counts_what_happened(api: Api) -> None:
     api.tag()
     best = api.register(commit_sha="c0ffee00", description="the best")

@@ -1,4 +1,4 @@
-"""What was tried near an idea, what not to try again, and what an equal source is told."""
+"""Similar ideas, dead ends, and the refusal of an equal source."""
 
 import shutil
 from typing import Any
@@ -43,7 +43,7 @@ def test_what_was_tried_near_an_idea_comes_with_how_it_went(api: Api) -> None:
 
 
 def test_an_edit_is_found_by_the_lines_that_it_changed(api: Api) -> None:
-    """Whatever its agent called it, by what it added and what it took out; not by what it left."""
+    """By the lines that it added and removed, and not by those that it kept."""
     api.tag()
     api.gpu()
     api.submit("MATRIX_LR = 0.04\nDEPTH = 8\n", hypothesis="baseline")
@@ -76,7 +76,7 @@ def test_tags_do_not_mix(api: Api) -> None:
     api.post("/api/search/similar", 422, tag="mar11", idea=" ")
 
 
-def test_a_lost_index_is_made_again_for_two_orchestrators(make_api: MakeApi) -> None:
+def test_a_lost_index_is_created_again_for_two_orchestrators(make_api: MakeApi) -> None:
     """They share a home; one deletes the cache under the other, and both find everything."""
     one, two = make_api(), make_api()
     one.tag()
@@ -90,7 +90,7 @@ def test_a_lost_index_is_made_again_for_two_orchestrators(make_api: MakeApi) -> 
     assert set(near(one, "rotary")) == set(ids)
 
 
-def test_a_long_history_is_indexed_behind_the_caller_s_back(
+def test_a_long_history_is_indexed_in_the_background(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call takes a part, says so, and the rest comes by itself."""

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from orchestrator.errors import Conflict, Invalid
+from orchestrator.files import Files
 from orchestrator.services.core import backup as service
 from orchestrator.services.core.audit import Audit
 from orchestrator.settings import HomePaths
@@ -117,6 +118,19 @@ async def test_a_state_comes_back_whole(
     again.post("/api/steer/resume", tag="mar11", reason="r")
     assert again.finish(again.claim(), 0.9)["status"] == "keep"
     assert again.http.get(f"/api/experiment/{job['experiment_id']}/log?attempt=1").text == "hello"
+
+
+async def test_a_finished_log_comes_back_with_its_tail(
+    api: Api, store: Store, other: Store, home: HomePaths, tmp_path: Path
+) -> None:
+    """The compressed log and the small file beside it that holds its end."""
+    job, target = some_state(api), HomePaths(tmp_path / "new")
+    log = "mar11", job["experiment_id"], 1
+    Files(home).close_log(*log)
+    await service.backup(store, home, tmp_path / "b.tar.gz", silent)
+    await service.restore(other, target, tmp_path / "b.tar.gz", silent)
+    assert target.log_tail(*log).read_bytes() == b"hello"
+    assert Files(target).read_log(*log, 1, None).data == b"ello"
 
 
 async def test_keys_of_any_size_come_in_parts(store: Store, redis_url: str) -> None:

@@ -1,59 +1,46 @@
-"""Counts, pace and idleness of finished runs, and the noise between repeats, on plain values."""
+"""Pace and idleness, and the noise between repeats, on plain values."""
 
 import math
 
 import pytest
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import Gpu, Status
+from orchestrator.domain import Gpu
 from orchestrator.rules.activity import (
     HOUR_US,
-    FinishedRun,
-    Tally,
+    Training,
     idle_gpu_hours,
-    since,
-    tally,
+    per_gpu_hour,
     thinned,
 )
 from orchestrator.rules.noise import Noise, estimate
 
 
-def run(
-    hour: float, status: Status = Status.DISCARD, gpu_id: str = "a", **more: object
-) -> FinishedRun:
-    """A run that ended at `hour` and took half of one."""
+def training(hour: float, gpu_id: str = "a") -> Training:
+    """One that ended at `hour` and took half of one."""
     end = int(hour * HOUR_US)
-    return FinishedRun("e", status, end, end - HOUR_US // 2, gpu_id, **more)  # type: ignore[arg-type]
+    return Training(gpu_id, end - HOUR_US // 2, end)
 
 
 def gpu(gpu_id: str, registered: float = 0, heartbeat: float = 10) -> Gpu:
     return Gpu(gpu_id, gpu_id, 0, "", 0, int(registered * HOUR_US), int(heartbeat * HOUR_US))
 
 
-def test_a_moment_belongs_to_what_comes_after_it() -> None:
-    runs = [run(1), run(2), run(3)]
-    assert since(runs, 2 * HOUR_US) == runs[1:]
-    assert since(runs, 2 * HOUR_US + 1) == runs[2:]
-    assert since([], 0) == []
-
-
-def test_a_tally_counts_verdicts_and_hours() -> None:
-    """A time-out is a crash; a run lost to the infrastructure is finished and nothing else."""
-    counted = tally(
-        [run(1, Status.KEEP), run(2), run(3, Status.CRASH), run(4, Status.TIMEOUT),
-         run(5, Status.CRASH, reason="infra_lost")]
-    )  # fmt: skip
-    assert counted == Tally(finished=5, keep=1, discard=1, crash=2, gpu_hours=2.5)
-    assert counted.per_gpu_hour == 2
-    assert tally([]).per_gpu_hour is None
+def test_the_pace_counts_finished_runs_for_each_hour_of_training() -> None:
+    """A run without a start counts, and takes no time."""
+    assert per_gpu_hour([training(1), training(2), training(3), training(4)]) == 2
+    assert per_gpu_hour([training(1), Training(None, None, 5)]) == 4
+    assert per_gpu_hour([Training(None, None, 5)]) is None
+    assert per_gpu_hour([]) is None
 
 
 def test_idle_is_the_time_in_which_a_gpu_of_the_pool_trains_nothing() -> None:
     """From the moment on, or its registration; to now, or its last word."""
     gpus = [gpu("a"), gpu("late", registered=9), gpu("silent", heartbeat=8.5)]
-    runs = [run(8.25), run(9, gpu_id="gone")]
+    now = Training("a", int(9.5 * HOUR_US), 10 * HOUR_US)
+    trainings = [training(8.25), training(9, "gone"), now]
     # a: 8 to 10, a quarter of it busy with a run that began before and half an hour with one now
-    hours = idle_gpu_hours(gpus, runs, [("a", int(9.5 * HOUR_US))], 8 * HOUR_US, 10 * HOUR_US)
+    hours = idle_gpu_hours(gpus, trainings, 8 * HOUR_US)
     assert hours == pytest.approx((2 - 0.25 - 0.5) + 1 + 0.5)
 
 

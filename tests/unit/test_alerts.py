@@ -1,4 +1,4 @@
-"""What a person is told to look at, on plain values."""
+"""What a person should look at now, on plain values."""
 
 from dataclasses import replace
 
@@ -58,7 +58,9 @@ def test_a_gpu_out_of_use_says_why() -> None:
 
 
 @pytest.mark.parametrize(("crashes", "expected"), [(2, []), (3, ["crash_streak"])])
-def test_a_crash_streak_alarms_from_the_tags_own_limit(crashes: int, expected: list[str]) -> None:
+def test_a_crash_streak_is_an_alert_from_the_tags_own_limit(
+    crashes: int, expected: list[str]
+) -> None:
     tag = replace(TAG, consecutive_crashes=crashes)
     assert kinds(tags=(replace(ACTIVITY, tag=tag),)) == expected
 
@@ -70,7 +72,7 @@ def test_a_search_that_has_run_dry_is_named() -> None:
     assert kinds(tags=(replace(dry, runs_since_keep=None),)) == []
 
 
-def test_the_past_alarms_nobody() -> None:
+def test_an_inactive_tag_raises_no_alert() -> None:
     """A tag that neither runs nor ended a run within a day has no alerts."""
     over = replace(
         ACTIVITY,
@@ -99,7 +101,7 @@ def test_a_disk_that_fills_up_is_a_warning_and_then_an_error() -> None:
     assert levels == [[], ["warning"], ["error"]]
 
 
-def test_errors_stand_before_warnings() -> None:
+def test_errors_come_before_warnings() -> None:
     severities = [
         alert.severity
         for alert in found(

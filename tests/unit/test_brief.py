@@ -48,7 +48,7 @@ def situation(tag: Tag | None = None, **fields: Any) -> Situation:
     return Situation(**(values | fields))
 
 
-def test_a_brief_tells_where_the_search_stands_and_how_to_go_on() -> None:
+def test_a_brief_shows_the_state_of_the_search_and_how_to_go_on() -> None:
     text = brief(
         situation(
             notes=[Note("note-1", "try *less* depth", "human", 1)],
@@ -71,13 +71,13 @@ def test_a_brief_tells_where_the_search_stands_and_how_to_go_on() -> None:
     assert "## Queued" not in text
 
 
-def test_a_tag_without_a_result_is_told_to_begin_with_the_baseline() -> None:
+def test_a_tag_without_a_result_asks_for_the_baseline() -> None:
     tag = Tag("mar11", 1, 300.0, 0.002, 3)
     text = brief(situation(tag, best=None, keeps=[], recent=[]))
     assert "Run the unmodified train.py first" in text
 
 
-def test_a_pause_and_a_crash_streak_stand_at_the_top() -> None:
+def test_a_pause_and_a_crash_streak_are_at_the_top() -> None:
     tag = Tag(
         "mar11", 1, 300.0, 0.002, 3, consecutive_crashes=3, pause=OperatorHold("me", "holiday", 1)
     )

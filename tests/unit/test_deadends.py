@@ -34,7 +34,7 @@ def test_a_category_is_a_dead_end_when_many_tries_gave_not_even_a_near_miss() ->
 
 
 def test_failures_are_alike_by_their_exception_s_class() -> None:
-    """Not by message, and what the infrastructure lost is nobody's dead end."""
+    """Not by message, and what the infrastructure lost is no dead end."""
     trace = 'Traceback (most recent call last):\n  File "train.py", line 1\nKeyError: '
     (end,) = ends_of(
         failure(1, f"exit code 1\n{trace}'a'"),

@@ -1,4 +1,4 @@
-"""The digest says what matters of a run, in less than 2 KB, whatever the run printed."""
+"""The digest of a run stays below 2 KB and harmless, even if the run prints hostile text."""
 
 import json
 from typing import Any
@@ -54,7 +54,7 @@ def test_a_good_run_says_its_metrics_and_what_changed() -> None:
 
 
 def test_the_curve_has_a_dozen_points_beside_the_parent_s_at_the_same_percent() -> None:
-    """First and last are among them; where the parent has no point there is none."""
+    """First and last are among them; the parent's column is empty where it has no point."""
     curve = [(float(p), 5 - p / 50) for p in range(101)]
     parent = [(p * 2.0, 6 - p / 25) for p in range(46)]
     made = digest(Evidence(experiment(), run(), curve=curve, parent_curve=parent))

@@ -47,14 +47,14 @@ def test_a_fail_line_is_the_message() -> None:
     assert (said.exception, said.message) == ("", "loss nan at step 7")
 
 
-def test_without_either_the_last_lines_tell() -> None:
-    """Progress lines tell nothing."""
+def test_without_either_the_last_lines_are_kept() -> None:
+    """Progress lines are skipped."""
     assert failure.read(b"one\ntwo\nthree\nfour\nstep 9 (1%) | loss: 1\r").last_words == (
         "two\nthree\nfour"
     )
 
 
-def test_the_record_s_error_stands_in_for_a_log_that_is_gone() -> None:
+def test_the_record_s_error_replaces_a_log_that_is_gone() -> None:
     """A hand-run has no log; a leased one keeps its traceback in the record, too."""
     said = failure.read(b"", 'exit code 1\nTraceback (most recent call last):\nValueError: "no"\n')
     assert (said.exception, said.message) == ("ValueError", '"no"')
@@ -78,14 +78,14 @@ TRACE = "Traceback (most recent call last):"
         ("", ""),
     ],
 )
-def test_one_line_tells_the_cause(error: str, line: str) -> None:
+def test_the_headline_is_the_cause(error: str, line: str) -> None:
     """The worker's own where it knows one, or else the run's."""
     assert failure.headline(error) == line
 
 
 @given(st.binary(max_size=2000), st.text(max_size=500))
 def test_no_output_breaks_it(output: bytes, error: str) -> None:
-    """Whatever is printed is read, and what comes out is clean."""
+    """Any output can be read, and the result is clean."""
     assert "\n" not in failure.headline(error)
     for said in (failure.read(output, error), failure.read(hostile.RUN_LOG + output, error)):
         texts = [said.exception, said.message, said.last_words]

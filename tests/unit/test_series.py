@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from orchestrator.domain import JournalEntry
-from orchestrator.rules.series import KEEP, NEAR, WORDS, Filter, Series
+from orchestrator.rules.series import KEEP, NEAR, WORDS, Filter, Series, Tally
 
 Decided = tuple[str, float | None, str]
 STATUSES = ("keep", "discard", "crash", "timeout", "cancelled")
@@ -75,7 +75,6 @@ def test_pages_of_any_order_hold_every_matching_row_once(
 
 
 def test_rows_that_come_later_are_ranked_among_the_others() -> None:
-    """Ranks are sorted once and then put in, one by one."""
     series = series_of([("discard", value / 1000, "a") for value in range(900, 1100)])
     assert next(series.rows("best", None, Filter())) == 0
     series.append(decided(200, "keep", 0.5, "a"))
@@ -95,6 +94,21 @@ def test_near_misses_lost_runs_and_last_values_of_crashes_are_told_apart() -> No
     assert series.block(0, 2)["val_bpb"] == [970000, None]
     assert series.status[0] in WORDS["discard"] & WORDS["near"]
     assert series.status[0] == NEAR != KEEP
+
+
+def test_a_tally_counts_verdicts_from_a_moment_on() -> None:
+    """A moment belongs to what comes after it. A time-out is a crash, a near miss a discard; a run
+    lost to the infrastructure is finished and nothing else."""
+    statuses = ["keep", "keep", "discard", "crash", "timeout"]
+    series = series_of([(status, 1.0, "a") for status in statuses])
+    lost = {"status": "crash", "reason": "infra_lost"}
+    series.append(entry(5, category="a", outcome=lost, decision={"status": "crash"}))
+    near = {"status": "discard", "near": 0.0001}
+    series.append(entry(6, category="a", outcome={"val_bpb": 0.97}, decision=near))
+    second = series.finished_us[1]
+    assert series.tally(series.first_since(second)) == Tally(6, keep=1, discard=2, crash=2)
+    assert series.tally(series.first_since(second + 1)) == Tally(5, keep=0, discard=2, crash=2)
+    assert series.tally(series.first_since(2**60)) == Tally()
 
 
 def test_a_choice_of_strategy_is_told_when_the_mode_changes_and_not_with_each_reason() -> None:

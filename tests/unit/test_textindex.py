@@ -1,4 +1,4 @@
-"""The index of ideas: what it finds, and that it is a cache that nobody has to care for."""
+"""The index of ideas: what it finds, and that a lost one is created again."""
 
 import multiprocessing
 import sqlite3
@@ -12,16 +12,16 @@ from orchestrator.errors import Unavailable
 from orchestrator.textindex import Document, TextIndex
 
 IDEAS = {
-    "exp-1": "raise the learning rate of the muon optimizer\nMATRIX_LR 0.04 -> 0.08",
-    "exp-2": "tie value embeddings across layers",
-    "exp-3": "lower the learning rate in the warm-down",
-    "exp-4": "windowed attention with sink tokens\nWINDOW 512",
+    1: "raise the learning rate of the muon optimizer\nMATRIX_LR 0.04 -> 0.08",
+    2: "tie value embeddings across layers",
+    3: "lower the learning rate in the warm-down",
+    4: "windowed attention with sink tokens\nWINDOW 512",
 }
 CREATED = 7
 
 
-def documents(ideas: dict[str, str] = IDEAS) -> list[Document]:
-    return [Document(name, 100 + n, text) for n, (name, text) in enumerate(ideas.items())]
+def documents(ideas: dict[int, str] = IDEAS) -> list[Document]:
+    return [Document(created_us, text) for created_us, text in ideas.items()]
 
 
 @pytest.fixture
@@ -31,16 +31,16 @@ def index(tmp_path: Path) -> TextIndex:
     return index
 
 
-def ids(index: TextIndex, idea: str, limit: int = 5) -> list[str]:
-    return [match.id for match in index.search(idea, limit)]
+def ids(index: TextIndex, idea: str, limit: int = 5) -> list[int]:
+    return [match.created_us for match in index.search(idea, limit)]
 
 
 def test_the_experiment_with_most_of_the_idea_comes_first(index: TextIndex) -> None:
     """Words count by their stem, identifiers by their parts, and order does not."""
-    assert ids(index, "What about higher learning rates for Muon?")[:2] == ["exp-1", "exp-3"]
-    assert ids(index, "attend in windows") == ["exp-4"]
-    assert ids(index, "matrix_lr")[0] == "exp-1"
-    assert index.search(IDEAS["exp-2"], 1)[0].share == pytest.approx(1)
+    assert ids(index, "What about higher learning rates for Muon?")[:2] == [1, 3]
+    assert ids(index, "attend in windows") == [4]
+    assert ids(index, "matrix_lr")[0] == 1
+    assert index.search(IDEAS[2], 1)[0].share == pytest.approx(1)
 
 
 @pytest.mark.parametrize("idea", ["", "!!! ???", "the of and", "unheard", '" OR words NEAR(x'])
@@ -61,24 +61,21 @@ def test_no_text_breaks_the_search(tmp_path_factory: pytest.TempPathFactory, ide
 def test_what_is_indexed_already_is_passed_over(index: TextIndex) -> None:
     """Two orchestrators that catch up at once index each experiment once."""
     index.add(documents())
-    assert (index.size(), index.newest_us()) == (4, 103)
+    assert (index.size(), index.newest_us()) == (4, 4)
 
 
-def test_an_old_idea_is_found_among_many_that_share_its_common_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only the newest experiments of a common word are looked at, and all that have a rare one."""
-    monkeypatch.setattr(textindex, "POSTINGS", 10)
+def test_an_old_idea_is_found_among_many_that_share_its_common_words(tmp_path: Path) -> None:
+    """A rare word counts more than all common ones; of equal matches the newer comes first."""
     index = TextIndex(tmp_path / "t.sqlite3", CREATED)
-    old = {"exp-old": "lower the learning rate of rotary"}
-    many = {f"exp-{n:03}": f"lower the learning rate number {n}" for n in range(200)}
-    index.add(documents(old | many))
+    many = {n: f"lower the learning rate number {n}" for n in range(2, 202)}
+    index.add(documents({1: "lower the learning rate of rotary"} | many))
     found = index.search("lower learning rate of rotary", 3)
-    assert found[0].id == "exp-old"
+    assert [match.created_us for match in found] == [1, 201, 200]
     assert found[0].share == pytest.approx(1)
+    assert found[1].share == pytest.approx(3 / 4)
 
 
-def test_a_file_that_is_lost_or_damaged_is_made_anew(index: TextIndex) -> None:
+def test_a_file_that_is_lost_or_damaged_is_created_again(index: TextIndex) -> None:
     """Empty, and the store fills it again."""
     index._path.write_bytes(b"this was a database once" * 1000)
     assert index.size() == 0
@@ -86,16 +83,16 @@ def test_a_file_that_is_lost_or_damaged_is_made_anew(index: TextIndex) -> None:
     index._path.unlink()
     assert index.newest_us() == 0
     index.add(documents())
-    assert ids(index, "muon") == ["exp-1"]
+    assert ids(index, "muon") == [1]
 
 
 def test_an_index_of_another_tag_of_this_name_is_dropped(index: TextIndex) -> None:
-    """A tag that was made anew begins without memories."""
+    """A new tag of the same name begins with an empty index."""
     assert TextIndex(index._path, CREATED + 1).size() == 0
     assert TextIndex(index._path, CREATED + 1).search("muon", 5) == []
 
 
-def test_a_folder_that_cannot_be_written_is_the_operator_s_affair(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path) -> None:
     """503, not a traceback."""
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="index of ideas"):
@@ -114,7 +111,7 @@ def test_a_sqlite_that_cannot_search_text_says_so(
 def _add_all(path: Path, start: int) -> None:
     index = TextIndex(path, CREATED)
     for n in range(start, start + 40):
-        index.add([Document(f"exp-{n}", n + 1, f"idea {n}")])
+        index.add([Document(n + 1, f"idea {n}")])
 
 
 def test_processes_that_share_a_file_lose_nothing_and_break_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gathers what a brief tells: the tag in one step, and a page each of what led to it."""
+"""Gathers what a brief is made of: the tag's state in one step, and a page of each list."""
 
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Experiment, Run, Status
@@ -9,8 +9,7 @@ from orchestrator.services.agents.failures import Failures
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
-# Of each list more than a brief has room for.
-ROWS = 8
+ROWS = 8  # of each list; rules/brief.py shows fewer if they do not fit
 TREND_LENGTH = 5
 
 
@@ -20,7 +19,7 @@ class Briefs:
         self._failures = failures
 
     async def brief(self, tag_name: str) -> schemas.BriefAnswer:
-        """Where the search stands and how to go on, in less than 8 KB. Raises `NotFound`."""
+        """The state of the search and how to go on, in less than 8 KB. Raises `NotFound`."""
         situation = await self._situation(tag_name)
         tag, counts = situation.snapshot.tag, situation.snapshot.counts
         return schemas.BriefAnswer(
@@ -35,28 +34,28 @@ class Briefs:
 
     async def _situation(self, name: str) -> Situation:
         reads = self._store.reads
-        overview = await reads.overview(name, ROWS, failures=RECENT_FAILURES)
-        snapshot = overview.snapshot
-        failed = await self._failures.causes(name, overview.failures)
+        summary = await reads.summary(name, ROWS, failures=RECENT_FAILURES)
+        snapshot = summary.snapshot
+        failed = await self._failures.causes(name, summary.failures)
         recent = (await reads.history(name, None, 3 * ROWS, None)).entries
         running = (await reads.history(name, Status.RUNNING, ROWS, None)).entries
         near, _ = await reads.near_misses(name, ROWS)
-        keeps = await reads.entries(name, [keep.experiment_id for keep in overview.keeps[::-1]])
+        keeps = await reads.entries(name, [keep.experiment_id for keep in summary.keeps[::-1]])
         best_id = snapshot.tag.best_experiment_id
         best = await reads.entries(name, [best_id] if best_id else [])
-        trend = [keep.val_bpb for keep in overview.keeps[-TREND_LENGTH:]]
+        trend = [keep.val_bpb for keep in summary.keeps[-TREND_LENGTH:]]
         return Situation(
             snapshot=snapshot,
             best=_pair(best[0]) if best else None,
             keeps=[_pair(entry) for entry in keeps],
             near_misses=[(e.experiment, e.run, distance) for e, distance in near],
-            dead_ends=dead_ends(overview.categories, failed),
+            dead_ends=dead_ends(summary.categories, failed),
             recent=[_pair(e) for e in reversed(recent) if e.run.status in FINISHED],
             running=[_pair(e) for e in running],
             queued=[_pair(e) for e in await reads.next_in_queue(name, ROWS)],
-            notes=overview.notes,
-            advice=advise(snapshot, overview.categories, trend).suggestions,
-            gpus=overview.gpus,
+            notes=summary.notes,
+            advice=advise(snapshot, summary.categories, trend).suggestions,
+            gpus=summary.gpus,
         )
 
 

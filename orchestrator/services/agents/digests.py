@@ -1,4 +1,4 @@
-"""Gathers what a digest is made of: records, curves, and the end of the log, never all of it."""
+"""Gathers what a digest is made of: records, curves, and the end of the log."""
 
 import logging
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Digests:
         self._files = files
 
     async def digest(self, experiment_id: str) -> schemas.Digest:
-        """The digest of a run, also of one that still runs. Raises `NotFound`."""
+        """The digest of a run, finished or not. Raises `NotFound`."""
         entry = await self._store.reads.entry(experiment_id)
         tag, parent_id = entry.experiment.tag, entry.experiment.parent_id
         best_id = (await self._store.reads.tag(tag)).best_experiment_id
@@ -43,7 +43,7 @@ class Digests:
         )
 
     async def attached(self, verdict: schemas.AnyVerdict) -> schemas.AnyVerdict:
-        """The verdict with its digest; it is not held up where there can be none."""
+        """The verdict with its digest, or without one if that fails: the verdict must not."""
         try:
             made = await self.digest(verdict.experiment_id)
         except AutoresearchError as error:
@@ -74,7 +74,7 @@ class Digests:
         return log.data
 
     async def _vram_mb(self, run: Run) -> float | None:
-        """The memory of the run's GPU, as long as the pool knows that GPU."""
+        """The memory of the run's GPU, if the pool still knows that GPU."""
         if run.gpu_id is None or run.state is State.QUEUED:
             return None
         try:

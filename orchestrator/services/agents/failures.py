@@ -1,4 +1,4 @@
-"""Why runs failed, in a word each: read once, for a run that was decided never changes."""
+"""Why runs failed. Each run is read once, since a decided run never changes."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ KEPT = 4096
 class Failures:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._causes: dict[str, str | None] = {}  # None: it says nothing about the search
+        self._causes: dict[str, str | None] = {}  # None: lost by the infrastructure
 
     async def causes(self, tag: str, ids: Sequence[str]) -> list[Failed]:
         """The failed runs of these ids with their causes, in the same order."""

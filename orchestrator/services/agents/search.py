@@ -25,7 +25,7 @@ class Search:
         return views.strategy((await self._store.experiments.snapshot(tag)).strategy)
 
     async def set_strategy(self, request: schemas.SetStrategyRequest) -> schemas.Strategy:
-        """A person's choice; it stays until it is released with `pinned: false`."""
+        """An operator action; it stays in force until it is released with `pinned: false`."""
         ratio = request.explore_ratio
         stored = await self._store.experiments.choose_strategy(
             request.tag,
@@ -38,7 +38,7 @@ class Search:
         return views.strategy(stored)
 
     async def adapt(self, tag: str) -> schemas.Strategy:
-        """Apply the rules now; a pinned strategy stays."""
+        """Apply the rules now; a pinned strategy is not changed."""
         for _ in range(MAX_TRIES):
             snapshot = await self._store.experiments.snapshot(tag)
             adapted = adapt(snapshot)
@@ -50,13 +50,13 @@ class Search:
         raise Unavailable(f"Too many decisions at once in tag {tag!r}; try again.")
 
     async def suggest(self, request: schemas.SuggestRequest) -> schemas.Suggestion:
-        """What to try next, what not to, and what was tried near the idea where there is one."""
-        overview = await self._store.reads.overview(
+        """What to try next, what not to, and what was tried near the idea, if one is given."""
+        summary = await self._store.reads.summary(
             request.tag, TREND_LENGTH, failures=RECENT_FAILURES
         )
-        failed = await self._failures.causes(request.tag, overview.failures)
-        snapshot, categories = overview.snapshot, overview.categories
-        trend = [keep.val_bpb for keep in overview.keeps]
+        failed = await self._failures.causes(request.tag, summary.failures)
+        snapshot, categories = summary.snapshot, summary.categories
+        trend = [keep.val_bpb for keep in summary.keeps]
         advice = advise(snapshot, categories, trend)
         return schemas.Suggestion(
             strategy=snapshot.strategy.mode,
@@ -73,7 +73,7 @@ class Search:
             suggestions=advice.suggestions,
             dead_ends=[views.dead_end(end) for end in dead_ends(categories, failed)],
             near=await self._near(request),
-            notes=[views.note(note) for note in overview.notes],
+            notes=[views.note(note) for note in summary.notes],
             paused=snapshot.tag.pause is not None,
         )
 

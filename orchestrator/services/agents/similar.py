@@ -1,17 +1,18 @@
-"""What was already tried near an idea: keeps the text index up with the store, and searches it.
+"""Finds what was already tried near an idea, in the text index of its tag.
 
-A search first indexes what is new. Where that is much, as after the loss of the index, it takes a
-part and leaves the rest to `run`, so that no call waits long; its answer says how much it searched.
+A search first indexes new experiments. After a loss of the index that may be the whole history: the
+search then indexes a part, leaves the rest to `run`, and says how much it searched.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 import anyio
 
 from orchestrator import schemas
-from orchestrator.domain import Experiment, Tag
+from orchestrator.domain import Experiment, Tag, experiment_id
 from orchestrator.errors import AutoresearchError
 from orchestrator.files import Files
 from orchestrator.services import views
@@ -22,12 +23,11 @@ from orchestrator.textindex import Document, TextIndex
 
 logger = logging.getLogger(__name__)
 
-# What one call indexes by itself.
-CALL_LIMIT = 200
+CALL_LIMIT = 200  # experiments that one call indexes by itself
 CHUNK = 100
-REST_SECONDS = 0.02
+REST_SECONDS = 0.02  # between two chunks of `run`
 _TEXT_CHARACTERS = 4000
-# A small edit whole; of a large one the beginning, or it would match every idea.
+# Of a large edit only the beginning is indexed, or it would match every idea.
 _CHANGE_CHARACTERS = 1500
 
 
@@ -39,17 +39,16 @@ class SimilarIdeas:
         self._behind: asyncio.Queue[Tag] = asyncio.Queue()
 
     async def similar(self, request: schemas.SimilarRequest) -> schemas.SimilarAnswer:
-        """The experiments whose hypothesis, diff summary or changed lines have most in common with
-        the idea.
+        """The experiments whose hypothesis, diff summary or changed lines share most with the idea.
 
-        Raises `Unavailable` where the index cannot be kept.
+        Raises `Unavailable` if the index cannot be written.
         """
         tag = await self._store.reads.tag(request.tag)
         index = self._index(tag)
         if await self._catch_up(tag, index, CALL_LIMIT):
             self._behind.put_nowait(tag)
         matches = await anyio.to_thread.run_sync(index.search, request.idea, request.limit)
-        share = {match.id: match.share for match in matches}
+        share = {experiment_id(tag.name, match.created_us): match.share for match in matches}
         entries = await self._store.reads.entries(tag.name, list(share))
         return schemas.SimilarAnswer(
             near=[
@@ -64,7 +63,7 @@ class SimilarIdeas:
         )
 
     async def run(self) -> None:
-        """Index for ever what calls have left over, a little at a time."""
+        """Index what calls have left over, a little at a time, until it is cancelled."""
         while True:
             tag = await self._behind.get()
             try:
@@ -73,7 +72,7 @@ class SimilarIdeas:
                 while more:
                     await anyio.sleep(REST_SECONDS)  # the call that left it is answered first
                     more = await self._catch_up(tag, index, CHUNK)
-            except AutoresearchError as error:  # the next call that is left behind comes again
+            except AutoresearchError as error:  # the next call queues the tag again
                 logger.warning("Indexing %s: %s", tag.name, error)
 
     def _index(self, tag: Tag) -> TextIndex:
@@ -95,7 +94,7 @@ class SimilarIdeas:
         return True
 
     async def _documents(self, tag: str, entries: Sequence[Entry]) -> list[Document]:
-        """What the index is to know of these experiments."""
+        """The texts to index: each experiment with the lines that it changed in its parent."""
         parents = {e.experiment.parent_id for e in entries if e.experiment.parent_id is not None}
         sources = {
             parent.experiment.id: parent.experiment.source_sha256
@@ -103,36 +102,27 @@ class SimilarIdeas:
         }
 
         def read() -> list[Document]:
-            texts = _Sources(self._files)
+            source = cache(self._source)  # many experiments have the same parent
             return [
                 _document(
                     e.experiment,
-                    texts.of(sources.get(e.experiment.parent_id or "")),
-                    texts.of(e.experiment.source_sha256),
+                    source(sources.get(e.experiment.parent_id or "")),
+                    source(e.experiment.source_sha256),
                 )
                 for e in entries
             ]
 
         return await anyio.to_thread.run_sync(read)
 
-
-class _Sources:
-    """Sources by their hash, each read once: many experiments have the same parent. Blocks."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-        self._texts: dict[str, str] = {}
-
-    def of(self, sha256: str | None) -> str | None:
+    def _source(self, sha256: str | None) -> str | None:
+        """The source, None for a run by hand and for a file that cannot be read. Blocks."""
         if sha256 is None:
-            return None  # a hand-run's
-        if sha256 not in self._texts:
-            try:
-                self._texts[sha256] = self._files.source(sha256)
-            except AutoresearchError as error:
-                logger.warning("Indexed without its source: %s", error)
-                return None
-        return self._texts[sha256]
+            return None
+        try:
+            return self._files.source(sha256)
+        except AutoresearchError as error:
+            logger.warning("Indexed without its source: %s", error)
+            return None
 
 
 def _document(experiment: Experiment, before: str | None, after: str | None) -> Document:
@@ -140,13 +130,13 @@ def _document(experiment: Experiment, before: str | None, after: str | None) -> 
     words = [text[:_TEXT_CHARACTERS] for text in texts]
     if before is not None and after is not None:
         words.append(_changed(before, after)[:_CHANGE_CHARACTERS])
-    # Lone surrogates come through JSON escapes, and are no text for SQLite.
+    # JSON escapes may hold lone surrogates, which SQLite refuses.
     text = "\n".join(words).encode(errors="replace").decode()
-    return Document(experiment.id, experiment.created_us, text)
+    return Document(experiment.created_us, text)
 
 
 def _changed(before: str, after: str) -> str:
-    """The lines that only one of the two has: no diff, but all of a diff's words."""
+    """The lines that only one of the two has: no diff, but the same words as one."""
     old, new = before.splitlines(), after.splitlines()
     had, has = set(old), set(new)
     changed = [line for line in new if line not in had] + [line for line in old if line not in has]

@@ -66,8 +66,8 @@ class Audit:
         return replay
 
     async def _of_sets(self, tag: str, replay: Replay) -> list[str]:
-        """Near misses and keeps, member by member, up to the replay's last decision."""
-        keeps = await self._store.journal.keeps_until(tag, replay.last_us)
+        """Near misses and keeps, member by member, as far as the replay has come."""
+        keeps = await self._store.journal.keeps(tag, until_us=replay.last_us)
         near = await self._store.journal.near_misses(tag)
         late = near.keys() - replay.near.keys() - replay.decided.keys()
         return [

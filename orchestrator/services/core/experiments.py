@@ -1,12 +1,14 @@
 """Tags and experiments: set up, register, submit, report by hand, look up, wait."""
 
 import difflib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
 
 from orchestrator import schemas
 from orchestrator.domain import (
+    Counts,
     Metrics,
     NewExperiment,
     Run,
@@ -21,13 +23,15 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
-from orchestrator.services.agents.digests import Digests
 from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.wakeups import LOOK_SECONDS, Wakeups
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import BY_HAND
 from orchestrator.store.reads import Entry
+
+# Adds to a verdict what it says about the run: the digest, which is another package's.
+WithDigest = Callable[[schemas.AnyVerdict], Awaitable[schemas.AnyVerdict]]
 
 
 class Experiments:
@@ -38,7 +42,7 @@ class Experiments:
         judge: Judge,
         wakeups: Wakeups,
         sources: Sources,
-        digests: Digests,
+        with_digest: WithDigest,
         prepare_py: Path | None,
     ) -> None:
         self._store = store
@@ -46,7 +50,7 @@ class Experiments:
         self._judge = judge
         self._wakeups = wakeups
         self._sources = sources
-        self._digests = digests
+        self._with_digest = with_digest
         self._prepare_py = prepare_py
 
     # -- writes
@@ -63,9 +67,12 @@ class Experiments:
         try:
             stored = await self._store.experiments.setup(tag, INITIAL)
         except Conflict as conflict:
-            existing = await self._tag_infos([conflict.extra["existing"]])
-            raise Conflict(conflict.message, existing=existing[0]) from conflict
-        return schemas.SetupAnswer(tag=views.tag_info(stored), branch=branch_of(stored.name))
+            snapshot = await self._store.experiments.snapshot(request.tag)
+            existing = views.tag_info(snapshot.tag, snapshot.counts)
+            raise Conflict(conflict.message, existing=existing) from conflict
+        return schemas.SetupAnswer(
+            tag=views.tag_info(stored, Counts()), branch=branch_of(stored.name)
+        )
 
     def _pin_prepare(self) -> str | None:
         """Keep the orchestrator's prepare.py, so that all workers of the tag measure alike."""
@@ -122,12 +129,9 @@ class Experiments:
 
     # -- reads
 
-    async def _tag_infos(self, tags: list[Tag]) -> list[schemas.TagInfo]:
-        totals = await self._store.reads.totals([tag.name for tag in tags])
-        return [views.tag_info(t, n, kept) for t, (n, kept) in zip(tags, totals, strict=True)]
-
     async def tags(self) -> schemas.TagsAnswer:
-        return schemas.TagsAnswer(tags=await self._tag_infos(await self._store.reads.tags()))
+        states = await self._store.reads.tags()
+        return schemas.TagsAnswer(tags=[views.tag_info(s.tag, s.counts) for s in states])
 
     async def history(self, request: schemas.HistoryRequest) -> schemas.HistoryAnswer:
         status = Status(request.status) if request.status else None
@@ -172,7 +176,7 @@ class Experiments:
             experiment_id=experiment_id,
             status=found.entry.run.status.value,
             position=found.position,
-            verdict=verdict and await self._digests.attached(verdict),
+            verdict=verdict and await self._with_digest(verdict),
         )
 
     async def waited_in_full(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
@@ -180,7 +184,7 @@ class Experiments:
         digest."""
         await self.wait(experiment_id, seconds)
         detail = await self.detail(experiment_id)
-        verdict = detail.verdict and await self._digests.attached(detail.verdict)
+        verdict = detail.verdict and await self._with_digest(detail.verdict)
         return detail.model_copy(update={"verdict": verdict})
 
     async def run(self, experiment_id: str) -> Run:

@@ -1,1 +1,1 @@
-"""Services behind the page, the reports and the metrics: they read and change nothing."""
+"""Services behind the page, the reports and the metrics. They only read."""

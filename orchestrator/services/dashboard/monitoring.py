@@ -1,11 +1,10 @@
-"""The state of the system as Prometheus metrics, read at each scrape: it is in Redis, so every
-orchestrator says the same.
+"""The state of the system as Prometheus metrics. It is read from Redis at each scrape, so every
+orchestrator answers the same.
 
-What a scrape costs is bounded: the newest tags and GPUs have labels of their own, as many as
-`LABELLED_TAGS` and `LABELLED_GPUS`; the counters by status cover the GPUs beyond them.
+The cost of a scrape is bounded: only the newest `LABELLED_TAGS` tags and the first `LABELLED_GPUS`
+GPUs have labels. The number of GPUs by status counts all of them.
 """
 
-import asyncio
 import platform
 from dataclasses import asdict
 from functools import cache
@@ -15,9 +14,10 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from orchestrator.domain import GPU_STATES, Gpu, Snapshot
+from orchestrator.domain import GPU_STATES, Gpu
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
+from orchestrator.store.reads import TagState
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 LABELLED_TAGS = 100
@@ -26,10 +26,7 @@ _MIB = 1 << 20
 
 
 class Latency:
-    """How long this process took for requests.
-
-    Labels are route templates and classes of status: a few series for each route.
-    """
+    """How long this process took for requests, by route template and class of status."""
 
     def __init__(self) -> None:
         self.histogram = Histogram(
@@ -39,14 +36,9 @@ class Latency:
             buckets=_BUCKETS,
             registry=None,
         )
-        self._series: dict[tuple[str, int], Histogram] = {}
 
     def observe(self, route: str, status: int, seconds: float) -> None:
-        key = (route, status // 100)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = self.histogram.labels(route, f"{status // 100}xx")
-        series.observe(seconds)
+        self.histogram.labels(route, f"{status // 100}xx").observe(seconds)
 
 
 class Monitoring:
@@ -56,34 +48,30 @@ class Monitoring:
         self._settings = settings
 
     async def registry(self) -> CollectorRegistry:
-        """What there is to say now, ready to be written down."""
+        """All metrics as they are now."""
         pool = await self._store.pool.list()
         tags = await self._store.reads.tags(LABELLED_TAGS)
-        snapshots = await asyncio.gather(
-            *(self._store.experiments.snapshot(tag.name) for tag in tags)
-        )
         offline = self._settings.offline_seconds
         states = {gpu.id: gpu.status(pool.now_us, offline) for gpu in pool.gpus}
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Families(_about_gpus(pool.gpus, states, pool.now_us)))
-        registry.register(_Families(_about_tags(snapshots)))
-        registry.register(_Families([_build_info()]))
+        gpu_families = _about_gpus(pool.gpus, states, pool.now_us)
+        registry.register(_Families([*gpu_families, *_about_tags(tags), _build_info()]))
         registry.register(self.latency.histogram)
         ProcessCollector(registry=registry)
         return registry
 
 
-class _Families(Collector):
-    """Metrics that are all there already."""
+Families = list[GaugeMetricFamily | CounterMetricFamily]
 
-    def __init__(self, families: list[GaugeMetricFamily | CounterMetricFamily]) -> None:
+
+class _Families(Collector):
+    """A collector of metrics that are ready."""
+
+    def __init__(self, families: Families) -> None:
         self._families = families
 
-    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+    def collect(self) -> Families:
         return self._families
-
-
-Families = list[GaugeMetricFamily | CounterMetricFamily]
 
 
 def _gauge(name: str, help_: str, *labels: str) -> GaugeMetricFamily:
@@ -96,7 +84,7 @@ def _about_gpus(gpus: list[Gpu], states: dict[str, str], now_us: int) -> Familie
         by_status.add_metric([status], sum(s == status for s in states.values()))
     info = _gauge("gpu_info", "A GPU's host and model.", "gpu", "host", "model", "profile")
     state = _gauge("gpu_state", "1 for the state that a GPU is in.", "gpu", "state")
-    age = _gauge("gpu_heartbeat_age_seconds", "Since a GPU's worker was last heard of.", "gpu")
+    age = _gauge("gpu_heartbeat_age_seconds", "Since the last heartbeat of a GPU's worker.", "gpu")
     health = {
         "temperature_c": (_gauge("gpu_temperature_celsius", "A GPU's temperature.", "gpu"), 1.0),
         "memory_used_mb": (
@@ -115,7 +103,7 @@ def _about_gpus(gpus: list[Gpu], states: dict[str, str], now_us: int) -> Familie
         state.add_metric([gpu.id, states[gpu.id]], 1)
         age.add_metric([gpu.id], (now_us - gpu.heartbeat_us) / 1e6)
         if states[gpu.id] == "offline":
-            continue  # what it said last is no longer so
+            continue  # its last values are old
         for name, value in gpu.health.items():
             if name in health:
                 family, factor = health[name]
@@ -123,7 +111,7 @@ def _about_gpus(gpus: list[Gpu], states: dict[str, str], now_us: int) -> Familie
     return [by_status, info, state, age, *(family for family, _ in health.values())]
 
 
-def _about_tags(snapshots: list[Snapshot]) -> Families:
+def _about_tags(tags: list[TagState]) -> Families:
     runs = _gauge("runs", "Experiments by tag and status.", "tag", "status")
     best = _gauge("best_val_bpb", "Best val_bpb of a tag.", "tag")
     improved = _gauge("best_timestamp_seconds", "When a tag's best was decided.", "tag")
@@ -134,10 +122,10 @@ def _about_tags(snapshots: list[Snapshot]) -> Families:
     trained = CounterMetricFamily(
         "autoresearch_training_seconds", "Counted training time of a tag.", labels=["tag"]
     )
-    queue = _gauge("queue_length", "Queued experiments of all tags shown here.")
-    for snapshot in snapshots:
-        tag = snapshot.tag
-        counts = asdict(snapshot.counts)
+    queue = _gauge("queue_length", "Queued experiments of all labelled tags.")
+    for state in tags:
+        tag = state.tag
+        counts = asdict(state.counts)
         del counts["infra_lost"]  # a part of crash
         for status, count in counts.items():
             runs.add_metric([tag.name, status], count)
@@ -146,10 +134,10 @@ def _about_tags(snapshots: list[Snapshot]) -> Families:
             improved.add_metric([tag.name], tag.best_us / 1e6)
         streak.add_metric([tag.name], tag.consecutive_crashes)
         paused.add_metric([tag.name], tag.pause is not None)
-        near.add_metric([tag.name], snapshot.near_misses)
-        mode.add_metric([tag.name, snapshot.strategy.mode], 1)
+        near.add_metric([tag.name], state.near_misses)
+        mode.add_metric([tag.name, state.strategy.mode], 1)
         trained.add_metric([tag.name], tag.training_seconds)
-    queue.add_metric([], sum(snapshot.counts.queued for snapshot in snapshots))
+    queue.add_metric([], sum(state.counts.queued for state in tags))
     return [runs, best, improved, streak, paused, near, mode, trained, queue]
 
 

@@ -1,8 +1,7 @@
 """The overview page's answer: tags, GPUs and alerts, read once for all pages that ask.
 
-Nothing is decided here: rules/activity.py counts, rules/alerts.py finds the alerts. An answer of
-response_cache.py stands until the next event; this one expires by age, since progress,
-temperatures and silences make no events.
+Nothing is decided here: rules/activity.py counts, rules/alerts.py finds the alerts. The answer
+expires by age, since progress, temperatures and silences make no events.
 """
 
 import asyncio
@@ -19,16 +18,15 @@ from orchestrator.domain import Gpu, rfc3339
 from orchestrator.files import Files
 from orchestrator.ids import tag_of
 from orchestrator.rules import activity, alerts
-from orchestrator.rules.activity import FinishedRun
+from orchestrator.rules.activity import Training
 from orchestrator.services import views
-from orchestrator.services.dashboard.recent import Recent, Window
+from orchestrator.services.dashboard.history import Histories, History
 from orchestrator.services.dashboard.response_cache import Body
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
-from orchestrator.store.dashboard_reads import TagState
-from orchestrator.store.reads import Entry
+from orchestrator.store.reads import Entry, TagState
 
-# How old a overview may be: all pages that ask within this time cost one.
+# All pages that ask within this time cost one reading.
 FRESH_SECONDS = 1.0
 DEFAULT_SINCE_US = 86_400 * 1_000_000
 PACE_RUNS = 100
@@ -40,10 +38,10 @@ CurvePoint = Mapping[str, float]
 @dataclass(frozen=True)
 class Overview:
     """Everything at one moment of Redis' clock. `runs` holds what GPUs train, `points` the last
-    point of each one's curve, `answers` what pages were told of it, by the moment asked for."""
+    point of each one's curve, `answers` the bodies made of it, by the moment asked for."""
 
     now_us: int
-    tags: list[tuple[TagState, Window]]
+    tags: list[tuple[TagState, History]]
     gpus: list[Gpu]
     runs: dict[str, Entry]
     points: dict[str, CurvePoint]
@@ -52,11 +50,13 @@ class Overview:
 
 
 class Overviews:
-    def __init__(self, store: Store, files: Files, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, files: Files, histories: Histories, settings: Settings
+    ) -> None:
         self._store = store
         self._files = files
+        self._histories = histories
         self._settings = settings
-        self._recent = Recent(store.dashboard)
         self._refreshing = asyncio.Lock()
         self._last: tuple[float, Overview] | None = None
 
@@ -76,22 +76,21 @@ class Overviews:
     async def _fresh(self) -> Overview:
         async with self._refreshing:
             if self._last is None or anyio.current_time() - self._last[0] > FRESH_SECONDS:
-                # Stamped before it is taken: a overview must not seem younger than what is in it.
-                begun = anyio.current_time()
-                self._last = begun, await self._dashboard()
+                begun = anyio.current_time()  # its age counts from before it is read
+                self._last = begun, await self._read()
             return self._last[1]
 
-    async def _dashboard(self) -> Overview:
-        states = await self._store.dashboard.tags()
-        windows = await self._recent.windows([state.tag for state in states])
+    async def _read(self) -> Overview:
+        states = await self._store.reads.tags()
+        tags = [(state, await self._histories.of(state.tag)) for state in states]
         pool = await self._store.pool.list()
         busy = [gpu.lease_experiment_id or gpu.held_by for gpu in pool.gpus]
         runs = await self._runs([experiment_id for experiment_id in busy if experiment_id])
-        complaint = await self._store.dashboard.complaint()
+        complaint = await self._store.reads.complaint()
         points, free = await anyio.to_thread.run_sync(self._from_disk, list(runs))
         return Overview(
             now_us=pool.now_us,
-            tags=list(zip(states, windows, strict=True)),
+            tags=tags,
             gpus=pool.gpus,
             runs=runs,
             points=points,
@@ -121,30 +120,26 @@ def _answer(overview: Overview, since_us: int, offline_seconds: float) -> schema
         since=rfc3339(since_us),
         idle_gpu_hours=_idle(overview, since_us),
         alerts=_alerts(overview, offline_seconds),
-        tags=[_tag(state, window, since_us) for state, window in overview.tags],
+        tags=[_tag(state, history, since_us) for state, history in overview.tags],
         gpus=[_gpu(gpu, overview, offline_seconds) for gpu in overview.gpus],
     )
 
 
 def _existing(path: Path) -> Path:
-    """The nearest folder that is there: before the first write the home is not."""
+    """The nearest folder that exists: the home does not before the first write."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
 
 
 def _idle(overview: Overview, since_us: int) -> float:
-    runs = [run for _, window in overview.tags for run in _since(window, since_us)]
-    running = [
-        (entry.run.gpu_id, entry.run.started_us)
+    trainings = [
+        Training(entry.run.gpu_id, entry.run.started_us, overview.now_us)
         for entry in overview.runs.values()
-        if entry.run.gpu_id and entry.run.started_us
     ]
-    return activity.idle_gpu_hours(overview.gpus, runs, running, since_us, overview.now_us)
-
-
-def _since(window: Window, since_us: int) -> Sequence[FinishedRun]:
-    return activity.since(list(window.runs), since_us)
+    for _, history in overview.tags:
+        trainings += [done for done in history.trainings if done.ended_us >= since_us]
+    return activity.idle_gpu_hours(overview.gpus, trainings, since_us)
 
 
 def _alerts(overview: Overview, offline_seconds: float) -> list[schemas.Alert]:
@@ -153,11 +148,11 @@ def _alerts(overview: Overview, offline_seconds: float) -> list[schemas.Alert]:
             tag=state.tag,
             queued=state.counts.queued,
             running=state.counts.running,
-            runs_since_keep=_runs_since_keep(window),
-            last_finished_us=window.runs[-1].finished_us if window.runs else None,
+            runs_since_keep=_runs_since_keep(history),
+            last_finished_us=_last_finished_us(history),
             paused=state.tag.pause is not None,
         )
-        for state, window in overview.tags
+        for state, history in overview.tags
     ]
     found = alerts.alerts(
         activities, overview.gpus, overview.host, overview.now_us, offline_seconds
@@ -165,15 +160,21 @@ def _alerts(overview: Overview, offline_seconds: float) -> list[schemas.Alert]:
     return [schemas.Alert(**vars(alert)) for alert in found]
 
 
-def _runs_since_keep(window: Window) -> int | None:
-    """Runs finished after the last keep, as far as they are remembered; None before the first."""
-    return len(_since(window, window.keeps[-1].decided_us + 1)) if window.keeps else None
+def _runs_since_keep(history: History) -> int | None:
+    """Runs finished after the last keep; None before the first keep."""
+    if not history.keeps:
+        return None
+    return len(history.series) - history.series.first_since(history.keeps[-1].decided_us + 1)
 
 
-def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
+def _last_finished_us(history: History) -> int | None:
+    return history.series.finished_us[-1] if len(history.series) else None
+
+
+def _tag(state: TagState, history: History, since_us: int) -> schemas.TagOverview:
     tag, counts = state.tag, state.counts
-    baseline = window.baseline.val_bpb if window.baseline else None
-    pace = activity.tally(list(window.runs)[-PACE_RUNS:]).per_gpu_hour
+    baseline = history.keeps[0].val_bpb if history.keeps else None
+    last_us = _last_finished_us(history)
     return schemas.TagOverview(
         name=tag.name,
         created_at=rfc3339(tag.created_us),
@@ -195,12 +196,15 @@ def _tag(state: TagState, window: Window, since_us: int) -> schemas.TagOverview:
             discard=counts.discard,
             crash=counts.crash + counts.timeout,
         ),
-        since=_since_counts(tag.best_val_bpb, window, since_us),
-        last_keep=_last_keep(window),
-        last_finished_at=rfc3339(window.runs[-1].finished_us) if window.runs else None,
-        per_gpu_hour=pace,
+        since=_since_counts(tag.best_val_bpb, history, since_us),
+        last_keep=_last_keep(history),
+        last_finished_at=None if last_us is None else rfc3339(last_us),
+        per_gpu_hour=activity.per_gpu_hour(list(history.trainings)[-PACE_RUNS:]),
         training_hours=tag.training_seconds / 3600,
-        spark=_spark(window),
+        spark=[
+            schemas.SparkPoint(at=rfc3339(keep.decided_us), val_bpb=keep.val_bpb)
+            for keep in activity.thinned(history.keeps, SPARK_POINTS)
+        ],
     )
 
 
@@ -216,49 +220,31 @@ def _difference(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _since_counts(best: float | None, window: Window, since_us: int) -> schemas.SinceCounts:
-    count = activity.tally(_since(window, since_us))
+def _since_counts(best: float | None, history: History, since_us: int) -> schemas.SinceCounts:
+    count = history.series.tally(history.series.first_since(since_us))
     judged = count.keep + count.discard + count.crash
-    before = [keep for keep in window.keeps if keep.decided_us < since_us]
-    # Where nothing was before, the first result is what the gain counts from.
-    start = before[-1] if before else window.baseline
+    # If nothing was kept before, the gain counts from the first result.
+    start = history.keep_before(since_us) or next(iter(history.keeps), None)
     return schemas.SinceCounts(
         finished=count.finished,
         keep=count.keep,
         crash=count.crash,
         crash_rate=count.crash / judged if judged else 0.0,
         gain=_difference(best, start.val_bpb if start else None),
-        whole=_reaches(window, since_us),
     )
 
 
-def _reaches(window: Window, moment_us: int) -> bool:
-    """Whether every run that was decided after a moment is remembered."""
-    return window.whole or window.runs[0].finished_us <= moment_us
-
-
-def _last_keep(window: Window) -> schemas.LastKeep | None:
-    if not window.keeps:
+def _last_keep(history: History) -> schemas.LastKeep | None:
+    if not history.keeps:
         return None
-    keep = window.keeps[-1]
+    keep = history.keeps[-1]
     return schemas.LastKeep(
         experiment_id=keep.experiment_id,
         val_bpb=keep.val_bpb,
         description=keep.description,
         at=rfc3339(keep.decided_us),
-        runs_ago=_runs_since_keep(window) or 0,
-        whole=_reaches(window, keep.decided_us),
+        runs_ago=_runs_since_keep(history) or 0,
     )
-
-
-def _spark(window: Window) -> list[schemas.SparkPoint]:
-    keeps = list(window.keeps)
-    if window.baseline and keeps and keeps[0].experiment_id != window.baseline.experiment_id:
-        keeps.insert(0, window.baseline)
-    chosen = activity.thinned(keeps, SPARK_POINTS)
-    return [
-        schemas.SparkPoint(at=rfc3339(keep.decided_us), val_bpb=keep.val_bpb) for keep in chosen
-    ]
 
 
 def _gpu(gpu: Gpu, overview: Overview, offline_seconds: float) -> schemas.GpuOverview:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Snapshot, Status, branch_of, rfc3339
@@ -13,7 +12,7 @@ from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
 PROGRESSION_LENGTH = 1000
-# A hand-run is given up for lost this long after budget and grace have passed.
+# A run by hand counts as abandoned this long after its budget and grace have passed.
 ABANDONED_AFTER_SECONDS = 3600
 
 
@@ -23,11 +22,11 @@ class Reports:
         self._settings = settings
 
     async def summary(self, tag_name: str) -> schemas.SummaryAnswer:
-        overview = await self._store.reads.overview(
+        summary = await self._store.reads.summary(
             tag_name, PROGRESSION_LENGTH, self._settings.grace_seconds + ABANDONED_AFTER_SECONDS
         )
-        snapshot, tag = overview.snapshot, overview.snapshot.tag
-        total, idle, training = overview.gpus
+        snapshot, tag = summary.snapshot, summary.snapshot.tag
+        total, idle, training = summary.gpus
         best = None
         if tag.best_experiment_id is not None and tag.best_val_bpb is not None:
             best = schemas.SummaryBest(
@@ -39,21 +38,15 @@ class Reports:
             tag=tag_name,
             branch=branch_of(tag_name),
             best=best,
-            stats=_stats(snapshot, overview.abandoned),
-            categories={name: count.total for name, count in overview.categories.items()},
-            bpb_progression=[views.progression(keep) for keep in overview.keeps],
+            stats=_stats(snapshot, summary.abandoned),
+            categories={name: count.total for name, count in summary.categories.items()},
+            bpb_progression=[views.progression(keep) for keep in summary.keeps],
             total_training_minutes=round(tag.training_seconds / 60, 1),
             strategy=snapshot.strategy.mode,
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),
             paused=tag.pause is not None,
             pause=views.hold(tag.pause),
         )
-
-    async def counts(self, tag: str) -> dict[str, int]:
-        """Runs by public status; each run counts once."""
-        counts = asdict((await self._store.experiments.snapshot(tag)).counts)
-        del counts["infra_lost"]  # a part of crash
-        return counts
 
     async def tsv(self, tag: str) -> schemas.TsvAnswer:
         """results.tsv: the finished runs in order of creation."""

@@ -1,7 +1,7 @@
-"""Answers kept until something happens: two hundred open pages cost one reading.
+"""Keeps an answer until the next event, so that two hundred open pages cost one reading.
 
-Every change of state appends to the event stream, so an answer stands while the stream ends where
-it ended before the answer was made. Asking for that place is one small read.
+Every change of state appends to the event stream. An answer is valid while the stream ends where it
+ended before the answer was made; finding out where it ends is one small read.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Body:
 
     @classmethod
     async def of(cls, plain: bytes) -> "Body":
-        """Compressing gives way to other requests, in a thread, where there is much to do."""
+        """A large body is compressed in a thread, so that other requests do not wait."""
         if len(plain) < SMALL_BYTES:
             return cls(plain, None)
         if len(plain) < 64 * SMALL_BYTES:
@@ -42,39 +42,32 @@ class ResponseCache:
     def __init__(self, events: EventStore) -> None:
         self._events = events
         self._kept: OrderedDict[Hashable, tuple[str, asyncio.Future[Body]]] = OrderedDict()
-        self._bytes = 0
 
-    async def body(self, key: Hashable, make: Callable[[str], Awaitable[bytes]]) -> Body:
-        """The body that `make(place)` answers, made once for each place of the event stream."""
-        place = await self._events.last_id()
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] == place:
-            self._kept.move_to_end(key)
-            return await asyncio.shield(kept[1])
-        making = asyncio.ensure_future(self._made(make, place))
-        self._forget(key)
-        self._kept[key] = place, making
-        making.add_done_callback(lambda _: self._done(key, making))
+    async def body(self, key: Hashable, make: Callable[[], Awaitable[bytes]]) -> Body:
+        """What `make()` answers, made once for each last id of the event stream."""
+        last_id = await self._events.last_id()
+        kept_id, making = self._kept.get(key, ("", None))
+        if making is None or kept_id != last_id:
+            making = asyncio.ensure_future(self._made(make))
+            self._kept[key] = last_id, making
+            making.add_done_callback(lambda done: self._done(key, done))
+        self._kept.move_to_end(key)
+        # A caller that goes away must not cancel what others wait for.
         return await asyncio.shield(making)
 
     @staticmethod
-    async def _made(make: Callable[[str], Awaitable[bytes]], place: str) -> Body:
-        return await Body.of(await make(place))
+    async def _made(make: Callable[[], Awaitable[bytes]]) -> Body:
+        return await Body.of(await make())
 
     def _done(self, key: Hashable, making: "asyncio.Future[Body]") -> None:
-        """Count what is kept; what failed is not, and the oldest go first when it is too much."""
-        kept = self._kept.get(key)
-        if kept is None or kept[1] is not making:
-            return
+        """Forget a failure, and the answers asked for longest ago when they are too many."""
         if making.cancelled() or making.exception() is not None:
-            del self._kept[key]
+            if self._kept.get(key, ("", None))[1] is making:
+                del self._kept[key]
             return
-        self._bytes += len(making.result())
-        while (self._bytes > LIMIT_BYTES and len(self._kept) > 1) or len(self._kept) > LIMIT_COUNT:
-            self._forget(next(iter(self._kept)))
+        while len(self._kept) > LIMIT_COUNT or (self._size() > LIMIT_BYTES and len(self._kept) > 1):
+            self._kept.popitem(last=False)
 
-    def _forget(self, key: Hashable) -> None:
-        _, making = self._kept.pop(key, ("", None))
-        if making is None or not making.done() or making.cancelled() or making.exception():
-            return
-        self._bytes -= len(making.result())
+    def _size(self) -> int:
+        done = (making for _, making in self._kept.values() if making.done())
+        return sum(len(m.result()) for m in done if not m.cancelled() and not m.exception())

@@ -1,30 +1,19 @@
-"""A tag's history for pages, read from the journal once and then kept up to date in memory.
+"""`/api/report/series` and `/api/report/runs`: the columns and the table of a tag's page."""
 
-What a process keeps another can do without: when it starts it reads the journals from their
-beginning, about a second for 100 000 runs, and from then on only what is new.
-"""
-
-import asyncio
 import json
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import islice
 
 from orchestrator import schemas
-from orchestrator.domain import Status, Strategy, Tag, rfc3339
-from orchestrator.errors import Invalid, Unavailable
-from orchestrator.ids import id_of
-from orchestrator.rules.series import WORDS, Filter, Series
+from orchestrator.domain import Status, Strategy, rfc3339
+from orchestrator.errors import Invalid
+from orchestrator.rules.series import WORDS, Filter
 from orchestrator.services import views
+from orchestrator.services.dashboard.history import Histories, History
 from orchestrator.services.dashboard.response_cache import Body, ResponseCache
 from orchestrator.store.connection import Store
-from orchestrator.store.reads import Entry, Keep
+from orchestrator.store.reads import Entry
 
-# Rows whose JSON is kept: all but the last block of a history never change.
-BLOCK_ROWS = 5000
-TAGS_KEPT = 32
 # How many runs one search looks at before it lets the page ask for more.
 SCAN_LIMIT = 2000
 SCAN_CHUNK = 250
@@ -34,91 +23,48 @@ ERROR_CHARACTERS = 200
 IDS_LIMIT = 50
 
 
-@dataclass
-class Book:
-    """A tag's series, and up to where it has been read."""
-
-    tag: Tag
-    series: Series = field(default_factory=Series)
-    keeps: list[Keep] = field(default_factory=list)
-    journal_id: str = "-"
-    place: str = ""  # of the event stream, when it was read
-    blocks: dict[int, str] = field(default_factory=dict)
-    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class SeriesReports:
-    def __init__(self, store: Store, response_cache: ResponseCache) -> None:
+    def __init__(self, store: Store, histories: Histories, response_cache: ResponseCache) -> None:
         self._store = store
+        self._histories = histories
         self._cache = response_cache
-        self._books: OrderedDict[str, Book] = OrderedDict()
 
-    async def warm_up(self) -> None:
-        """Read the newest tags' histories before a page asks for them. What fails is left to it."""
-        with suppress(Unavailable):
-            for tag in (await self._store.reads.tags())[:TAGS_KEPT]:
-                await self._book(tag.name, await self._store.events.last_id())
+    async def _history(self, tag_name: str) -> History:
+        return await self._histories.of(await self._store.reads.tag(tag_name))
 
     # ------------------------------------------------------------------------ the columns
 
     async def series(self, request: schemas.SeriesRequest) -> Body:
         """`SeriesAnswer` as JSON. Raises `NotFound`."""
 
-        async def make(place: str) -> bytes:
-            book = await self._book(request.tag, place)
+        async def make() -> bytes:
+            history = await self._history(request.tag)
             strategy = (await self._store.experiments.snapshot(request.tag)).strategy
-            return _series_json(book, strategy, request.since).encode()
+            return _series_json(history, strategy, request.since).encode()
 
         return await self._cache.body(("series", request.tag, request.since), make)
-
-    async def _book(self, tag_name: str, place: str) -> Book:
-        """The tag's book with all that had happened at `place` of the event stream."""
-        tag = await self._store.reads.tag(tag_name)
-        book = self._books.get(tag_name)
-        # A backup that was put back may hold less than what is in memory.
-        if (
-            book is None
-            or book.tag.created_us != tag.created_us
-            or book.tag.revision > tag.revision
-        ):
-            book = self._books[tag_name] = Book(tag)
-            while len(self._books) > TAGS_KEPT:
-                self._books.popitem(last=False)
-        self._books.move_to_end(tag_name)
-        async with book.reading:
-            if book.place != place:
-                await self._read_on(book)
-                book.tag, book.place = tag, place
-        return book
-
-    async def _read_on(self, book: Book) -> None:
-        async for entry in self._store.journal.entries(book.tag.name, book.journal_id):
-            book.series.append(entry)
-            book.journal_id = entry.id
-        last = book.keeps[-1].decided_us if book.keeps else 0
-        book.keeps += await self._store.journal.keeps_after(book.tag.name, last)
 
     # ------------------------------------------------------------------------ the table
 
     async def runs(self, request: schemas.RunsRequest) -> Body:
         """`RunsAnswer` as JSON. Raises `NotFound`, `Invalid`."""
 
-        async def make(place: str) -> bytes:
-            book = await self._book(request.tag, place)
+        async def make() -> bytes:
+            history = await self._history(request.tag)
             if request.ids:
-                answer = await self._by_id(book, request.ids.split(","))
+                answer = await self._by_id(history, request.ids.split(","))
             else:
-                answer = await self._page(book, request)
+                answer = await self._page(history, request)
             return answer.model_dump_json().encode()
 
         return await self._cache.body(("runs", request.model_dump_json()), make)
 
-    async def _by_id(self, book: Book, ids: Sequence[str]) -> schemas.RunsAnswer:
+    async def _by_id(self, history: History, ids: Sequence[str]) -> schemas.RunsAnswer:
         if len(ids) > IDS_LIMIT:
             raise Invalid(f"ids: at most {IDS_LIMIT} at a time")
-        entries = await self._store.reads.entries(book.tag.name, ids)
-        rows = [_row(book, entry) for entry in entries]
-        counts = (await self._store.experiments.snapshot(book.tag.name)).counts
+        entries = await self._store.reads.entries(history.tag.name, ids)
+        rows = [_row(history, entry) for entry in entries]
+        counts = (await self._store.experiments.snapshot(history.tag.name)).counts
         return schemas.RunsAnswer(
             running=counts.running,
             queued=counts.queued,
@@ -128,7 +74,7 @@ class SeriesReports:
             scanned=0,
         )
 
-    async def _page(self, book: Book, request: schemas.RunsRequest) -> schemas.RunsAnswer:
+    async def _page(self, history: History, request: schemas.RunsRequest) -> schemas.RunsAnswer:
         words = [word for word in request.status.split(",") if word]
         letters = frozenset().union(*(WORDS.get(word, frozenset()) for word in words))
         wanted = Filter(
@@ -137,30 +83,30 @@ class SeriesReports:
             since_us=_moment(request.since),
         )
         text = request.q.casefold()
-        after = book.series.rows(request.sort, request.cursor, wanted)
+        after = history.series.rows(request.sort, request.cursor, wanted)
         rows = list(islice(after, SCAN_LIMIT if text else request.limit))
         more = next(after, None) is not None
-        found, scanned = await self._mentioning(book, rows, text, request.limit)
-        counts = (await self._store.experiments.snapshot(book.tag.name)).counts
+        found, scanned = await self._matching(history, rows, text, request.limit)
+        counts = (await self._store.experiments.snapshot(history.tag.name)).counts
         return schemas.RunsAnswer(
             running=counts.running,
             queued=counts.queued,
-            active=await self._active(book, request, words),
-            rows=[_row(book, entry) for entry in found],
+            active=await self._active(history, request, words),
+            rows=[_row(history, entry) for entry in found],
             next_cursor=rows[scanned - 1] if more or scanned < len(rows) else None,
             scanned=scanned,
         )
 
-    async def _mentioning(
-        self, book: Book, rows: Sequence[int], text: str, limit: int
+    async def _matching(
+        self, history: History, rows: Sequence[int], text: str, limit: int
     ) -> tuple[list[Entry], int]:
         """The first `limit` of `rows` that have `text` in them, and how many were looked at."""
         found: list[Entry] = []
         scanned = 0
         for start in range(0, len(rows), SCAN_CHUNK):
             chunk = rows[start : start + SCAN_CHUNK]
-            ids = [id_of(book.series.created_us[row], book.tag.name) for row in chunk]
-            for entry in await self._store.reads.entries(book.tag.name, ids):
+            ids = [history.id_of(row) for row in chunk]
+            for entry in await self._store.reads.entries(history.tag.name, ids):
                 scanned += 1
                 if _mentions(entry, text):
                     found.append(entry)
@@ -169,7 +115,7 @@ class SeriesReports:
         return found, scanned
 
     async def _active(
-        self, book: Book, request: schemas.RunsRequest, words: Sequence[str]
+        self, history: History, request: schemas.RunsRequest, words: Sequence[str]
     ) -> list[schemas.RunRow]:
         """Running runs and then queued ones, the newest first."""
         if request.cursor is not None or request.sort != "newest" or request.since:
@@ -178,9 +124,9 @@ class SeriesReports:
         for status in (Status.RUNNING, Status.QUEUED):
             if words and status.value not in words:
                 continue
-            page = await self._store.reads.history(book.tag.name, status, ACTIVE_LIMIT, None)
+            page = await self._store.reads.history(history.tag.name, status, ACTIVE_LIMIT, None)
             rows += [
-                _row(book, entry)
+                _row(history, entry)
                 for entry in reversed(page.entries)
                 if request.cat in ("", entry.experiment.category)
                 and _mentions(entry, request.q.casefold())
@@ -189,6 +135,7 @@ class SeriesReports:
 
 
 def _moment(text: str) -> int | None:
+    """µs of RFC 3339 text, None for no text. Raises `Invalid`."""
     if not text:
         return None
     try:
@@ -204,16 +151,16 @@ def _mentions(entry: Entry, text: str) -> bool:
     return text in f"{experiment.hypothesis}\n{experiment.description}\n{experiment.id}".casefold()
 
 
-def _row(book: Book, entry: Entry) -> schemas.RunRow:
+def _row(history: History, entry: Entry) -> schemas.RunRow:
     experiment, run = entry.experiment, entry.run
-    row = None if run.finished_us is None else book.series.row_of(run.finished_us)
+    row = None if run.finished_us is None else history.series.row_of(run.finished_us)
     completed = run.status in (Status.KEEP, Status.DISCARD)
     return schemas.RunRow(
         n=None if row is None else row + 1,
         id=experiment.id,
         status=run.status.value,
         reason=run.reason,
-        near=row is not None and book.series.status[row] in WORDS["near"],
+        near=row is not None and history.series.status[row] in WORDS["near"],
         val_bpb=run.metrics.val_bpb if completed and run.metrics else None,
         best_before=run.best_before,
         category=experiment.category,
@@ -228,35 +175,29 @@ def _row(book: Book, entry: Entry) -> schemas.RunRow:
     )
 
 
-# ---------------------------------------------------------------------------- JSON
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _known(book: Book, cursor: str | None) -> tuple[int, int, int]:
-    """Rows, choices and keeps that the reader holds: none if its cursor is of another history."""
+def _known(history: History, cursor: str | None) -> tuple[int, int, int]:
+    """How many rows, choices and keeps the page has: none if its cursor is of another history."""
     if cursor is None:
         return 0, 0, 0
     created, *counts = cursor.split(".")
     rows, choices, keeps = map(int, counts)
-    series = book.series
-    if int(created, 16) != book.tag.created_us or rows > len(series):
+    series = history.series
+    if int(created, 16) != history.tag.created_us or rows > len(series):
         return 0, 0, 0
-    return rows, min(choices, len(series.choices)), min(keeps, len(book.keeps))
+    return rows, min(choices, len(series.choices)), min(keeps, len(history.keeps))
 
 
-def _series_json(book: Book, strategy: Strategy, cursor: str | None) -> str:
-    series = book.series
-    rows, choices, keeps = _known(book, cursor)
-    head = {
-        "tag": book.tag.name,
-        "cursor": f"{book.tag.created_us:x}.{len(series)}.{len(series.choices)}.{len(book.keeps)}",
+def _series_json(history: History, strategy: Strategy, cursor: str | None) -> str:
+    tag, series = history.tag, history.series
+    rows, choices, keeps = _known(history, cursor)
+    counts = f"{len(series)}.{len(series.choices)}.{len(history.keeps)}"
+    answer = {
+        "tag": tag.name,
+        "cursor": f"{tag.created_us:x}.{counts}",
         "first": rows,
         "total": len(series),
         "categories": list(series.categories),
-        "near_miss_threshold": book.tag.near_miss_threshold,
+        "near_miss_threshold": tag.near_miss_threshold,
         "strategy": {
             "mode": strategy.mode,
             "reason": strategy.reason,
@@ -278,22 +219,8 @@ def _series_json(book: Book, strategy: Strategy, cursor: str | None) -> str:
                 "n": (series.row_of(keep.decided_us) or 0) + 1,
                 "description": keep.description[:DESCRIPTION_CHARACTERS],
             }
-            for keep in book.keeps[keeps:]
+            for keep in history.keeps[keeps:]
         ],
+        "blocks": [series.block(rows, len(series))] if rows < len(series) else [],
     }
-    return f'{_json(head)[:-1]},"blocks":[{",".join(_blocks(book, rows))}]}}'
-
-
-def _blocks(book: Book, first: int) -> Iterator[str]:
-    """The rows from `first` on as JSON, a block at a time; whole blocks are kept."""
-    total = len(book.series)
-    while first < total:
-        stop = min(first - first % BLOCK_ROWS + BLOCK_ROWS, total)
-        whole = stop - first == BLOCK_ROWS
-        text = book.blocks.get(first) if whole else None
-        if text is None:
-            text = _json(book.series.block(first, stop))
-        if whole:
-            book.blocks[first] = text
-        yield text
-        first = stop
+    return json.dumps(answer, separators=(",", ":"))
