@@ -60,10 +60,10 @@ class EmbeddedServer:
     `acquire` (or `with`) once, `ensure_running` every second, `release` (or leaving `with`) once.
     """
 
-    def __init__(self, paths: HomePaths, *, patience_seconds: float = 30) -> None:
+    def __init__(self, paths: HomePaths, *, timeout_seconds: float = 30) -> None:
         self._dir = paths.redis_dir
         # How long a server that is alive may stay silent. One that is loading data may take longer.
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._users: IO[bytes] | None = None
         self._watch = threading.Lock()  # lest a watchdog's last call revives what `release` stops
 
@@ -119,7 +119,7 @@ class EmbeddedServer:
             try:
                 with redis.Redis(
                     unix_socket_path=str(self._socket_path()),
-                    socket_timeout=self._patience_seconds,
+                    socket_timeout=self._timeout_seconds,
                     retry=Retry(NoBackoff(), 0),
                 ) as client:
                     client.shutdown()
@@ -200,10 +200,10 @@ class EmbeddedServer:
         )
 
     def _wait(self, done: Callable[[], bool], failure: str) -> None:
-        deadline, told = time.monotonic() + self._patience_seconds, False
+        deadline, told = time.monotonic() + self._timeout_seconds, False
         while not done():
             if self._state() == "loading":
-                deadline = time.monotonic() + self._patience_seconds
+                deadline = time.monotonic() + self._timeout_seconds
                 if not told:
                     _log.warning("the embedded Redis server is loading %s", self._dir)
                     told = True

@@ -268,7 +268,7 @@ def test_a_paused_server_is_not_started_twice(paths: HomePaths) -> None:
         try:
             assert not server.ensure_running()
             with pytest.raises(SetupError, match="alive but does not answer: it is paused"):
-                EmbeddedServer(paths, patience_seconds=0.1).acquire()
+                EmbeddedServer(paths, timeout_seconds=0.1).acquire()
         finally:
             os.kill(pid, signal.SIGCONT)
         assert pid_of(paths) == pid
@@ -279,7 +279,7 @@ def test_the_last_user_of_a_paused_server_leaves_it_running(
     paths: HomePaths, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It cannot be stopped in order, so it is left to the next user, and that is said."""
-    server = EmbeddedServer(paths, patience_seconds=0.1)
+    server = EmbeddedServer(paths, timeout_seconds=0.1)
     server.acquire()
     pid = pid_of(paths)
     os.kill(pid, signal.SIGSTOP)
@@ -305,7 +305,7 @@ def test_a_start_waits_for_data_that_load_slowly(
     # Microseconds for each of 6000 commands; it answers after every 1024.
     slow = (*embedded._OPTIONS, "--key-load-delay", "200")
     monkeypatch.setattr(embedded, "_OPTIONS", slow)
-    with EmbeddedServer(paths, patience_seconds=0.8) as url:
+    with EmbeddedServer(paths, timeout_seconds=0.8) as url:
         assert read(url, "key5999") == "5999"
     assert caplog.text.count("is loading") == 1
 
