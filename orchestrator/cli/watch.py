@@ -21,7 +21,7 @@ from orchestrator.cli.picture import Frame, View, picture, status_lines
 from orchestrator.cli.run.process import interruptible
 from orchestrator.cli.text import one_line
 
-_REFRESH_SECONDS = 2.0
+_REFRESH_SECONDS = 1.0
 # A call that takes longer makes the picture stale.
 _CALL_SECONDS = 5.0
 _PIPED_COLUMNS, _PIPED_LINES = 120, 60
