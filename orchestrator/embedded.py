@@ -8,8 +8,8 @@ memory. Two `flock` files beside the data hold it, and the kernel releases them 
 - `server.lock`: exclusive, taken by the orchestrator that starts the server and inherited by the
   server's process: held exactly as long as that lives, so that there are never two.
 
-So a pid that was reused or a server that is silent (paused) misleads nobody. Not covered: an
-external server (REDIS_URL), and when to call `ensure_running` (cli/run/serve.py does).
+So a reused pid or a silent (paused) server is never misread. Not covered: an external server
+(REDIS_URL), and when to call `ensure_running` (see cli/run/serve.py).
 """
 
 import contextlib

@@ -8,7 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -136,15 +136,9 @@ def _decided(client: Client, experiment: str, timeout: float | None = None) -> E
     screen = console(stderr=True)
     drawn = screen.is_terminal and not screen.is_dumb_terminal
     every = _PROGRESS_SECONDS if drawn or timeout is not None else _LONG_POLL_SECONDS
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-    )
     told = ""
     try:
-        with Progress(*columns, console=screen, transient=True, disable=not drawn) as bar:
+        with run_bar(screen, drawn=drawn) as bar:
             task = bar.add_task(experiment, total=None, state="")
             for detail in client.watch(experiment, every=every):
                 share, state = step(detail)
@@ -165,6 +159,19 @@ def _decided(client: Client, experiment: str, timeout: float | None = None) -> E
         f"`autoresearch wait {experiment}`",
         experiment_id=experiment,
         status=detail.status,
+    )
+
+
+def run_bar(screen: Console, *, drawn: bool) -> Progress:
+    """A bar for a run, whose task has a field `state`; `drawn` False shows nothing."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not drawn,
     )
 
 
@@ -199,14 +206,17 @@ def _finish(detail: ExperimentDetail, *, as_json: bool) -> None:
 # ---------------------------------------------------------------------------------------- the log
 
 
-class Sink(Protocol):
+class Sink:
     """Where a log goes, piece by piece; `end` when no more will come."""
 
-    def write(self, offset: int, data: bytes) -> None: ...
-    def end(self) -> None: ...
+    def write(self, offset: int, data: bytes) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        pass
 
 
-class Raw:
+class Raw(Sink):
     """Byte for byte."""
 
     def write(self, offset: int, data: bytes) -> None:
@@ -214,21 +224,15 @@ class Raw:
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
 
-    def end(self) -> None:
-        pass
 
-
-class Objects:
+class Objects(Sink):
     """One JSON object a piece."""
 
     def write(self, offset: int, data: bytes) -> None:
         write_json({"offset": offset, "text": data.decode(errors="replace")})
 
-    def end(self) -> None:
-        pass
 
-
-class Lines:
+class Lines(Sink):
     """Sanitized lines. On a terminal the last, incomplete line shows too and is overwritten."""
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ def _format_and_file(given: str | None, output: str, tsv: str | None) -> tuple[s
     if kind is None:
         return None, output
     if kind not in _FORMATS:
-        raise ConfigError(f"--format: '{kind}' is none of {', '.join(_FORMATS)}")
+        raise ConfigError(f"--format: '{kind}' is not one of {', '.join(_FORMATS)}")
     if kind == "parquet":
         needs("pyarrow.parquet", "Parquet needs pyarrow", "parquet")
         if output == "-":

@@ -21,7 +21,7 @@ def coloured(status: str) -> Text:
 
 
 def bpb(value: float | None) -> str:
-    """A val_bpb; nothing where there is none, which the upstream form writes as 0."""
+    """A val_bpb; empty where it is unknown, which the upstream form writes as 0."""
     return f"{value:.6f}" if value else ""
 
 

@@ -35,7 +35,7 @@ class NothingLeftError(Exception):
 class Guidance:
     """What the orchestrator says about the tag: strategy, suggestion, and the near misses' ids.
 
-    `explore_ratio` of the moves explore, whatever the mode; None leaves it to the mode.
+    `explore_ratio` of the edits explore in any mode; None leaves it to the mode.
     """
 
     mode: str = "explore"

@@ -1,4 +1,4 @@
-"""The mirror's loop, against a real orchestrator: each decided run once, whatever breaks."""
+"""The mirror's loop, against a real orchestrator: each decided run once, through all faults."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -155,7 +155,7 @@ class Demonstration:
         self._system = System(settings, workers, self._say, self._hear, logs_as="demo-")
         self._client = Client(self._system.url, secret(settings), timeout=10)
         self._search = Search(self._client, plan.tag, plan.baseline, plan.wanted, agent)
-        self._screen = Screen(self._search, plan.budget)
+        self._screen = Screen(self._search)
 
     def run(self, *, as_json: bool) -> None:
         """The whole demo. CommandError unless all wanted experiments are decided."""
@@ -279,12 +279,12 @@ class Demonstration:
         return "\n".join(["", f"{decided[0].error or ''}", *lines[-_LOG_TAIL_LINES:]])
 
     def _say(self, name: str, line: str) -> None:
-        self._screen.say(name, line)
+        self._screen.say(f"{name}: {line}")
 
     def _hear(self, name: str, line: str) -> None:
         """All of a child's output is in its log; the screen shows warnings and errors."""
         if _LOUD.search(line):
-            self._screen.say(name, line)
+            self._screen.say(f"{name}: {line}")
 
 
 def _keep_old(path: Path, content: bytes = b"") -> None:

@@ -9,22 +9,19 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 
 from orchestrator.cli.client import OUTAGE_SECONDS, Client
 from orchestrator.cli.errors import UnreachableError
+from orchestrator.cli.experiments import run_bar, step
 from orchestrator.cli.output import console, note
-from orchestrator.cli.picture import bar
 from orchestrator.cli.tables import bpb, coloured, plain
+from orchestrator.cli.text import visible
 from orchestrator.demo.agent import Agent, Guidance, NothingLeftError, Proposal
 from orchestrator.schemas import ExperimentDetail, SubmitRequest
 
 _DECIDED = ("keep", "discard", "crash", "timeout")
 _STEP_SECONDS = 0.5
-_ROWS = 12
-_BAR = 30
 _LINE_SECONDS = 10.0
 
 T = TypeVar("T")
@@ -124,79 +121,54 @@ class Search:
 
 
 class Screen:
-    """A live picture of the search on a terminal, plain lines elsewhere; both on stderr.
+    """On stderr: a line for each verdict, and the progress of the current run, as a bar on a
+    terminal or as a line each ten seconds elsewhere.
 
     Use as a context manager around the search and call `update` often.
     """
 
-    def __init__(self, search: Search, budget: float) -> None:
+    def __init__(self, search: Search) -> None:
         self._search = search
-        self._budget = budget
         screen = console(stderr=True)
-        self._live = Live(console=screen, transient=True, refresh_per_second=4)
         self._plain = not screen.is_terminal
+        self._bar = run_bar(screen, drawn=not self._plain)
+        self._task = self._bar.add_task("choosing the first edit", total=None, state="")
         self._told = 0
         self._next_line = 0.0
 
     def __enter__(self) -> "Screen":
-        if not self._plain:
-            self._live.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._plain:
-            self._live.stop()
+        self._bar.stop()
 
-    def say(self, name: str, line: str) -> None:
-        """A child's line above the picture."""
+    def say(self, line: str) -> None:
+        """A line above the bar."""
         if self._plain:
-            note(f"{name}: {line}")
+            note(line)
         else:
-            self._live.console.print(f"{name}: {line}", style="dim")
+            self._bar.console.print(visible(line))
 
     def update(self) -> None:
-        if self._plain:
-            self._lines()
-        else:
-            self._live.update(self._picture())
-
-    def _picture(self) -> RenderableType:
         search = self._search
-        best = search.best()
-        head = f"{search.tag}: experiment {self._number()} of {search.wanted}"
-        if best and best.val_bpb:
-            head += f", best val_bpb {best.val_bpb:.6f}"
-        return Group(head, results_table(search.decided[-_ROWS:]), "", self._progress())
-
-    def _lines(self) -> None:
-        wanted = self._search.wanted
-        for detail in self._search.decided[self._told :]:
+        for detail in search.decided[self._told :]:
             self._told += 1
             value = f" {detail.val_bpb:.6f}" if detail.val_bpb is not None else ""
-            note(f"[{self._told}/{wanted}] {detail.status}{value}  {detail.description}")
-        now = time.monotonic()
-        if self._search.current is not None and now >= self._next_line:
-            self._next_line = now + _LINE_SECONDS
-            note(f"[{self._number()}/{wanted}] {self._progress()}")
-
-    def _number(self) -> int:
-        return min(len(self._search.decided) + 1, self._search.wanted)
-
-    def _progress(self) -> str:
-        """Phase, bar, percent and last loss of the experiment that runs."""
-        detail = self._search.current
-        if detail is None:
-            return "choosing the next edit"
-        what = detail.description
-        if detail.status == "queued":
-            return f"waiting for a worker: {what}"
-        if not detail.curve:
-            return f"starting: {what}"
-        last = detail.curve[-1]
-        share = min(1.0, last.percent / 100)
-        phase = "evaluating" if share >= 1 else "training"
-        of = f"of {self._budget:g} s, loss {last.loss:.4f}"
-        return f"{phase} {bar(share, _BAR)} {100 * share:3.0f} % {of}: {what}"
+            verdict = f"{detail.status}{value}  {detail.description}"
+            self.say(f"[{self._told}/{search.wanted}] {verdict}")
+        if search.current is None:
+            return
+        number = min(len(search.decided) + 1, search.wanted)
+        label = f"[{number}/{search.wanted}] {search.current.description}"
+        share, state = step(search.current)
+        total = None if share is None else 1.0  # without a total the bar pulses
+        self._bar.update(
+            self._task, description=label, state=state, total=total, completed=share or 0.0
+        )
+        if self._plain and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_SECONDS
+            note(f"{label}: {state}")
 
 
 def results_table(details: Sequence[ExperimentDetail]) -> Table:
