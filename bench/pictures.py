@@ -20,7 +20,7 @@ from typing import Literal
 from playwright.sync_api import sync_playwright
 
 from orchestrator.cli.client import Client
-from orchestrator.cli.search import Search
+from orchestrator.cli.run.demo_search import Search
 from orchestrator.demo.agent import Agent
 from orchestrator.schemas import SetupRequest
 

@@ -21,25 +21,54 @@ MIB = 1024 * 1024
 class WorkerSettings(HomeSettings):
     """The settings of one daemon, or of all daemons of a host."""
 
-    orchestrator: str = DEFAULT_URL
-    # "auto" (the first GPU, or the CPU), "cpu", an index, or "all" for one daemon per GPU.
-    gpu: Annotated[str, Field(pattern=r"^(auto|cpu|all|[0-9]{1,4})$")] = "auto"
-    gpu_id: GpuId | None = None
-    # The command line before `train.py`; empty means `uv run` in the project.
-    launcher: Annotated[tuple[str, ...], NoDecode] = ()
-    project: Path = Field(default_factory=lambda: find_project(Path.cwd()))
-    cache: Path | None = None
-    isolation: Literal["auto", "bwrap", "direct"] = "auto"
-    # False leaves out `prepare.py --check`, for stubs of train.py that need no data.
-    check: bool = True
-    recheck_seconds: Seconds = 10
-    claim_wait_seconds: Annotated[float, Field(ge=0, le=300)] = 20
-    drain_timeout: Annotated[float, Field(ge=0, le=86_400)] = 30
-    kill_after_seconds: Annotated[float, Field(ge=0, le=600)] = 10
-    log_limit_bytes: Annotated[int, Field(ge=1024, le=64 * MIB)] = 64 * MIB
-    free_space_bytes: Annotated[int, Field(ge=0)] = 1024 * MIB
-    # One folder for all users and homes of a host, so that no GPU has two workers.
-    lock_dir: Path = Path("/tmp/autoresearch-locks")  # noqa: S108 - lock.py opens it with care
+    orchestrator: str = Field(DEFAULT_URL, description="Where the orchestrator is.")
+    gpu: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|all|[0-9]{1,4})$",
+        description="A GPU's index, all, cpu, or auto: the first GPU, else the CPU.",
+    )
+    gpu_id: GpuId | None = Field(
+        None, description="Another name for the worker, if there is only one."
+    )
+    launcher: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Command that runs train.py instead of `uv run`, such as python3."
+    )
+    project: Path = Field(
+        default_factory=lambda: find_project(Path.cwd()),
+        description="Folder of prepare.py and the training environment.",
+    )
+    cache: Path | None = Field(
+        None, description="Folder of the training data, ~/.cache/autoresearch by default."
+    )
+    isolation: Literal["auto", "bwrap", "direct"] = Field(
+        "auto", description="auto, bwrap (a PID namespace for each run) or direct."
+    )
+    check: bool = Field(
+        default=True, description="false leaves out the check of the training data."
+    )
+    recheck_seconds: Seconds = Field(
+        10, description="How often that check is repeated while it fails."
+    )
+    claim_wait_seconds: float = Field(
+        20, ge=0, le=300, description="How long one call for work waits."
+    )
+    drain_timeout: float = Field(
+        30, ge=0, le=86_400, description="Seconds a run may go on once the worker must stop."
+    )
+    kill_after_seconds: float = Field(
+        10, ge=0, le=600, description="How long after SIGTERM a run is killed."
+    )
+    log_limit_bytes: int = Field(
+        64 * MIB, ge=1024, le=64 * MIB, description="How much of a run's output is kept."
+    )
+    free_space_bytes: int = Field(
+        1024 * MIB, ge=0, description="With less free disk no run is taken."
+    )
+    lock_dir: Path = Field(
+        # One folder for all users and homes of a host, so that no GPU has two workers.
+        Path("/tmp/autoresearch-locks"),  # noqa: S108 - lock.py opens it with care
+        description="Folder of the locks on GPUs; one for the whole host.",
+    )
 
     @field_validator("launcher", mode="before")
     @classmethod

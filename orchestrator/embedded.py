@@ -1,15 +1,15 @@
-"""The embedded Valkey server: found, started, brought back after a crash, stopped by its last user.
+"""The embedded Valkey server: started, restarted after a crash, stopped by its last user.
 
-Any number of orchestrators may share one home, and each may be killed at any time, so nothing is
-known from memory. Two `flock` files beside the data say it all, and the kernel clears them:
+Several orchestrators may share one home, and each may be killed at any time, so no state is kept in
+memory. Two `flock` files beside the data hold it, and the kernel releases them when a process ends:
 
-    users.lock    shared, held by every orchestrator that uses the home; exclusive while its last
-                  user stops the server, so that no new user meets a server about to go
-    server.lock   exclusive, taken by whoever starts the server and inherited by its process: held
-                  exactly as long as that lives, so that there are never two
+- `users.lock`: shared, held by every orchestrator that uses the home; exclusive while the last user
+  stops the server, so that no new user connects to a server that is stopping.
+- `server.lock`: exclusive, taken by the orchestrator that starts the server and inherited by the
+  server's process: held exactly as long as that lives, so that there are never two.
 
-Liveness is thus never guessed from a pid (reused) or from silence (a paused server is silent too).
-Not covered: an external server (REDIS_URL), and when to call `ensure_running` (the watchdog's).
+So a reused pid or a silent (paused) server is never misread. Not covered: an external server
+(REDIS_URL), and when to call `ensure_running` (see cli/run/serve.py).
 """
 
 import contextlib
@@ -39,8 +39,8 @@ from orchestrator.settings import HomePaths
 _log = logging.getLogger(__name__)
 
 _SOCKET, _LOG, _PID = "valkey.sock", "server.log", "server.pid"
-# Names without folders: the server is started inside the data folder, so that neither the limit on
-# socket paths nor a space in the path concerns it.
+# Names without folders: the server starts inside the data folder, so neither the limit on socket
+# paths nor a space in the path matters.
 _OPTIONS = (
     *("--port", "0", "--unixsocket", _SOCKET, "--unixsocketperm", "700"),
     *("--appendonly", "yes", "--appendfsync", "always", "--aof-load-truncated", "yes"),
@@ -48,7 +48,7 @@ _OPTIONS = (
     # An experiment's hashes stay compact although a hypothesis is a long value: half the memory.
     # The option's name before Redis 7, which later servers know as well.
     *("--hash-max-ziplist-value", "4096"),
-    # Its own fork gives it a session of its own and another parent: no Ctrl-C, no zombie.
+    # Daemonized it has its own session and another parent: it gets no Ctrl-C and is no zombie.
     *("--daemonize", "yes", "--logfile", _LOG, "--pidfile", _PID),
 )
 _MAX_PATH_BYTES = 90  # a socket address holds 104 on macOS, 108 on Linux
@@ -60,12 +60,12 @@ class EmbeddedServer:
     `acquire` (or `with`) once, `ensure_running` every second, `release` (or leaving `with`) once.
     """
 
-    def __init__(self, paths: HomePaths, *, patience_seconds: float = 30) -> None:
+    def __init__(self, paths: HomePaths, *, timeout_seconds: float = 30) -> None:
         self._dir = paths.redis_dir
-        # How long a server that is alive may stay silent. One that is loading data may take longer.
-        self._patience_seconds = patience_seconds
+        # How long a live server may stay silent; loading data may take longer.
+        self._timeout_seconds = timeout_seconds
         self._users: IO[bytes] | None = None
-        self._watch = threading.Lock()  # lest a watchdog's last call revives what `release` stops
+        self._watch = threading.Lock()  # a late `ensure_running` must not restart after `release`
 
     def acquire(self) -> str:
         """Start the server, or find it running; return its URL for redis-py (SetupError if not)."""
@@ -94,7 +94,7 @@ class EmbeddedServer:
         with self._explained(), self._watch:
             if self._users is None:
                 return False
-            self._socket_path()  # those who clean the temp folder may take the link to it
+            self._socket_path()  # a cleaner of the temp folder may have removed the link
             return not self._alive() and self._start()
 
     def release(self) -> None:
@@ -112,20 +112,20 @@ class EmbeddedServer:
 
     def _leave(self, users: IO[bytes]) -> None:
         with users:
-            # Given up first: of two who leave at once, each would else find the other's share.
+            # Unlocked first: two that leave at once would otherwise each see the other's share.
             fcntl.flock(users, fcntl.LOCK_UN)
             if not _flock(users, fcntl.LOCK_EX):
                 return
             try:
                 with redis.Redis(
                     unix_socket_path=str(self._socket_path()),
-                    socket_timeout=self._patience_seconds,
+                    socket_timeout=self._timeout_seconds,
                     retry=Retry(NoBackoff(), 0),
                 ) as client:
                     client.shutdown()
                 self._wait(lambda: not self._alive(), "it does not end")
             except (redis.RedisError, SetupError) as exc:
-                # Paused, perhaps. The next user of the home finds it again, with its data.
+                # It may be paused. The next user of the home finds it again, with its data.
                 _log.warning("left the embedded Redis server in %s running: %s", self._dir, exc)
                 return
             if (link := self._socket_path().parent) != self._dir:
@@ -164,10 +164,10 @@ class EmbeddedServer:
         return spawned
 
     def _spawn(self, lock: IO[bytes]) -> None:
-        """Start the server, which inherits `lock`. Whether it lives is told by the lock alone."""
+        """Start the server, which inherits `lock` and holds it while it lives."""
         log = self._dir / _LOG
         if log.exists():
-            log.replace(log.with_suffix(".log.1"))  # a crash's last words; older logs go
+            log.replace(log.with_suffix(".log.1"))  # the log before a crash; older logs go
         with log.open("ab") as out:
             subprocess.run(
                 [server_binary(), *_OPTIONS],
@@ -181,15 +181,15 @@ class EmbeddedServer:
             )
 
     def _log_lines(self) -> list[str]:
-        """The warnings of the last server started, without time stamps; if none, all it said."""
+        """The last server's warnings without time stamps; without warnings, its whole log."""
         text = (self._dir / _LOG).read_text(errors="replace")
         # "123:M 23 Nov 2026 20:29:13.157 # Bad file format"; in capitals, advice on the kernel.
         warnings = [line.partition(" # ")[2] for line in text.splitlines() if " # " in line]
         return [line for line in warnings if not line.startswith("WARNING")] or text.splitlines()
 
     def _why_it_died(self) -> str:
-        # Its own hint to run a check tool is left out: that of Valkey 9 takes a sound base file
-        # for a damaged one, and its --fix would empty it (valkey-io/valkey#4739).
+        # Valkey's hint to run its check tool is left out: the tool of Valkey 9 takes a sound base
+        # file for a damaged one, and its --fix empties the file (valkey-io/valkey#4739).
         said = " / ".join(line.split(": make a backup")[0] for line in self._log_lines()[-4:])
         full = shutil.disk_usage(self._dir).free < 1 << 20
         return (
@@ -200,10 +200,10 @@ class EmbeddedServer:
         )
 
     def _wait(self, done: Callable[[], bool], failure: str) -> None:
-        deadline, told = time.monotonic() + self._patience_seconds, False
+        deadline, told = time.monotonic() + self._timeout_seconds, False
         while not done():
             if self._state() == "loading":
-                deadline = time.monotonic() + self._patience_seconds
+                deadline = time.monotonic() + self._timeout_seconds
                 if not told:
                     _log.warning("the embedded Redis server is loading %s", self._dir)
                     told = True
@@ -212,7 +212,7 @@ class EmbeddedServer:
             time.sleep(0.02)
 
     def _state(self) -> Literal["ready", "loading", "silent"]:
-        # By hand: a server that loads answers seldom, and a client's handshake asks several times.
+        # Without redis-py: a loading server answers seldom, and a handshake is several calls.
         with socket.socket(socket.AF_UNIX) as server:
             server.settimeout(1)
             try:
@@ -223,7 +223,7 @@ class EmbeddedServer:
                 return "silent"
         if reply.startswith(b"-LOADING"):
             return "loading"
-        return "ready" if reply else "silent"  # -BUSY, say, is trouble, but an answer
+        return "ready" if reply else "silent"  # an error such as -BUSY is an answer too
 
     def _alive(self) -> bool:
         with self._open("server.lock") as lock:
@@ -233,7 +233,7 @@ class EmbeddedServer:
         return (self._dir / name).open("ab")
 
     def _socket_path(self) -> Path:
-        """The socket by a path that fits a socket address, through a link of ours if it is long."""
+        """The socket's path, through a link in the temp folder if it is too long for a socket."""
         path = self._dir / _SOCKET
         if len(os.fsencode(path)) < _MAX_PATH_BYTES:
             return path
@@ -241,7 +241,7 @@ class EmbeddedServer:
         link = Path(tempfile.gettempdir()) / f"autoresearch-{os.getuid()}-{name}"
         with contextlib.suppress(FileExistsError):
             link.symlink_to(self._dir)
-        # Anybody may write there, and whoever owns the link could answer in the server's place.
+        # All users may write there, and the owner of the link could answer instead of the server.
         ours = link.lstat().st_uid == os.getuid() and link.is_symlink()
         if not ours or link.readlink() != self._dir or len(os.fsencode(link)) >= _MAX_PATH_BYTES:
             raise SetupError(
@@ -256,8 +256,8 @@ class EmbeddedServer:
             yield
         except OSError as exc:
             raise SetupError(
-                f"Cannot set up the embedded Redis server in {self._dir}: {exc}. Mend that, or set "
-                "AUTORESEARCH_HOME to a writable folder on a local disk."
+                f"Cannot set up the embedded Redis server in {self._dir}: {exc}. Repair that, or "
+                "set AUTORESEARCH_HOME to a writable folder on a local disk."
             ) from exc
 
 

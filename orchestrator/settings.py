@@ -1,6 +1,7 @@
-"""Configuration: `AUTORESEARCH_*` variables, and the one owner of file paths below the home.
+"""Configuration: `AUTORESEARCH_*` variables, and all file paths below the home.
 
-Flags of the same names override the variables (cli/). Units are in the names.
+Each field is a flag of the same name too, which overrides the variable; its description is the
+flag's help (cli/options.py). Units are in the names.
 """
 
 import hashlib
@@ -31,8 +32,12 @@ class HomeSettings(BaseSettings):
         env_prefix="AUTORESEARCH_", extra="ignore", env_ignore_empty=True, populate_by_name=True
     )
 
-    home: Path = Field(default_factory=default_home)
-    token: SecretStr | None = None
+    home: Path = Field(
+        default_factory=default_home, description="Folder of all files that the system keeps."
+    )
+    token: SecretStr | None = Field(
+        None, description="Bearer token that each call must carry; `ps` shows flags."
+    )
 
     @field_validator("home")
     @classmethod
@@ -47,21 +52,38 @@ class HomeSettings(BaseSettings):
 class Settings(HomeSettings):
     """The orchestrator's settings."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = DEFAULT_PORT
-    no_token: bool = False
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    redis_url: SecretStr | None = Field(
-        default=None, validation_alias=AliasChoices("REDIS_URL", "redis_url")
+    host: str = Field("127.0.0.1", description="Address to listen on, 127.0.0.1 by default.")
+    port: int = Field(
+        DEFAULT_PORT,
+        ge=0,
+        le=65_535,
+        description="Port to listen on, 3111 by default; 0 takes a free one.",
     )
-    repo: Path | None = None
-    prepare_py: Path | None = None
+    no_token: bool = Field(default=False, description="Let other machines in without a token.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="More host names that the service answers to, with commas."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("REDIS_URL", "redis_url"),
+        description="An external Redis; `ps` shows flags.",
+    )
+    repo: Path | None = Field(
+        None, description="Git repository in which a submitted commit_sha is looked up."
+    )
+    prepare_py: Path | None = Field(None, description="The prepare.py that new tags are tied to.")
 
-    lease_seconds: Seconds = 30
-    heartbeat_seconds: Annotated[Seconds, Field(validate_default=True)] = 5
-    offline_seconds: Seconds = 60
-    grace_seconds: Seconds = 300
-    redis_timeout_seconds: Seconds = 5
+    lease_seconds: Seconds = Field(30, description="After this silence a worker loses its run.")
+    heartbeat_seconds: Seconds = Field(
+        5, validate_default=True, description="How often workers renew their leases."
+    )
+    offline_seconds: Seconds = Field(
+        60, description="After this silence a worker is shown as offline."
+    )
+    grace_seconds: Seconds = Field(
+        300, description="What a run may take beyond its training budget."
+    )
+    redis_timeout_seconds: Seconds = Field(5, description="How long a call to Redis may take.")
 
     @field_validator("heartbeat_seconds")
     @classmethod
@@ -82,8 +104,8 @@ class Settings(HomeSettings):
 
 
 class HomePaths:
-    """Where each part of the system keeps its files. What lies inside `redis_dir` and a worker's
-    folder is named by embedded.py and gpu_worker/folders.py."""
+    """Where each part of the system keeps its files. embedded.py names the files in `redis_dir`,
+    gpu_worker/folders.py those in a worker's folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -93,12 +115,12 @@ class HomePaths:
     def redis_dir(self) -> Path:
         return self.home / "redis"
 
-    # What a backup holds besides Redis: the rest is made anew, or is this machine's own affair.
+    # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.
     @property
     def kept_dirs(self) -> tuple[Path, ...]:
         return self.home / "sources", self.home / "runs"
 
-    # Content-addressed sources: every train.py that ran, every prepare.py a tag pinned.
+    # Sources by their hash: every train.py that ran, every prepare.py that a tag pinned.
     def source(self, sha256: str) -> Path:
         return self.home / "sources" / sha256[:2] / f"{sha256}.py.gz"
 
@@ -118,11 +140,11 @@ class HomePaths:
     def curve(self, tag: str, experiment_id: str) -> Path:
         return self.run_dir(tag, experiment_id) / "curve.json"
 
-    # A cache: the words of a tag's experiments. Apart for each host: SQLite's locks hold on one.
+    # A cache of the words of a tag's experiments; one per host, because SQLite locks on one host.
     def text_index(self, tag: str) -> Path:
         return self.home / "index" / _file_name(platform.node() or "host") / f"{tag}.sqlite3"
 
-    # What the processes that `up` and `demo` start have to say.
+    # Logs of the processes that `up` and `demo` start.
     @property
     def logs_dir(self) -> Path:
         return self.home / "logs"
@@ -137,7 +159,7 @@ class HomePaths:
 
 
 def _file_name(name: str) -> str:
-    """A name for a file, another one for each name."""
+    """A safe file name; different names stay different."""
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
     suffix = "" if safe == name else "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
     return safe + suffix

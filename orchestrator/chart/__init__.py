@@ -1,4 +1,4 @@
-"""The progress chart as a picture file: which values are shown (values), and how (draw).
+"""The progress chart as a picture file: `values` chooses what is shown, `draw` draws it.
 
-It is given what it draws and asks nobody. The page draws its own, in the browser.
+The dashboard draws its own chart in the browser.
 """

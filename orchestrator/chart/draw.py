@@ -1,12 +1,11 @@
 """Draws the progress chart with matplotlib: every run a dot, the keeps labelled, the best so far as
-a line. No pyplot: no global state, no display needed.
+a line. Without pyplot: no global state, no display needed.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from orchestrator.chart.values import (
     LOG_ABOVE,
@@ -20,14 +19,13 @@ from orchestrator.chart.values import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Annotation
-    from matplotlib.transforms import Bbox, BboxBase
+    from matplotlib.transforms import Bbox
 
 Axis = Literal["order", "time"]
 
 _MAX_LABEL = 38
-_RASTER_ABOVE = 2_000  # dots of an SVG that would be megabytes become a picture inside it
-# Where a label may stand beside its dot, in points, the best place first.
+_RASTER_ABOVE = 2_000  # more dots than this are a bitmap inside an SVG, or it has megabytes
+# Where a label may be beside its dot, in points, the best place first.
 _PLACES = (
     (9, 9, "left"), (9, -15, "left"), (-9, -15, "right"), (9, 24, "left"), (9, -30, "left"),
     (-9, 9, "right"), (-9, -30, "right"),
@@ -85,17 +83,12 @@ def draw(
             layout=ConstrainedLayoutEngine(w_pad=0.18, h_pad=0.08),
         )  # fmt: skip
         canvas = FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        _Chart(axes, look, points).draw(figure)
-        canvas.draw()  # type: ignore[no-untyped-call]  # lays the axes out, so that labels can be placed
-        _labels(axes, look, points)
+        chart = _Chart(figure.add_subplot(), look, points)
+        chart.draw(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]  # lays the axes out before labels are placed
+        chart.label_keeps()
         metadata: dict[str, str | None] = {"Date": None} if kind == "svg" else {"Software": None}
         figure.savefig(file, format=kind, metadata=metadata)
-
-
-def position(point: Point, look: Look) -> float:
-    """Where a run stands on the x-axis."""
-    return (point.hours or 0.0) if look.by == "time" else float(point.number)
 
 
 class _Chart:
@@ -104,15 +97,17 @@ class _Chart:
         self._look = look
         self._theme = look.theme
         self._points = points
-        self._measured = [p for p in points if p.val_bpb is not None]
         self._rasterized = len(points) > _RASTER_ABOVE
+
+    def _x(self, points: Sequence[Point]) -> list[float]:
+        by_time = self._look.by == "time"
+        return [(p.hours or 0.0) if by_time else float(p.number) for p in points]
 
     def draw(self, figure: "Figure") -> None:
         self._frame()
         self._fit()
         self._runs()
         self._best_line()
-        self._crashes()
         if self._points:
             figure.legend(
                 loc="outside lower center", ncols=5, frameon=False, fontsize=9,
@@ -121,165 +116,125 @@ class _Chart:
 
     def _frame(self) -> None:
         axes, look, theme = self._axes, self._look, self._theme
+        muted: dict[str, Any] = {"color": theme.muted, "fontsize": 9.5}
         axes.set_facecolor(theme.paper)
         axes.set_title(
             look.title, loc="left", fontsize=14, fontweight="bold", color=theme.ink, pad=24,
             parse_math=False,
         )  # fmt: skip
         axes.text(
-            0, 1.025, look.subtitle, transform=axes.transAxes, fontsize=9.5, color=theme.muted,
-            va="bottom", parse_math=False,
+            0, 1.025, look.subtitle, transform=axes.transAxes, va="bottom", parse_math=False,
+            **muted,
         )  # fmt: skip
-        words = (
-            "hours since the first verdict" if look.by == "time" else "runs, in order of verdict"
+        by_time = look.by == "time"
+        axes.set_xlabel(
+            "hours since the first verdict" if by_time else "runs, in order of verdict", **muted
         )
-        axes.set_xlabel(words, color=theme.muted, fontsize=9.5)
-        axes.set_ylabel("val_bpb, lower is better", color=theme.muted, fontsize=9.5)
+        axes.set_ylabel("val_bpb, lower is better", **muted)
         axes.grid(axis="y", color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(theme.grid)
         axes.tick_params(which="both", colors=theme.muted, labelsize=9, length=0, pad=6)
 
     def _fit(self) -> None:
         from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-        axes = self._axes
+        axes, by_order = self._axes, self._look.by == "order"
         axes.set_ylim(*value_range(self._points))
-        places = [position(p, self._look) for p in self._points] or [1.0]
+        places = self._x(self._points) or [1.0]
         first, last = min(places), max(places)
-        if self._look.by == "order" and len(self._points) > LOG_ABOVE:
+        if by_order and len(self._points) > LOG_ABOVE:
             axes.set_xscale("log")
             axes.set_xlim(first * 0.9, last * 1.5)
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         else:
             edge = 0.02 * (last - first)
-            axes.set_xlim(first - max(0.5, edge) if self._look.by == "order" else first - edge,
-                          last + max(0.6, 0.1 * (last - first)))  # fmt: skip
-            whole = self._look.by == "order"
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=whole, min_n_ticks=1))
+            left = max(0.5, edge) if by_order else edge
+            axes.set_xlim(first - left, last + max(0.6, 0.1 * (last - first)))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=by_order, min_n_ticks=1))
         axes.ticklabel_format(axis="y", useOffset=False)
 
     def _runs(self) -> None:
-        axes, theme = self._axes, self._theme
-        top = axes.get_ylim()[1]
-        inside = [p for p in self._measured if (p.val_bpb or 0) <= top]
+        theme, top = self._theme, self._axes.get_ylim()[1]
+        measured = [p for p in self._points if p.val_bpb is not None]
+        inside = [p for p in measured if (p.val_bpb or 0) <= top]
+        kept = [p for p in inside if p.status == "keep"]
         many = len(inside) > 400
         self._dots(
-            [p for p in inside if p.status != "keep"], "discarded", theme.discard,
-            size=9 if many else 24, alpha=0.45 if many else 0.75, zorder=2,
+            [p for p in inside if p.status != "keep"], "discarded", color=theme.discard,
+            s=9 if many else 24, alpha=0.45 if many else 0.75, zorder=2, linewidths=0,
         )  # fmt: skip
         self._dots(
-            [p for p in inside if p.status == "keep"], "kept", theme.keep,
-            size=34 if many else 58, alpha=1.0, zorder=4,
+            kept, "kept", color=theme.keep, s=34 if many else 58, zorder=4,
+            edgecolors=theme.paper, linewidths=1.2, rasterized=False,
         )  # fmt: skip
-        above = [p for p in self._measured if (p.val_bpb or 0) > top]
-        if above:
-            axes.scatter(
-                [position(p, self._look) for p in above], [0.985] * len(above), marker="^", s=22,
-                transform=axes.get_xaxis_transform(), color=theme.discard, zorder=3, clip_on=False,
-                label=f"{len(above):,} off the scale", linewidths=0, rasterized=self._rasterized,
-                alpha=0.6,
-            )  # fmt: skip
+        self._dots(
+            [p for p in measured if (p.val_bpb or 0) > top], "off the scale", at=0.985, marker="^",
+            s=22, color=theme.discard, zorder=3, clip_on=False, linewidths=0, alpha=0.6,
+        )  # fmt: skip
+        crashed = [p for p in self._points if p.val_bpb is None]
+        many = len(crashed) > 100
+        self._dots(
+            crashed, "crashed", at=RAIL, marker="x", s=14 if many else 30, color=theme.crash,
+            zorder=3, linewidths=1.4, alpha=0.5 if many else 0.9,
+        )  # fmt: skip
 
     def _dots(
-        self, points: Sequence[Point], name: str, colour: str, *, size: float, alpha: float,
-        zorder: float,
-    ) -> None:  # fmt: skip
-        if points:
-            edge = self._theme.paper if name == "kept" else "none"
-            self._axes.scatter(
-                [position(p, self._look) for p in points], [p.val_bpb or 0 for p in points], s=size,
-                color=colour, alpha=alpha, zorder=zorder, label=f"{len(points):,} {name}",
-                edgecolors=edge, linewidths=1.2 if edge != "none" else 0,
-                rasterized=self._rasterized and name != "kept",
-            )  # fmt: skip
+        self, points: Sequence[Point], name: str, *, at: float | None = None, **style: Any
+    ) -> None:
+        """A dot for each run: at its val_bpb, or all `at` one height, as a share of the axes."""
+        if not points:
+            return
+        options: dict[str, Any] = {"rasterized": self._rasterized, **style}
+        if at is not None:
+            options["transform"] = self._axes.get_xaxis_transform()
+        heights = [(p.val_bpb or 0) if at is None else at for p in points]
+        label = f"{len(points):,} {name}"
+        self._axes.scatter(self._x(points), heights, label=label, **options)
 
     def _best_line(self) -> None:
         best = running_best(self._points)
         if not best:
             return
-        x = [position(p, self._look) for p in best]
         y = [p.val_bpb or 0 for p in best]
-        end = max(position(p, self._look) for p in self._points)
         self._axes.plot(
-            [*x, end], [*y, y[-1]], drawstyle="steps-post", color=self._theme.keep, linewidth=1.8,
-            label="best so far", zorder=3, solid_capstyle="round",
+            [*self._x(best), max(self._x(self._points))], [*y, y[-1]], drawstyle="steps-post",
+            color=self._theme.keep, linewidth=1.8, label="best so far", zorder=3,
+            solid_capstyle="round",
         )  # fmt: skip
 
-    def _crashes(self) -> None:
-        crashed = [p for p in self._points if p.val_bpb is None]
-        if crashed:
-            many = len(crashed) > 100
-            self._axes.scatter(
-                [position(p, self._look) for p in crashed], [RAIL] * len(crashed), marker="x",
-                s=14 if many else 30, color=self._theme.crash, zorder=3, linewidths=1.4,
-                transform=self._axes.get_xaxis_transform(), label=f"{len(crashed):,} crashed",
-                alpha=0.5 if many else 0.9, rasterized=self._rasterized,
-            )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------- labels
-
-
-def _labels(axes: "Axes", look: Look, points: Sequence[Point]) -> None:
-    """Labels beside keeps: never on another label or a kept dot, if possible off the rest."""
-    kept = _pixels(axes, look, [p for p in points if p.status == "keep"])
-    others = [p for p in points if p.val_bpb is not None and p.status != "keep"]
-    hidden = _corners(_pixels(axes, look, running_best(points)))
-    if len(others) <= _RASTER_ABOVE:  # more cannot be kept clear
-        hidden += _pixels(axes, look, others)
-    taken: list[Bbox] = []
-    for point in labelled(points):
-        placed = [_label(axes, look, point, place) for place in _PLACES]
-        boxes = [label.get_window_extent() for label in placed]
-        free = [
-            box
-            for box in boxes
-            if _covers(axes.get_window_extent(), box)
-            and not any(box.overlaps(other) for other in taken)
-            and not box.padded(6).count_contains(kept)
-        ]
-        chosen = min(free, key=lambda b: b.count_contains(hidden) if hidden else 0, default=None)
-        for label, box in zip(placed, boxes, strict=True):
-            if box is not chosen:
+    def label_keeps(self) -> None:
+        """Labels beside keeps, each where it covers no other label and no kept dot."""
+        frame = self._axes.get_window_extent()
+        kept = [p for p in self._points if p.status == "keep"]
+        dots = [(x, p.val_bpb or 0) for x, p in zip(self._x(kept), kept, strict=True)]
+        dots = [tuple(xy) for xy in self._axes.transData.transform(dots)] if dots else []
+        taken: list[Bbox] = []
+        for point in labelled(self._points):
+            for place in _PLACES:
+                label = self._label(point, *place)
+                box = label.get_window_extent()
+                inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+                inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
+                free = not any(box.overlaps(other) for other in taken)
+                if inside and free and not box.padded(6).count_contains(dots):
+                    taken.append(box.padded(2))
+                    break
                 label.remove()
-        if chosen is not None:
-            taken.append(chosen.padded(2))
 
-
-def _pixels(axes: "Axes", look: Look, points: Sequence[Point]) -> list[tuple[float, float]]:
-    places = [(position(p, look), p.val_bpb or 0) for p in points]
-    return [tuple(xy) for xy in axes.transData.transform(places)] if places else []
-
-
-def _corners(dots: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Places along the step line through `dots`, some ten pixels apart."""
-    along: list[tuple[float, float]] = []
-    for (x, y), (next_x, next_y) in pairwise(dots):
-        along += [(x + step, y) for step in range(0, int(next_x - x), 10)]
-        along += [(next_x, y - step) for step in range(0, int(y - next_y), 10)]
-    return along
-
-
-def _label(axes: "Axes", look: Look, point: Point, place: tuple[int, int, str]) -> "Annotation":
-    text = point.label if len(point.label) <= _MAX_LABEL else point.label[:_MAX_LABEL] + "…"
-    dx, dy, side = place
-    return axes.annotate(
-        f"{point.val_bpb:.4f}  {text}".rstrip(),
-        (position(point, look), point.val_bpb or 0),
-        xytext=(dx, dy),
-        textcoords="offset points",
-        ha=side,
-        fontsize=8.5,
-        color=look.theme.ink,
-        zorder=5,
-        parse_math=False,
-        # A halo would turn the letters of an SVG into paths.
-        bbox={"facecolor": look.theme.paper, "edgecolor": "none", "alpha": 0.8, "pad": 1.2},
-    )
-
-
-def _covers(frame: "BboxBase", box: "BboxBase") -> bool:
-    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+    def _label(self, point: Point, dx: int, dy: int, side: str) -> Any:
+        text = point.label if len(point.label) <= _MAX_LABEL else point.label[:_MAX_LABEL] + "…"
+        return self._axes.annotate(
+            f"{point.val_bpb:.4f}  {text}".rstrip(),
+            (self._x([point])[0], point.val_bpb or 0),
+            xytext=(dx, dy),
+            textcoords="offset points",
+            ha=side,
+            fontsize=8.5,
+            color=self._theme.ink,
+            zorder=5,
+            parse_math=False,
+            # A halo would turn the letters of an SVG into paths.
+            bbox={"facecolor": self._theme.paper, "edgecolor": "none", "alpha": 0.8, "pad": 1.2},
+        )

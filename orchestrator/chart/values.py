@@ -1,27 +1,29 @@
-"""What the progress chart shows of a history: range, running best, and which keeps get a label.
-
-Pure.
-"""
+"""What the progress chart shows of a history: points, range, running best, labels. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 
-# Above so many runs the first ones would take all the room: the axis is logarithmic then.
+from orchestrator.rules import sanitize
+from orchestrator.schemas import ExportRow
+
+# With more runs than this the x-axis is logarithmic, or the first ones would fill the chart.
 LOG_ABOVE = 5_000
 MAX_LABELS = 12
-# Height of the rail of crashes at the bottom, in parts of the axes.
+# Height of the rail of crashes at the bottom, as a share of the axes.
 RAIL = 0.035
-# Twice the default threshold of a near miss: differences below are noise.
+# Twice the default threshold of a near miss: smaller differences are noise.
 _LEAST_HEIGHT = 0.004
+_LABEL_BYTES = 200
 
 
 @dataclass(frozen=True)
 class Point:
     """One decided run; `number` is its place in the order of verdicts, from 1 on.
 
-    `val_bpb` is None for a crash; `label` stands beside a keep. `hours` since the first verdict, if
-    known.
+    `val_bpb` is None for a crash; `label` is drawn beside a keep; `hours` count from the first
+    verdict.
     """
 
     number: int
@@ -31,9 +33,47 @@ class Point:
     hours: float | None = None
 
 
+def points_of(rows: Sequence[ExportRow]) -> list[Point]:
+    """The decided runs in the order of verdicts, without the cancelled ones."""
+    decided = [r for r in _decided(rows) if r.status != "cancelled"]
+    return [
+        Point(
+            number,
+            row.status,
+            row.val_bpb if row.status in ("keep", "discard") else None,
+            sanitize.line(row.description, _LABEL_BYTES) if row.status == "keep" else "",
+            (_seconds(row) - _seconds(decided[0])) / 3600,
+        )
+        for number, row in enumerate(decided, start=1)
+    ]
+
+
+def summary(rows: Sequence[ExportRow]) -> str:
+    """The search in one line: best, gain, training time, and on what."""
+    decided = _decided(rows)
+    values = [r.val_bpb for r in decided if r.val_bpb is not None and r.status == "keep"]
+    parts = []
+    if values:
+        best, first = values[-1], values[0]
+        gain = f" ({best - first:+.6f}, {100 * (best / first - 1):+.1f} %)" if best < first else ""
+        parts.append(f"best {best:.6f}{gain}")
+    hours = sum(r.training_seconds or 0 for r in decided) / 3600
+    parts.append(f"{hours:.1f} hours of training" if hours >= 1 else f"{60 * hours:.0f} minutes")
+    gpus = sorted({r.gpu_name for r in decided if r.gpu_name})
+    return " · ".join(parts + (gpus if len(gpus) == 1 else []))
+
+
+def _decided(rows: Sequence[ExportRow]) -> list[ExportRow]:
+    return sorted((r for r in rows if r.finished_at), key=lambda r: r.finished_at or "")
+
+
+def _seconds(row: ExportRow) -> float:
+    return datetime.fromisoformat((row.finished_at or "").replace("Z", "+00:00")).timestamp()
+
+
 def value_range(points: Sequence[Point]) -> tuple[float, float]:
-    """The y-axis: from below the best to above the first result, so that a bad run does not flatten
-    the progress. Where there is no progress yet, most runs.
+    """The y-axis: from below the best to above the first keep, so that bad runs do not flatten the
+    progress. Without progress, the range of most runs.
 
     The lowest sixth is left to labels and to the rail of crashes.
     """
@@ -66,13 +106,11 @@ def running_best(points: Sequence[Point]) -> list[Point]:
 
 
 def labelled(points: Sequence[Point], limit: int = MAX_LABELS) -> list[Point]:
-    """The keeps that get a label, the most important first: the latest, the first, then those that
-    gained most."""
+    """The keeps that get a label: the latest, the first, then those that gained most."""
     keeps = [p for p in running_best(points) if p.status == "keep"]
     gains = {
         after.number: (before.val_bpb or 0) - (after.val_bpb or 0)
         for before, after in pairwise(keeps)
     }
     middle = sorted(keeps[1:-1], key=lambda p: -gains[p.number])
-    ends = keeps[-1:] + (keeps[:1] if len(keeps) > 1 else [])
-    return (ends + middle)[:limit]
+    return (keeps[-1:] + keeps[:1] * (len(keeps) > 1) + middle)[:limit]

@@ -1,13 +1,16 @@
-"""The REST API as the commands call it: one synchronous client, its answers as the wire models.
+"""The REST API as the commands use it, with the wire models as answers.
 
-Every failure is an exception of cli/errors.py. Waiting bears with an orchestrator that is away for
-a while (a restart, a paused Redis); other calls do not.
+Every failure is an exception of cli/errors.py. `watch` and `retried` wait for an orchestrator
+that is away for a while (a restart, a paused Redis); other calls do not.
 """
 
+import ipaddress
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,16 +18,26 @@ import httpx
 from pydantic import BaseModel
 
 from orchestrator import schemas
-from orchestrator.cli.errors import ApiError, UnreachableError
+from orchestrator.cli.errors import ApiError, CommandError, UnreachableError
+from orchestrator.cli.output import note
 
-DECIDED = ("keep", "discard", "crash", "timeout", "cancelled")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LONG_POLL_SECONDS = 20
 OUTAGE_SECONDS = 60
+DECIDED = ("keep", "discard", "crash", "timeout", "cancelled")
+_LONG_POLL_SECONDS = 20
 _LOG_PIECE_BYTES = 1 << 20
 
 Model = TypeVar("Model", bound=BaseModel)
-Query = Mapping[str, str | int | float | None]
+T = TypeVar("T")
+
+
+def is_loopback(host: str | None) -> bool:
+    """True if only this machine can reach a server that is bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address((host or "").strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 class Client:
@@ -43,8 +56,8 @@ class Client:
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(timeout, connect=5),
-            # A proxy for the outside world knows nothing of this machine's own ports.
-            trust_env=urlsplit(self.url).hostname not in _LOOPBACK,
+            # A proxy to the outside does not reach this machine's own ports.
+            trust_env=not is_loopback(urlsplit(self.url).hostname),
             transport=transport,
         )
 
@@ -54,6 +67,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    def set_timeout(self, seconds: float) -> None:
+        """Of each later call, connecting included."""
+        self._http.timeout = httpx.Timeout(seconds)
+
     def get(self, path: str, answer: type[Model], **query: str | float | None) -> Model:
         params = {name: value for name, value in query.items() if value is not None}
         return self._parsed(answer, self._send("GET", path, params=params))
@@ -61,19 +78,15 @@ class Client:
     def post(
         self, path: str, answer: type[Model], body: BaseModel, key: str | None = None
     ) -> Model:
-        """Calls with one idempotency key do the thing once; each call has its own by default."""
-        response = self._send(
-            "POST",
-            path,
-            json=body.model_dump(mode="json", exclude_none=True),
-            headers={"Idempotency-Key": key or str(uuid.uuid4())},
-        )
-        return self._parsed(answer, response)
+        """Calls with the same idempotency `key` act once; by default each call has its own key."""
+        content = body.model_dump(mode="json", exclude_none=True)
+        headers = {"Idempotency-Key": key or str(uuid.uuid4())}
+        return self._parsed(answer, self._send("POST", path, json=content, headers=headers))
 
-    def alive(self, patience: float = 5) -> bool:
-        """Whether an orchestrator with a working Redis answers within `patience` seconds."""
+    def alive(self, timeout: float = 5) -> bool:
+        """True if an orchestrator with a working Redis answers within `timeout` seconds."""
         try:
-            return self._http.get("/readyz", timeout=patience).status_code == 200
+            return self._http.get("/readyz", timeout=timeout).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -101,7 +114,7 @@ class Client:
     ) -> Iterator[schemas.ExperimentDetail]:
         """The experiment now, then at least each `every` seconds, until it is decided.
 
-        While the orchestrator is away, what was known last comes again each second.
+        While the orchestrator is away, the last known state comes again each second.
         """
         detail = self.experiment(experiment_id)
         yield detail
@@ -135,13 +148,19 @@ class Client:
         whole = response.content
         return whole if response.status_code == 206 else whole[offset : last + 1]
 
+    def source(self, experiment_id: str) -> str:
+        """The exact train.py that ran."""
+        return self._send("GET", f"/api/experiment/{experiment_id}/train.py").content.decode()
+
+    def diff(self, experiment_id: str, against: str) -> str:
+        """Unified diff of the sources, from `against` to the experiment."""
+        path = f"/api/experiment/{experiment_id}/diff"
+        return self._send("GET", path, params={"against": against}).content.decode()
+
     # -- tags
 
     def tags(self) -> list[schemas.TagInfo]:
         return self.get("/api/report/tags", schemas.TagsAnswer).tags
-
-    def tag(self, name: str) -> schemas.TagInfo | None:
-        return next((tag for tag in self.tags() if tag.name == name), None)
 
     def pool(self) -> schemas.PoolAnswer:
         return self.get("/api/pool/list", schemas.PoolAnswer)
@@ -152,40 +171,12 @@ class Client:
     def best(self, tag: str) -> schemas.BestAnswer:
         return self.get("/api/experiment/best", schemas.BestAnswer, tag=tag)
 
-    def source(self, experiment_id: str) -> str:
-        """The exact train.py that ran."""
-        return self._send("GET", f"/api/experiment/{experiment_id}/train.py").content.decode()
-
-    def diff(self, experiment_id: str, against: str) -> str:
-        """Unified diff of the sources, from `against` to the experiment."""
-        path = f"/api/experiment/{experiment_id}/diff"
-        response = self._send("GET", path, params={"against": against})
-        return response.content.decode()
-
     def tsv(self, tag: str) -> schemas.TsvAnswer:
         return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
 
-    def export_page(
-        self,
-        tag: str,
-        *,
-        after: str | None = None,
-        status: str | None = None,
-        limit: int | None = None,
-    ) -> schemas.ExportPage:
-        return self.get(
-            "/api/report/export",
-            schemas.ExportPage,
-            tag=tag,
-            after=after,
-            status=status,
-            limit=limit,
-        )
-
-    def journal(self, tag: str) -> str:
-        """Every decision with what it was based on, as JSON lines."""
-        response = self._send("GET", "/api/report/journal", params={"tag": tag})
-        return response.content.decode()
+    def export_page(self, tag: str, **query: str | float | None) -> schemas.ExportPage:
+        """A page in order of creation; `query` may have `after` (an id), `status`, `limit`."""
+        return self.get("/api/report/export", schemas.ExportPage, tag=tag, **query)
 
     def suggestion(self, tag: str) -> schemas.Suggestion:
         return self.get("/api/search/suggest", schemas.Suggestion, tag=tag)
@@ -200,9 +191,8 @@ class Client:
     def history(
         self, tag: str, status: str | None = None, limit: int | None = None
     ) -> schemas.HistoryAnswer:
-        return self.get(
-            "/api/experiment/history", schemas.HistoryAnswer, tag=tag, status=status, limit=limit
-        )
+        path = "/api/experiment/history"
+        return self.get(path, schemas.HistoryAnswer, tag=tag, status=status, limit=limit)
 
     # -- below
 
@@ -260,3 +250,47 @@ class Client:
         except ValueError:
             return {}
         return body if isinstance(body, dict) else {}
+
+
+@contextmanager
+def explained(client: Client, tag: object) -> Iterator[None]:
+    """Add to a refusal that concerns a tag what to do about it on this command line."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status == 409 and "existing" in error.body:
+            error.message = error.message.replace("send repeat: true", "add --repeat")
+        if error.status != 404 or not isinstance(tag, str):
+            raise
+        names = [t.name for t in client.tags()]
+        if tag in names:
+            raise
+        raise unknown_tag(tag, names) from error
+
+
+def unknown_tag(tag: str, names: Sequence[str]) -> CommandError:
+    close = get_close_matches(tag, names, n=1)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    message = f"no tag '{tag}'. {hint}`autoresearch setup {tag}` creates it."
+    return CommandError(message, tag=tag, tags=names)
+
+
+def retried(
+    call: Callable[[], T],
+    *,
+    seconds: float = OUTAGE_SECONDS,
+    pauses: Sequence[float] = (1.0,),
+    errors: tuple[type[Exception], ...] = (UnreachableError,),
+) -> T:
+    """The answer of `call`, which is repeated after one of `errors` for at most `seconds`."""
+    deadline = time.monotonic() + seconds
+    for failures in count():
+        try:
+            return call()
+        except errors as error:
+            if time.monotonic() > deadline:
+                raise
+            if not failures:
+                note(f"{error} Waiting for it.")
+        time.sleep(pauses[min(failures, len(pauses) - 1)])
+    raise AssertionError("unreachable")

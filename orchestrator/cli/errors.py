@@ -1,5 +1,6 @@
-"""How a command ends other than well. Each class has its exit code; messages say what to do."""
+"""How a command fails. Each class has its exit code; messages say what to do."""
 
+from importlib import import_module
 from typing import Any
 
 from orchestrator.errors import AutoresearchError
@@ -26,7 +27,7 @@ class UnreachableError(CommandError):
 
 
 class ApiError(CommandError):
-    """The orchestrator refused: `status` is HTTP's, `error` its one line, `body` all it said."""
+    """The orchestrator refused: HTTP `status`, its one-line `error`, and the whole `body`."""
 
     def __init__(self, status: int, error: str, body: dict[str, Any]) -> None:
         super().__init__(error, **{k: v for k, v in body.items() if k != "error"})
@@ -35,3 +36,14 @@ class ApiError(CommandError):
         self.body = body
         # A body that it cannot use, or a missing token, is for the caller to change.
         self.exit_code = USAGE if status in (400, 401, 403, 422) else FAILED
+
+
+def needs(module: str, what: str, extra: str) -> None:
+    """ConfigError that names the extra to install, if `module` cannot be imported."""
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"{what}: pip install 'n-autoresearch[{extra}]', or in a checkout "
+            f"uv sync --extra {extra}"
+        ) from error

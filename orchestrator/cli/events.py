@@ -1,7 +1,6 @@
-"""The event stream as a command follows it: for ever, resumed after the last event that was seen.
+"""The event stream as commands follow it: reconnected after a loss, resumed after the last event.
 
-What is told in between: that the stream is open, that it is not, that something was missed. No
-state of the system is kept here; who follows asks for that.
+It keeps no state of the system; a command that needs it reads it from the API.
 """
 
 import contextlib
@@ -18,9 +17,9 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import UnreachableError
 
-# The orchestrator says something each 10 s; a stream that is silent for longer is dead.
-SILENCE_SECONDS = 30.0
-_PAUSES = (0.3, 0.5, 1.0, 2.0)
+# The orchestrator sends a heartbeat each 10 s; a stream that is silent for longer is dead.
+_SILENCE_SECONDS = 30.0
+_RECONNECT_SECONDS = (0.3, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -36,26 +35,29 @@ class Event:
 
 @dataclass(frozen=True)
 class Live:
-    """The stream is open: what happens from now on is told."""
+    """The stream is open: events from now on are delivered."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The stream is not open; it is tried again and again."""
+    """The stream is not open; the connection is tried again."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Missed:
-    """Events after the one that was seen last may be gone: look at everything again."""
+    """Events after the last one seen may be gone: read everything again."""
 
 
 Sign = Event | Live | Lost | Missed
 
 
 class Follower:
-    """Iterate over it; `stop`, from another thread, ends the iteration at once."""
+    """Iterates over the events, reconnects, and resumes after the last event that was seen.
+
+    `stop`, from another thread, ends the iteration at once.
+    """
 
     def __init__(self, client: Client, tag: str | None = None, since: str | None = None) -> None:
         self._client = client
@@ -76,18 +78,16 @@ class Follower:
                 why = str(error) or type(error).__name__
             if self._stopped:
                 return
-            # A stream that ends at once, time after time, is no better than none.
             yield Lost(why)
-            time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+            time.sleep(_RECONNECT_SECONDS[min(tries, len(_RECONNECT_SECONDS) - 1)])
             tries += 1
 
     def stop(self) -> None:
         self._stopped = True
-        response = self._response
-        if response is not None:
-            line = response.extensions["network_stream"].get_extra_info("socket")
-            with contextlib.suppress(OSError):  # it is over already
-                line.shutdown(socket.SHUT_RDWR)
+        if self._response is not None:
+            connection = self._response.extensions["network_stream"].get_extra_info("socket")
+            with contextlib.suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _connection(self) -> Iterator[Sign]:
         """One connection from its opening to its end."""
@@ -96,13 +96,13 @@ class Follower:
             headers["Last-Event-ID"] = self.last_id
         params = {"tag": self._tag} if self._tag else {}
         with self._client.stream(
-            "/api/events", params=params, headers=headers, timeout=SILENCE_SECONDS
+            "/api/events", params=params, headers=headers, timeout=_SILENCE_SECONDS
         ) as response:
             self._response = response
             try:
                 messages = EventSource(response).iter_sse()
-                next(messages)  # its first word is that all from here on will be told
-                if self.last_id is None:  # the second, a heartbeat, is where that is
+                next(messages)  # the first message says that all later events will be delivered
+                if self.last_id is None:  # the second, a heartbeat, has the present position
                     self._sign(next(messages))
                 yield Live()
                 yield from filter(None, map(self._sign, messages))

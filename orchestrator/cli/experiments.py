@@ -1,27 +1,38 @@
-"""Commands on single experiments: submit, wait, log, cancel."""
+"""Commands on single experiments: submit, wait, log.
+
+A run's output is untrusted: only `--raw` passes it on to the terminal as it is.
+"""
 
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from orchestrator import schemas
+from orchestrator.cli.client import Client, retried
 from orchestrator.cli.errors import DISCARDED, FAILED, CommandError, ConfigError
-from orchestrator.cli.options import Experiment, Json, Token, Url
-from orchestrator.cli.output import answer, note, write_json
-
-if TYPE_CHECKING:
-    from orchestrator.cli.client import Client
-    from orchestrator.schemas import ExperimentDetail
+from orchestrator.cli.options import Experiment, load_model
+from orchestrator.cli.output import answer, console, note, respond, write_json
+from orchestrator.cli.tables import state_line, verdict_line
+from orchestrator.cli.text import LogLines
+from orchestrator.schemas import ExperimentDetail
 
 _PROGRESS_SECONDS = 1.0
 _LONG_POLL_SECONDS = 20.0
 _EXIT_CODES = {"keep": 0, "discard": DISCARDED}
+# Pauses between reads of a log that does not grow.
+_PAUSES = (0.3, 0.5, 1.0, 2.0)
 
 
 def submit(
+    client: Client,
     source: Annotated[str, typer.Argument(metavar="TRAIN_PY", help="The file; - reads stdin.")],
     *,
     tag: Annotated[str, typer.Option(help="The search it belongs to.")],
@@ -35,21 +46,15 @@ def submit(
     priority: Annotated[int, typer.Option(help="Higher runs sooner.")] = 0,
     seed: Annotated[int, typer.Option(help="Reaches train.py as AUTORESEARCH_SEED.")] = 42,
     repeat: Annotated[bool, typer.Option("--repeat", help="Run an equal source again.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until it is decided.")] = False,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is decided.")] = False,
+    json: bool,
 ) -> None:
-    """Queue a train.py. With --wait: its verdict; exit code 0 keep, 4 discard, 1 crash."""
-    from orchestrator import schemas
-    from orchestrator.cli.config import connect, load_model
-    from orchestrator.cli.reports import explained
-
+    """With --wait the exit code is 0 keep, 4 discard, 1 crash."""
     request = load_model(
         schemas.SubmitRequest,
         tag=tag,
         hypothesis=hypothesis,
-        train_py=_read_source(source),
+        train_py=read_source(source),
         category=category,
         description=description,
         diff_summary=diff_summary,
@@ -58,130 +63,97 @@ def submit(
         seed=seed,
         repeat=repeat,
     )
-    with connect(orchestrator, token) as client:
-        with explained(client, tag):
-            submitted = client.submit(request)
-        _warn_of_an_empty_pool(client)
-        if wait:
-            _finish(_watched(client, submitted.experiment_id), as_json=json)
-        elif json:
-            write_json(submitted)
-        else:
-            place = "" if submitted.position is None else f", position {submitted.position}"
-            answer(f"{submitted.experiment_id} {submitted.status}{place}")
+    submitted = client.submit(request)
+    _warn_of_an_empty_pool(client)
+    if wait:
+        _finish(_decided(client, submitted.experiment_id), as_json=json)
+        return
+    place = "" if submitted.position is None else f", position {submitted.position}"
+    respond(json, submitted, f"{submitted.experiment_id} {submitted.status}{place}")
 
 
 def wait(
+    client: Client,
     experiment: Experiment,
     *,
     timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds.")] = None,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """Stay until an experiment is decided; exit code 0 keep, 4 discard, 1 anything else."""
-    from orchestrator.cli.config import connect
-
-    with connect(orchestrator, token) as client:
-        _finish(_watched(client, experiment, timeout), as_json=json)
-
-
-def cancel(
-    experiment: Experiment,
-    *,
-    reason: Annotated[
-        str, typer.Option("--reason", "-r", metavar="TEXT", help="Why: one line for the ledger.")
-    ] = "no reason given",
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who does it.")] = "human",
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
-) -> None:
-    """Take an experiment out of the queue, or have its worker stop it."""
-    from orchestrator import schemas
-    from orchestrator.cli.config import connect, load_model
-
-    request = load_model(schemas.CancelRequest, reason=reason, by=by)
-    with connect(orchestrator, token) as client:
-        result = client.cancel(experiment, request)
-    if json:
-        write_json(result)
-    else:
-        answer(f"{experiment} {'is being stopped' if result.cancelling else result.status}")
+    """0 keep, 4 discard, 1 anything else."""
+    _finish(_decided(client, experiment, timeout), as_json=json)
 
 
 def log(
+    client: Client,
     experiment: Experiment,
     *,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the experiment is decided.")
     ] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Byte for byte, with all that a terminal would act on.")
+        bool, typer.Option("--raw", help="Byte for byte, control characters included.")
     ] = False,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """What a run printed, as lines that are harmless to show; with -f, on to its verdict.
-
-    With --json: objects with `text`, one a line.
-    """
-    from orchestrator.cli.config import connect
-    from orchestrator.cli.logs import Lines, Objects, Raw, show
-    from orchestrator.cli.tables import verdict_line
-
+    """With --json: objects with `text`, one a line."""
     if raw and json:
         raise ConfigError("--raw and --json exclude each other")
     sink = Raw() if raw else Objects() if json else Lines()
-    with connect(orchestrator, token) as client:
-        try:
-            detail = show(client, experiment, sink, follow=follow)
-        except KeyboardInterrupt:
-            note(f"`autoresearch log -f {experiment}` goes on")
-            raise
+    try:
+        detail = _show_log(client, experiment, sink, follow=follow)
+    except KeyboardInterrupt:
+        note(f"`autoresearch log -f {experiment}` goes on")
+        raise
     if follow and not json:
         note(verdict_line(detail))
 
 
-def _warn_of_an_empty_pool(client: "Client") -> None:
-    """A queue that nobody serves looks like a slow one."""
+def read_source(name: str) -> str:
+    """The text of a file, or of stdin for `-`; ConfigError if it is no UTF-8 file."""
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise ConfigError(f"{name} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not UTF-8 text: {error}") from error
+
+
+def _warn_of_an_empty_pool(client: Client) -> None:
+    """Without this, a queue that no worker serves looks like a slow one."""
     pool = client.pool()
     if pool.idle + pool.training == 0:
         why = "; ".join(worker.problem for worker in pool.workers if worker.problem)
         note(f"no worker takes runs now{f' ({why})' if why else ''}: see `autoresearch worker`")
 
 
-def _read_source(source: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror or error}") from error
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{source} is not UTF-8 text: {error}") from error
+# ------------------------------------------------------------------------ waiting for a verdict
 
 
-def _watched(client: "Client", experiment: str, timeout: float | None = None) -> "ExperimentDetail":
-    """Wait for the decision; stderr shows how far it is. Ctrl-C leaves the run alone."""
-    from orchestrator.cli.waiting import WaitBar
-
+def _decided(client: Client, experiment: str, timeout: float | None = None) -> ExperimentDetail:
+    """Wait for the verdict; stderr shows the progress. Ctrl-C leaves the run alone."""
     deadline = math.inf if timeout is None else time.monotonic() + timeout
-    detail = client.experiment(experiment)
+    screen = console(stderr=True)
+    drawn = screen.is_terminal and not screen.is_dumb_terminal
+    every = _PROGRESS_SECONDS if drawn or timeout is not None else _LONG_POLL_SECONDS
+    told = ""
     try:
-        with WaitBar(experiment) as bar:
-            often = bar.drawn or timeout is not None
-            every = _PROGRESS_SECONDS if often else _LONG_POLL_SECONDS
+        with run_bar(screen, drawn=drawn) as bar:
+            task = bar.add_task(experiment, total=None, state="")
             for detail in client.watch(experiment, every=every):
-                bar.update(detail)
-                if detail.finished_at or time.monotonic() >= deadline:
+                share, state = step(detail)
+                total = None if share is None else 1.0  # without a total the bar pulses
+                bar.update(task, state=state, total=total, completed=share or 0.0)
+                if detail.finished_at:
+                    return detail
+                if not drawn and detail.status != told:
+                    told = detail.status
+                    note(state_line(detail))
+                if time.monotonic() >= deadline:
                     break
     except KeyboardInterrupt:
         note(f"{experiment} goes on without you: `autoresearch wait {experiment}`")
         raise
-    if detail.finished_at:
-        return detail
     raise CommandError(
         f"{experiment} is still {detail.status} after {timeout:g} s; it goes on: "
         f"`autoresearch wait {experiment}`",
@@ -190,15 +162,127 @@ def _watched(client: "Client", experiment: str, timeout: float | None = None) ->
     )
 
 
-def _finish(detail: "ExperimentDetail", *, as_json: bool) -> None:
-    from orchestrator.cli.tables import verdict_line
+def run_bar(screen: Console, *, drawn: bool) -> Progress:
+    """A bar for a run, whose task has a field `state`; `drawn` False shows nothing."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not drawn,
+    )
 
-    if as_json:
-        write_json(detail)
-    else:
-        answer(verdict_line(detail))
+
+def step(detail: ExperimentDetail) -> tuple[float | None, str]:
+    """The share of its training that is done (None if unknown), and what it does, in words."""
+    if detail.status == "queued":
+        place = "" if detail.position is None else f", position {detail.position}"
+        return None, f"queued{place}"
+    if detail.status != "running":
+        return None, detail.status
+    where = f" on {detail.gpu_id}" if detail.gpu_id else ""
+    if not detail.curve:
+        return None, f"starting{where}"
+    last = detail.curve[-1]
+    share = min(1.0, last.percent / 100)
+    if share >= 1:
+        return None, f"evaluating{where}, loss {last.loss:.4f}"
+    left = detail.time_budget_seconds * (1 - share)
+    # At most, since its text may end before its time does.
+    return share, f"step {last.step}, loss {last.loss:.4f}, at most {left:.0f} s to train{where}"
+
+
+def _finish(detail: ExperimentDetail, *, as_json: bool) -> None:
+    respond(as_json, detail, verdict_line(detail))
     code = _EXIT_CODES.get(detail.status, FAILED)
     if code == FAILED and not as_json and detail.status != "cancelled":
         note(f"`autoresearch log {detail.id}` shows what it printed.")
     if code:
         raise typer.Exit(code)
+
+
+# ---------------------------------------------------------------------------------------- the log
+
+
+class Sink:
+    """Where a log goes, piece by piece; `end` when no more will come."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        pass
+
+
+class Raw(Sink):
+    """Byte for byte."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        del offset
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+
+
+class Objects(Sink):
+    """One JSON object a piece."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        write_json({"offset": offset, "text": data.decode(errors="replace")})
+
+
+class Lines(Sink):
+    """Sanitized lines. On a terminal the last, incomplete line shows too and is overwritten."""
+
+    def __init__(self) -> None:
+        self._lines = LogLines()
+        self._live = sys.stdout.isatty()
+
+    def write(self, offset: int, data: bytes) -> None:
+        del offset
+        done = self._lines.feed(data)
+        self._clear()
+        for line in done:
+            answer(line)
+        if self._live:
+            text = Text(self._lines.line)
+            # One column is left for the cursor, so that no terminal wraps the line.
+            text.truncate(Console().width - 1, overflow="ellipsis")
+            sys.stdout.write(text.plain)
+            sys.stdout.flush()
+
+    def end(self) -> None:
+        self._clear()
+        if self._lines.line:
+            answer(self._lines.line)
+        self._lines = LogLines()
+
+    def _clear(self) -> None:
+        if self._live:
+            sys.stdout.write("\r\x1b[K")
+
+
+def _show_log(client: Client, experiment: str, sink: Sink, *, follow: bool) -> ExperimentDetail:
+    """The log from its beginning; the experiment as it was when the log ended."""
+    detail = client.experiment(experiment)
+    offset = attempt = quiet = 0
+    try:
+        while True:
+            if detail.lease and detail.lease.epoch != attempt:
+                if offset:
+                    sink.end()
+                    note(f"attempt {detail.lease.epoch} begins")
+                offset, attempt = 0, detail.lease.epoch
+            before = offset
+            while piece := retried(partial(client.log, experiment, offset)):
+                sink.write(offset, piece)
+                offset += len(piece)
+            if not follow or detail.finished_at:
+                return detail
+            quiet = 0 if offset > before else quiet + 1
+            time.sleep(_PAUSES[min(quiet, len(_PAUSES) - 1)])
+            # The state is read before the log, so that the end of the log is not missed.
+            detail = retried(partial(client.experiment, experiment))
+    finally:
+        sink.end()

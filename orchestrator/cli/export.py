@@ -1,25 +1,37 @@
-"""`autoresearch export`: a tag's results as a file for other programs."""
+"""`autoresearch export` and `chart`: a tag's results as files, read page by page."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from orchestrator.cli.errors import ConfigError
-from orchestrator.cli.options import Json, Tag, Token, Url
-from orchestrator.cli.output import answer, console, write_json
+from orchestrator.chart.draw import DARK, LIGHT, Axis, Look, draw
+from orchestrator.chart.values import points_of, summary
+from orchestrator.cli.client import Client, retried
+from orchestrator.cli.errors import ConfigError, needs
+from orchestrator.cli.options import Tag
+from orchestrator.cli.output import answer, atomic_file, console, respond, write_json
+from orchestrator.cli.text import escaped
+from orchestrator.domain import FINISHED
+from orchestrator.rules.report import TSV_HEADER, tsv_line
+from orchestrator.schemas import ExportPage, ExportRow
 
 if TYPE_CHECKING:
-    from orchestrator.cli.client import Client
-    from orchestrator.cli.formats import Format
-    from orchestrator.schemas import ExportPage, ExportRow
+    import pyarrow as pa  # type: ignore[import-untyped]
 
 _FORMATS = ("jsonl", "parquet", "tsv")
+_TIMES = ("created_at", "started_at", "finished_at")
+_FINISHED = frozenset(status.value for status in FINISHED)
+_Write = Callable[[Sequence[ExportRow]], int]
 
 
 def export(
+    client: Client,
     tag: Tag,
     *,
     format_: Annotated[
@@ -36,18 +48,11 @@ def export(
         str | None,
         typer.Option(metavar="FILE", help="Every decision with its grounds, as JSON lines; -."),
     ] = None,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """Write a tag's experiments (jsonl and parquet: all fields; tsv: results.tsv), or its journal.
-
-    In order of creation, page by page: memory does not grow with the tag.
-    """
-    from orchestrator.cli.config import connect
-    from orchestrator.cli.reports import explained
-
-    kind, file = _wanted(format_, output, tsv)
+    """jsonl and parquet have all fields, tsv is results.tsv. In order of creation, page by page:
+    memory does not grow with the tag."""
+    kind, file = _format_and_file(format_, output, tsv)
     if kind is None and journal is None:
         raise ConfigError(
             "say what to write: --format jsonl|parquet|tsv -o FILE, or --journal FILE"
@@ -55,23 +60,20 @@ def export(
     if [file if kind else None, journal].count("-") + json > 1:
         raise ConfigError("only one of -o -, --journal - and --json can have stdout; name a file")
     told: dict[str, Any] = {}
-    with connect(orchestrator, token) as client, explained(client, tag):
-        if kind is not None:
-            told |= {kind: file, "count": _rows(client, tag, kind, file)}
-        if journal is not None:
-            told |= {"journal": journal, "entries": _journal(client, tag, journal)}
+    if kind is not None:
+        told |= {kind: file, "count": _write_rows(client, tag, kind, file)}
+    if journal is not None:
+        told |= {"journal": journal, "entries": _write_journal(client, tag, journal)}
     if json:
         write_json(told)
         return
-    for place, words in ((file if kind else "-", "count"), (journal or "-", "entries")):
-        if place != "-":
-            answer(f"{told[words]} {'experiments' if words == 'count' else words} in {place}")
+    if kind is not None and file != "-":
+        answer(f"{told['count']} experiments in {file}")
+    if journal not in (None, "-"):
+        answer(f"{told['entries']} entries in {journal}")
 
 
-def _wanted(given: str | None, output: str, tsv: str | None) -> tuple["Format | None", str]:
-    """The format and the file."""
-    from orchestrator.cli.formats import ensure_possible
-
+def _format_and_file(given: str | None, output: str, tsv: str | None) -> tuple[str | None, str]:
     if tsv is not None:
         if given not in (None, "tsv") or output != "-":
             raise ConfigError("--tsv FILE stands for --format tsv -o FILE: give one or the other")
@@ -80,45 +82,38 @@ def _wanted(given: str | None, output: str, tsv: str | None) -> tuple["Format | 
     if kind is None:
         return None, output
     if kind not in _FORMATS:
-        raise ConfigError(f"--format: '{kind}' is none of {', '.join(_FORMATS)}")
-    chosen = cast("Format", kind)
-    ensure_possible(chosen)
-    if chosen == "parquet" and output == "-":
-        raise ConfigError("Parquet is no text: name a file with -o")
-    return chosen, output
+        raise ConfigError(f"--format: '{kind}' is not one of {', '.join(_FORMATS)}")
+    if kind == "parquet":
+        needs("pyarrow.parquet", "Parquet needs pyarrow", "parquet")
+        if output == "-":
+            raise ConfigError("Parquet is no text: name a file with -o")
+    return kind, output
 
 
-def _rows(client: "Client", tag: str, kind: "Format", file: str) -> int:
+def _write_rows(client: Client, tag: str, kind: str, file: str) -> int:
     """Write all experiments; how many."""
-    from orchestrator.cli.formats import writer
-    from orchestrator.cli.writing import written
-
     first = client.export_page(tag)  # before the file is opened: there may be no such tag
-    with written(file) as out, writer(kind, out) as write:
-        return sum(write(page.rows) for page in _with_bar(pages(client, tag, first), file))
+    writer = _parquet if kind == "parquet" else _jsonl if kind == "jsonl" else _tsv
+    with atomic_file(file) as out, writer(out) as write:
+        return sum(write(page.rows) for page in _with_bar(_pages(client, tag, first), file))
 
 
-def all_rows(client: "Client", tag: str, what: str) -> "Iterator[ExportRow]":
-    """Every experiment of a tag in order of creation; the bar says `what` they are for."""
-    for page in _with_bar(pages(client, tag, client.export_page(tag)), what):
+def all_rows(client: Client, tag: str, what: str = "-") -> Iterator[ExportRow]:
+    """Every experiment of a tag in order of creation; a bar names `what` unless that is `-`."""
+    for page in _with_bar(_pages(client, tag, client.export_page(tag)), what):
         yield from page.rows
 
 
-def pages(client: "Client", tag: str, first: "ExportPage") -> "Iterator[ExportPage]":
-    """That page and all after it; an orchestrator that restarts meanwhile is waited for."""
-    from orchestrator.cli.patience import patiently
-
-    page = first
+def _pages(client: Client, tag: str, page: ExportPage) -> Iterator[ExportPage]:
+    """That page and all after it."""
     yield page
     while page.next_after is not None:
-        page = patiently(partial(client.export_page, tag, after=page.next_after))
+        page = retried(partial(client.export_page, tag, after=page.next_after))
         yield page
 
 
-def _with_bar(source: "Iterator[ExportPage]", file: str) -> "Iterator[ExportPage]":
-    """The same pages; stderr shows how many experiments have come by, if it is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+def _with_bar(source: Iterator[ExportPage], file: str) -> Iterator[ExportPage]:
+    """The same pages; stderr shows how many experiments were read, if it is a terminal."""
     screen = console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not screen.is_terminal or file == "-"
@@ -129,14 +124,119 @@ def _with_bar(source: "Iterator[ExportPage]", file: str) -> "Iterator[ExportPage
             bar.update(task, total=page.total, advance=len(page.rows))
 
 
-def _journal(client: "Client", tag: str, file: str) -> int:
+def _write_journal(client: Client, tag: str, file: str) -> int:
     """Write the journal; how many entries."""
-    from orchestrator.cli.writing import written
-
     entries = 0
     journal = client.stream("/api/report/journal", params={"tag": tag})
-    with journal as response, written(file) as out:
+    with journal as response, atomic_file(file) as out:
         for piece in response.iter_bytes():
             entries += piece.count(b"\n")
             out.write(piece)
     return entries
+
+
+# ---------------------------------------------------------------------------------------- formats
+
+
+@contextmanager
+def _jsonl(file: BinaryIO) -> Iterator[_Write]:
+    yield lambda rows: _lines(file, [escaped(row.model_dump_json()) for row in rows])
+
+
+@contextmanager
+def _tsv(file: BinaryIO) -> Iterator[_Write]:
+    file.write(f"{TSV_HEADER}\n".encode())
+    yield lambda rows: _lines(
+        file,
+        [
+            tsv_line(r.commit_sha, r.status, r.val_bpb, r.peak_vram_mb, r.description)
+            for r in rows
+            if r.status in _FINISHED
+        ],
+    )
+
+
+def _lines(file: BinaryIO, lines: Sequence[str]) -> int:
+    file.writelines(f"{line}\n".encode() for line in lines)
+    return len(lines)
+
+
+@contextmanager
+def _parquet(file: BinaryIO) -> Iterator[_Write]:
+    """A row group for each page."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    schema = _schema()
+
+    def write(rows: Sequence[ExportRow]) -> int:
+        values = [row.model_dump() for row in rows]
+        for row in values:
+            row |= {name: datetime.fromisoformat(row[name].replace("Z", "+00:00"))
+                    for name in _TIMES if row[name] is not None}  # fmt: skip
+        table.write_table(pa.Table.from_pylist(values, schema=schema))
+        return len(rows)
+
+    with pq.ParquetWriter(file, schema, compression="zstd") as table:
+        yield write
+
+
+def _schema() -> "pa.Schema":
+    """A column for each field of a row, in its order."""
+    import pyarrow as pa
+
+    def kind(name: str, annotation: object) -> pa.DataType:
+        if name in _TIMES:
+            return pa.timestamp("us", tz="UTC")
+        if name == "warnings":
+            return pa.list_(pa.string())
+        words = str(annotation)
+        if "float" in words:
+            return pa.float64()
+        return pa.int64() if "int" in words else pa.string()
+
+    fields = ExportRow.model_fields
+    return pa.schema([pa.field(name, kind(name, f.annotation)) for name, f in fields.items()])
+
+
+# ------------------------------------------------------------------------------------------ chart
+
+
+def chart(
+    client: Client,
+    tag: Tag,
+    *,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="A .png or .svg file.")
+    ] = "progress.png",
+    dark: Annotated[bool, typer.Option("--dark", help="For a dark page.")] = False,
+    by: Annotated[str, typer.Option(metavar="order|time", help="What the x-axis is.")] = "order",
+    title: Annotated[str | None, typer.Option(help="Instead of the tag's name.")] = None,
+    subtitle: Annotated[
+        str | None, typer.Option(help="Instead of best, training time and GPU.")
+    ] = None,
+    width: Annotated[
+        float, typer.Option(min=4, max=40, metavar="INCHES", help="150 dots an inch.")
+    ] = 10,
+    json: bool,
+) -> None:
+    """Every run is a dot, the best so far a line; the keeps that gained most have labels."""
+    needs("matplotlib", "the chart needs matplotlib", "demo")
+    kind = Path(output).suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise ConfigError(f"-o {output}: a name that ends in .png or .svg is wanted")
+    if by not in ("order", "time"):
+        raise ConfigError(f"--by: '{by}' is neither order nor time")
+    rows = list(all_rows(client, tag, output))
+    points = points_of(rows)
+    look = Look(
+        title=title or tag,
+        subtitle=summary(rows) if subtitle is None else subtitle,
+        theme=DARK if dark else LIGHT,
+        by=cast("Axis", by),
+        width=width,
+        height=0.56 * width,
+    )
+    with atomic_file(output) as file:
+        draw(points, file, look, cast('Literal["png", "svg"]', kind))
+    respond(json, {"file": output, "runs": len(points)}, f"{len(points)} runs in {output}")

@@ -1,128 +1,165 @@
-"""The flags that several commands share, declared once.
+"""How command functions get their flags: `wired` turns three of their parameters into flags.
 
-A settings class has one flag a field; the tables here name and explain them without importing the
-class, so that `--help` stays quick. A test holds the tables against the classes.
+- `client: Client` becomes --orchestrator and --token; the command gets the open client, and a
+  refusal that concerns its `tag` is explained.
+- `json: bool` becomes --json.
+- `flags: …Flags` becomes one flag for each field of the settings classes; the command gets those
+  that were given, by the field's name, for `load`.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
 
+from gpu_worker.settings import WorkerSettings
+from orchestrator.cli.client import Client, explained
+from orchestrator.cli.errors import ConfigError
+from orchestrator.settings import DEFAULT_URL, HomeSettings, Settings
 
-@dataclass(frozen=True)
-class Flag:
-    """`--name-with-dashes` for the settings field `name`; `metavar` None makes it a switch."""
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
-    name: str
-    metavar: str | None
-    help: str
-    variable: str = ""
+_SHARED = ("home", "redis_url", "redis_timeout_seconds")
+_WORKERS = {
+    name: field
+    for name, field in WorkerSettings.model_fields.items()
+    # `up` decides where its workers' orchestrator is.
+    if name not in (*Settings.model_fields, "orchestrator")
+}
+ServeFlags = Annotated[dict[str, Any], Settings.model_fields]
+WorkerFlags = Annotated[dict[str, Any], WorkerSettings.model_fields]
+UpFlags = Annotated[dict[str, Any], Settings.model_fields | _WORKERS]
+# For commands that look at the state itself, with or without an orchestrator.
+StateFlags = Annotated[dict[str, Any], {name: Settings.model_fields[name] for name in _SHARED}]
 
-    @property
-    def annotation(self) -> Any:
-        kind = str | None if self.metavar else bool
-        variable = self.variable or f"AUTORESEARCH_{self.name.upper()}"
-        option = typer.Option(
-            f"--{self.name.replace('_', '-')}",
-            metavar=self.metavar,
-            help=f"{self.help} (env {variable})",
-            rich_help_panel="Settings",
-        )
-        return Annotated[kind, option]
-
-
-HOME = Flag("home", "FOLDER", "Where everything that the system keeps lies.")
-TOKEN = Flag("token", "TOKEN", "Bearer token that each call must carry; `ps` shows flags.")
-ORCHESTRATOR = Flag("orchestrator", "URL", "Where the orchestrator is.")
-
-SERVE_FLAGS = (
-    Flag("host", "ADDRESS", "Address to listen on, 127.0.0.1 by default."),
-    Flag("port", "PORT", "Port to listen on, 3111 by default; 0 takes a free one."),
-    HOME,
-    TOKEN,
-    Flag("no_token", None, "Let other machines in without a token."),
-    Flag("allowed_hosts", "NAMES", "Further host names it may be called by, with commas."),
-    Flag("redis_url", "URL", "An external Redis; `ps` shows flags.", variable="REDIS_URL"),
-    Flag("repo", "FOLDER", "Git repository in which a submitted commit_sha is looked up."),
-    Flag("prepare_py", "FILE", "The prepare.py that new tags are tied to."),
-    Flag("lease_seconds", "SECONDS", "How long a silent worker keeps its run."),
-    Flag("heartbeat_seconds", "SECONDS", "How often workers speak up."),
-    Flag("offline_seconds", "SECONDS", "After how long a silent worker is shown as offline."),
-    Flag("grace_seconds", "SECONDS", "What a run may take beyond its training budget."),
-    Flag("redis_timeout_seconds", "SECONDS", "How long a call to Redis may take."),
-)
-
-# Of commands that look at the state itself, with or without an orchestrator.
-STATE_FLAGS = tuple(
-    f for f in SERVE_FLAGS if f.name in ("home", "redis_url", "redis_timeout_seconds")
-)
-
-WORKER_FLAGS = (
-    ORCHESTRATOR,
-    HOME,
-    Flag("token", "TOKEN", "The orchestrator's token; `ps` shows flags."),
-    Flag("gpu", "GPU", "A GPU's index, all, cpu, or auto: the first GPU, else the CPU."),
-    Flag("gpu_id", "NAME", "Another name for the worker, if there is but one."),
-    Flag("launcher", "COMMAND", "What runs train.py instead of `uv run`, such as python3."),
-    Flag("project", "FOLDER", "Where prepare.py and the training environment are."),
-    Flag("cache", "FOLDER", "Where the training data are, ~/.cache/autoresearch by default."),
-    Flag("isolation", "KIND", "auto, bwrap (a PID namespace for each run) or direct."),
-    Flag("check", "BOOLEAN", "false leaves out the check of the training data."),
-    Flag("recheck_seconds", "SECONDS", "How often that check is made while it fails."),
-    Flag("claim_wait_seconds", "SECONDS", "How long one call for work waits."),
-    Flag("drain_timeout", "SECONDS", "How long a run may go on once the worker must stop."),
-    Flag("kill_after_seconds", "SECONDS", "How long after SIGTERM a run is killed."),
-    Flag("log_limit_bytes", "BYTES", "How much of a run's output is kept."),
-    Flag("free_space_bytes", "BYTES", "With less disk than this, no run is taken."),
-    Flag("lock_dir", "FOLDER", "Where the locks on GPUs are; one for the whole host."),
-)
-# `up` decides where its workers' orchestrator is.
-UP_FLAGS = SERVE_FLAGS + tuple(
-    f for f in WORKER_FLAGS if f.name not in ("orchestrator", "home", "token")
-)
-
-
-def takes_settings(flags: Sequence[Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command those flags; it gets the ones that were given as the dict `flags`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        def run(**values: Any) -> None:
-            given = {f.name: values.pop(f.name) for f in flags}
-            # A switch that is off was not given.
-            command(flags={n: v for n, v in given.items() if v not in (None, False)}, **values)
-
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
-        added = [
-            inspect.Parameter(
-                f.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None if f.metavar else False,
-                annotation=f.annotation,
-            )
-            for f in flags
-        ]
-        parameters = [*own, *added]
-        run.__doc__ = command.__doc__
-        run.__name__ = command.__name__
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        return run
-
-    return decorate
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, errors too.")]
-Url = Annotated[
-    str | None,
-    typer.Option("--orchestrator", metavar="URL", help=ORCHESTRATOR.help + " (env AUTORESEARCH_"
-                 "ORCHESTRATOR)"),
-]  # fmt: skip
-Token = Annotated[
-    str | None,
-    typer.Option("--token", metavar="TOKEN", help="Its token. (env AUTORESEARCH_TOKEN)"),
-]
+Cpu = Annotated[bool, typer.Option("--cpu", help="The same as --gpu cpu.")]
 Tag = Annotated[str, typer.Argument(metavar="TAG", help="Name of the search.")]
 Experiment = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Its id, exp-….")]
+Url = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Where the orchestrator is. (env AUTORESEARCH_ORCHESTRATOR)"),
+]
+Token = Annotated[
+    str | None, typer.Option(metavar="TOKEN", help="Its token. (env AUTORESEARCH_TOKEN)")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, errors too.")]
+
+
+def wired(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as a function whose parameters are all flags or arguments for Typer."""
+    parameters = dict(inspect.signature(command).parameters)
+    fields: Mapping[str, FieldInfo] = {}
+    if (flags := parameters.pop("flags", None)) is not None:
+        fields = flags.annotation.__metadata__[0]
+    wants_client = parameters.pop("client", None) is not None
+    wants_json = parameters.pop("json", None) is not None
+
+    def run(*, json: bool, **values: Any) -> None:
+        if fields:
+            given = {name: values.pop(name) for name in fields}
+            # A switch that is off was not given.
+            values["flags"] = {n: v for n, v in given.items() if v not in (None, False)}
+        if wants_json:
+            values["json"] = json
+        if not wants_client:
+            command(**values)
+            return
+        with (
+            connect(values.pop("orchestrator"), values.pop("token")) as client,
+            explained(client, values.get("tag")),
+        ):
+            command(client=client, **values)
+
+    shown = [*parameters.values(), *(_flag(name, field) for name, field in fields.items())]
+    if wants_client:
+        shown += [_parameter("orchestrator", Url), _parameter("token", Token)]
+    shown.append(_parameter("json", Json, default=False))
+    run.__annotations__ = {p.name: p.annotation for p in shown}
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    return run
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    """`--name-with-dashes` for a settings field; a boolean that is off by default is a switch."""
+    switch = field.annotation is bool and not field.default
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        metavar=None if switch else name.rpartition("_")[2].upper(),
+        help=f"{field.description} (env {variable(name)})",
+        rich_help_panel="Settings",
+    )
+    kind: Any = bool if switch else str | None
+    return _parameter(name, Annotated[kind, option], default=False if switch else None)
+
+
+def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a settings field."""
+    return "REDIS_URL" if name == "redis_url" else f"AUTORESEARCH_{name.upper()}"
+
+
+# ---------------------------------------------------------------------------- from flags to values
+
+
+class ClientSettings(HomeSettings):
+    """What a command needs to reach the orchestrator."""
+
+    orchestrator: str = DEFAULT_URL
+
+
+def load(kind: type[AnySettings], **flags: Any) -> AnySettings:
+    """Settings of `kind`; a flag that is None was not given. ConfigError names the wrong one."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        where, message = _first(error)
+        name = where.lower() or "settings"
+        flag = f"--{name.replace('_', '-')} ({variable(name)})"
+        raise ConfigError(f"{flag}: {message}") from error
+
+
+def load_model(kind: type[AnyModel], **fields: Any) -> AnyModel:
+    """A request body from a command's arguments; ConfigError names the argument that is wrong."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        where, message = _first(error)
+        raise ConfigError(f"{where or 'arguments'}: {message}") from error
+
+
+def _first(error: ValidationError) -> tuple[str, str]:
+    """The first field that is wrong, and why."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return str(first["loc"][0]) if first["loc"] else "", first["msg"]
+
+
+def client_settings(orchestrator: str | None = None, token: str | None = None) -> ClientSettings:
+    """Which orchestrator the flags or the environment name."""
+    settings = load(ClientSettings, orchestrator=orchestrator, token=token)
+    url = settings.orchestrator
+    if not url.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"--orchestrator (AUTORESEARCH_ORCHESTRATOR): '{url}' is no URL such as {DEFAULT_URL}"
+        )
+    return settings
+
+
+def connect(orchestrator: str | None = None, token: str | None = None) -> Client:
+    """A client for the orchestrator that the flags or the environment name."""
+    settings = client_settings(orchestrator, token)
+    return Client(settings.orchestrator, secret(settings))
+
+
+def secret(settings: HomeSettings) -> str | None:
+    """The token as plain text."""
+    return settings.token.get_secret_value() if settings.token else None

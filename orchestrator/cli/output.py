@@ -1,20 +1,26 @@
-"""What commands print: answers on stdout, everything else on stderr, one JSON document on request.
+"""What commands print and write: answers on stdout, everything else on stderr, files as a whole.
 
 With `--json`, stdout holds JSON and nothing else, errors included.
 """
 
 import contextlib
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
+from orchestrator.cli.errors import CommandError
 from orchestrator.cli.text import escaped, visible
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 # typer may carry its own copy of click, so the base class is taken from what it exports.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -31,13 +37,24 @@ def write_json(data: "BaseModel | dict[str, Any] | list[Any]") -> None:
 
 
 def answer(text: str) -> None:
-    """One line of the answer on stdout; what a terminal would act on in it is spelt out."""
+    """One line of the answer on stdout; control characters in it are spelt out."""
     sys.stdout.write(visible(text) + "\n")
     sys.stdout.flush()
 
 
+def respond(
+    as_json: bool, data: "BaseModel | dict[str, Any] | list[Any]", *things: "RenderableType"
+) -> None:
+    """The answer in the form that was asked for: `data` as JSON, or `things` for a person."""
+    if as_json:
+        write_json(data)
+        return
+    for thing in things:
+        answer(thing) if isinstance(thing, str) else console().print(thing)
+
+
 def note(text: str) -> None:
-    """A line for the person at the terminal. If that was closed, nobody misses it."""
+    """A line for the person at the terminal; no error if the terminal was closed."""
     with contextlib.suppress(OSError):
         sys.stderr.write(visible(text) + "\n")
         sys.stderr.flush()
@@ -54,9 +71,56 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def fail(message: str, code: int, *, as_json: bool, **extra: Any) -> int:
-    """Print an error the way the command line asked for; give back `code`."""
+    """Print an error in the form that was asked for; return `code`."""
     if as_json:
         write_json({"error": message, "exit_code": code} | extra)
     else:
         note(f"error: {message}")
     return code
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+@contextmanager
+def atomic_file(name: str) -> Iterator[BinaryIO]:
+    """The file `name` to write to; `-` is stdout. It is replaced only when all is written."""
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    path = Path(name)
+    try:
+        if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+            with path.open("wb") as file:
+                yield file
+            return
+        with _replacing(path.resolve()) as file:  # not the link, but the file it points to
+            yield file
+    except OSError as error:
+        raise CommandError(f"{name} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_mode(target))
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _mode(target: Path) -> int:
+    """The permissions that the file has, or would have had from `open`."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

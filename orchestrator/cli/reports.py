@@ -1,21 +1,37 @@
-"""Commands on tags: setup, status, best, history."""
+"""Commands on tags and their results: setup, status, best, history, diff."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
 
+from orchestrator import schemas
+from orchestrator.cli import tables
+from orchestrator.cli.client import Client, explained
 from orchestrator.cli.errors import ApiError, CommandError, ConfigError
-from orchestrator.cli.options import Json, Tag, Token, Url
-from orchestrator.cli.output import answer, note, write_json
+from orchestrator.cli.options import Tag, load_model
+from orchestrator.cli.output import answer, atomic_file, console, note, respond, write_json
+from orchestrator.cli.text import one_line, visible
+from orchestrator.schemas import ExperimentDetail
 
-if TYPE_CHECKING:
-    from orchestrator.cli.client import Client
+# Metric, decimals, and whether less is better (None: neither).
+_METRICS: tuple[tuple[str, int, bool | None], ...] = (
+    ("val_bpb", 6, True),
+    ("training_seconds", 1, None),
+    ("num_steps", 0, None),
+    ("total_tokens_m", 1, None),
+    ("mfu_percent", 1, False),
+    ("peak_vram_mb", 0, True),
+    ("num_params_m", 1, None),
+    ("depth", 0, None),
+)
+_FACTS = ("status", "category", "gpu_id", "seed", "time_budget_seconds", "source_sha256")
 
 
 def setup(
+    client: Client,
     tag: Tag,
     *,
     time_budget: Annotated[
@@ -27,14 +43,8 @@ def setup(
     max_crashes: Annotated[
         int, typer.Option(help="Crashes in a row after which agents are told to stop.")
     ] = 3,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """Create a tag: one search, whose runs all have the same training time."""
-    from orchestrator import schemas
-    from orchestrator.cli.config import connect, load_model
-
     request = load_model(
         schemas.SetupRequest,
         tag=tag,
@@ -42,126 +52,146 @@ def setup(
         near_miss_threshold=near_miss,
         max_consecutive_crashes=max_crashes,
     )
-    with connect(orchestrator, token) as client:
-        result = client.setup(request)
-    if json:
-        write_json(result)
-    else:
-        answer(f"tag {tag} is set up: {result.tag.time_budget_seconds:g} s of training a run")
+    result = client.setup(request)
+    seconds = result.tag.time_budget_seconds
+    respond(json, result, f"tag {tag} is set up: {seconds:g} s of training a run")
 
 
 def status(
+    client: Client,
     what: Annotated[
         str | None, typer.Argument(metavar="[TAG|EXPERIMENT]", help="All tags by default.")
     ] = None,
     *,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """GPUs and tags at a glance; with a tag its numbers, with an experiment its record."""
-    from orchestrator.cli import tables
-    from orchestrator.cli.config import connect
-
-    with connect(orchestrator, token) as client:
-        if what is None:
-            pool, tags = client.pool(), client.tags()
-            if json:
-                write_json({"url": client.url, "pool": pool.model_dump(mode="json"),
-                            "tags": [t.model_dump(mode="json") for t in tags]})  # fmt: skip
-            else:
-                tables.show(tables.pool_table(pool), "", tables.tags_table(tags))
-        elif what.startswith("exp-"):
-            detail = client.experiment(what)
-            if json:
-                write_json(detail)
-            else:
-                line = tables.verdict_line if detail.finished_at else tables.state_line
-                answer(line(detail))
-        else:
-            with explained(client, what):
-                summary = client.summary(what)
-            if json:
-                write_json(summary)
-            else:
-                answer(tables.summary_lines(summary))
+    """All of them by default; with a tag its numbers, with an experiment its record."""
+    if what is None:
+        pool, tags = client.pool(), client.tags()
+        data = {
+            "url": client.url,
+            "pool": pool.model_dump(mode="json"),
+            "tags": [t.model_dump(mode="json") for t in tags],
+        }
+        respond(json, data, tables.pool_table(pool), "", tables.tags_table(tags))
+    elif what.startswith("exp-"):
+        detail = client.experiment(what)
+        line = tables.verdict_line if detail.finished_at else tables.state_line
+        respond(json, detail, line(detail))
+    else:
+        with explained(client, what):
+            summary = client.summary(what)
+        respond(json, summary, tables.summary_lines(summary))
 
 
 def best(
+    client: Client,
     tag: Tag,
     *,
     source: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Write the best train.py there; - for stdout."),
     ] = None,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """The best experiment of a tag, and its train.py to go on from."""
-    from orchestrator.cli.config import connect
-    from orchestrator.cli.writing import written
-
     if source == "-" and json:
         raise ConfigError("--source - and --json both want stdout; give --source a file name")
-    with connect(orchestrator, token) as client, explained(client, tag):
-        result = client.best(tag)
-        text = client.source(result.best.experiment_id) if source else ""
+    result = client.best(tag)
     if source:
-        with written(source) as file:
+        text = client.source(result.best.experiment_id)
+        with atomic_file(source) as file:
             file.write(text.encode())
     if source == "-":
         return
-    if json:
-        write_json(result)
-        return
-    answer(
-        f"{result.best.val_bpb:.6f}  {result.best.experiment_id}  {result.experiment.description}"
-    )
-    if source:
+    found = result.best
+    line = f"{found.val_bpb:.6f}  {found.experiment_id}  {result.experiment.description}"
+    respond(json, result, line)
+    if source and not json:
         note(f"its train.py is in {source}")
 
 
 def history(
+    client: Client,
     tag: Tag,
     *,
     status: Annotated[
         str | None, typer.Option(help="Only queued, running, keep, discard, crash, …")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the newest N.", min=1, max=10_000)] = None,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """The experiments of a tag, oldest first."""
-    from orchestrator.cli import tables
-    from orchestrator.cli.config import connect
-
-    with connect(orchestrator, token) as client, explained(client, tag):
-        result = client.history(tag, status, limit)
-    if json:
-        write_json(result)
-        return
-    tables.show(tables.experiments_table(result.experiments))
-    if result.total > len(result.experiments):
+    result = client.history(tag, status, limit)
+    respond(json, result, tables.experiments_table(result.experiments))
+    if result.total > len(result.experiments) and not json:
         note(f"the newest {len(result.experiments)} of {result.total}")
 
 
-@contextmanager
-def explained(client: "Client", tag: str) -> Iterator[None]:
-    """Say in the terms of this command line what to do about a refusal that concerns a tag."""
+# ------------------------------------------------------------------------------------------- diff
+
+
+def diff(
+    client: Client,
+    a: Annotated[str, typer.Argument(metavar="A", help="An experiment's id.")],
+    b: Annotated[
+        str | None, typer.Argument(metavar="[B]", help="Another; without it, A and its parent.")
+    ] = None,
+    *,
+    json: bool,
+) -> None:
+    """What B measured and changed against A; with one experiment, against its parent."""
+    if b is None:
+        after = client.experiment(a)
+        if after.parent_id is None:
+            raise CommandError(f"{a} has no parent: name two experiments")
+        before = client.experiment(after.parent_id)
+    else:
+        before, after = client.experiment(a), client.experiment(b)
     try:
-        yield
-    except ApiError as error:
-        if error.status == 409 and "existing" in error.body:
-            error.message = error.message.replace("send repeat: true", "add --repeat")
-        if error.status != 404:
-            raise
-        names = [t.name for t in client.tags()]
-        if tag in names:
-            raise
-        close = get_close_matches(tag, names, n=1)
-        hint = f"Did you mean '{close[0]}'? " if close else ""
-        raise CommandError(
-            f"no tag '{tag}'. {hint}`autoresearch setup {tag}` creates it.", tag=tag, tags=names
-        ) from error
+        text = client.diff(after.id, before.id)
+    except ApiError as error:  # a run by hand has no source here
+        text = ""
+        note(error.message)
+    deltas = {name: _delta(before, after, name) for name, _, _ in _METRICS}
+    if json:
+        a_record, b_record = (e.model_dump(mode="json", exclude={"curve"}) for e in (before, after))
+        write_json({"a": a_record, "b": b_record, "deltas": deltas, "diff": text})
+        return
+    screen = console()
+    screen.print(_side_by_side(before, after, deltas))
+    if screen.is_terminal and text:
+        screen.print("", Syntax(visible(text), "diff", background_color="default"), sep="\n")
+    else:
+        answer(f"\n{text}" if text else "\nthe sources are the same")
+
+
+def _delta(a: ExperimentDetail, b: ExperimentDetail, metric: str) -> float | None:
+    left, right = getattr(a, metric), getattr(b, metric)
+    return None if left is None or right is None else right - left
+
+
+def _side_by_side(
+    a: ExperimentDetail, b: ExperimentDetail, deltas: dict[str, float | None]
+) -> Table:
+    """Facts and metrics of both; equal facts are left out, except description and verdict."""
+    table = tables.plain("", f">{a.id}", f">{b.id}", ">change")
+    for name in ("description", "hypothesis", *_FACTS):
+        left, right = getattr(a, name), getattr(b, name)
+        if left != right or name in ("description", "status"):
+            limit = 40 if name in _FACTS else None
+            cells = ("—" if v is None else one_line(str(v))[:limit] for v in (left, right))
+            table.add_row(name.replace("_", " "), *cells, "")
+    for name, decimals, less_is_better in _METRICS:
+        values = getattr(a, name), getattr(b, name)
+        if values != (None, None):
+            label = name if name == "val_bpb" else name.replace("_", " ")
+            cells = ("—" if v is None else f"{v:,.{decimals}f}" for v in values)
+            table.add_row(label, *cells, _change(deltas[name], decimals, less_is_better))
+    return table
+
+
+def _change(delta: float | None, decimals: int, less_is_better: bool | None) -> Any:
+    if not delta:
+        return "" if delta is None else Text("=", style="dim")
+    better = None if less_is_better is None else (delta < 0) == less_is_better
+    style = "" if better is None else "green" if better else "red"
+    return Text(f"{delta:+,.{decimals}f}", style=style)

@@ -1,18 +1,13 @@
 """How answers look on a terminal. Text in, text out; values come from the wire models."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator import schemas
-from orchestrator.cli.output import console
 from orchestrator.cli.text import one_line
 from orchestrator.rules import failure
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _COLOURS = {
     "keep": "green", "discard": "default", "crash": "red", "timeout": "red", "cancelled": "yellow",
@@ -21,19 +16,18 @@ _COLOURS = {
 }  # fmt: skip
 
 
-def show(*things: "RenderableType") -> None:
-    out = console()
-    for thing in things:
-        out.print(thing)
-
-
 def coloured(status: str) -> Text:
     return Text(status, style=_COLOURS.get(status, "default"))
 
 
 def bpb(value: float | None) -> str:
-    """A val_bpb; nothing where there is none, which the upstream form writes as 0."""
+    """A val_bpb; empty where it is unknown, which the upstream form writes as 0."""
     return f"{value:.6f}" if value else ""
+
+
+def moment(at: str) -> str:
+    """An RFC 3339 time to the second."""
+    return at[:19].replace("T", " ")
 
 
 def verdict_line(detail: schemas.ExperimentDetail) -> str:
@@ -60,7 +54,7 @@ def state_line(detail: schemas.ExperimentDetail) -> str:
 
 
 def experiments_table(records: Sequence[schemas.Record]) -> Table:
-    table = _table("id", "status", ">val_bpb", "category", ">GPU min", "description")
+    table = plain("id", "status", ">val_bpb", "category", ">GPU min", "description")
     for r in records:
         minutes = f"{r.training_seconds / 60:.1f}" if r.training_seconds else ""
         row = (one_line(r.category), minutes, one_line(r.description))
@@ -69,7 +63,7 @@ def experiments_table(records: Sequence[schemas.Record]) -> Table:
 
 
 def pool_table(pool: schemas.PoolAnswer) -> Table:
-    table = _table("GPU", "name", "status", "experiment", "problem")
+    table = plain("GPU", "name", "status", "experiment", "problem")
     for w in pool.workers:
         table.add_row(
             w.id,
@@ -82,11 +76,11 @@ def pool_table(pool: schemas.PoolAnswer) -> Table:
 
 
 def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
-    table = _table("tag", ">best val_bpb", ">experiments", ">kept", ">budget", "profile", "created")
+    table = plain("tag", ">best val_bpb", ">experiments", ">kept", ">budget", "profile", "created")
     for t in tags:
         counts = (str(t.total_experiments), str(t.kept_experiments))
         budget = f"{t.time_budget_seconds:g} s"
-        created = t.created_at[:19].replace("T", " ")
+        created = moment(t.created_at)
         name = f"{t.name} (paused)" if t.paused else t.name
         table.add_row(name, bpb(t.best_val_bpb), *counts, budget, t.profile or "", created)
     return table
@@ -112,15 +106,14 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
 
 
 def ledger_table(entries: Sequence[schemas.LedgerEntry]) -> Table:
-    table = _table("when", "by", "action", "tag", "target", "outcome", "reason")
+    table = plain("when", "by", "action", "tag", "target", "outcome", "reason")
     for e in entries:
-        when = e.at[:19].replace("T", " ")
-        reason = " ".join(e.reason.split())
-        table.add_row(when, e.by, e.action, e.tag or "", e.target or "", e.outcome, reason)
+        cells = (e.by, e.action, e.tag or "", e.target or "", e.outcome, one_line(e.reason))
+        table.add_row(moment(e.at), *cells)
     return table
 
 
-def _table(*columns: str) -> Table:
+def plain(*columns: str) -> Table:
     """A plain table; a column's name with `>` is right-aligned."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:

@@ -1,8 +1,7 @@
-"""Text that others wrote (agents, and whatever a run prints), made safe for a terminal. Pure.
+"""Text from agents and runs, sanitized for a terminal. Pure.
 
 It must not move the cursor, change colours, reverse the reading order or hide. rules/sanitize.py
-removes such characters from a text for agents; here they are spelt out, so that a person sees that
-they were there.
+removes such characters from a text for agents; here they are spelt out, so that a person sees them.
 """
 
 import codecs
@@ -30,7 +29,7 @@ def one_line(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """JSON `text` with the same characters as JSON's own escapes: it says what it said."""
+    """JSON `text` with the same characters as JSON escapes, so that it parses to the same value."""
     return _PLAIN.sub(lambda match: _as_json(match.group()), text)
 
 
@@ -59,8 +58,8 @@ def _as_json(character: str) -> str:
 class LogLines:
     """A log, from its bytes in pieces, as lines that a terminal may show.
 
-    A carriage return begins the line anew, as on a terminal: of a progress line that is written
-    over and over only the last state is left. A line of 50 MB is cut.
+    A carriage return restarts the line, as on a terminal: of a progress line that is rewritten
+    again and again, the last state is left. A very long line is cut.
     """
 
     def __init__(self) -> None:
@@ -94,6 +93,6 @@ class LogLines:
         self._line, self._dropped, self._returned = "", 0, False
 
     def _append(self, part: str) -> None:
-        room = LINE_LIMIT - len(self._line)
-        self._line += part[:room]
-        self._dropped += max(0, len(part) - room)
+        left = LINE_LIMIT - len(self._line)
+        self._line += part[:left]
+        self._dropped += max(0, len(part) - left)

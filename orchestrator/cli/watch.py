@@ -1,29 +1,38 @@
-"""`autoresearch watch`: the search as it goes, on a screen or line by line."""
+"""`autoresearch watch`: the search as it goes, drawn on a terminal or line by line in a pipe."""
 
 import contextlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime, timezone
+from typing import Annotated, Any
 
 import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.live import Live as LiveScreen
 
-from orchestrator.cli.options import Json, Token, Url
+from orchestrator import schemas
+from orchestrator.cli.client import Client, unknown_tag
+from orchestrator.cli.errors import ApiError, UnreachableError
+from orchestrator.cli.events import Event, Follower, Live, Lost, Missed, Sign
 from orchestrator.cli.output import answer, console, write_json
+from orchestrator.cli.picture import Frame, View, picture, status_lines
+from orchestrator.cli.run.process import interruptible
+from orchestrator.cli.text import one_line
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from orchestrator.cli.client import Client
-    from orchestrator.cli.watching.gather import Gatherer, View
-    from orchestrator.cli.watching.picture import Frame
-
-_CLOCK_SECONDS = 1.0
-_PIPED_COLUMNS = 120
-_PIPED_LINES = 60
+_REFRESH_SECONDS = 1.0
+# A call that takes longer makes the picture stale.
+_CALL_SECONDS = 5.0
+_PIPED_COLUMNS, _PIPED_LINES = 120, 60
+# Runs whose progress is read, each by a call of its own; more would not fit a screen.
+_SHOWN_RUNS = 16
+_RECENT, _QUEUE = 40, 20
+_TAG_AT = len("exp-0123456789abcd-")
 
 
 def watch(
+    client: Client,
     tag: Annotated[
         str | None, typer.Argument(metavar="[TAG]", help="The one that runs by default.")
     ] = None,
@@ -33,65 +42,108 @@ def watch(
         str | None,
         typer.Option(metavar="EVENT", help="In a pipe: the events after this one, too."),
     ] = None,
-    orchestrator: Url = None,
-    token: Token = None,
-    json: Json = False,
+    json: bool,
 ) -> None:
-    """The search as it goes: GPUs, queue, best, learning curve, verdicts. Ctrl-C ends it.
-
-    In a pipe, one line for each thing that happens; with --json, one object.
-    """
-    from orchestrator.cli.config import connect
-    from orchestrator.cli.serve import interruptible
-    from orchestrator.cli.watching.gather import Gatherer
-
+    """Ctrl-C ends it. In a pipe, one line for each event; with --json, one object."""
     screen = console()
-    with connect(orchestrator, token) as client:
-        gatherer = Gatherer(client, tag)
-        view = gatherer.look()
-        if once:
-            _show_once(view, screen, as_json=json)
-            return
-        drawn = screen.is_terminal and not screen.is_dumb_terminal and not json
-        with contextlib.suppress(KeyboardInterrupt), interruptible():
-            if drawn:
-                _live(client, gatherer, view, screen)
-            else:
-                _lines(client, view, tag, since, as_json=json)
+    view = look(client, tag)
+    if once:
+        _show_once(view, screen, as_json=json)
+        return
+    drawn = screen.is_terminal and not screen.is_dumb_terminal and not json
+    with contextlib.suppress(KeyboardInterrupt), interruptible():
+        if drawn:
+            _draw(client, tag, view, screen)
+        else:
+            _print_events(client, view, tag, since, as_json=json)
 
 
-def _live(client: "Client", gatherer: "Gatherer", view: "View", screen: "Console") -> None:
-    """Draw on the terminal's other screen until told to stop; this one is then as it was."""
-    from rich.live import Live
+def _show_once(view: View, screen: Console, *, as_json: bool) -> None:
+    if as_json:
+        write_json(TypeAdapter(View).dump_python(view, mode="json"))
+        return
+    if not screen.is_terminal:
+        screen.width, screen.height = _PIPED_COLUMNS, _PIPED_LINES
+    screen.print(picture(view, _frame(screen)))
 
-    from orchestrator.cli.events import Follower
-    from orchestrator.cli.watching.follow import Watcher
-    from orchestrator.cli.watching.picture import picture, standing
 
-    watcher = Watcher(gatherer, Follower(client), view)
+def _draw(client: Client, tag: str | None, view: View, screen: Console) -> None:
+    """Draw on the terminal's alternate screen until interrupted."""
+    client.set_timeout(_CALL_SECONDS)
+    stale = ""
     try:
-        with Live(console=screen, screen=True, auto_refresh=False) as live, watcher:
-            while watcher.failure is None:
-                frame = _frame(screen, watcher.stale)
-                live.update(picture(watcher.view, frame), refresh=True)
-                watcher.changed.wait(_CLOCK_SECONDS)
-                watcher.changed.clear()
+        with LiveScreen(console=screen, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(picture(view, _frame(screen, stale)), refresh=True)
+                time.sleep(_REFRESH_SECONDS)
+                try:
+                    view, stale = look(client, tag), ""
+                except UnreachableError as error:
+                    stale = error.message
     finally:
-        screen.print(*standing(watcher.view), sep="\n")
-    raise watcher.failure
+        screen.print(*status_lines(view), sep="\n")
 
 
-def _lines(
-    client: "Client", view: "View", tag: str | None, since: str | None, *, as_json: bool
+def _frame(screen: Console, stale: str = "") -> Frame:
+    unicode = screen.encoding.lower().startswith("utf")
+    return Frame(screen.width, screen.height, time.time(), stale, unicode)
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def look(client: Client, wanted: str | None) -> View:
+    """A few reads whose cost does not grow with the number of experiments.
+
+    CommandError for a tag that does not exist.
+    """
+    pool = client.pool()
+    running = [w.current_experiment_id for w in pool.workers if w.current_experiment_id]
+    tag = _tag(client, wanted, running)
+    view = View(client.url, time.time(), pool, tag, running=_runs(client, running))
+    if tag is None:
+        return view
+    name, best = tag.name, tag.best_experiment_id
+    history = client.history(name, limit=_RECENT).experiments
+    queue = client.export_page(name, status="queued", limit=_QUEUE).rows
+    view.summary = client.summary(name)
+    view.strategy = client.strategy(name)
+    view.queue = sorted(queue, key=lambda row: (-row.priority, row.created_at))
+    decided = (r for r in history if r.finished_at)
+    view.recent = sorted(decided, key=lambda r: r.finished_at or "", reverse=True)
+    view.best = client.experiment(best) if best else None
+    return view
+
+
+def _tag(client: Client, wanted: str | None, running: list[str]) -> schemas.TagInfo | None:
+    """The one asked for; else that of the first run; else the newest."""
+    tags = {tag.name: tag for tag in client.tags()}
+    if wanted is not None:
+        if wanted not in tags:
+            raise unknown_tag(wanted, list(tags))
+        return tags[wanted]
+    names = [name for run in running if (name := run[_TAG_AT:]) in tags]
+    return tags[names[0]] if names else next(iter(tags.values()), None)
+
+
+def _runs(client: Client, running: list[str]) -> dict[str, schemas.ExperimentDetail]:
+    found = {}
+    for experiment_id in running[:_SHOWN_RUNS]:
+        with contextlib.suppress(ApiError):  # a worker may have an id of another Redis
+            found[experiment_id] = client.experiment(experiment_id)
+    return found
+
+
+# ------------------------------------------------------------------------------------------ events
+
+
+def _print_events(
+    client: Client, view: View, tag: str | None, since: str | None, *, as_json: bool
 ) -> None:
-    """One line for each thing that happens, until told to stop or nobody reads any more."""
-    from orchestrator.cli.events import Follower
-    from orchestrator.cli.watching.lines import line, object_of
-    from orchestrator.cli.watching.picture import standing
-
+    """One line for each event, until interrupted or the reader of the pipe is gone."""
     try:
         if not as_json:
-            for words in standing(view):
+            for words in status_lines(view):
                 answer(words.plain)
         for sign in Follower(client, tag, since):
             write_json(object_of(sign)) if as_json else answer(line(sign))
@@ -100,19 +152,38 @@ def _lines(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _show_once(view: "View", screen: "Console", *, as_json: bool) -> None:
-    from orchestrator.cli.watching.picture import picture
-
-    if as_json:
-        write_json(view.as_dict())
-        return
-    if not screen.is_terminal:
-        screen.width, screen.height = _PIPED_COLUMNS, _PIPED_LINES
-    screen.print(picture(view, _frame(screen)))
+def line(sign: Sign) -> str:
+    """A sign of the event stream in words, with the local time in front."""
+    moment = datetime.now(timezone.utc)
+    if isinstance(sign, Event):  # its id begins with Redis' time in milliseconds
+        moment = datetime.fromtimestamp(int(sign.id.partition("-")[0]) / 1000, timezone.utc)
+    return f"{moment.astimezone():%H:%M:%S} {one_line(_words(sign))}"
 
 
-def _frame(screen: "Console", stale: str = "") -> "Frame":
-    from orchestrator.cli.watching.picture import Frame
+def object_of(sign: Sign) -> dict[str, Any]:
+    """The same for a script; an event's `id` is what `--since` takes."""
+    if isinstance(sign, Event):
+        return {"event": sign.kind, "id": sign.id, "tag": sign.tag, "subject": sign.subject,
+                **sign.data}  # fmt: skip
+    name = type(sign).__name__.lower()
+    return {"event": name, "why": sign.why} if isinstance(sign, Lost) else {"event": name}
 
-    unicode = screen.encoding.lower().startswith("utf")
-    return Frame(screen.width, screen.height, time.time(), stale, unicode)
+
+def _words(sign: Sign) -> str:
+    if isinstance(sign, Live):
+        return "following the orchestrator's events"
+    if isinstance(sign, Lost):
+        return f"stale: {sign.why}; trying again"
+    if isinstance(sign, Missed):
+        return "some events may have been missed"
+    data = sign.data
+    words = [sign.kind, sign.subject or sign.tag]
+    if data.get("status"):
+        words.append(str(data["status"]))
+    if data.get("val_bpb"):
+        words.append(f"val_bpb {float(data['val_bpb']):.6f}")
+    if data.get("mode"):
+        words.append(f"{data['mode']}: {data.get('reason', '')}")
+    if data.get("gpu_id"):
+        words.append(f"on {data['gpu_id']}")
+    return " ".join(words)

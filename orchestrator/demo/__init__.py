@@ -1,1 +1,1 @@
-"""The search agent that needs no LLM, and the chart of what it found. Speaks HTTP only."""
+"""The agent of `autoresearch demo`: it proposes edits of train.py and needs no LLM."""

@@ -1,8 +1,8 @@
 """The built-in search agent: which edit of train.py to try next.
 
-Pure but for Optuna's sampler and a seeded random generator: the same seed and the same results give
-the same proposals. What the orchestrator suggests (mode, categories, near misses) chooses the kind
-of move; Optuna's TPE proposes where to go in the space of the knobs. Does not submit anything.
+The orchestrator's suggestion (mode, categories, near misses) chooses the kind of edit; Optuna's TPE
+sampler proposes a direction in the space of the knobs. The same seed and the same results give the
+same proposals. It submits nothing.
 """
 
 import math
@@ -11,13 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.demo.constants import (
-    Value,
-    read_constants,
-    render,
-    same_value,
-    with_constants,
-)
+from orchestrator.demo.constants import Value, read_constants, render, same_value, with_constants
 from orchestrator.demo.knobs import Knob, usable_knobs, with_companions
 
 if TYPE_CHECKING:
@@ -41,7 +35,7 @@ class NothingLeftError(Exception):
 class Guidance:
     """What the orchestrator says about the tag: strategy, suggestion, and the near misses' ids.
 
-    `explore_ratio` of the moves explore, whatever the mode; None leaves it to the mode.
+    `explore_ratio` of the edits explore in any mode; None leaves it to the mode.
     """
 
     mode: str = "explore"
@@ -65,7 +59,7 @@ class Proposal:
 
 @dataclass
 class Agent:
-    """Proposes edits of `baseline`; needs to be told each result before the next proposal."""
+    """Proposes edits of `baseline`; pass each result to `observe` before the next proposal."""
 
     baseline: str
     seed: int
@@ -83,7 +77,7 @@ class Agent:
         self._seen.add(self.baseline)
 
     def observe(self, experiment_id: str, proposal: Proposal | None, val_bpb: float | None) -> None:
-        """Take a result in: of a proposal, or of the baseline (None); no val_bpb means a crash."""
+        """Learn the result of a proposal, or of the baseline (None); no val_bpb means a crash."""
         source = proposal.source if proposal else self.baseline
         self._seen.add(source)
         if proposal:
@@ -100,10 +94,10 @@ class Agent:
         moves: dict[str, Callable[[], Proposal | None]] = {
             "combine": lambda: self._combine(best, values, guidance),
             "ablation": lambda: self._ablate(best, values),
-            "exploit": lambda: self._exploit(best, values, guidance),
-            "explore": lambda: self._explore(best, values, guidance),
+            "exploit": lambda: self._step_one_or_two(best, values, guidance, large=False),
+            "explore": lambda: self._step_one_or_two(best, values, guidance, large=True),
         }
-        # Every mode falls back on the one that always has something to try.
+        # Every mode falls back on exploring, which always has something to try.
         for mode in dict.fromkeys((self._mode(guidance), "explore")):
             for _ in range(_TRIES_PER_MOVE):
                 proposal = moves.get(mode, moves["explore"])()
@@ -119,41 +113,31 @@ class Agent:
             return "explore"
         return "exploit" if guidance.mode == "explore" else guidance.mode
 
-    def _explore(self, best: str, values: dict[str, Value], guidance: Guidance) -> Proposal | None:
-        """A large step in one category, sooner in those that were hardly tried."""
-        usable = self._usable(values)
-        categories = {k.category for k in usable.values()}
-        preferred = categories & set(guidance.underexplored) or categories
-        pool = [k for k in usable.values() if k.category in preferred]
-        if not pool:
-            return None
-        knob = self._pick(pool)
-        aim = self._sample()
-        spread = _LARGE_STEP * max(0.3, guidance.temperature)
-        changes = {knob.name: self._step(knob, values, aim, toward=0.5, spread=spread)}
-        return self._proposal(best, values, changes, knob.category, "a large step, little tried")
-
-    def _exploit(self, best: str, values: dict[str, Value], guidance: Guidance) -> Proposal | None:
-        """A small step of one or two constants near the best, sooner in categories that paid."""
+    def _step_one_or_two(
+        self, best: str, values: dict[str, Value], guidance: Guidance, *, large: bool
+    ) -> Proposal | None:
+        """Explore: a large step of one constant, in a category that was hardly tried. Exploit: a
+        small step of one or two, in a category that paid."""
         usable = list(self._usable(values).values())
         if not usable:
             return None
-        pool = [k for k in usable if k.category in guidance.high_yield] or usable
-        first = self._pick(pool)
-        chosen = {first.name: first}
-        if self._random.random() < 0.5:
-            second = self._pick(usable)
-            chosen[second.name] = second
-        aim = self._sample()
-        spread = _SMALL_STEP * max(0.5, guidance.temperature)
+        wanted = guidance.underexplored if large else guidance.high_yield
+        pool = [k for k in usable if k.category in wanted] or usable
+        chosen = [self._pick(pool)]
+        if not large and self._random.random() < 0.5:
+            chosen.append(self._pick(usable))
+        spread = _LARGE_STEP if large else _SMALL_STEP
+        spread *= max(0.3 if large else 0.5, guidance.temperature)
+        aim, toward = self._sample(), 0.5 if large else 0.25
         changes = {
-            name: self._step(knob, values, aim, toward=0.25, spread=spread)
-            for name, knob in chosen.items()
+            knob.name: self._step(knob, values, aim, toward=toward, spread=spread)
+            for knob in chosen
         }
-        return self._proposal(best, values, changes, first.category, "a small step near the best")
+        why = "a large step, little tried" if large else "a small step near the best"
+        return self._proposal(best, values, changes, chosen[0].category, why)
 
     def _combine(self, best: str, values: dict[str, Value], guidance: Guidance) -> Proposal | None:
-        """The edits of two near misses (or of one) upon the best: small gains may add up."""
+        """The edits of one or two near misses on top of the best: small gains may add up."""
         known = [self._moves[i] for i in guidance.near_misses if i in self._moves]
         if not known:
             return None
@@ -164,7 +148,7 @@ class Agent:
         return self._proposal(best, values, changes, "combination", "merges near misses")
 
     def _ablate(self, best: str, values: dict[str, Value]) -> Proposal | None:
-        """One edit of the best taken back: what does not help should not stay."""
+        """Take back one edit of the best, in case it does not help."""
         changed = [
             name for name in self._usable(values) if not same_value(values[name], self._base[name])
         ]
@@ -176,7 +160,7 @@ class Agent:
         )
 
     def _usable(self, values: Mapping[str, Value]) -> dict[str, Knob]:
-        """The baseline's knobs that the source at hand still has in a form that they fit."""
+        """The baseline's knobs that the source still has, with a value that they fit."""
         return {n: k for n, k in self.knobs.items() if n in values and k.fits(values[n])}
 
     def _pick(self, pool: Sequence[Knob]) -> Knob:
@@ -199,7 +183,7 @@ class Agent:
             step += toward * (aim[knob.name] - here)
         elif knob.lean and self._random.random() < _LEAN_RATE:
             step = math.copysign(step, knob.lean)
-        # What changes next to nothing is not worth a run.
+        # A tiny change is not worth a run.
         least = 1 if knob.whole else spread * (high - low) / 2
         if abs(step) < least:
             step = math.copysign(least, step)
@@ -224,7 +208,7 @@ class Agent:
         return Proposal(with_constants(best, real), f"{summary}: {why}", category, summary, real)
 
     def _sample(self) -> dict[str, float]:
-        """Coordinates of TPE's next point. The point that is run is told apart, in `_tell`."""
+        """Coordinates of TPE's next point; `_tell` adds the point that was run instead of it."""
         from optuna.trial import TrialState
 
         trial = self._study.ask(self._distributions())
@@ -235,11 +219,11 @@ class Agent:
         from optuna.trial import create_trial
 
         spaces = self._distributions()
-        at: dict[str, float] = {}
+        params: dict[str, float] = {}
         for name, knob in self._usable(values).items():
             low, high = knob.range(self._base[name])
-            at[name] = min(max(knob.encode(values[name]), low), high)
-        params = {n: round(c) if self.knobs[n].whole else c for n, c in at.items()}
+            at = min(max(knob.encode(values[name]), low), high)
+            params[name] = round(at) if knob.whole else at
         known = {n: spaces[n] for n in params}
         self._study.add_trial(create_trial(params=params, distributions=known, value=val_bpb))
 

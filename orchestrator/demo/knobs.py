@@ -1,4 +1,4 @@
-"""The one table of what the built-in agent may turn, and in which range around the baseline.
+"""The table of constants that the built-in agent may change, and in which range.
 
 A knob maps a constant's value to a *coordinate*, a number in which equal steps matter about equally
 (the logarithm of a learning rate, the place in a list of window patterns). Samplers and step sizes
@@ -6,13 +6,20 @@ work on coordinates only. Names that a train.py does not have are skipped.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.demo.constants import Derived, Value
 
 Scale = Literal["log", "linear", "momentum", "power", "step", "choice"]
+# From a number to its coordinate, and back.
+_ENCODE: dict[Scale, Callable[[float], float]] = {
+    "log": math.log, "momentum": lambda v: math.log(1 - v), "power": math.log2,
+}  # fmt: skip
+_DECODE: dict[Scale, Callable[[float], float]] = {
+    "log": math.exp, "momentum": lambda at: 1 - math.exp(at), "power": lambda at: 2.0**at,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,6 @@ class Knob:
     `down`, `up`: how far the coordinate may go from the baseline's. `low`, `high`: hard limits of
     the value. `weight`: how much it usually moves val_bpb, for a search of few experiments.
     `lean`: which way searches of this baseline usually found better values, +1 up, -1 down.
-    `shrinks_too`: a constant that must be halved along with this one.
     """
 
     name: str
@@ -37,14 +43,13 @@ class Knob:
     weight: float = 1
     lean: int = 0
     choices: tuple[str, ...] = ()
-    shrinks_too: str | None = None
 
     @property
     def whole(self) -> bool:
         return self.scale in ("power", "step", "choice")
 
     def fits(self, value: Value) -> bool:
-        """Whether `value` is of the kind and in the range that this knob can turn."""
+        """True if this knob can change `value`: its kind and range fit."""
         if self.scale == "choice":
             return value in self.choices
         if isinstance(value, Derived):
@@ -63,15 +68,7 @@ class Knob:
             return value.shift if self.scale == "power" else value.plus
         if isinstance(value, str):
             return self.choices.index(value)
-        match self.scale:
-            case "log":
-                return math.log(value)
-            case "momentum":
-                return math.log(1 - value)
-            case "power":
-                return math.log2(value)
-            case _:
-                return value
+        return _ENCODE.get(self.scale, float)(value)
 
     def decode(self, coordinate: float, like: Value) -> Value:
         """The value at a coordinate, of the kind of `like`, within the hard limits and rounded."""
@@ -80,18 +77,9 @@ class Knob:
             whole = round(coordinate)
             power = self.scale == "power"
             return replace(like, shift=whole if power else 0, plus=0 if power else whole)
-        match self.scale:
-            case "choice":
-                return self.choices[min(max(int(at), 0), len(self.choices) - 1)]
-            case "log":
-                value = math.exp(at)
-            case "momentum":
-                value = 1 - math.exp(at)
-            case "power":
-                value = 2.0**at
-            case _:
-                value = at
-        value = min(max(value, self.low), self.high)
+        if self.scale == "choice":
+            return self.choices[min(max(int(at), 0), len(self.choices) - 1)]
+        value = min(max(_DECODE.get(self.scale, float)(at), self.low), self.high)
         return max(1, round(value)) if isinstance(like, int) else _rounded(value, self.scale)
 
     def range(self, base: Value) -> tuple[float, float]:
@@ -114,18 +102,11 @@ def _rounded(value: float, scale: Scale) -> float:
 
 
 _TRIPLE = math.log(3)
+# What must be halved along with a constant.
+_SHRINKS_TOO = {"TOTAL_BATCH_SIZE": "DEVICE_BATCH_SIZE"}
 
 KNOBS: Sequence[Knob] = (
-    Knob(
-        "TOTAL_BATCH_SIZE",
-        "hyperparams",
-        "power",
-        1,
-        1,
-        weight=6,
-        lean=-1,
-        shrinks_too="DEVICE_BATCH_SIZE",
-    ),
+    Knob("TOTAL_BATCH_SIZE", "hyperparams", "power", 1, 1, weight=6, lean=-1),
     Knob("DEPTH", "architecture", "step", 1, 2, low=1, weight=2),
     Knob("ASPECT_RATIO", "architecture", "log", 0.5, 0.5, low=8, weight=2, lean=1),
     Knob("MLP_RATIO", "architecture", "step", 2, 2, low=1, high=8),
@@ -164,13 +145,13 @@ def usable_knobs(values: Mapping[str, Value]) -> dict[str, Knob]:
 def with_companions(
     knobs: Mapping[str, Knob], changes: Mapping[str, Value], values: Mapping[str, Value]
 ) -> dict[str, Value]:
-    """`changes`, and whatever must move along so that the file stays consistent.
+    """`changes`, with the constants that must change along so that the run does not crash.
 
-    The companion's value is set from the file's own one: `values` are the baseline's.
+    `values` are the baseline's.
     """
     full = dict(changes)
     for name, value in changes.items():
-        other = knobs[name].shrinks_too
+        other = _SHRINKS_TOO.get(name)
         if other is None or other not in values:
             continue
         halvings = max(0, round(knobs[name].encode(values[name]) - knobs[name].encode(value)))

@@ -1,4 +1,4 @@
-"""The mirror's loop, against a real orchestrator: each decided run once, whatever breaks."""
+"""The mirror's loop, against a real orchestrator: each decided run once, through all faults."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
+from orchestrator.cli import main, mirror
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import CommandError
-from orchestrator.cli.mirroring import loop
-from orchestrator.cli.mirroring.loop import Mirror, SinkAwayError
-from orchestrator.cli.mirroring.mlflow import metrics_of, params_of, tags_of
-from orchestrator.cli.mirroring.place import Place
+from orchestrator.cli.mirror import Mirror, Place, SinkAwayError
+from orchestrator.cli.mlflow_sink import metrics_of, params_of, tags_of
 from orchestrator.schemas import ExperimentDetail
 from tests import hostile
 from tests.conftest import Api, eventually
@@ -64,7 +62,7 @@ Start = Callable[..., Following]
 
 @pytest.fixture
 def start(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    monkeypatch.setattr(loop, "_PAUSES", (0.05,))
+    monkeypatch.setattr(mirror, "_PAUSES", (0.05,))
     running: list[Following] = []
 
     def start_(shelf: Shelf, place: Place, *tags: str) -> Following:

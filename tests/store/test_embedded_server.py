@@ -48,7 +48,7 @@ def paths(tmp_path: Path) -> Iterator[HomePaths]:
 
 
 def locked(paths: HomePaths, name: str) -> bool:
-    """Whether somebody holds that lock exclusively."""
+    """True if a process holds that lock exclusively."""
     try:
         with (paths.redis_dir / name).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -60,7 +60,7 @@ def locked(paths: HomePaths, name: str) -> bool:
 
 
 def alive(paths: HomePaths) -> bool:
-    """Whether a server process holds its lock."""
+    """True if a server process holds its lock."""
     return locked(paths, "server.lock")
 
 
@@ -165,7 +165,7 @@ def test_a_killed_server_comes_back_with_every_acknowledged_write(paths: HomePat
 
 
 def test_a_start_clears_what_a_killed_server_left(paths: HomePaths) -> None:
-    """A stale socket and a pid file that names somebody else's process mislead nobody."""
+    """A stale socket and a pid file that names another process do no harm."""
     server = EmbeddedServer(paths)
     with server as url:
         kill_server(paths)
@@ -259,7 +259,7 @@ def test_users_that_come_and_go_at_once_are_all_served(paths: HomePaths) -> None
 
 
 def test_a_paused_server_is_not_started_twice(paths: HomePaths) -> None:
-    """Silence is no death: the watchdog waits, a new user is told, and the pause costs nothing."""
+    """The watchdog waits for a paused server, and a new user gets an error that says so."""
     server = EmbeddedServer(paths)
     with server as url:
         write(url, key="kept")
@@ -268,7 +268,7 @@ def test_a_paused_server_is_not_started_twice(paths: HomePaths) -> None:
         try:
             assert not server.ensure_running()
             with pytest.raises(SetupError, match="alive but does not answer: it is paused"):
-                EmbeddedServer(paths, patience_seconds=0.1).acquire()
+                EmbeddedServer(paths, timeout_seconds=0.1).acquire()
         finally:
             os.kill(pid, signal.SIGCONT)
         assert pid_of(paths) == pid
@@ -279,7 +279,7 @@ def test_the_last_user_of_a_paused_server_leaves_it_running(
     paths: HomePaths, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It cannot be stopped in order, so it is left to the next user, and that is said."""
-    server = EmbeddedServer(paths, patience_seconds=0.1)
+    server = EmbeddedServer(paths, timeout_seconds=0.1)
     server.acquire()
     pid = pid_of(paths)
     os.kill(pid, signal.SIGSTOP)
@@ -305,7 +305,7 @@ def test_a_start_waits_for_data_that_load_slowly(
     # Microseconds for each of 6000 commands; it answers after every 1024.
     slow = (*embedded._OPTIONS, "--key-load-delay", "200")
     monkeypatch.setattr(embedded, "_OPTIONS", slow)
-    with EmbeddedServer(paths, patience_seconds=0.8) as url:
+    with EmbeddedServer(paths, timeout_seconds=0.8) as url:
         assert read(url, "key5999") == "5999"
     assert caplog.text.count("is loading") == 1
 
@@ -379,7 +379,7 @@ def test_a_home_with_a_long_path_works(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_foreign_file_in_the_temp_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str
 ) -> None:
-    """Whoever took our link's name first could answer in the server's place."""
+    """The owner of a link with our name could answer instead of the server."""
     with tempfile.TemporaryDirectory(prefix="ar-") as temp:
         monkeypatch.setattr(tempfile, "tempdir", temp)
         server = EmbeddedServer(HomePaths(tmp_path / ("x" * 150)))

@@ -1,4 +1,4 @@
-"""The client: what each kind of refusal becomes, and patience where it waits."""
+"""The client: what each kind of refusal becomes, and retries where it waits."""
 
 import time
 from collections.abc import Callable
@@ -107,7 +107,7 @@ def test_watching_ends_with_the_decision_and_bears_with_an_outage(
 
 
 def test_watching_does_not_begin_with_an_outage() -> None:
-    """Somebody who asks for the first time wants to know at once that nobody is there."""
+    """The first call fails at once if no orchestrator answers."""
     client = talking_to(problem(503, "away"))
     with client, pytest.raises(UnreachableError):
         next(client.watch("exp-1"))

@@ -13,10 +13,11 @@ from gpu_worker import gpu as gpu_module
 from gpu_worker.gpu import Device, DeviceError
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.settings import WorkerSettings
-from orchestrator.cli import checks, main
-from orchestrator.cli.checks import Finding, Subject
+from orchestrator.cli import main
 from orchestrator.cli.client import Client
-from orchestrator.cli.ports import listen
+from orchestrator.cli.run import doctor as checks
+from orchestrator.cli.run.doctor import Finding, Subject
+from orchestrator.cli.run.process import listen
 from orchestrator.settings import Settings
 
 

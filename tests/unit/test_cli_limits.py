@@ -5,7 +5,7 @@ import sys
 
 CODE = """
 import resource
-from orchestrator.cli.serve import allow_open_files
+from orchestrator.cli.run.process import allow_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2048))
 allow_open_files({wanted})
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from orchestrator.cli.errors import ConfigError
-from orchestrator.cli.ports import listen, url_of
+from orchestrator.cli.run.process import listen, url_of
 
 
 @contextmanager

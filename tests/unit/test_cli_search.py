@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import UnreachableError
-from orchestrator.cli.search import Search
+from orchestrator.cli.run.demo_search import Search
 from orchestrator.demo.agent import Agent
 from orchestrator.schemas import ExperimentDetail, SubmitRequest
 

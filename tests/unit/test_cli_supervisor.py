@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import lifeline
-from orchestrator.cli.supervisor import Program, Supervisor
+from orchestrator.cli.run import process
+from orchestrator.cli.run.supervisor import Program, Supervisor
 
 # Says READY, then lives on; `%s` is what it does at SIGTERM.
 LIVE_ON = """
@@ -99,7 +99,7 @@ def test_a_child_that_is_done_or_misconfigured_is_not_started_again(
 def test_stop_asks_and_waits(family: Family) -> None:
     family.start(LIVE_ON % "sys.exit(0)")
     family.until(lambda: family.heard == ["child READY"])
-    family.supervisor.stop(["child"], patience=10)
+    family.supervisor.stop(["child"], seconds=10)
     assert family.supervisor.running() == []
     assert family.said == []
 
@@ -111,7 +111,7 @@ def test_a_hurry_interrupts_twice(family: Family) -> None:
     code = code.replace("print(", f"{count}signal.signal(signal.SIGINT, count)\nprint(")
     family.start(code)
     family.until(lambda: family.heard == ["child READY"])
-    family.supervisor.stop(["child"], patience=60, hurry=lambda: True)
+    family.supervisor.stop(["child"], seconds=60, hurry=lambda: True)
     assert family.supervisor.running() == []
     assert family.said == []
 
@@ -119,11 +119,11 @@ def test_a_hurry_interrupts_twice(family: Family) -> None:
 def test_a_child_that_will_not_end_is_killed(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.cli.supervisor._HURRIED_SECONDS", 0.2)
+    monkeypatch.setattr("orchestrator.cli.run.supervisor._HURRIED_SECONDS", 0.2)
     stubborn = LIVE_ON % "None"
     family.start(stubborn.replace("print(", "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint("))
     family.until(lambda: family.heard == ["child READY"])
-    family.supervisor.stop(["child"], patience=0.1)
+    family.supervisor.stop(["child"], seconds=0.1)
     assert family.supervisor.running() == []
     assert family.said == ["child does not end and is killed"]
 
@@ -136,12 +136,12 @@ def test_a_terminals_ctrl_c_does_not_reach_children(family: Family) -> None:
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from orchestrator.cli.supervisor import Program, Supervisor
+from orchestrator.cli.run.supervisor import Program, Supervisor
 supervisor = Supervisor(print, print, dict(os.environ))
 code = (
-    "import signal, sys, time; from orchestrator.cli import lifeline;"
+    "import signal, sys, time; from orchestrator.cli.run import process;"
     "signal.signal(signal.SIGTERM, lambda *_: (print('asked', flush=True), sys.exit(0)));"
-    "lifeline.hold(); print('READY', flush=True); time.sleep(60)"
+    "process.watch_parent(); print('READY', flush=True); time.sleep(60)"
 )
 supervisor.start(Program("child", [sys.executable, "-c", code], Path(sys.argv[1])))
 time.sleep(60)
@@ -156,11 +156,11 @@ def test_children_end_in_order_when_their_owner_is_killed(tmp_path: Path) -> Non
     wait_for_text(log, "asked")
 
 
-def test_the_lifeline_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watch_of_the_parent_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a child starts in turn has another standard input, which may end at any time."""
-    monkeypatch.setenv(lifeline.VARIABLE, "other")
-    lifeline.hold()
-    assert lifeline.VARIABLE not in os.environ
+    monkeypatch.setenv(process.PARENT_PIPE, "other")
+    process.watch_parent()
+    assert process.PARENT_PIPE not in os.environ
 
 
 def wait_for_text(path: Path, text: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from orchestrator.cli.experiments import step
 from orchestrator.cli.output import answer, write_json
 from orchestrator.cli.text import LINE_LIMIT, LogLines, escaped, one_line, visible
-from orchestrator.cli.waiting import step
 from tests import hostile
 from tests.unit.test_cli_watch import detail
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,22 @@ def test_a_demo_without_a_baseline_or_without_knobs_is_2(
     code, answer = run_json(capsys, *arguments, missing)
     assert code == 2
     assert "no constant" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [("optuna", ["demo"]), ("matplotlib", ["demo"]), ("matplotlib", ["chart", "t"])],
+)
+def test_without_the_extra_a_command_says_what_to_install(
+    module: str,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    code, answer = run_json(capsys, *arguments)
+    assert code == 2
+    assert "pip install 'n-autoresearch[demo]'" in answer["error"]
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,8 @@ from rich.console import Console
 
 from orchestrator import schemas
 from orchestrator.cli.events import Event, Live, Lost, Missed
-from orchestrator.cli.watching.gather import View
-from orchestrator.cli.watching.lines import line, object_of
-from orchestrator.cli.watching.picture import Frame, ago, picture, when
-from orchestrator.cli.watching.spark import ASCII, bar, sparkline
+from orchestrator.cli.picture import ASCII, Frame, View, ago, bar, picture, sparkline, when
+from orchestrator.cli.watch import line, object_of
 from tests import hostile
 
 NOW = 1_795_557_600.0  # 2026-11-24T22:00:00Z

@@ -132,7 +132,7 @@ comments = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), ma
 
 @given(st.lists(st.tuples(literals, literals, comments), min_size=1, max_size=6), line_ends)
 def test_an_edit_round_trips_in_any_file(rows: list[tuple[Value, Value, str]], end: str) -> None:
-    """Whatever the values, the comments and the line ends: forth and back gives the same bytes."""
+    """An edit and its reverse give the same bytes, for all values, comments and line ends."""
     source = "".join(
         f"N{i} = {render(old)}  # {comment}{end}" for i, (old, _, comment) in enumerate(rows)
     )

@@ -1,9 +1,9 @@
-"""Keeps child processes running: starts, restarts with back-off, stops, and tells what they say.
+"""Keeps child processes running: starts them, restarts them with back-off, stops them.
 
-Polled, without threads: whoever owns a `Supervisor` calls `poll` a few times a second. Each child
-has a session of its own, so that a Ctrl-C reaches the owner alone, and a lifeline (lifeline.py), so
-that it stops in order when the owner is killed. What children print goes to files, which no death
-of the owner can break off; `poll` shows what is new in them.
+It has no threads: its owner calls `poll` a few times a second. Each child has a session of its
+own, so that a Ctrl-C reaches only the owner, and a pipe from the owner (`process.watch_parent`), so
+that it stops in order when the owner is killed. Output goes to log files, which outlive the owner;
+`poll` passes on what is new in them.
 """
 
 import os
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.cli import lifeline
+from orchestrator.cli.errors import USAGE
+from orchestrator.cli.run.process import PARENT_PIPE
 
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.5, 30.0
-# Whoever ran this long has started well: its next end counts as a first one.
+# A child that ran for this long started well: its next failure counts as its first.
 _STEADY_SECONDS = 60.0
 _HURRIED_SECONDS = 5.0
-_USAGE = 2
 _LOG_LIMIT_BYTES = 8 << 20
 
 
@@ -44,10 +44,10 @@ def autoresearch(*arguments: str) -> list[str]:
 class _Child:
     """One program and its present process, if it has one."""
 
-    def __init__(self, program: Program, environment: dict[str, str], lifeline_fd: int) -> None:
+    def __init__(self, program: Program, environment: dict[str, str], stdin: int) -> None:
         self.program = program
         self._environment = environment
-        self._lifeline_fd = lifeline_fd
+        self._stdin = stdin
         self.process: subprocess.Popen[bytes] | None = None
         self.failures = 0
         self.started_at = 0.0
@@ -66,7 +66,7 @@ class _Child:
                 self._reader.seek(0, os.SEEK_END)
             self.process = subprocess.Popen(
                 list(self.program.command),
-                stdin=self._lifeline_fd,
+                stdin=self._stdin,
                 stdout=out,
                 stderr=out,
                 env=self._environment,
@@ -80,12 +80,12 @@ class _Child:
         return self.process is not None and self.process.poll() is None
 
     def signal(self, number: int) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.running:
             self.process.send_signal(number)
 
     def kill(self) -> None:
-        """The child with whatever is left in its session."""
-        if self.process is not None and self.process.poll() is None:
+        """Kill the child and all that is left in its session."""
+        if self.process is not None and self.running:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
@@ -109,7 +109,7 @@ Say = Callable[[str, str], None]
 
 
 class Supervisor:
-    """Several children. `say` gets a child's name and a line about it, `hear` a line of its own."""
+    """Several children. `say` gets a child's name and a line about it, `hear` a line of its log."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Supervisor:
         self._say = say
         self._hear = hear
         self._clock = clock
-        self._environment = environment | {lifeline.VARIABLE: "stdin"}
+        self._environment = environment | {PARENT_PIPE: "stdin"}
         self._reading, self._writing = os.pipe()
         self._children: dict[str, _Child] = {}
 
@@ -131,18 +131,18 @@ class Supervisor:
         child.start(self._clock())
 
     def poll(self) -> None:
-        """Pass on what children printed, and start again who fell."""
+        """Pass on what children printed, and restart those that ended."""
         now = self._clock()
         for child in self._children.values():
-            fallen = child.process is not None and child.process.poll() is not None
+            ended = child.process is not None and not child.running
             self._pass_on(child)
-            if fallen:
-                self._take_note(child, now)
+            if ended:
+                self._plan_restart(child, now)
             elif child.restart_at is not None and now >= child.restart_at:
                 child.start(now)
 
     def pass_on(self) -> None:
-        """Show what children printed, and nothing else."""
+        """Pass on what children printed, and nothing else."""
         for child in self._children.values():
             self._pass_on(child)
 
@@ -150,7 +150,7 @@ class Supervisor:
         return [name for name, child in self._children.items() if child.running]
 
     def hopeless(self) -> list[str]:
-        """Who ended and will not be started again."""
+        """The children that ended and are not started again."""
         return [
             name
             for name, child in self._children.items()
@@ -158,14 +158,14 @@ class Supervisor:
         ]
 
     def stop(
-        self, names: Sequence[str], patience: float, hurry: Callable[[], bool] = lambda: False
+        self, names: Sequence[str], seconds: float, hurry: Callable[[], bool] = lambda: False
     ) -> None:
-        """SIGTERM and time to end in order; two SIGINT on `hurry`; SIGKILL when that fails too."""
+        """SIGTERM and `seconds` to end; then, or on `hurry`, two SIGINT; then SIGKILL."""
         children = [self._children[name] for name in names if name in self._children]
         for child in children:
             child.restart_at = None
             child.signal(signal.SIGTERM)
-        if self._ended(children, patience, hurry):
+        if self._ended(children, seconds, hurry):
             return
         for _ in range(2):
             for child in children:
@@ -178,7 +178,7 @@ class Supervisor:
                 child.kill()
 
     def close(self) -> None:
-        """Kill whoever is left, and let go of all files."""
+        """Kill the children that are left, and close all files."""
         for child in self._children.values():
             child.kill()
             child.close()
@@ -186,9 +186,10 @@ class Supervisor:
         os.close(self._reading)
 
     def _ended(
-        self, children: Sequence[_Child], patience: float, hurry: Callable[[], bool] = lambda: False
+        self, children: Sequence[_Child], seconds: float, hurry: Callable[[], bool] = lambda: False
     ) -> bool:
-        deadline = self._clock() + patience
+        """True if all end within `seconds`."""
+        deadline = self._clock() + seconds
         while any(child.running for child in children):
             if self._clock() >= deadline or hurry():
                 return False
@@ -203,10 +204,10 @@ class Supervisor:
         for line in child.new_lines():
             self._hear(child.program.name, line)
 
-    def _take_note(self, child: _Child, now: float) -> None:
+    def _plan_restart(self, child: _Child, now: float) -> None:
         assert child.process is not None  # noqa: S101  (for the type checker: `poll` looked)
         code, child.process = child.process.returncode, None
-        if code in (0, _USAGE):
+        if code in (0, USAGE):
             how = "ended" if code == 0 else "cannot run as configured"
             self._say(child.program.name, f"{how}; it is not started again")
             return

@@ -1,22 +1,28 @@
-"""The loop of the built-in agent, over the public API as any agent would go.
+"""The demo's search loop, which uses the public API as any agent does, and what it shows.
 
-Suggest, propose, submit, wait, learn, and on from the best. It waits in small steps, so that its
-caller can look after other things meanwhile, and it prints nothing.
+The loop waits in small steps, so that its caller can look after the system meanwhile.
 """
 
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from rich.table import Table
+
 from orchestrator.cli.client import OUTAGE_SECONDS, Client
 from orchestrator.cli.errors import UnreachableError
+from orchestrator.cli.experiments import run_bar, step
+from orchestrator.cli.output import console, note
+from orchestrator.cli.tables import bpb, coloured, plain
+from orchestrator.cli.text import visible
 from orchestrator.demo.agent import Agent, Guidance, NothingLeftError, Proposal
 from orchestrator.schemas import ExperimentDetail, SubmitRequest
 
-DECIDED = ("keep", "discard", "crash", "timeout")
+_DECIDED = ("keep", "discard", "crash", "timeout")
 _STEP_SECONDS = 0.5
+_LINE_SECONDS = 10.0
 
 T = TypeVar("T")
 
@@ -45,8 +51,8 @@ class Search:
             self.ended = "the baseline itself failed"
             return
         while len(self.decided) < self.wanted:
-            best = yield from self._persistently(self._best_source)
-            guidance = yield from self._persistently(self._guidance)
+            best = yield from self._retried(self._best_source)
+            guidance = yield from self._retried(self._guidance)
             try:
                 proposal = self.agent.propose(best, guidance)
             except NothingLeftError as error:
@@ -60,20 +66,20 @@ class Search:
 
     def _try(self, proposal: Proposal | None) -> Iterator[None]:
         request, key = self._request(proposal), str(uuid.uuid4())
-        submitted = yield from self._persistently(lambda: self.client.submit(request, key))
+        submitted = yield from self._retried(lambda: self.client.submit(request, key))
         for detail in self.client.watch(submitted.experiment_id, every=_STEP_SECONDS):
             self.current = detail
             yield
         self.current = None
-        if detail.status not in DECIDED:
-            return  # somebody cancelled it: it counts for nothing
+        if detail.status not in _DECIDED:
+            return  # an operator cancelled it: it does not count
         self.decided.append(detail)
         if detail.reason != "infra_lost":  # that says nothing about the edit
             self.agent.observe(detail.id, proposal, detail.val_bpb)
 
     @staticmethod
-    def _persistently(call: Callable[[], T]) -> Generator[None, None, T]:
-        """Call until the orchestrator answers; the caller may be the one who starts it again."""
+    def _retried(call: Callable[[], T]) -> Generator[None, None, T]:
+        """Call until the orchestrator answers; the caller may be the one that restarts it."""
         deadline = time.monotonic() + OUTAGE_SECONDS
         while True:
             try:
@@ -112,3 +118,65 @@ class Search:
             high_yield=suggestion.high_yield_categories,
             near_misses=[miss.experiment_id for miss in self.client.near_misses(self.tag)],
         )
+
+
+class Screen:
+    """On stderr: a line for each verdict, and the progress of the current run, as a bar on a
+    terminal or as a line each ten seconds elsewhere.
+
+    Use as a context manager around the search and call `update` often.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        screen = console(stderr=True)
+        self._plain = not screen.is_terminal
+        self._bar = run_bar(screen, drawn=not self._plain)
+        self._task = self._bar.add_task("choosing the first edit", total=None, state="")
+        self._told = 0
+        self._next_line = 0.0
+
+    def __enter__(self) -> "Screen":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if self._plain:
+            note(line)
+        else:
+            self._bar.console.print(visible(line))
+
+    def update(self) -> None:
+        search = self._search
+        for detail in search.decided[self._told :]:
+            self._told += 1
+            value = f" {detail.val_bpb:.6f}" if detail.val_bpb is not None else ""
+            verdict = f"{detail.status}{value}  {detail.description}"
+            self.say(f"[{self._told}/{search.wanted}] {verdict}")
+        if search.current is None:
+            return
+        number = min(len(search.decided) + 1, search.wanted)
+        label = f"[{number}/{search.wanted}] {search.current.description}"
+        share, state = step(search.current)
+        total = None if share is None else 1.0  # without a total the bar pulses
+        self._bar.update(
+            self._task, description=label, state=state, total=total, completed=share or 0.0
+        )
+        if self._plain and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _LINE_SECONDS
+            note(f"{label}: {state}")
+
+
+def results_table(details: Sequence[ExperimentDetail]) -> Table:
+    """One row an experiment: how it ended, by how much, and what was tried."""
+    table = plain("status", ">val_bpb", ">better by", "category", "edit")
+    for d in details:
+        better = ""
+        if d.val_bpb is not None and d.best_val_bpb_before is not None:
+            better = f"{d.best_val_bpb_before - d.val_bpb:+.6f}"
+        table.add_row(coloured(d.status), bpb(d.val_bpb), better, d.category, d.description)
+    return table

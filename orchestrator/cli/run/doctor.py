@@ -1,6 +1,7 @@
-"""What `autoresearch doctor` looks at, one thing a check, and what to do about what it finds.
+"""`autoresearch doctor`: is this machine fit, and if not, what to do.
 
-A check changes nothing. It may take seconds (one imports torch), but it ends.
+Each check looks at one thing and changes nothing. It ends, if only after seconds (one imports
+torch).
 """
 
 import os
@@ -8,23 +9,32 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import anyio
+import typer
+from redis import Redis, RedisError
+
+from gpu_worker import gpu as gpus, hostcheck, isolation
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import Client
-from orchestrator.cli.errors import CommandError, ConfigError
+from orchestrator.cli.errors import FAILED, CommandError, ConfigError
+from orchestrator.cli.options import UpFlags, Url, connect, secret
+from orchestrator.cli.output import answer, write_json
+from orchestrator.cli.run.process import listen
+from orchestrator.cli.run.up import both_settings
+from orchestrator.embedded import server_binary
+from orchestrator.errors import SetupError
 from orchestrator.settings import Settings
-
-if TYPE_CHECKING:
-    from gpu_worker.hostcheck import HostCheck
 
 _GIB = 1 << 30
 _SCARCE_BYTES = 5 * _GIB
+_MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`fail` keeps the system from its work, `warn` does not; `todo` says what would mend it."""
+    """`fail` stops the system from working, `warn` does not; `todo` says how to repair it."""
 
     name: str
     state: Literal["ok", "warn", "fail"]
@@ -41,27 +51,37 @@ class Subject:
     client: Client
 
 
-def findings(subject: Subject) -> Iterator[Finding]:
-    for check in CHECKS:
-        yield from check(subject)
+def doctor(*, flags: UpFlags, orchestrator: Url = None, json: bool) -> None:
+    """GPU, driver, torch, data, ports, Redis, uv and disk; exit code 1 if something fails."""
+    settings, worker = both_settings(flags)
+    found = []
+    with connect(orchestrator, secret(settings)) as client:
+        for check in CHECKS:
+            for finding in check(Subject(settings, worker, client)):
+                found.append(finding)
+                if not json:
+                    todo = f"\n{'':20}→ {finding.todo}" if finding.todo else ""
+                    answer(f"{_MARKS[finding.state]}  {finding.name:<13} {finding.text}{todo}")
+    failed = any(finding.state == "fail" for finding in found)
+    if json:
+        write_json({"ok": not failed, "checks": [vars(finding) for finding in found]})
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def gpu(subject: Subject) -> Iterator[Finding]:
-    from gpu_worker.gpu import DeviceError, Nvidia, load_nvml, usable_indices
-
     del subject
     try:
-        nvml = load_nvml()
-        gpus = [Nvidia(nvml, index) for index in usable_indices(nvml)] if nvml else []
-    except DeviceError as error:
-        yield Finding(
-            "GPU", "fail", str(error), "look at `nvidia-smi`; reinstall or reload the driver"
-        )
+        nvml = gpus.load_nvml()
+        found = [gpus.Nvidia(nvml, i) for i in gpus.usable_indices(nvml)] if nvml else []
+    except gpus.DeviceError as error:
+        todo = "look at `nvidia-smi`; reinstall or reload the driver"
+        yield Finding("GPU", "fail", str(error), todo)
         return
-    if not gpus:
+    if not found:
         yield Finding("GPU", "warn", "no NVIDIA GPU to use: runs train on the CPU, in small")
-    for found in gpus:
-        device, busy = found.device, found.obstacle()
+    for each in found:
+        device, busy = each.device, each.obstacle()
         memory = f"{device.vram_mb / 1024:.0f} GiB, driver {device.driver_version}"
         text = f"{device.index}: {device.model}, {memory}"
         if busy is None:
@@ -81,57 +101,46 @@ def launcher(subject: Subject) -> Iterator[Finding]:
 
 def training(subject: Subject) -> Iterator[Finding]:
     """torch, training data and tokenizer, as a worker would find them."""
-    from gpu_worker.hostcheck import judge
-
     try:
-        answer = check_training(subject.worker)
+        found = check_training(subject.worker)
     except ConfigError as error:
         yield Finding("training", "fail", error.message)
         return
-    problems = judge(answer, needs_cuda=_has_gpu())
+    problems = hostcheck.judge(found, needs_cuda=_has_gpu())
     for problem in problems:
         yield Finding("training", "fail", problem, "uv sync --group train; uv run prepare.py")
     if not problems:
-        text = f"torch {answer.torch_version} on {answer.device_name}, profile {answer.profile}"
+        text = f"torch {found.torch_version} on {found.device_name}, profile {found.profile}"
         yield Finding("training", "ok", text)
 
 
-def check_training(worker: WorkerSettings) -> "HostCheck":
-    """What `prepare.py --check` says; ConfigError where there is no prepare.py."""
-    import anyio
-
-    from gpu_worker import isolation
-    from gpu_worker.hostcheck import check
-
+def check_training(worker: WorkerSettings) -> hostcheck.HostCheck:
+    """The answer of `prepare.py --check`; ConfigError where there is no prepare.py."""
     if not (worker.project / "prepare.py").is_file():
         raise ConfigError(
             f"there is no prepare.py in {worker.project}: run inside a checkout, or name one with "
             "--project (AUTORESEARCH_PROJECT)"
         )
-    environment = training_environment(worker)
     try:
         walls, _ = isolation.choose(worker.isolation)
     except RuntimeError as error:
         raise ConfigError(str(error)) from error
-    return anyio.run(check, worker.command, worker.project, environment, walls)
+    environment = training_environment(worker)
+    return anyio.run(hostcheck.check, worker.command, worker.project, environment, walls)
 
 
 def training_environment(worker: WorkerSettings) -> dict[str, str]:
     """The variables with which prepare.py finds the worker's cache."""
-    cache = {"AUTORESEARCH_CACHE": str(worker.cache)} if worker.cache else {}
-    return dict(os.environ) | cache
+    return os.environ | ({"AUTORESEARCH_CACHE": str(worker.cache)} if worker.cache else {})
 
 
 def orchestrator(subject: Subject) -> Iterator[Finding]:
-    from orchestrator.cli.ports import listen
-
     client = subject.client
     if client.alive():
         try:
             pool = client.pool()
             counts = f"{pool.total} GPUs, {pool.idle} idle, {pool.offline} offline"
-            text = f"answers at {client.url}: {counts}"
-            yield Finding("orchestrator", "ok", text)
+            yield Finding("orchestrator", "ok", f"answers at {client.url}: {counts}")
         except CommandError as error:
             todo = "set AUTORESEARCH_TOKEN to the orchestrator's, if it has one"
             yield Finding("orchestrator", "fail", error.message, todo)
@@ -146,36 +155,30 @@ def orchestrator(subject: Subject) -> Iterator[Finding]:
 
 
 def redis(subject: Subject) -> Iterator[Finding]:
-    from orchestrator.embedded import server_binary
-    from orchestrator.errors import SetupError
-
     url = subject.settings.redis_url
     if url is not None:
         yield _external_redis(url.get_secret_value())
         return
     try:
-        program = server_binary()
+        yield Finding("Redis", "ok", f"embedded: {server_binary()}")
     except SetupError as error:
         yield Finding("Redis", "fail", error.message)
-    else:
-        yield Finding("Redis", "ok", f"embedded: {program}")
 
 
 def _external_redis(url: str) -> Finding:
-    from redis import Redis, RedisError
-
-    todo = "check REDIS_URL (--redis-url) and that the server runs"
     try:
         with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as server:
             facts = server.info()
     except (RedisError, OSError, ValueError) as error:
+        todo = "check REDIS_URL (--redis-url) and that the server runs"
         return Finding("Redis", "fail", f"does not answer: {error}", todo)
     version = str(facts.get("redis_version"))
+    policy = facts.get("maxmemory_policy", "noeviction")
     if tuple(int(part) for part in version.split(".")[:2]) < (6, 2):
         return Finding("Redis", "fail", f"version {version}", "6.2 or newer is needed")
-    if facts.get("maxmemory_policy", "noeviction") != "noeviction":
+    if policy != "noeviction":
         todo = "CONFIG SET maxmemory-policy noeviction"
-        return Finding("Redis", "warn", f"evicts keys ({facts['maxmemory_policy']})", todo)
+        return Finding("Redis", "warn", f"evicts keys ({policy})", todo)
     if not facts.get("aof_enabled"):
         todo = "CONFIG SET appendonly yes, appendfsync always"
         return Finding("Redis", "warn", f"{version} keeps no append-only file", todo)
@@ -199,11 +202,9 @@ def disk(subject: Subject) -> Iterator[Finding]:
             yield Finding("disk", "ok", text)
 
 
-def walls(subject: Subject) -> Iterator[Finding]:
-    from gpu_worker.isolation import choose
-
+def process_isolation(subject: Subject) -> Iterator[Finding]:
     try:
-        kind, why = choose(subject.worker.isolation)
+        kind, why = isolation.choose(subject.worker.isolation)
     except RuntimeError as error:
         yield Finding("isolation", "fail", str(error), "install bubblewrap")
         return
@@ -215,15 +216,13 @@ def walls(subject: Subject) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    gpu, launcher, training, orchestrator, redis, disk, walls,
+    gpu, launcher, training, orchestrator, redis, disk, process_isolation,
 )  # fmt: skip
 
 
 def _has_gpu() -> bool:
-    from gpu_worker.gpu import DeviceError, load_nvml, usable_indices
-
     try:
-        nvml = load_nvml()
-    except DeviceError:
+        nvml = gpus.load_nvml()
+    except gpus.DeviceError:
         return False
-    return bool(nvml and usable_indices(nvml))
+    return bool(nvml and gpus.usable_indices(nvml))

@@ -1,24 +1,23 @@
 """Runs in MLflow: an MLflow experiment for each tag, an MLflow run for each experiment.
 
-An experiment's id is a tag of its MLflow run, and is looked for before one is made; a run that was
-begun and not ended (the mirror died) is written again, which MLflow takes for the same values. One
-that a person deleted there stays deleted.
+An experiment's id is a tag of its MLflow run, which is searched before a run is made. A run that is
+not ended (the mirror died) is written again; the same values twice do no harm in MLflow. A run that
+a person deleted there stays deleted.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.errors import CommandError, ConfigError
-from orchestrator.cli.mirroring.loop import SinkAwayError
+from orchestrator.cli.errors import CommandError, needs
+from orchestrator.cli.mirror import SinkAwayError
 from orchestrator.rules import sanitize
 from orchestrator.schemas import ExperimentDetail
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _ID = "autoresearch.id"
@@ -31,42 +30,29 @@ _PARAMS = ("category", "seed", "time_budget_seconds", "commit_sha", "source_sha2
            "prepare_sha256")  # fmt: skip
 _BATCH = 900  # MLflow takes 1 000 metrics a call
 _PAGE = 1000
-# What another try would not change.
-_FOR_GOOD = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
-
-T = TypeVar("T")
+# Errors that another try would not change.
+_PERMANENT = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "ENDPOINT_NOT_FOUND"})
 
 
 class MlflowSink:
-    """`prefix` begins the name of each MLflow experiment; with `sources`, train.py is an artifact
-    of its run, asked of `source_of`."""
+    """`prefix` begins the name of each MLflow experiment; `source_of`, if given, reads a train.py
+    that is stored as an artifact of its run. ConfigError if MLflow's client is not installed."""
 
     def __init__(self, tracking_uri: str, prefix: str, source_of: Any = None) -> None:
         self._uri = tracking_uri
         self._prefix = prefix
         self._source_of = source_of
         self._experiments: dict[str, str] = {}
-
-    @cached_property
-    def _client(self) -> "MlflowClient":
-        # Its own patience would hide from us for minutes that the server is away.
+        # MLflow's own retries would hide for minutes that the server is away.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise ConfigError(
-                "the mirror needs MLflow's client: pip install 'n-autoresearch[mlflow]', or in a "
-                "checkout uv sync --extra mlflow"
-            ) from error
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        return MlflowClient(self._uri)
+        needs("mlflow", "the mirror needs MLflow's client", "mlflow")
+        from mlflow import MlflowClient
 
-    def ensure_possible(self) -> None:
-        """ConfigError where the client is not installed."""
-        _ = self._client
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        self._client = MlflowClient(tracking_uri)
 
     def known(self, tag: str) -> set[str]:
         with _translated(self._uri):
@@ -99,13 +85,13 @@ class MlflowSink:
         metrics = [Metric(*values) for values in metrics_of(detail)]
         params = [Param(name, value) for name, value in params_of(detail).items()]
         self._client.log_batch(run_id, params=params)
-        for part in _chunks(metrics, _BATCH):
-            self._client.log_batch(run_id, metrics=part)
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
         if self._source_of is not None and detail.source_sha256:
             self._client.log_text(run_id, self._source_of(detail.id), "train.py")
 
     def _search(self, tag: str, condition: str) -> "Iterator[Run]":
-        """Runs of a tag, those that were deleted among them."""
+        """Runs of a tag, the deleted ones included."""
         from mlflow.entities import ViewType
 
         token = None
@@ -119,7 +105,7 @@ class MlflowSink:
                 return
 
     def _experiment(self, tag: str) -> str:
-        """Its id in MLflow; it is made where there is none."""
+        """The tag's experiment in MLflow, by id; created if there is none."""
         if tag not in self._experiments:
             name = f"{self._prefix}{tag}"
             found = self._client.get_experiment_by_name(name)
@@ -133,29 +119,25 @@ class MlflowSink:
         return self._experiments[tag]
 
 
-class _translated:  # noqa: N801 - reads as the block it is
-    """MLflow's exceptions as ours."""
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """Raise MLflow's exceptions as ours."""
+    from mlflow.exceptions import MlflowException
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> None:
-        from mlflow.exceptions import MlflowException
-
-        if isinstance(error, MlflowException):
-            words = f"MLflow at {sanitize.line(self._uri.rpartition('@')[2], 200)}: {error}"
-            if error.error_code in _FOR_GOOD:
-                raise CommandError(words) from error
-            raise SinkAwayError(f"{sanitize.line(words, 500)}.") from error
+    try:
+        yield
+    except MlflowException as error:
+        words = f"MLflow at {sanitize.line(uri.rpartition('@')[2], 200)}: {error}"
+        if error.error_code in _PERMANENT:
+            raise CommandError(words) from error
+        raise SinkAwayError(f"{sanitize.line(words, 500)}.") from error
 
 
-# ------------------------------------------------------------------------------- what a run is told
+# ------------------------------------------------------------------------ what MLflow gets of a run
 
 
 def tags_of(detail: ExperimentDetail) -> dict[str, str]:
-    """Everything in words. A run's own words are cleaned: MLflow's page shows them."""
+    """All facts in words. MLflow's page shows them, so a run's own text is sanitized."""
     tags = {
         _ID: detail.id,
         "autoresearch.tag": detail.tag,
@@ -202,8 +184,3 @@ def _milliseconds(moment: str | None) -> int:
     if moment is None:
         return 0
     return int(datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() * 1000)
-
-
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -1,0 +1,1 @@
+"""Commands that run the system on this machine, and the doctor that checks the machine."""

@@ -1,0 +1,242 @@
+"""`autoresearch serve`: the orchestrator; `autoresearch mcp`: the agent's tools over stdio.
+
+Composition only. Workers are started elsewhere. FastAPI, uvicorn and the MCP library are imported
+where they are used: they are slow to import, and other commands use this module's helpers.
+"""
+
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import httpx
+import typer
+from pydantic import SecretStr
+
+from orchestrator.cli.client import is_loopback
+from orchestrator.cli.errors import CommandError, ConfigError
+from orchestrator.cli.options import (
+    ClientSettings,
+    ServeFlags,
+    Token,
+    Url,
+    client_settings,
+    load,
+    secret,
+)
+from orchestrator.cli.output import respond
+from orchestrator.cli.run.process import (
+    Stops,
+    allow_open_files,
+    interruptible,
+    listen,
+    url_of,
+    watch_parent,
+)
+from orchestrator.embedded import EmbeddedServer
+from orchestrator.errors import SetupError
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_SHUTDOWN_SECONDS = 2
+# Workers call every few seconds on one connection, which must not close in between.
+_KEEP_ALIVE_SECONDS = 75
+_WATCHDOG_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    *,
+    flags: ServeFlags,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request.")] = False,
+    listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    json: bool,
+) -> None:
+    watch_parent()
+    settings = load(Settings, **flags)
+    refuse_open_address(settings)
+    log_to_stderr()
+    listener = (
+        listen(settings.host, settings.port)
+        if listen_fd is None
+        else socket.socket(fileno=listen_fd)
+    )
+
+    def announce() -> None:
+        url, redis, home = url_of(listener), redis_place(settings), str(settings.home)
+        text = f"orchestrator ready on {url} (home {home}, Redis {redis})"
+        respond(json, {"url": url, "home": home, "redis": redis}, text)
+
+    from orchestrator.app import create_app
+
+    allow_open_files()
+    with (
+        listener,
+        contextlib.suppress(KeyboardInterrupt),
+        interruptible(),
+        redis_for(settings) as ready,
+    ):
+        _run_server(create_app(ready), listener, announce, access_log=access_log)
+    _log.info("stopped")
+
+
+def refuse_open_address(settings: Settings) -> None:
+    """ConfigError for an address that other machines reach while no token is asked for."""
+    if is_loopback(settings.host) or settings.token or settings.no_token:
+        return
+    raise ConfigError(
+        f"--host {settings.host} lets other machines in, and a submitted train.py runs code "
+        "here: set AUTORESEARCH_TOKEN, or say --no-token if the network around it is trusted."
+    )
+
+
+def log_to_stderr() -> None:
+    """Our own messages from INFO on, libraries' from WARNING on; one line each, with the time."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for library in ("uvicorn.error", "httpx", "httpcore"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def _run_server(
+    app: "FastAPI", listener: socket.socket, announce: Callable[[], None], *, access_log: bool
+) -> None:
+    """Serve until a stop signal; CommandError when the application cannot start."""
+    import uvicorn
+
+    stops = Stops()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                # Full collections need not look through what is loaded by now: with thousands of
+                # connections each of them held up all requests for 300 to 470 ms.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(5_000, 10, 20)
+                announce()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.end_long_polls()  # or they delay the shutdown and end in tracebacks
+            await super().shutdown(sockets)
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if stops.add():
+                super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=access_log,
+        lifespan="on",
+        loop="auto",  # uvloop
+        ws="none",
+        server_header=False,
+        proxy_headers=False,  # no proxy is in front that could be trusted about addresses
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    server = Server(config)
+    # At its end uvicorn raises the signals it got once more, for the handlers from before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, server.handle_exit)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit as end:
+        raise CommandError("the orchestrator could not start; its log says why") from end
+
+
+# ------------------------------------------------------------------------------------------- Redis
+
+
+@contextlib.contextmanager
+def redis_for(settings: Settings) -> Iterator[Settings]:
+    """The settings with the URL of a Redis server that runs while the block does."""
+    if settings.redis_url is not None:
+        yield settings
+        return
+    server = EmbeddedServer(settings.paths)
+    with server as url, _kept_running(server):
+        yield settings.model_copy(update={"redis_url": SecretStr(url)})
+
+
+def redis_place(settings: Settings) -> str:
+    """Where Redis is, in words that hold no password."""
+    if settings.redis_url is None:
+        return f"{settings.paths.redis_dir} (embedded)"
+    parts = urlsplit(settings.redis_url.get_secret_value())
+    where = (
+        unquote(parts.path) if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+    )
+    return f"{parts.scheme}://{where}"
+
+
+@contextlib.contextmanager
+def _kept_running(server: EmbeddedServer) -> Iterator[None]:
+    """Start the embedded server again when its process is gone."""
+    over = threading.Event()
+
+    def watch() -> None:
+        said = ""
+        while not over.wait(_WATCHDOG_SECONDS):
+            try:
+                if server.ensure_running():
+                    _log.warning("the embedded Redis server was gone and has been started again")
+                said = ""
+            except SetupError as error:
+                if error.message != said:
+                    _log.error("%s", error.message)
+                said = error.message
+
+    thread = threading.Thread(target=watch, name="redis-watchdog", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+# --------------------------------------------------------------------------------------------- MCP
+
+
+def mcp(*, orchestrator: Url = None, token: Token = None) -> None:
+    settings = client_settings(orchestrator, token)
+    if sys.stdin.isatty():
+        raise ConfigError(
+            "this speaks a protocol, not to people: name it to a coding agent, for example"
+            " `claude mcp add autoresearch -- uv run autoresearch mcp`"
+        )
+    anyio.run(_serve_mcp, settings)
+
+
+async def _serve_mcp(settings: ClientSettings) -> None:
+    from mcp.server.stdio import stdio_server
+
+    from orchestrator.mcp.api import Api
+    from orchestrator.mcp.server import build
+    from orchestrator.mcp.tools import LOCAL
+
+    url, token = httpx.URL(settings.orchestrator), secret(settings)
+    async with httpx.AsyncClient(
+        base_url=url,
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        # A proxy to the outside does not reach this machine's own ports.
+        trust_env=not is_loopback(url.host),
+    ) as http:
+        server = build(Api(http), LOCAL)
+        async with stdio_server() as (incoming, outgoing):
+            await server.run(incoming, outgoing, server.create_initialization_options())

@@ -1,0 +1,194 @@
+"""The whole system on one machine: orchestrator and workers as children of `up` and `demo`.
+
+The listening socket belongs to this process and is handed to the orchestrator, so that callers wait
+instead of failing while the orchestrator is started again.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gpu_worker import gpu as gpus
+from gpu_worker.settings import WorkerSettings
+from orchestrator.cli.client import Client
+from orchestrator.cli.errors import CommandError, ConfigError
+from orchestrator.cli.options import secret, variable
+from orchestrator.cli.run.process import listen, url_of
+from orchestrator.cli.run.supervisor import Program, Say, Supervisor, autoresearch
+from orchestrator.settings import Settings
+
+ORCHESTRATOR = "orchestrator"
+_START_SECONDS = 90.0
+_SERVE_STOP_SECONDS = 15.0
+_PROBLEMS_SECONDS = 5.0
+_CALL_SECONDS = 2.0
+# A worker hands its run back after its own drain time-out; this much later it is taken for hung.
+_DRAIN_MARGIN_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The worker processes to start, by name.
+
+    `gpus` is the flag `--gpu` of each, `described` the same in words; `environment` is what their
+    common settings add to that of this process.
+    """
+
+    gpus: dict[str, str]
+    described: dict[str, str]
+    environment: dict[str, str]
+    drain_seconds: float
+
+    @property
+    def on_cpu(self) -> bool:
+        return list(self.gpus.values()) == ["cpu"]
+
+
+def plan_workers(settings: WorkerSettings) -> Workers:
+    """One worker for each GPU that the settings name and this process may use, or for the CPU."""
+    wanted = [settings.gpu]
+    if settings.gpu in ("auto", "all"):
+        nvml = gpus.load_nvml()
+        wanted = [str(index) for index in (gpus.usable_indices(nvml) if nvml else [])]
+        if not wanted and settings.gpu == "all":
+            raise ConfigError("--gpu all: this process may use no NVIDIA GPU; --cpu goes without")
+    try:
+        devices = {gpu: gpus.open_gpu(gpu).device for gpu in wanted or ["cpu"]}
+    except gpus.DeviceError as error:
+        raise ConfigError(
+            f"{error}. `autoresearch doctor` looks into it; --cpu goes without"
+        ) from error
+    if settings.gpu_id and len(devices) > 1:
+        raise ConfigError("--gpu-id names one worker, and this machine gets several")
+    own = settings.environment()
+    # These differ from worker to worker, or come from the orchestrator's settings.
+    for name in ("GPU", "ORCHESTRATOR", "TOKEN", "HOME"):
+        own.pop(f"AUTORESEARCH_{name}", None)
+    return Workers(
+        gpus={f"worker-{device.label}": gpu for gpu, device in devices.items()},
+        described={f"worker-{d.label}": f"{d.label}: {d.model}" for d in devices.values()},
+        environment=own,
+        drain_seconds=settings.drain_timeout,
+    )
+
+
+class System:
+    """Use as a context manager: leaving it stops everything; `stop` gives runs time to end.
+
+    `logs_as` begins the names of the children's logs, for systems that may share a home.
+    """
+
+    def __init__(
+        self, settings: Settings, workers: Workers, say: Say, hear: Say, *, logs_as: str = ""
+    ) -> None:
+        self.settings = settings
+        self.logs = settings.paths.logs_dir
+        self._logs_as = logs_as
+        self.workers = workers
+        self._say = say
+        self._listener = listen(settings.host, settings.port)
+        self.url = url_of(self._listener)
+        self.client = Client(self.url, secret(settings), timeout=_CALL_SECONDS)
+        self._supervisor = Supervisor(say, hear, _environment(settings, self.url, workers))
+        self._problems: dict[str, str | None] = {}
+        self._served = False
+        self._next_look = 0.0
+
+    def __enter__(self) -> "System":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        try:
+            self.stop(hurry=lambda: kind is not None)
+        finally:
+            self._supervisor.close()
+            self.client.__exit__(kind, error, tb)
+            self._listener.close()
+
+    def start(self, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Start the orchestrator, and the workers once it answers. CommandError if it does not."""
+        fd = self._listener.fileno()
+        command = autoresearch("serve", "--listen-fd", str(fd))
+        log = self._log_of(ORCHESTRATOR)
+        self._supervisor.start(Program(ORCHESTRATOR, command, log, pass_fds=(fd,)))
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.client.alive(timeout=0.5):
+            if interrupted():
+                return
+            # No restart here: a first start that fails will fail again.
+            running = ORCHESTRATOR in self._supervisor.running()
+            self._supervisor.pass_on()
+            if not running or time.monotonic() > deadline:
+                what = "does not answer" if running else "could not start"
+                raise CommandError(f"the orchestrator {what}; its log is {log}")
+        for name, gpu in self.workers.gpus.items():
+            command = autoresearch("worker", "--gpu", gpu)
+            self._supervisor.start(Program(name, command, self._log_of(name)))
+
+    def poll(self) -> None:
+        """Look after the children; call a few times a second."""
+        self._supervisor.poll()
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _PROBLEMS_SECONDS
+            self._tell_problems()
+
+    def lost(self) -> str | None:
+        """Why the system cannot go on; None if it can."""
+        gone = self._supervisor.hopeless()
+        if ORCHESTRATOR in gone:
+            return f"the orchestrator ended; its log is {self._log_of(ORCHESTRATOR)}"
+        ours = self.workers.gpus
+        # Other workers may serve the same Redis, and have the GPUs that ours could not get.
+        if ours and all(name in gone for name in ours) and not self._served:
+            return f"no worker is left; their logs are in {self.logs}"
+        return None
+
+    def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Workers first, so that they can hand their runs back; then the orchestrator."""
+        seconds = self.workers.drain_seconds + _DRAIN_MARGIN_SECONDS
+        self._supervisor.stop(list(self.workers.gpus), seconds, hurry)
+        # Not hurried: it needs a moment to stop its Redis server.
+        self._supervisor.stop([ORCHESTRATOR], _SERVE_STOP_SECONDS)
+
+    def _log_of(self, name: str) -> Path:
+        return self.logs / f"{self._logs_as}{name}.log"
+
+    def _tell_problems(self) -> None:
+        """Say why a worker takes no runs, each reason once."""
+        try:
+            workers = self.client.pool().workers
+        except CommandError:
+            return  # the orchestrator is being started again; `poll` says so
+        self._served = any(worker.status in ("idle", "training") for worker in workers)
+        for worker in workers:
+            new = worker.problem != self._problems.get(worker.id)
+            if worker.problem and new and worker.status != "offline":
+                self._say(worker.id, f"takes no runs: {worker.problem}")
+            self._problems[worker.id] = worker.problem
+
+
+def _environment(settings: Settings, url: str, workers: Workers) -> dict[str, str]:
+    """This process's environment with the settings in it, for children."""
+    own = {variable(name): _text(getattr(settings, name)) for name in type(settings).model_fields}
+    given = {name: text for name, text in own.items() if text is not None}
+    more = {"AUTORESEARCH_ORCHESTRATOR": url, "PYTHONUNBUFFERED": "1"}
+    return os.environ | workers.environment | given | more
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        return ",".join(value)
+    reveal = getattr(value, "get_secret_value", None)
+    return str(reveal() if reveal else value)

@@ -1,0 +1,146 @@
+"""Commands on the state itself: audit, backup, restore. They need Redis and the home, and no
+orchestrator; where one runs, audit and backup leave it running."""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import anyio
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from orchestrator.cli.errors import FAILED, CommandError
+from orchestrator.cli.options import StateFlags, load
+from orchestrator.cli.output import answer, console, note, respond, write_json
+from orchestrator.cli.run.process import interruptible
+from orchestrator.cli.run.serve import log_to_stderr, redis_for
+from orchestrator.services.core import backup as service
+from orchestrator.services.core.audit import Audit, Report
+from orchestrator.settings import Settings
+from orchestrator.store.connection import Store
+
+_SHOWN = 20
+T = TypeVar("T")
+
+
+def audit(
+    tags: Annotated[
+        list[str] | None, typer.Argument(metavar="[TAG]...", help="All tags by default.")
+    ] = None,
+    *,
+    flags: StateFlags,
+    json: bool,
+) -> None:
+    """Verdicts, best and counters, by the rules that decided them."""
+
+    async def check(store: Store) -> list[Report]:
+        names = tags or [state.tag.name for state in reversed(await store.reads.tags())]
+        return [await Audit(store).check(name) for name in names]
+
+    reports = _with_store(_settings(flags), check)
+    if json:
+        write_json([vars(report) for report in reports])
+    else:
+        _tell(reports)
+    if any(report.differences for report in reports):
+        raise typer.Exit(FAILED)
+
+
+def _tell(reports: list[Report]) -> None:
+    for report in reports:
+        what = f"{report.tag}: {report.decisions} decisions, {report.experiments} experiments"
+        if not report.differences:
+            answer(f"{what}: all as the journal says")
+            continue
+        answer(f"{what}: {len(report.differences)} differences")
+        for difference in report.differences[:_SHOWN]:
+            answer(f"  {difference}")
+        if len(report.differences) > _SHOWN:
+            note(f"  … and {len(report.differences) - _SHOWN} more; --json has all")
+    if not reports:
+        note("no tags yet: nothing to audit")
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="To write, such as night.tar.gz.")],
+    *,
+    flags: StateFlags,
+    json: bool,
+) -> None:
+    """Writers wait while Redis is read, about a second for ten thousand experiments; training
+    goes on.
+    """
+    settings = _settings(flags)
+    with _named_errors(file), _counter("backing up") as count:
+        manifest = _with_store(
+            settings, lambda store: service.backup(store, settings.paths, file, count)
+        )
+    size = file.stat().st_size
+    text = f"{manifest.files} files and {manifest.parts} parts of Redis in {file} ({size} B)"
+    respond(json, {"file": str(file), "bytes": size} | vars(manifest), text)
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `backup` has written.")],
+    *,
+    flags: StateFlags,
+    json: bool,
+) -> None:
+    """Start the orchestrators after it. Runs that were training at the time of the backup go back
+    to the queue by themselves.
+    """
+    settings = _settings(flags, must_exist=False)
+    with _named_errors(file), _counter("restoring") as count:
+        manifest = _with_store(
+            settings, lambda store: service.restore(store, settings.paths, file, count)
+        )
+    text = f"restored {file}; `autoresearch audit` checks it"
+    respond(json, {"file": str(file)} | vars(manifest), text)
+
+
+def _settings(flags: dict[str, Any], *, must_exist: bool = True) -> Settings:
+    settings = load(Settings, **flags)
+    if must_exist and settings.redis_url is None and not settings.paths.redis_dir.exists():
+        raise CommandError(
+            f"{settings.home} holds no state: say where it is with --home (AUTORESEARCH_HOME) or"
+            " --redis-url (REDIS_URL)"
+        )
+    log_to_stderr()
+    return settings
+
+
+def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Do `work` on the store that the settings name; start its embedded server if need be."""
+
+    async def run(url: str) -> T:
+        store = Store.connect(url, settings.redis_timeout_seconds)
+        try:
+            await store.check_version()
+            return await work(store)
+        finally:
+            await store.close()
+
+    with interruptible(), redis_for(settings) as ready:
+        assert ready.redis_url is not None  # noqa: S101 - `redis_for` sets it
+        return anyio.run(run, ready.redis_url.get_secret_value())
+
+
+@contextlib.contextmanager
+def _named_errors(file: Path) -> Iterator[None]:
+    """Name the file that could not be read or written."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename2 or error.filename or file
+        raise CommandError(f"{name}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _counter(what: str) -> Iterator[Callable[[int], None]]:
+    """A counter on the terminal; nothing in a pipe."""
+    columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed}"),
+               TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda count: bar.advance(task, count)
