@@ -160,15 +160,15 @@ def attempt_of(api: Api, experiment_id: str) -> Any:
 
 
 def test_after_redis_return_the_reaper_waits_a_whole_lease(api: Api, server: Server) -> None:
-    """Killed when a lease had nearly run out: its worker gets all the time of a new one, and the
-    scripts, of which the new Redis knows none, are loaded again."""
+    """Killed when a lease was half over, and away until it had run out: its worker gets all the
+    time of a new one, and the scripts, of which the new Redis knows none, are loaded again."""
     api.tag()
     api.gpu()
     experiment_id = api.submit("1")
     api.claim()
-    time.sleep(0.7 * LEASE)
-    server.kill()
     time.sleep(0.5 * LEASE)
+    server.kill()
+    time.sleep(0.7 * LEASE)
     starting = time.monotonic()
     server.start()
     eventually(lambda: attempt_of(api, experiment_id)["outcome"] == "expired")
