@@ -1,7 +1,7 @@
 """Any sequence of verbs leaves in Redis what a plain model says, after each single step.
 
 Hypothesis drives the services against a real server and compares the whole keyspace, the answers
-and the event stream with `model.py`. A request comes in one of three ways: once; as an *echo*, when
+and the event stream with `tests/oracle`. A request comes in one of three ways: once; as an *echo*, when
 each of its scripts is executed twice with the same nonce (what redis-py and a paused Redis do); or
 *again*, as a whole under the nonces of the same Idempotency-Key, at once and perhaps much later.
 Between the look and the act of a decision another request may come in (`crossed`). Silence and the
@@ -37,7 +37,7 @@ from hypothesis.stateful import (
 
 from orchestrator import schemas
 from orchestrator.domain import Outcome
-from orchestrator.errors import AutoresearchError, Conflict, NotFound
+from orchestrator.errors import AutoresearchError
 from orchestrator.files import Files, sha256_of
 from orchestrator.services.agents.digests import Digests
 from orchestrator.services.agents.failures import Failures
@@ -56,7 +56,10 @@ from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import by_lease
 from orchestrator.store.scripts import nonces_from
-from tests.store.model import DUMP, LEASED, STATUSES, Model, Report, Run, State, Tag, state_of
+from tests.oracle import keyspace
+from tests.oracle.keyspace import State
+from tests.oracle.model import Model
+from tests.oracle.search import LEASED, Refused, Report, Run, Tag
 
 ON_DEMAND = "MODEL_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
@@ -169,8 +172,8 @@ class Machine(RuleBasedStateMachine):
         self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
         self.pool = Pool(self.store, files, self.sources, config)
         self.reports = Reports(self.store, config)
-        memory = SimilarIdeas(self.store, files, config.paths)
-        self.search = Search(self.store, memory, Failures(self.store))
+        similar = SimilarIdeas(self.store, files, config.paths)
+        self.search = Search(self.store, similar, Failures(self.store))
         self.steering = Steering(self.store, self.judge)
         self.model = Model()
         self.claims: dict[tuple[str, str], schemas.Job | None] = {}
@@ -207,7 +210,7 @@ class Machine(RuleBasedStateMachine):
             first = await _answer(call)
         with nonces_from(key):
             assert await _answer(call) == first, "the request sent again was answered otherwise"
-        if keep and not isinstance(first, type):
+        if keep and not isinstance(first, Refused):
             self.requests.append(Sent(key, call, first))
         return first
 
@@ -243,7 +246,7 @@ class Machine(RuleBasedStateMachine):
         if refusal:
             assert answer is refusal
         elif not request.repeat and self.model.duplicate_of(request.tag, source, request.seed):
-            assert answer is Conflict
+            assert answer is Refused.CONFLICT
         else:
             position = self.model.submit(
                 answer.experiment_id, request.tag, request.category, request.parent_id, source,
@@ -276,7 +279,7 @@ class Machine(RuleBasedStateMachine):
         )  # fmt: skip
         answer = await self.ask(lambda: self.jobs.renew(request), how, keep=False)
         expected = self.model.renew(run, epoch, started=started, beat=beat)
-        found = answer if isinstance(answer, type) else (answer.cancel, answer.gpu_known)
+        found = answer if isinstance(answer, Refused) else (answer.cancel, answer.gpu_known)
         assert found == expected
 
     async def do_finish(
@@ -294,7 +297,7 @@ class Machine(RuleBasedStateMachine):
         else:
             report = Report(end, value, seconds) if completed else Report(end)
             expected = self.model.settle(run, report, LEASED, epoch)
-        if isinstance(expected, type):
+        if isinstance(expected, Refused):
             assert answer is expected
         else:
             assert (answer.verdict and answer.verdict.model_dump()) == expected
@@ -316,7 +319,7 @@ class Machine(RuleBasedStateMachine):
             report = Report("completed", value, seconds)
         answer = await self.ask(call, how)
         expected = self.model.settle(run, report, ("hand",))
-        assert (answer if isinstance(answer, type) else answer.model_dump()) == expected
+        assert (answer if isinstance(answer, Refused) else answer.model_dump()) == expected
 
     async def do_lose(
         self, run: Run, epoch: int, renewal: tuple[str, int] | None = None, how: str = "once"
@@ -338,7 +341,7 @@ class Machine(RuleBasedStateMachine):
         call = partial(self.steering.requeue, run.id, schemas.RequeueRequest(reason="r"))
         answer = await self.ask(call, how, keep=run.stop != "requeue")
         expected = self.model.requeue(run, getattr(answer, "experiment_id", ""))
-        if isinstance(expected, type):
+        if isinstance(expected, Refused):
             assert answer is expected
         else:
             assert (answer.requeueing, answer.position) == (expected is None, expected)
@@ -349,7 +352,7 @@ class Machine(RuleBasedStateMachine):
         call = partial(self.steering.set_priority, run.id, request)
         answer = await self.ask(call, how, keep=(run.priority or 0) != priority)
         expected = self.model.set_priority(run, priority)
-        assert (answer if isinstance(answer, type) else answer.position) == expected
+        assert (answer if isinstance(answer, Refused) else answer.position) == expected
 
     async def do_pause(self, tag: Tag, paused: bool, how: str = "once") -> None:
         request = schemas.TagSteerRequest(tag=tag.name, reason="r")
@@ -370,7 +373,7 @@ class Machine(RuleBasedStateMachine):
         answer = await self.ask(lambda: self.search.set_strategy(request), how)
         tag = self.model.tags.get(request.tag)
         if tag is None:
-            assert answer is NotFound
+            assert answer is Refused.NOT_FOUND
             return
         self.model.set_strategy(
             tag, request.mode, request.explore_ratio, request.temperature, request.pinned
@@ -378,7 +381,7 @@ class Machine(RuleBasedStateMachine):
         assert _strategy(answer) == tag.strategy
 
     async def do_adapt(self, tag: Tag, how: str = "once") -> None:
-        stays, before = self.model.fitting(tag) is None, tag.strategy
+        stays, before = tag.fitting() is None, tag.strategy
         answer = await self.ask(lambda: self.search.adapt(tag.name), how, keep=False)
         if not stays:
             self.model.adapt(tag)
@@ -399,7 +402,7 @@ class Machine(RuleBasedStateMachine):
         request = schemas.AcquireRequest(experiment_id=run.id)
         answer = await self.ask(lambda: self.pool.acquire(request), how, keep=False)
         expected = self.model.acquire(run)
-        if isinstance(expected, type):
+        if isinstance(expected, Refused):
             assert answer is expected
             return
         assert answer.acquired == (expected is not None)
@@ -409,7 +412,9 @@ class Machine(RuleBasedStateMachine):
     async def do_release(self, gpu_id: str, run_id: str | None, how: str = "once") -> None:
         request = schemas.ReleaseRequest(gpu_id=gpu_id, experiment_id=run_id)
         answer = await self.ask(lambda: self.pool.release(request), how)
-        assert (answer if isinstance(answer, type) else None) == self.model.release(gpu_id, run_id)
+        assert (answer if isinstance(answer, Refused) else None) == self.model.release(
+            gpu_id, run_id
+        )
 
     # -- steps: tags and experiments
 
@@ -472,7 +477,7 @@ class Machine(RuleBasedStateMachine):
     def claim(self, gpu: str, how: str) -> None:
         self.run(self.do_claim(gpu, self.fresh("claim"), how))
 
-    @precondition(lambda self: any(g.idle for g in self.model.gpus.values()) and self.queued)
+    @precondition(lambda self: any(g.idle for g in self.model.gpus.values()) and self.model.queued)
     @rule(how=HOW)
     def claim_with_all(self, how: str) -> None:
         for gpu in list(self.model.gpus):
@@ -482,10 +487,6 @@ class Machine(RuleBasedStateMachine):
     @rule(number=PICK, how=HOW)
     def claim_again(self, number: int, how: str) -> None:
         self.run(self.do_claim(*pick(list(self.claims), number), how))
-
-    @property
-    def queued(self) -> list[Run]:
-        return [run for run in self.model.runs.values() if run.state == "queued"]
 
     @property
     def leased(self) -> list[Run]:
@@ -648,10 +649,10 @@ class Machine(RuleBasedStateMachine):
         if end is not None:
             self.run(self.do_finish(run, run.epoch, end, 1.0, None, how))
 
-    @precondition(lambda self: self.queued)
+    @precondition(lambda self: self.model.queued)
     @rule(number=PICK, priority=st.sampled_from((0, 1, -1, 1000, -1000)), how=HOW)
     def prioritise(self, number: int, priority: int, how: str) -> None:
-        self.run(self.do_set_priority(pick(self.queued, number), priority, how))
+        self.run(self.do_set_priority(pick(self.model.queued, number), priority, how))
 
     @precondition(lambda self: self.model.runs)
     @rule(number=PICK, how=HOW)
@@ -685,7 +686,7 @@ class Machine(RuleBasedStateMachine):
         full = len(tag.notes) == schemas.NOTES_LIMIT
         answer = self.run(self.ask(lambda: self.steering.add_note(request), how))
         if full:
-            assert answer is Conflict
+            assert answer is Refused.CONFLICT
         else:
             self.model.note(tag)
             assert answer.note.id == tag.notes[-1]
@@ -696,7 +697,9 @@ class Machine(RuleBasedStateMachine):
         note_id = pick(["note-999", *tag.notes], which)
         request = schemas.DropNoteRequest(tag=tag.name, note_id=note_id)
         answer = self.run(self.ask(lambda: self.steering.drop_note(request), how))
-        assert (answer if isinstance(answer, type) else None) == self.model.drop_note(tag, note_id)
+        assert (answer if isinstance(answer, Refused) else None) == self.model.drop_note(
+            tag, note_id
+        )
 
     @rule(
         tag=st.sampled_from(("a", "a", "b")),
@@ -781,7 +784,7 @@ class Machine(RuleBasedStateMachine):
     @rule(gpu=st.sampled_from(GPUS), how=HOW)
     def deregister(self, gpu: str, how: str) -> None:
         answer = self.run(self.ask(lambda: self.pool.deregister(gpu), how))
-        assert (answer if isinstance(answer, type) else None) == self.model.deregister(gpu)
+        assert (answer if isinstance(answer, Refused) else None) == self.model.deregister(gpu)
 
     @precondition(lambda self: self.model.gpus)
     @rule(number=PICK)
@@ -848,7 +851,7 @@ class Machine(RuleBasedStateMachine):
             lambda: self.search.adapt("nothing"),
             lambda: self.reports.summary("nothing"),
         ]
-        assert self.run(self.ask(calls[number], how)) is NotFound
+        assert self.run(self.ask(calls[number], how)) is Refused.NOT_FOUND
 
     @precondition(lambda self: self.undecided)
     @rule(
@@ -913,9 +916,8 @@ class Machine(RuleBasedStateMachine):
     def read(self, number: int, run: int) -> None:
         """What people and agents are shown."""
         tag = pick(list(self.model.tags.values()), number)
-        runs = [run for run in self.model.runs.values() if run.tag is tag]
-        of = {status: [run for run in runs if run.status == status] for status in STATUSES}
-        self.run(self.check_summary(tag, of))
+        runs = self.model.runs_of(tag)
+        self.run(self.check_summary(tag))
         page = self.run(self.experiments.history(schemas.HistoryRequest(tag=tag.name)))
         assert [(r.id, r.status) for r in page.experiments] == [(r.id, r.status) for r in runs]
         finished = {record.id: record.finished_at for record in page.experiments}
@@ -929,16 +931,10 @@ class Machine(RuleBasedStateMachine):
         if self.model.runs:
             self.run(self.check_detail(pick(list(self.model.runs.values()), run)))
 
-    async def check_summary(self, tag: Tag, of: dict[str, list[Run]]) -> None:
+    async def check_summary(self, tag: Tag) -> None:
         summary = await self.reports.summary(tag.name)
-        stats, judged = summary.stats, tag.finished - tag.lost
-        assert {name: len(runs) for name, runs in of.items()} == {
-            "queued": stats.queued, "running": stats.running, "keep": stats.kept,
-            "discard": stats.discarded, "crash": stats.crashed - stats.timed_out,
-            "timeout": stats.timed_out, "cancelled": stats.cancelled,
-        }  # fmt: skip
-        assert (stats.total, stats.infra_lost) == (tag.finished, tag.lost)
-        assert stats.keep_rate == (len(tag.keeps) / judged if judged else 0)
+        expected = tag.stats(self.model.runs_of(tag))
+        assert {name: getattr(summary.stats, name) for name in expected} == expected
         assert (summary.best.experiment_id if summary.best else None) == (
             tag.best.id if tag.best else None
         )
@@ -956,22 +952,17 @@ class Machine(RuleBasedStateMachine):
         assert _dumped(detail.verdict) == run.verdict
         assert [a.epoch for a in detail.attempts] == list(range(1, run.epoch + 1))
         assert (detail.lease.epoch if detail.lease else None) == (run.epoch if run.leased else None)
-        line = self.model.queue(run.tag, run.target)
-        if run.target:  # its queue is shared by all tags
-            line = [r for t in self.model.tags.values() for r in self.model.queue(t, run.target)]
-            line.sort(key=lambda r: r.score or 0)
+        line = self.model.line_of(run) if run.state == "queued" else []
         assert detail.position == (line.index(run) + 1 if run in line else None)
 
     # -- after each step
 
     @invariant()
     def redis_holds_what_the_model_says(self) -> None:
-        found = {k: v for k, v in state_of(self.plain.eval(DUMP, 0)).items() if v not in ([], {})}
-        expected = self.model.state()
-        if found != expected:
-            differing = sorted(k for k in found | expected if found.get(k) != expected.get(k))
-            lines = [f"{k}:\n  {found.get(k)}\n  not {expected.get(k)}" for k in differing]
-            raise AssertionError("Redis and model differ:\n" + "\n".join(lines))
+        found = keyspace.actual(keyspace.parsed(self.plain.eval(keyspace.DUMP, 0)))
+        differing = keyspace.differences(found, keyspace.expected(self.model))
+        lines = [f"{key}:\n  {is_}\n  not {wanted}" for key, (is_, wanted) in differing.items()]
+        assert not differing, "Redis and model differ:\n" + "\n".join(lines)
         _check_laws(found)
         for name, value in found.items():
             if ":run:" in name:
@@ -995,7 +986,7 @@ async def _answer(call: Call) -> Any:
     try:
         return await call()
     except (AutoresearchError, LeaseRenewed) as error:
-        return type(error)
+        return Refused(type(error).__name__)
 
 
 async def _connected() -> bool:
