@@ -12,7 +12,7 @@ from typing import Any
 
 import redis.exceptions
 
-from bench.chaos.ledger import Ledger
+from bench.chaos.promises import Promises
 from bench.chaos.system import System
 from bench.chaos.violations import Findings
 
@@ -34,12 +34,12 @@ class Decided:
 
 
 class Observer:
-    def __init__(self, system: System, ledger: Ledger, findings: Findings) -> None:
+    def __init__(self, system: System, promises: Promises, findings: Findings) -> None:
         self.decisions: list[Decided] = []
         self.events = 0
         self.stalled = asyncio.Event()
         self._system = system
-        self._ledger = ledger
+        self._promises = promises
         self._findings = findings
         self._last = "0-0"
         self._last_decision = time.monotonic()
@@ -60,11 +60,11 @@ class Observer:
         """Nothing decided for long, though something is to be: for ever."""
         while True:
             await asyncio.sleep(1)
-            if self._ledger.open <= 0:
+            if self._promises.open <= 0:
                 self._last_decision = time.monotonic()
             still = time.monotonic() - self._last_decision
             if still > _STALL_SECONDS:
-                self._findings.add("stuck", f"{self._ledger.open} open, none decided for long")
+                self._findings.add("stuck", f"{self._promises.open} open, none decided for long")
                 self.stalled.set()
 
     async def catch_up(self) -> None:
@@ -119,9 +119,9 @@ class Observer:
 
     def _decided(self, decision: Decided) -> None:
         experiment_id = decision.experiment_id
-        if experiment_id in self._ledger.decided:
+        if experiment_id in self._promises.decided:
             self._findings.add("decided-twice", f"{experiment_id}, now {decision.status}")
-        self._ledger.decided.add(experiment_id)
+        self._promises.decided.add(experiment_id)
         self._last_decision = time.monotonic()
         self.decisions.append(decision)
         if decision.status == "keep" and decision.val_bpb is not None:

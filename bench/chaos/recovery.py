@@ -17,10 +17,10 @@ from typing import Any
 
 import anyio
 
-from bench.chaos import evidence, journals, stub
+from bench.chaos import journals, stub
 from bench.chaos.agents import TAGS, Agents
-from bench.chaos.census import marked
-from bench.chaos.ledger import Ledger
+from bench.chaos.process_checks import marked
+from bench.chaos.promises import Promises
 from bench.chaos.system import PRODUCTION, Plan, System, Worker
 from bench.chaos.violations import Findings
 from gpu_worker import tree
@@ -59,10 +59,10 @@ class Recovery:
     def __init__(self, folder: Path, seed: int) -> None:
         timing = replace(PRODUCTION, kill_after=1)  # cancelled runs between rounds end sooner
         self._system = System(Plan(folder, workers=WORKERS, orchestrators=2, timing=timing))
-        self._dice = Random(seed)
+        self._random = Random(seed)
         findings = Findings()
         results = stub.Results(1)
-        self._agents = Agents(self._system, Ledger(findings), findings, results, Random(seed))
+        self._agents = Agents(self._system, Promises(findings), findings, results, Random(seed))
 
     async def run(self, rounds: int) -> list[Sample]:
         """Every kind of kill, once on every worker in each round."""
@@ -80,29 +80,29 @@ class Recovery:
         return samples
 
     async def _round(self, kill: _Kill, at_once: int) -> list[Sample]:
-        lanes = asyncio.Semaphore(at_once)
+        limit = asyncio.Semaphore(at_once)
         workers = self._system.workers
         ids = [await self._agents.submit_text(self._long_run()) for _ in workers]
         runs = [await self._run_on(worker) for worker in workers]
         samples = await asyncio.gather(
-            *(self._at_random(kill, lanes, *pair) for pair in zip(workers, runs, strict=True))
+            *(self._at_random(kill, limit, *pair) for pair in zip(workers, runs, strict=True))
         )
         for experiment_id in filter(None, ids):
             await self._agents.cancel(experiment_id)
         for worker in workers:
             if worker.exit_code is not None:
                 worker.start()
-        await self._until(self._pool_rests)
+        await self._until(self._system.at_rest)
         return list(samples)
 
     def _long_run(self) -> str:
-        return f"# {self._dice.random()}\n# say step 1 (50%) | loss: 2.5\n# sleep 1000\n"
+        return f"# {self._random.random()}\n# say step 1 (50%) | loss: 2.5\n# sleep 1000\n"
 
     async def _at_random(
-        self, kill: _Kill, lanes: asyncio.Semaphore, worker: Worker, run: _Run
+        self, kill: _Kill, limit: asyncio.Semaphore, worker: Worker, run: _Run
     ) -> Sample:
-        await asyncio.sleep(self._dice.uniform(0, self._system.plan.timing.heartbeat))
-        async with lanes:
+        await asyncio.sleep(self._random.uniform(0, self._system.plan.timing.heartbeat))
+        async with limit:
             return await kill(self, worker, run)
 
     async def _run_on(self, worker: Worker) -> _Run:
@@ -147,10 +147,6 @@ class Recovery:
 
     async def stamp_of(self, run: _Run) -> Any:
         return await self._system.direct.zscore(keys.of_all("leases"), run.experiment_id)
-
-    async def _pool_rests(self) -> bool:
-        pool = await evidence.read_pool(self._system.direct)
-        return not pool.leases and len(pool.idle) == WORKERS
 
     @staticmethod
     async def _until(condition: Callable[[], Any]) -> None:

@@ -37,10 +37,10 @@ async def _say(harness: Harness) -> None:
 
 
 def _line(harness: Harness) -> str:
-    ledger, injector = harness.ledger, harness.injector
+    promises, injector = harness.promises, harness.injector
     return (
-        f"{time.monotonic() - harness.started:6.0f} s  {len(ledger.decided):6} decided,"
-        f" {ledger.open:3} open  {injector.injected:5} of {injector.count} faults "
+        f"{time.monotonic() - harness.started:6.0f} s  {len(promises.decided):6} decided,"
+        f" {promises.open:3} open  {injector.injected:5} of {injector.count} faults "
         f" {harness.observer.events:7} events  {len(harness.findings.found)} violations"
     )
 

@@ -14,17 +14,17 @@ from random import Random
 import anyio
 import anyio.abc
 
-from bench.chaos import audit, evidence, journals
+from bench.chaos import journals
 from bench.chaos.agents import TAGS, Agents
-from bench.chaos.census import Census
-from bench.chaos.excuses import Excuses
-from bench.chaos.injector import Injector
-from bench.chaos.ledger import Ledger
-from bench.chaos.mix import FULL, Mix
+from bench.chaos.audit import Records, audit, audit_summary
+from bench.chaos.expected_losses import ExpectedLosses
+from bench.chaos.injector import FULL, Injector, Mix
 from bench.chaos.observer import Observer
-from bench.chaos.stage import Stage
+from bench.chaos.process_checks import ProcessChecks
+from bench.chaos.promises import Promises
 from bench.chaos.stub import Results
 from bench.chaos.system import Plan, System
+from bench.chaos.targets import Targets
 from bench.chaos.violations import Findings
 from orchestrator.services.core.audit import Audit
 from orchestrator.store.connection import Store
@@ -59,19 +59,19 @@ class Harness:
     def __init__(self, plan: Plan, trial: Trial) -> None:
         self.trial = trial
         self.findings = Findings()
-        self.ledger = Ledger(self.findings)
+        self.promises = Promises(self.findings)
         self.system = System(plan)
-        self.excuses = Excuses(_AFTERMATH_SECONDS + plan.timing.lease)
+        self.losses = ExpectedLosses(_AFTERMATH_SECONDS + plan.timing.lease)
         self.agents = Agents(
             self.system,
-            self.ledger,
+            self.promises,
             self.findings,
             Results(trial.jobs, trial.steep),
             Random(trial.seed),
         )
-        self.observer = Observer(self.system, self.ledger, self.findings)
-        self.census = Census(self.system, self.findings)
-        self.stage = Stage(self.system, self.agents, self.excuses, self.findings)
+        self.observer = Observer(self.system, self.promises, self.findings)
+        self.processes = ProcessChecks(self.system, self.findings)
+        self.targets = Targets(self.system, self.agents, self.losses, self.findings)
         self.injector = self._injector(trial)
         self.started = time.monotonic()
         self._faults_before = 0
@@ -88,8 +88,8 @@ class Harness:
                 for watcher in (
                     harness.observer.follow,
                     harness.observer.watch_progress,
-                    harness.census.keep,
-                    harness.excuses.watch_stalls,
+                    harness.processes.watch,
+                    harness.losses.watch_stalls,
                 ):
                     watchers.start_soon(watcher)
                 await harness.agents.set_up()
@@ -101,7 +101,7 @@ class Harness:
                 await harness.system.stop()
 
     def _injector(self, trial: Trial) -> Injector:
-        return Injector(self.stage, trial.mix, trial.faults, trial.seed)
+        return Injector(self.targets, trial.mix, trial.faults, trial.seed)
 
     def again(self) -> None:
         """Prepare another round of the same size, with another seed."""
@@ -119,10 +119,10 @@ class Harness:
 
     async def round(self) -> None:
         """All jobs and all faults of the trial, then rest and audit."""
-        before = len(self.ledger.decided)
+        before = len(self.promises.decided)
 
         def share_decided() -> float:
-            return (len(self.ledger.decided) - before) / self.trial.jobs
+            return (len(self.promises.decided) - before) / self.trial.jobs
 
         async with anyio.create_task_group() as patience:
             patience.start_soon(self._give_up_when_stalled, patience.cancel_scope)
@@ -140,7 +140,7 @@ class Harness:
 
     async def _submit(self, tasks: anyio.abc.TaskGroup) -> None:
         while self._submitted < self.trial.jobs:
-            if self.ledger.open < _DEPTH and self._submitted < self._due():
+            if self.promises.open < _DEPTH and self._submitted < self._due():
                 self._submitted += 1
                 experiment_id = await self.agents.submit()
                 if experiment_id and self._submitted % _WATCHED_EVERY == 0:
@@ -158,36 +158,26 @@ class Harness:
         deadline = time.monotonic() + self.trial.rest_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
-            if self.ledger.acknowledged <= self.ledger.decided and await self._pool_rests():
+            if self.promises.acknowledged <= self.promises.decided and await self.system.at_rest():
                 break
         await asyncio.sleep(self.system.plan.timing.heartbeat)  # supervisors of the last runs
-
-    async def _pool_rests(self) -> bool:
-        pool = await evidence.read_pool(self.system.direct)
-        return not (pool.leases or pool.busy) and len(pool.idle) == len(self.system.workers)
 
     # ------------------------------------------------------------------------ the audit
 
     async def audit(self) -> None:
         """Every invariant, on a system that should be at rest."""
         await self.observer.catch_up()
-        tags = []
-        for tag in TAGS:
-            summary = await self.agents.call("/api/report/summary", {"tag": tag})
-            tags.append(await evidence.read_tag(self.system.direct, tag, summary.body))
-        audit.audit_promises(tags, self.ledger, self.findings)
-        audit.audit_rest(
-            await evidence.read_pool(self.system.direct),
-            [worker.gpu_id for worker in self.system.workers],
-            self.findings,
-        )
-        audit.audit_order(tags, self.observer.decisions, self.findings)
-        for evidence_of_tag in tags:
-            audit.audit_tag(evidence_of_tag, self.ledger, self.excuses, self.findings)
+        records = await Records.read(self.system.direct)
+        seen = [decision.experiment_id for decision in self.observer.decisions]
+        gpus = [worker.gpu_id for worker in self.system.workers]
+        audit(records, self.promises, self.losses, seen, gpus, self.findings)
+        for tag in records.model.tags.values():
+            summary = await self.agents.call("/api/report/summary", {"tag": tag.name})
+            audit_summary(tag, records.model.runs_of(tag), summary.body, self.findings)
         for worker in self.system.workers:
             entries = journals.read(worker.folder.journal)
             journals.check(entries, self.findings, at_rest=True)
-        self.census.check_rest()
+        self.processes.check_rest()
         await self._audit_journals()
 
     async def _audit_journals(self) -> None:

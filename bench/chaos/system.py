@@ -19,14 +19,15 @@ from typing import Any
 import redis.asyncio
 
 from bench.chaos.process import LOOK_SECONDS, Process
-from bench.chaos.proxy import Proxy, Tap
+from bench.chaos.recorder import Recorder
 from bench.chaos.stub import write_launcher
-from bench.chaos.wire import Recorder
 from bench.harness.ports import free_port
+from bench.harness.proxy import Proxy, Tap
 from gpu_worker import tree
 from gpu_worker.folders import WorkerFolder
 from orchestrator.embedded import server_binary
 from orchestrator.settings import HomePaths
+from orchestrator.store import keys
 
 START_SECONDS = 60.0
 
@@ -67,7 +68,7 @@ class Orchestrator(Process):
     def __init__(self, index: int, plan: Plan, to_redis: Proxy) -> None:
         self.port = free_port()
         self.to_redis = to_redis
-        self.from_agents = Proxy(f"agents-orchestrator-{index}", self.port)
+        self.from_agents = Proxy(self.port)
         timing = plan.timing
         env = {
             "REDIS_URL": f"redis://127.0.0.1:{to_redis.port}/0",
@@ -125,8 +126,8 @@ def _home(plan: Plan) -> dict[str, str]:
     return {"AUTORESEARCH_HOME": str(plan.folder / "home")}
 
 
-async def _proxy(name: str, upstream: int, tap: Callable[[], Tap] | None = None) -> Proxy:
-    proxy = Proxy(name, upstream, tap)
+async def _proxy(upstream: int, tap: Callable[[], Tap] | None = None) -> Proxy:
+    proxy = Proxy(upstream, tap)
     await proxy.start()
     return proxy
 
@@ -196,19 +197,24 @@ class System:
         self.redis.start()
         await self.redis.ready()
         for index in range(self.plan.orchestrators):
-            to_redis = await _proxy(f"orchestrator-{index}-redis", self.redis.port)
+            to_redis = await _proxy(self.redis.port)
             orchestrator = Orchestrator(index, self.plan, to_redis)
             await orchestrator.from_agents.start()
             orchestrator.start()
             self.orchestrators.append(orchestrator)
         for index in range(self.plan.workers):
             above = self.orchestrators[index % len(self.orchestrators)]
-            proxy = await _proxy(f"worker-{index}", above.port, self.said.tap)
+            proxy = await _proxy(above.port, self.said.tap)
             worker = Worker(index, self.plan, above, proxy)
             worker.start()
             self.workers.append(worker)
         for orchestrator in self.orchestrators:
             await orchestrator.ready()
+
+    async def at_rest(self) -> bool:
+        """True if no GPU has a lease or a hold, and all of them are idle."""
+        counts = [await self.direct.zcard(keys.of_all(n)) for n in ("leases", "busy", "idle")]
+        return counts == [0, 0, len(self.workers)]
 
     def run_marker(self) -> bytes:
         """What the environment of every process of this system holds, and no other's."""

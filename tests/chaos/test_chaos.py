@@ -22,7 +22,7 @@ def test_a_slice_of_all_faults_breaks_no_invariant(tmp_path: Path) -> None:
 
     harness = asyncio.run(run())
     assert harness.findings.found == []
-    assert len(harness.ledger.decided) >= 120
+    assert len(harness.promises.decided) >= 120
     assert harness.injector.injected == 40
 
 

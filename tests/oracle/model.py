@@ -317,10 +317,10 @@ class Model:
         if gpu.lease or gpu.hold or gpu.unfit:
             return None
         gpu.parked = False
-        for run in self.directed(gpu_id):
-            if run.tag.profile not in (None, gpu.profile):
-                self._undirect(run)  # its tag was bound to another profile since
-            elif not run.tag.paused:
+        for directed in self.directed(gpu_id):
+            if directed.tag.profile not in (None, gpu.profile):
+                self._undirect(directed)  # its tag was bound to another profile since
+            elif not directed.tag.paused:
                 break
         run = self.first_for(gpu)
         if run is None:
@@ -348,10 +348,10 @@ class Model:
         if started and run.state == "leased":
             run.state = "running"
             self.events.append(("started", run.tag.name, run.id))
-        known = not beat or run.gpu in self.gpus
-        if beat and known:
-            self.gpus[run.gpu].silent = False
-        return run.stop is not None, known
+        gpu = self.gpus.get(run.gpu or "")
+        if beat and gpu:
+            gpu.silent = False
+        return run.stop is not None, gpu is not None or not beat
 
     def direct(self, run: Run, gpu_id: str, source: str) -> Refused | None:
         if gpu_id not in self.gpus:

@@ -25,8 +25,8 @@ def replayed(stored: Stored) -> Model:
         tag.notes = list(stored.get(f"{{{name}}}:notes", {}))
         for run in _runs(stored, tag):
             model.runs[run.id] = run
-        for run in decided_in_order(stored, tag.name):
-            tag.decide(model.runs[run], _report(stored[f"{{{name}}}:run:{run}"]))
+        for decided in _decided_in_order(stored, name):
+            tag.decide(model.runs[decided], _report(stored[f"{{{name}}}:run:{decided}"]))
         tag.steps = int(stored[f"{{{name}}}:tag"]["revision"]) - len(tag.decided)
     for renewal, (experiment_id, _) in enumerate(stored.get("leases", [])):
         if experiment_id in model.runs:
@@ -36,7 +36,7 @@ def replayed(stored: Stored) -> Model:
     return model
 
 
-def decided_in_order(stored: Stored, tag: str) -> list[str]:
+def _decided_in_order(stored: Stored, tag: str) -> list[str]:
     """Ids of the decided runs, by their stored time of decision."""
     base = f"{{{tag}}}:run:"
     finished = {

@@ -4,9 +4,9 @@ import contextlib
 
 import redis
 
-from bench.gap import gaps
 from bench.harness.figures import Measurements, Row, percentile, table
 from bench.harness.servers import RedisProcess
+from bench.orchestrator.gap import gaps
 from bench.orchestrator.load import Loader, tag_name
 from tests.conftest import MakeApi
 

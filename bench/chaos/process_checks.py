@@ -46,14 +46,14 @@ def marked(marker: bytes) -> list[Marked]:
     return found
 
 
-class Census:
+class ProcessChecks:
     def __init__(self, system: System, findings: Findings) -> None:
         self._system = system
         self._findings = findings
         self._first_seen: dict[int, float] = {}
 
-    async def keep(self) -> None:
-        """Look again and again, for ever."""
+    async def watch(self) -> None:
+        """Look every half second until cancelled."""
         while True:
             self._look_for_deaths()
             self._look_for_orphans()
