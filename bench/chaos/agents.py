@@ -1,7 +1,7 @@
-"""The agents: they submit trainings, wait for verdicts, train by hand, and write down every answer.
+"""The agents: they submit trainings, wait for verdicts, train by hand, and note every answer.
 
-Each request carries an Idempotency-Key and is sent again, to any orchestrator, until it is answered
-for good, as an agent is told to do. Which faults hit them meanwhile they do not know.
+Each request has an Idempotency-Key and is sent again, to any orchestrator, until it gets a final
+answer, as program.md asks of agents.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Agents:
     async def once(
         self, method: str, path: str, body: Body | None = None, key: str | None = None
     ) -> Answer | None:
-        """One try at one orchestrator; None when no answer came that settles the matter."""
+        """One try at one orchestrator; None if there was no final answer."""
         orchestrator = self._random.choice(self._system.orchestrators)
         url = f"http://127.0.0.1:{orchestrator.from_agents.port}{path}"
         headers = {"Idempotency-Key": key} if key else {}
@@ -81,7 +81,7 @@ class Agents:
         return answer
 
     async def call(self, path: str, body: Body | None = None, key: str | None = None) -> Answer:
-        """POST until it is answered for good."""
+        """POST until there is a final answer."""
         return await self._persist("POST", path, body, key or self.key())
 
     async def read(self, path: str) -> Answer:
@@ -110,7 +110,7 @@ class Agents:
         return await self.submit_text(text, twice=twice)
 
     async def submit_text(self, train_py: str, *, twice: bool = False) -> str | None:
-        """Submit this train.py; `twice`: the same request at the same time, to be one."""
+        """Submit this train.py; `twice`: the same request twice at once, which must be one."""
         body = {
             "tag": self._random.choice(TAGS),
             "hypothesis": "an idea",
@@ -141,7 +141,7 @@ class Agents:
         await self.call(f"/api/experiment/{experiment_id}/cancel")
 
     async def finish_again(self, body: Body) -> Answer | None:
-        """Say what a worker has said once more, by chance changed or late, in one try."""
+        """Send a worker's report once more, perhaps changed or late, in one try."""
         answer = await self.once("POST", "/api/job/finish", body)
         if answer is not None and answer.status == 200:
             self.promises.note_verdict(body["experiment_id"], answer.body.get("verdict"))
@@ -165,7 +165,7 @@ class Agents:
         return experiment_id
 
     def result(self) -> float:
-        """What a training by hand reaches: as those of the queue by now."""
+        """A val_bpb like those that the queue reaches by now."""
         number = len(self.promises.acknowledged)
         return float(self._results.draw(number, self._random))
 

@@ -1,7 +1,7 @@
 """Faults of processes and of networks, one function each.
 
-Each leaves the process that it hit running, or the way open, and lasts seconds. What the system
-makes of it is for others to judge, except where the process itself must say something (exit codes).
+Each lasts seconds and leaves the process that it hit running, or the network open. The audit judges
+what the system does meanwhile; only exit codes are judged here.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from bench.harness.proxy import Mode
 from gpu_worker import tree
 from gpu_worker.daemon import EXIT_CANNOT_SERVE, EXIT_DRAINED
 
-# How long a process that was told to end may take: its report waits 5 s for an orchestrator.
+# How long a process may take to end: its report waits 5 s for an orchestrator.
 _END_SECONDS = 30.0
 # A worker that finds its GPU's lock taken looks for three seconds before it gives up.
 _TWIN_SECONDS = 15.0
@@ -61,8 +61,8 @@ async def worker_stutters(targets: Targets, random: Random) -> None:
 async def worker_is_drained(targets: Targets, random: Random) -> None:
     """SIGTERM: it hands its run back or ends it, leaves the pool and exits with 0.
 
-    One that an earlier fault has only just started again may still be importing: it has taken
-    nothing yet, and the signal simply ends it.
+    A worker that an earlier fault has just restarted may still be importing modules; it has no run
+    yet, and the signal ends it.
     """
     async with targets.worker(random) as worker:
         good = {EXIT_DRAINED} if worker.catches(signal.SIGTERM) else {EXIT_DRAINED, -signal.SIGTERM}
@@ -74,7 +74,7 @@ async def worker_is_drained(targets: Targets, random: Random) -> None:
 
 
 async def worker_gets_a_twin(targets: Targets, random: Random) -> None:
-    """Somebody starts a second worker for the same GPU: it must not serve."""
+    """A second worker for the same GPU must not serve."""
     async with targets.worker(random) as worker:
         twin = worker.spawn()
         try:
@@ -102,7 +102,7 @@ async def supervisor_and_guard_die(targets: Targets, random: Random) -> None:
 
 
 async def worker_and_supervisor_die(targets: Targets, random: Random) -> None:
-    """The guard is left alone with the tree; the worker comes back to report it."""
+    """Only the guard is left with the tree; the worker comes back and reports the loss."""
     async with targets.worker(random) as worker:
         supervisor = await _supervisor_of_a_run(worker.folder.journal)
         worker.kill()
@@ -112,7 +112,7 @@ async def worker_and_supervisor_die(targets: Targets, random: Random) -> None:
 
 
 async def _supervisor_of_a_run(journal: Path) -> int:
-    """The pid of the supervisor whose run goes on. Raises Missed."""
+    """The pid of the supervisor of the present run. Raises Missed."""
     for _ in range(_LOOKS_FOR_A_RUN):
         start = journals.running(journal)
         if start is not None:
@@ -147,7 +147,7 @@ async def redis_dies(targets: Targets, random: Random) -> None:
 
 
 async def redis_dies_for_long(targets: Targets, random: Random) -> None:
-    """Every lease looks old when it is back, and none may be judged by that."""
+    """Every lease looks old when it is back, and none may be ended for that."""
     await _redis_is_away(targets, targets.lease + random.uniform(0, 1))
 
 
@@ -190,7 +190,7 @@ async def connections_pause(targets: Targets, random: Random) -> None:
 
 
 async def answers_vanish(targets: Targets, random: Random) -> None:
-    """What is asked is done, but nobody learns of it."""
+    """Requests are executed, and their answers are lost."""
     await _during(targets, random, "drop answers", random.uniform(0.3, 2.5))
 
 

@@ -1,7 +1,7 @@
-"""The hunt for seeded bugs: each is put into a fresh system, and faults go on until it is caught.
+"""The hunt for seeded bugs: each is put into a fresh system, and faults come until it is caught.
 
-The mix of faults is narrowed to what provokes the bug, so that a hunt takes a minute and not an
-hour; the checks are the same as ever, and any of them may catch it.
+Only faults that provoke the bug are injected, so that a hunt takes a minute and not an hour. The
+checks are those of every run, and any of them may catch the bug.
 """
 
 import time
@@ -24,7 +24,7 @@ _JOBS, _FAULTS, _REST_SECONDS = 24, 5, 25.0
 
 @dataclass(frozen=True)
 class Bait:
-    """What provokes a bug: the faults, and whether most results are to be improvements."""
+    """What provokes a bug: faults, and with `steep` results that are mostly improvements."""
 
     mix: Mix
     steep: bool = False

@@ -1,6 +1,6 @@
-"""Follows the event stream while the run goes on, and finds what must never be seen there.
+"""Follows the event stream during the run, and finds what must never appear there.
 
-Scripts append to the stream in the step in which they act, so its order is the order of what
+A script appends its event in the same step in which it acts, so the stream has the order of what
 happened. The stream is capped, and read faster than it grows.
 """
 
@@ -49,7 +49,7 @@ class Observer:
         self._taken_by: dict[str, str] = {}  # GPU -> experiment
 
     async def follow(self) -> None:
-        """Read for ever; a Redis that is away is waited for."""
+        """Read until cancelled; while Redis is away, wait."""
         while True:
             try:
                 await self._read()
@@ -57,7 +57,7 @@ class Observer:
                 await asyncio.sleep(0.1)
 
     async def watch_progress(self) -> None:
-        """Nothing decided for long, though something is to be: for ever."""
+        """Note when nothing is decided for long although something is open, until cancelled."""
         while True:
             await asyncio.sleep(1)
             if self._promises.open <= 0:
@@ -68,7 +68,7 @@ class Observer:
                 self.stalled.set()
 
     async def catch_up(self) -> None:
-        """Return once everything that happened until now has been taken in."""
+        """Return once every event until now has been read."""
         newest = await self._system.direct.xrevrange(EVENTS, count=1)
         while newest and _order(self._last) < _order(newest[0][0]):
             await asyncio.sleep(0.01)
@@ -80,10 +80,10 @@ class Observer:
         entries = reply[0][1] if reply else []
         for event_id, fields in entries:
             self._last = event_id
-            self._take_in(fields["type"], fields["tag"], fields["id"], json.loads(fields["data"]))
+            self._handle(fields["type"], fields["tag"], fields["id"], json.loads(fields["data"]))
         self.events += len(entries)
 
-    def _take_in(self, kind: str, tag: str, subject: str, data: Any) -> None:
+    def _handle(self, kind: str, tag: str, subject: str, data: Any) -> None:
         if kind == "claimed":
             self._claimed(subject, data["gpu_id"], int(data["epoch"]))
         elif kind == "queued":
@@ -134,7 +134,7 @@ class Observer:
 
 
 def _order(event_id: str) -> tuple[int, int]:
-    """An id of the stream, to be compared."""
+    """An event's id, made comparable."""
     milliseconds, _, number = event_id.partition("-")
     return int(milliseconds), int(number)
 

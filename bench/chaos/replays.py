@@ -1,6 +1,6 @@
-"""Faults of the protocol: what was said is said again, late, out of order, or by the wrong party.
+"""Faults of the protocol: requests come again, late, out of order, or from the wrong sender.
 
-Also what is no fault of anybody's and must go well all the same: cancelling, and training by hand.
+Also normal use that must go well under faults: cancelling, and training by hand.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.05
 
 
 async def reports_come_again(targets: Targets, random: Random) -> None:
-    """A report of a run that is over comes once more, twice at the same time, and changed."""
+    """The report of a finished run comes again, twice at once, and with another result."""
     said = targets.system.said.since(_RECENT_SECONDS, "/api/job/finish")
     if not said:
         raise Missed
@@ -31,7 +31,7 @@ async def reports_come_again(targets: Targets, random: Random) -> None:
 
 
 async def stale_epoch_reports(targets: Targets, random: Random) -> None:
-    """A run that has a lease is reported by an attempt that has none, with the best of results."""
+    """An attempt without the lease reports a leased run, with a better result than any other."""
     leased = await targets.system.direct.zrange("ar:leases", 0, -1)
     if not leased:
         raise Missed
@@ -53,13 +53,13 @@ async def stale_epoch_reports(targets: Targets, random: Random) -> None:
 
 
 async def traffic_is_replayed(targets: Targets, random: Random) -> None:
-    """A handful of what workers said comes again, in another order, at any orchestrator."""
+    """Five recent requests of workers come again, in another order, at any orchestrator."""
     said = targets.system.said.since(_RECENT_SECONDS)
     if not said:
         raise Missed
     for request in random.choices(said, k=5):
         gpu_id = request.body.get("gpu_id", "")
-        # A claim that found nothing may find something now, and nobody will run that.
+        # A claim that found nothing may get a job now, which nobody will run.
         with targets.losses.expected([gpu_id]):
             await _replay(targets, request)
 
@@ -77,7 +77,7 @@ async def submission_comes_twice(targets: Targets, _: Random) -> None:
 
 
 async def run_is_cancelled(targets: Targets, random: Random) -> None:
-    """One that waits or runs; or one that was decided a moment ago, which stays as it is."""
+    """One that waits or runs, or was decided a moment ago and then stays as it is."""
     promises = targets.agents.promises
     candidates = sorted(promises.acknowledged - promises.decided)
     if not candidates:

@@ -1,4 +1,4 @@
-"""What a person sees: a line of progress while it runs, and the tables at the end."""
+"""Prints a line of progress during the run, and the tables at its end."""
 
 import asyncio
 import math
@@ -22,14 +22,14 @@ _SHOWN = 20
 
 @asynccontextmanager
 async def follow(harness: Harness) -> AsyncIterator[None]:
-    """Say now and then how far it is, while the block runs."""
+    """Print the progress now and then, while the block runs."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_say, harness)
+        tasks.start_soon(_print_progress, harness)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def _say(harness: Harness) -> None:
+async def _print_progress(harness: Harness) -> None:
     seconds = 1.0 if _console.is_terminal else 10.0
     while True:
         await asyncio.sleep(seconds)
@@ -45,8 +45,8 @@ def _line(harness: Harness) -> str:
     )
 
 
-def tell(harness: Harness) -> None:
-    """What was done, and what the audit says of each invariant."""
+def print_audit(harness: Harness) -> None:
+    """The faults, the decisions, and the violations of each invariant."""
     decisions = Counter(decision.status for decision in harness.observer.decisions)
     done = Table("fault", "injected", title="Faults", title_justify="left")
     for name, count in sorted(harness.injector.done.items()):
@@ -62,7 +62,7 @@ def tell(harness: Harness) -> None:
     _console.print(_line(harness), soft_wrap=True)
 
 
-def tell_recovery(samples: list[Sample]) -> None:
+def print_recovery(samples: list[Sample]) -> None:
     """Seconds by kind of kill; with 100 samples or fewer p99 is the maximum."""
     seconds = Table("kill", "n", "clock", "p50", "p99", "max", title="Recovery, seconds")
     for kind in dict.fromkeys(sample.kind for sample in samples):
@@ -85,7 +85,7 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def tell_catch(catch: Catch) -> None:
+def print_catch(catch: Catch) -> None:
     """One line for one hunt."""
     found = f"{catch.invariant}: {catch.evidence}" if catch.invariant else "not caught"
     _console.print(

@@ -1,7 +1,7 @@
-"""A run of it all: start, submit and inject side by side, heal, come to rest, audit.
+"""One run: start, submit and inject at the same time, come to rest, audit.
 
-`Trial` says what is to happen. A `Harness` may go through several rounds on one system, each with
-its audit: the hunt for seeded bugs does so until one is caught.
+A `Trial` says how much of each. A `Harness` may do several rounds on one system, each with its
+audit; the hunt for seeded bugs does so until one is caught.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _DEPTH = 24
 _AGENTS = 4
 # One submission in so many is waited for, by an agent of its own.
 _WATCHED_EVERY = 7
-# What is explained by a fault that is over: a restarted worker needs seconds to come up.
+# A fault explains losses for some time after its end: a restarted worker needs seconds to serve.
 _AFTERMATH_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
 _JOURNAL_SECONDS = 30.0
@@ -42,8 +42,8 @@ _JOURNAL_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Trial:
-    """How much of what. With `steep` most results are better than all before; `rest_seconds` is how
-    long the system may take to come to rest after the last fault."""
+    """With `steep` most results are better than all before; `rest_seconds` is how long the system
+    may take to come to rest after the last fault."""
 
     jobs: int
     faults: int
@@ -54,7 +54,7 @@ class Trial:
 
 
 class Harness:
-    """One system under test with everything around it; use inside `running`."""
+    """One system under test with its agents, faults and checks; made by `running`."""
 
     def __init__(self, plan: Plan, trial: Trial) -> None:
         self.trial = trial
@@ -80,7 +80,7 @@ class Harness:
     @classmethod
     @asynccontextmanager
     async def running(cls, plan: Plan, trial: Trial) -> AsyncIterator["Harness"]:
-        """A started system, watched; all of it ends with the block."""
+        """A started system with its watchers; all of it ends with the block."""
         harness = cls(plan, trial)
         try:
             await harness.system.start()
@@ -124,13 +124,13 @@ class Harness:
         def share_decided() -> float:
             return (len(self.promises.decided) - before) / self.trial.jobs
 
-        async with anyio.create_task_group() as patience:
-            patience.start_soon(self._give_up_when_stalled, patience.cancel_scope)
+        async with anyio.create_task_group() as watch:
+            watch.start_soon(self._give_up_when_stalled, watch.cancel_scope)
             async with anyio.create_task_group() as tasks:
                 for _ in range(_AGENTS):
                     tasks.start_soon(self._submit, tasks)
                 tasks.start_soon(self.injector.run, share_decided)
-            patience.cancel_scope.cancel()
+            watch.cancel_scope.cancel()
         await self._come_to_rest()
         await self.audit()
 
@@ -149,12 +149,12 @@ class Harness:
                 await asyncio.sleep(_LOOK_SECONDS / 5)
 
     def _due(self) -> float:
-        """How many jobs go with the faults that have been injected, and a little more."""
+        """The jobs that fit the share of injected faults, and a few more."""
         share = (self.injector.injected + 1) / max(1, self.injector.count)
         return self.trial.jobs * share + 2 * _DEPTH
 
     async def _come_to_rest(self) -> None:
-        """Return when nothing is left to do, or when it is clear that this will not be."""
+        """Return when nothing is left to do, or when the time for that is over."""
         deadline = time.monotonic() + self.trial.rest_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
@@ -176,12 +176,12 @@ class Harness:
             audit_summary(tag, records.model.runs_of(tag), summary.body, self.findings)
         for worker in self.system.workers:
             entries = journals.read(worker.folder.journal)
-            journals.check(entries, self.findings, at_rest=True)
+            journals.check(entries, self.findings)
         self.processes.check_rest()
         await self._audit_journals()
 
     async def _audit_journals(self) -> None:
-        """What `autoresearch audit` would say, around the proxies."""
+        """What `autoresearch audit` says, without the proxies."""
         store = Store.connect(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
         for tag in TAGS:
             report = await Audit(store).check(tag)

@@ -1,8 +1,8 @@
 """Stub trainings: comments of a train.py that a shell script interprets.
 
-The orchestrator compiles every train.py that it is sent, so a stub is valid Python; but it is a
-short shell script that runs it, since CPython would be most of a short job's price. The result
-holds the attempt's epoch in its last digits: so the audit can tell whose result was stored.
+The orchestrator compiles every train.py that it gets, so a stub is valid Python; but a shell script
+runs it, because starting CPython would take most of the time of a short job. The last digits of the
+result are the attempt's epoch, so that the audit can tell whose result was stored.
 """
 
 from dataclasses import dataclass

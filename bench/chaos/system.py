@@ -4,7 +4,7 @@
                       orchestrator ── proxy ── Redis (appendonly yes, appendfsync always)
     worker ── proxy ──┘
 
-What becomes of the processes that a worker starts is the product's affair, and the audit's.
+The processes that a worker starts are the product's; the audit checks that they end.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class Orchestrator(Process):
         super().__init__(f"orchestrator-{index}", argv, _home(plan) | env, log)
 
     async def ready(self) -> None:
-        """Return once it listens; whether Redis answers it is another matter."""
+        """Return once it listens, also if Redis does not answer it."""
         await _listening(self, self.port)
 
 
@@ -221,7 +221,7 @@ class System:
         return f"AUTORESEARCH_HOME={self.plan.folder / 'home'}".encode()
 
     async def stop(self) -> None:
-        """End everything, whatever state it is in."""
+        """End every process, also stopped ones."""
         for process in [*self.workers, *self.orchestrators, self.redis]:
             process.send(signal.SIGCONT)
             process.kill()

@@ -20,4 +20,4 @@ def free_port() -> int:
     for port in _ports:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-    raise AssertionError("the count goes on for ever")
+    raise AssertionError("the count has no end")
