@@ -23,13 +23,13 @@ _die_with_harness = partial(tree.die_with_parent, signal.SIGKILL)
 class Process:
     """One process of the system; `wanted` while it should run."""
 
-    def __init__(self, name: str, argv: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(self, name: str, argv: list[str], env: dict[str, str], logs: Path) -> None:
         self.name = name
         self.lock = asyncio.Lock()
         self.wanted = False
         self._argv = argv
         self._env = os.environ | env
-        self._log = log
+        self._log = logs / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

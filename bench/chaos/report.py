@@ -1,7 +1,6 @@
 """Prints a line of progress during the run, and the tables at its end."""
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from bench.chaos.hunt import Catch
 from bench.chaos.recovery import Sample
 from bench.chaos.rounds import Harness
 from bench.chaos.violations import INVARIANTS
+from bench.harness.figures import percentile
 
 _console = Console()
 _SHOWN = 20
@@ -71,18 +71,12 @@ def print_recovery(samples: list[Sample]) -> None:
         clocks = {"until the tree is dead": dead, "until recovery": [s.recovered for s in some]}
         for clock, values in clocks.items():
             if values:
-                figures = [f"{quantile(values, q):.2f}" for q in (0.5, 0.99, 1.0)]
+                figures = [f"{percentile(values, q):.2f}" for q in (50, 99, 100)]
                 seconds.add_row(kind, str(len(values)), clock, *figures)
         if dead:
             first = sum(s.tree_dead < s.recovered for s in some if s.tree_dead is not None)
             seconds.add_row(kind, str(len(some)), f"tree dead first: {first}", "", "", "")
     _console.print(seconds)
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The least value that is not below this share of them."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def print_catch(catch: Catch) -> None:
