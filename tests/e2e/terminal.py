@@ -102,6 +102,7 @@ class Terminal:
         # A byte of ours comes after all that the process wrote.
         os.write(self._slave, END)
         eventually(lambda: self.written.endswith(END))
+        self.written = self.written.removesuffix(END)
         assert termios.tcgetattr(self._slave) == self._before
         assert self.written.count(ALTERNATE_ON) == self.written.count(ALTERNATE_OFF)
         assert self.written.rfind(CURSOR_OFF) <= self.written.rfind(CURSOR_ON)
