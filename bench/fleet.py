@@ -1,9 +1,10 @@
 """How many GPUs one orchestrator process serves: a fleet of virtual workers over HTTP.
 
-Each virtual GPU keeps two connections, as a worker does: one for its heartbeat every five seconds
-and the renewals of its lease, one that claims by long poll and reports. Four in five train (runs of
-300 s, which end at random moments), the rest wait in a claim; a new job comes for each that ends.
-All of the fleet is one client process on the same machine, so its own delays count against us.
+Each virtual GPU keeps two connections, as a worker does: one for a heartbeat every five seconds and
+the renewals of its lease, one that claims by long poll and reports. Four in five train (runs of
+300 s, which end at random moments), the others wait in a claim; each run that ends is followed by a
+new job. The whole fleet is one client process on the same machine, so the latencies include its own
+delays.
 
     uv run python -m bench.fleet --gpus 5000
     uv run python -m bench.fleet                 # 2 500, 5 000, 7 500, 10 000, while p99 < 250 ms
@@ -73,7 +74,7 @@ class Gpu:
         )
 
     async def beat(self) -> None:
-        """Heartbeats; while a run is on, the renewals of its lease, which are heartbeats too."""
+        """Send heartbeats; during a run renewals of its lease, which are heartbeats too."""
         await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)
         start = time.perf_counter()
         while True:
@@ -123,7 +124,7 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Register everybody, queue the first jobs, let all beat and work."""
+        """Register all GPUs, queue the first jobs, start heartbeats and work."""
         await self._agent.post("/api/experiment/setup", tag=TAG)
         await _at_once(gpu.register() for gpu in self._gpus)
         for _ in range(int(len(self._gpus) * TRAINING_SHARE)):
@@ -137,7 +138,7 @@ class Fleet:
         self._tasks.append(asyncio.ensure_future(work))
 
     def check(self) -> None:
-        """Raise what made a virtual worker stop, if any did."""
+        """Raise the error of a virtual worker that has stopped."""
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -148,7 +149,7 @@ class Fleet:
             await self.latencies.of("submit", self._submit())
 
     async def _submit(self) -> None:
-        """One source under many seeds: what is measured is the queue, not the compiler."""
+        """One source with many seeds, so that the queue is measured and not the compiler."""
         self._seed += 1
         await self._agent.post(
             "/api/experiment/submit",
@@ -160,7 +161,7 @@ class Fleet:
 
 
 async def _at_once(calls: Any) -> None:
-    """Run the calls, so many under way at a time."""
+    """Run the calls, `AT_ONCE` at a time."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(call: Coroutine[Any, Any, None]) -> None:
@@ -192,13 +193,13 @@ class Meter:
 
 
 async def measure(gpus: int, seconds: float, server: RedisProcess, process: Process) -> Report:
-    """Let a fleet of `gpus` work for `seconds` once it is in full swing."""
+    """Measure a fleet of `gpus` for `seconds`, after 25 s of warm-up."""
     with server.client() as client:
         empty = client.info("memory")["used_memory"]
     fleet = Fleet(gpus, process.port)
     await fleet.start()
     await asyncio.sleep(5 * HEARTBEAT_SECONDS)
-    gc.disable()  # collections of the client, of up to 0.3 s, would be taken for the server's
+    gc.disable()  # collections of the client, of up to 0.3 s, would count as the server's
     meter = Meter(server, process)
     fleet.latencies.recording = True
     await asyncio.sleep(seconds)

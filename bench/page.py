@@ -71,8 +71,8 @@ def opened(chromium: Any, url: str) -> tuple[Any, dict[str, float]]:
 def paints(
     chromium: Any, redis: RedisProcess, folder: Path, runs: int, found: Measurements
 ) -> None:
-    """Cold loads of the Tag page: the first right after the orchestrator has started, the others
-    later. The chart counts as drawn in the frame after its mark, hence the frame that is added."""
+    """Cold loads of the Tag page: the first right after the start of the orchestrator, the others
+    later. The chart is drawn in the frame after its mark, so one frame is added."""
     with orchestrator(redis, folder / f"paint-{runs}") as process:
         url = f"http://127.0.0.1:{process.port}/t/t{runs}"
         for load in range(LOADS + 1):
@@ -106,7 +106,7 @@ def cpu_share(process: Process) -> float:
 
 
 def read_streams(port: int, clients: int) -> None:
-    """Hold `clients` event streams open and read what comes, until standard input ends."""
+    """Keep `clients` event streams open and read them, until standard input ends."""
     selector = selectors.DefaultSelector()
     for _ in range(clients):
         sock = socket.create_connection(("127.0.0.1", port))
@@ -138,7 +138,7 @@ def streams(port: int, clients: int) -> Iterator[None]:
 
 
 class Fleet:
-    """One worker that claims and finishes, and is timed at its claims."""
+    """One worker that claims and finishes, with the time of its claims."""
 
     def __init__(self, port: int) -> None:
         self._api = Connection(port)

@@ -35,8 +35,8 @@ class Measurements:
         return self.series[name].median
 
     def ratio(self, above: str, below: str) -> float:
-        """The median of the ratios within each repetition: what drifts between repetitions, such
-        as a neighbour on the machine, then strikes both sides alike."""
+        """The median of the ratios within each repetition, so that a change of the machine between
+        repetitions affects both sides alike."""
         pairs = zip(self.series[above].values, self.series[below].values, strict=True)
         return statistics.median(a / b for a, b in pairs)
 

@@ -35,7 +35,7 @@ def measure(folder: Path, runs: int) -> list[float]:
         api = Connection(process.port)
         api.post("/api/experiment/setup", tag=TAG)
         for number in range(runs):
-            # One source under many seeds, so that the queue is full at once.
+            # One source with many seeds, so that the queue is full at once.
             fields = {"tag": TAG, "hypothesis": "gap", "train_py": SOURCE, "seed": number}
             api.post("/api/experiment/submit", **fields)
         with ended(_worker(process.port, home, folder)):
