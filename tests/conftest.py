@@ -34,7 +34,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of the person who runs the tests must not leak into them."""
+    """The settings of the shell must not reach the tests."""
     for name in list(os.environ):
         if name.startswith("AUTORESEARCH_") or name == "REDIS_URL":
             monkeypatch.delenv(name)
@@ -218,13 +218,13 @@ class Api:
 
 
 MakeApi = Callable[..., Api]
-# Of a wait of 20 s in which nobody looks unwoken: what ends within this has been woken.
+# Of a wait of 20 s with `no_look_unwoken`: one that ends within this time has been woken.
 WOKEN_SECONDS = 15
 
 
 @pytest.fixture
 def no_look_unwoken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits looks when it is woken, and else only when its time is up."""
+    """Waiters look when they are woken and at the end of their time, and not in between."""
     for name in ("jobs.LOOK_SECONDS", "jobs.BUSY_LOOK_SECONDS", "experiments.LOOK_SECONDS"):
         monkeypatch.setattr(f"orchestrator.services.core.{name}", 60.0)
 

@@ -74,7 +74,7 @@ def _check_promises(records: Records, promises: Promises, findings: Findings) ->
             state = run.state if run else "no record"
             findings.add("lost", f"{experiment_id} was acknowledged: {state}")
     for experiment_id in sorted(runs.keys() - promises.acknowledged):
-        findings.add("created-twice", f"{experiment_id} was acknowledged to nobody")
+        findings.add("created-twice", f"{experiment_id} was never acknowledged")
 
 
 def _check_rest(records: Records, gpus: Iterable[str], findings: Findings) -> None:

@@ -59,7 +59,7 @@ async def traffic_is_replayed(targets: Targets, random: Random) -> None:
         raise Missed
     for request in random.choices(said, k=5):
         gpu_id = request.body.get("gpu_id", "")
-        # A claim that found nothing may get a job now, which nobody will run.
+        # A claim that found nothing may get a job now, which no worker will run.
         with targets.losses.expected([gpu_id]):
             await _replay(targets, request)
 

@@ -16,7 +16,7 @@ _ports = itertools.count(_FIRST + _EACH * _block + os.getpid() % (_EACH - 500))
 
 
 def free_port() -> int:
-    """One that this process has not given out before, and that nobody listens on."""
+    """A port that this process has not given out before and on which no process listens."""
     for port in _ports:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port

@@ -1,5 +1,5 @@
-"""The embedded server's life, with real server processes: who starts it, who stops it, what a kill
-of anybody leaves, and what a damaged folder says. Its commands' behaviour is not tested here."""
+"""The embedded server with real processes: who starts it, who stops it, what a kill leaves, and
+which error a damaged folder gives. What the server's commands do is not tested here."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,7 @@ from orchestrator.errors import SetupError
 from orchestrator.settings import HomePaths
 from tests.conftest import eventually
 
-# A second orchestrator: says the server's pid, keeps its share until stdin closes.
+# A second orchestrator: prints the server's pid, keeps its share until stdin closes.
 USER = """
 import sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def paths(tmp_path: Path) -> Iterator[HomePaths]:
 
 
 def locked(paths: HomePaths, name: str) -> bool:
-    """Whether somebody holds that lock exclusively."""
+    """True if a process holds that lock exclusively."""
     try:
         with (paths.redis_dir / name).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -61,7 +61,7 @@ def locked(paths: HomePaths, name: str) -> bool:
 
 
 def alive(paths: HomePaths) -> bool:
-    """Whether a server process holds its lock."""
+    """True if a server process holds its lock."""
     return locked(paths, "server.lock")
 
 
@@ -167,7 +167,7 @@ def test_a_killed_server_comes_back_with_every_acknowledged_write(paths: HomePat
 
 
 def test_a_start_clears_what_a_killed_server_left(paths: HomePaths) -> None:
-    """A stale socket and a pid file that names somebody else's process mislead nobody."""
+    """A stale socket and a pid file that names another process do no harm."""
     server = EmbeddedServer(paths)
     with server as url:
         kill_server(paths)
@@ -261,7 +261,7 @@ def test_users_that_come_and_go_at_once_are_all_served(paths: HomePaths) -> None
 
 
 def test_a_paused_server_is_not_started_twice(paths: HomePaths) -> None:
-    """Silence is no death: the watchdog waits, a new user is told, and the pause costs nothing."""
+    """The watchdog waits for a silent server, a new user gets an error, and no write is lost."""
     server = EmbeddedServer(paths)
     with server as url:
         write(url, key="kept")

@@ -107,7 +107,7 @@ class Echo:
 
 
 class Crossing:
-    """An experiment store after whose next snapshot something else happens first."""
+    """An experiment store: after its next snapshot another action is executed."""
 
     def __init__(self, experiments: Any) -> None:
         self._experiments = experiments
@@ -133,7 +133,7 @@ class Sent:
     answer: Any
 
 
-# How a request comes in; and which of several candidates a step means, the newest first.
+# How a request is sent; and which of several candidates a step takes, counted from the newest.
 HOW = st.sampled_from(("once", "echo", "again"))
 PICK = st.integers(0, 7)
 VALUES = st.one_of(
@@ -143,6 +143,9 @@ VALUES = st.one_of(
 )
 SECONDS = st.sampled_from((None, 0.0, 12.25, 300.0))
 ENDS = st.sampled_from(("completed", "completed", "crash", "timeout", "cancelled"))
+LOSSES = st.sampled_from(("lost", "handed_back"))
+ANY = st.sampled_from((False, False, True))  # any run, or one for which the request is meant
+SHIFT = st.none() | st.integers(0, 3)
 
 
 def pick(candidates: list[Any], number: int) -> Any:
@@ -327,7 +330,7 @@ class Machine(RuleBasedStateMachine):
     async def do_lose(
         self, run: Run, epoch: int, renewal: tuple[str, int] | None = None, how: str = "once"
     ) -> None:
-        """The reaper ends a lease: the one it saw, or whatever lease there is."""
+        """The reaper ends a lease: the renewal that it saw, or the present one."""
         stamp, number = renewal or ("", None)
         answer = await self.ask(
             lambda: self.judge.lose(run.id, epoch, "expired", renewal=stamp), how
@@ -501,21 +504,22 @@ class Machine(RuleBasedStateMachine):
     def undecided(self) -> list[Run]:
         return [run for run in self.model.runs.values() if run.state != "decided"]
 
-    def some_epoch(self, number: int, epoch: int) -> tuple[Run, int]:
-        """A run, and an epoch that it has, had or will have."""
-        run = pick(list(self.model.runs.values()), number)
-        return run, max(1, run.epoch + 1 - epoch)
+    def some(self, candidates: list[Run], number: int, any_run: bool) -> Run:
+        """One of the candidates, or of all runs."""
+        runs = list(self.model.runs.values()) if any_run or not candidates else candidates
+        return pick(runs, number)
 
-    @precondition(lambda self: self.leased)
-    @rule(number=PICK, started=st.booleans(), beat=st.booleans(), how=HOW)
-    def renew(self, number: int, started: bool, beat: bool, how: str) -> None:
-        run = pick(self.leased, number)
-        self.run(self.do_renew(run, run.epoch, how, started=started, beat=beat))
+    def some_lease(self, number: int, shift: int | None) -> tuple[Run, int]:
+        """A leased run and its epoch; with a shift any run, and an epoch that it has, had or will
+        have."""
+        run = self.some(self.leased, number, shift is not None)
+        return run, max(1, run.epoch + (0 if shift is None else 1 - shift))
 
     @precondition(lambda self: self.model.runs)
-    @rule(number=PICK, epoch=st.integers(0, 3), started=st.booleans(), how=HOW)
-    def renew_any(self, number: int, epoch: int, started: bool, how: str) -> None:
-        self.run(self.do_renew(*self.some_epoch(number, epoch), how, started=started))
+    @rule(number=PICK, shift=SHIFT, started=st.booleans(), beat=st.booleans(), how=HOW)
+    def renew(self, number: int, shift: int | None, started: bool, beat: bool, how: str) -> None:
+        run, epoch = self.some_lease(number, shift)
+        self.run(self.do_renew(run, epoch, how, started=started, beat=beat))
 
     def value(self, tag: Tag, word: float | str) -> float:
         """A val_bpb by what it is to the best."""
@@ -540,22 +544,12 @@ class Machine(RuleBasedStateMachine):
         self.run(self.do_finish(run, run.epoch, end, at, seconds, how))
 
     @precondition(lambda self: self.model.runs)
-    @rule(
-        number=PICK,
-        epoch=st.integers(0, 3),
-        end=ENDS | st.sampled_from(("lost", "handed_back")),
-        value=VALUES,
-        how=HOW,
-    )
-    def finish_any(self, number: int, epoch: int, end: str, value: float | str, how: str) -> None:
-        run, epoch = self.some_epoch(number, epoch)
+    @rule(number=PICK, shift=SHIFT, end=ENDS | LOSSES, value=VALUES, how=HOW)
+    def finish_any(
+        self, number: int, shift: int | None, end: str, value: float | str, how: str
+    ) -> None:
+        run, epoch = self.some_lease(number, shift)
         self.run(self.do_finish(run, epoch, end, self.value(run.tag, value), None, how))
-
-    @precondition(lambda self: self.leased)
-    @rule(number=PICK, end=st.sampled_from(("lost", "handed_back")), how=HOW)
-    def give_up(self, number: int, end: str, how: str) -> None:
-        run = pick(self.leased, number)
-        self.run(self.do_finish(run, run.epoch, end, 1.0, None, how))
 
     @precondition(lambda self: self.leased)
     @rule()
@@ -585,28 +579,20 @@ class Machine(RuleBasedStateMachine):
                 self.run(self.do_claim(gpu, self.fresh("claim")))
 
     @precondition(lambda self: self.model.runs)
-    @rule(number=PICK, epoch=st.integers(0, 3), how=HOW)
-    def lose_any(self, number: int, epoch: int, how: str) -> None:
-        run, epoch = self.some_epoch(number, epoch)
-        self.run(self.do_lose(run, epoch, None, how))
+    @rule(number=PICK, shift=SHIFT, how=HOW)
+    def lose_any(self, number: int, shift: int | None, how: str) -> None:
+        self.run(self.do_lose(*self.some_lease(number, shift), None, how))
 
     # -- steps: reports by hand, cancel, strategy
 
-    @precondition(lambda self: self.by_hand)
-    @rule(number=PICK, value=st.none() | VALUES, seconds=SECONDS, how=HOW)
+    @precondition(lambda self: self.model.runs)
+    @rule(number=PICK, anyone=ANY, value=st.none() | VALUES, seconds=SECONDS, how=HOW)
     def report(
-        self, number: int, value: float | str | None, seconds: float | None, how: str
+        self, number: int, anyone: bool, value: float | str | None, seconds: float | None, how: str
     ) -> None:
-        run = pick(self.by_hand, number)
+        run = self.some(self.by_hand, number, anyone)
         at = None if value is None else self.value(run.tag, value)
         self.run(self.do_report(run, at, seconds, how))
-
-    @precondition(lambda self: self.model.runs)
-    @rule(number=PICK, value=st.none() | VALUES, how=HOW)
-    def report_any(self, number: int, value: float | str | None, how: str) -> None:
-        run = pick(list(self.model.runs.values()), number)
-        at = None if value is None else self.value(run.tag, value)
-        self.run(self.do_report(run, at, None, how))
 
     @rule(
         tag=st.sampled_from(("a", "a", "b")),
@@ -624,15 +610,10 @@ class Machine(RuleBasedStateMachine):
             at = None if value is None else self.value(run.tag, value)
             self.run(self.do_report(run, at, None))
 
-    @precondition(lambda self: self.undecided)
-    @rule(number=PICK, how=HOW)
-    def cancel(self, number: int, how: str) -> None:
-        self.run(self.do_cancel(pick(self.undecided, number), how))
-
     @precondition(lambda self: self.model.runs)
-    @rule(number=PICK, how=HOW)
-    def cancel_any(self, number: int, how: str) -> None:
-        self.run(self.do_cancel(pick(list(self.model.runs.values()), number), how))
+    @rule(number=PICK, anyone=ANY, how=HOW)
+    def cancel(self, number: int, anyone: bool, how: str) -> None:
+        self.run(self.do_cancel(self.some(self.undecided, number, anyone), how))
 
     # -- steps: steering
 
@@ -644,21 +625,17 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.leased)
     @rule(number=PICK, end=st.sampled_from(("cancelled", "cancelled", "lost", None)), how=HOW)
     def requeue_leased(self, number: int, end: str | None, how: str) -> None:
-        """And its worker does as it is told, or dies, or has not heard of it yet."""
+        """Its worker stops the run, or dies, or has not got the request yet."""
         run = pick(self.leased, number)
         self.run(self.do_requeue(run, how))
         if end is not None:
             self.run(self.do_finish(run, run.epoch, end, 1.0, None, how))
 
-    @precondition(lambda self: self.model.queued)
-    @rule(number=PICK, priority=st.sampled_from((0, 1, -1, 1000, -1000)), how=HOW)
-    def prioritise(self, number: int, priority: int, how: str) -> None:
-        self.run(self.do_set_priority(pick(self.model.queued, number), priority, how))
-
     @precondition(lambda self: self.model.runs)
-    @rule(number=PICK, how=HOW)
-    def prioritise_any(self, number: int, how: str) -> None:
-        self.run(self.do_set_priority(pick(list(self.model.runs.values()), number), 5, how))
+    @rule(number=PICK, anyone=ANY, priority=st.sampled_from((0, 1, -1, 1000, -1000)), how=HOW)
+    def prioritise(self, number: int, anyone: bool, priority: int, how: str) -> None:
+        run = self.some(self.model.queued, number, anyone)
+        self.run(self.do_set_priority(run, priority, how))
 
     @rule(number=PICK, paused=st.booleans(), how=HOW)
     def pause(self, number: int, paused: bool, how: str) -> None:
@@ -760,15 +737,10 @@ class Machine(RuleBasedStateMachine):
         refusal = self.model.heartbeat(gpu, problem, quarantined, draining)
         assert (answer if refusal else None) is refusal
 
-    @precondition(lambda self: self.by_hand)
-    @rule(number=PICK, how=HOW)
-    def acquire(self, number: int, how: str) -> None:
-        self.run(self.do_acquire(pick(self.by_hand, number), how))
-
     @precondition(lambda self: self.model.runs)
-    @rule(number=PICK, how=HOW)
-    def acquire_any(self, number: int, how: str) -> None:
-        self.run(self.do_acquire(pick(list(self.model.runs.values()), number), how))
+    @rule(number=PICK, anyone=ANY, how=HOW)
+    def acquire(self, number: int, anyone: bool, how: str) -> None:
+        self.run(self.do_acquire(self.some(self.by_hand, number, anyone), how))
 
     @rule(gpu=st.sampled_from(GPUS), number=st.none() | PICK, how=HOW)
     def release(self, gpu: str, number: int | None, how: str) -> None:
@@ -805,29 +777,26 @@ class Machine(RuleBasedStateMachine):
         self.run(self.ask(lambda: self.store.pool.tidy(60), how, keep=False))
         self.model.tidy()
 
-    @precondition(lambda self: self.undecided)
-    @rule(number=PICK, gpu=st.sampled_from(GPUS), source=st.sampled_from(SOURCES), how=HOW)
-    def direct(self, number: int, gpu: str, source: str, how: str) -> None:
-        self.run(self.do_direct(pick(self.undecided, number), gpu, source, how))
-
     @precondition(lambda self: self.model.runs)
-    @rule(number=PICK, gpu=st.sampled_from(GPUS), how=HOW)
-    def direct_any(self, number: int, gpu: str, how: str) -> None:
-        self.run(self.do_direct(pick(list(self.model.runs.values()), number), gpu, SOURCES[0], how))
+    @rule(
+        number=PICK, anyone=ANY, gpu=st.sampled_from(GPUS), source=st.sampled_from(SOURCES), how=HOW
+    )
+    def direct(self, number: int, anyone: bool, gpu: str, source: str, how: str) -> None:
+        self.run(self.do_direct(self.some(self.undecided, number, anyone), gpu, source, how))
 
     # -- steps: faults and reads
 
     @precondition(lambda self: self.requests)
     @rule(number=PICK)
     def replay(self, number: int) -> None:
-        """A request of long ago comes again: its old answer, and nothing happens."""
+        """An old request comes again: it gets its old answer, and nothing changes."""
         sent = pick(self.requests, number)
         with nonces_from(sent.key):
             assert self.run(_answer(sent.call)) == sent.answer
 
     @rule(number=st.integers(0, 16), how=HOW)
     def ask_for_a_stranger(self, number: int, how: str) -> None:
-        """What was never given out is not found, and nothing happens."""
+        """An id that was never given out is not found, and nothing changes."""
         complete = schemas.CompleteRequest(experiment_id=UNKNOWN_ID, val_bpb=1)
         calls: list[Call] = [
             lambda: self.experiments.complete(complete),
@@ -858,7 +827,7 @@ class Machine(RuleBasedStateMachine):
         how=st.sampled_from(("once", "echo")),
     )  # fmt: skip
     def crossed(self, number: int, first: int, second: int, value: float | str, how: str) -> None:
-        """A request comes in after another one has looked, and before it acts."""
+        """A request is executed between the read and the write of another one."""
         run = pick(self.undecided, number)
         at = self.value(run.tag, value)
         late = pick([*self.ends_of(run, at, how), partial(self.do_adapt, run.tag, how)], first)
@@ -889,7 +858,7 @@ class Machine(RuleBasedStateMachine):
         return found
 
     def moves_of(self, run: Run) -> list[Action]:
-        """What else may happen to this run or around it."""
+        """What else may happen to this run, its tag and the GPUs."""
         request = schemas.SetStrategyRequest(
             tag=run.tag.name, mode="combine", reason="r", pinned=False
         )
@@ -913,7 +882,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=PICK, run=PICK)
     def read(self, number: int, run: int) -> None:
-        """What people and agents are shown."""
+        """The reading endpoints agree with the model."""
         tag = pick(list(self.model.tags.values()), number)
         runs = self.model.runs_of(tag)
         self.run(self.check_summary(tag))
@@ -980,7 +949,7 @@ class Machine(RuleBasedStateMachine):
         assert {name for name in differing if name != "idle" and "strategy" not in name} == set()
 
     def check_events(self) -> None:
-        """Every event is told once, and in order."""
+        """Every event is in the stream once, and in order."""
         told = []
         for event_id, fields in self.plain.xrange("ar:events", min=self.next_event):
             self.next_event = f"({event_id}"
@@ -1025,7 +994,7 @@ def _event(fields: dict[str, str]) -> tuple[str, ...]:
 
 
 def _check_laws(found: State) -> None:
-    """What must be so whatever the model says."""
+    """What must hold even if the model is wrong."""
     runs = {name: value for name, value in found.items() if ":run:" in name}
     gpus = {name[4:]: value for name, value in found.items() if name.startswith("gpu:")}
     taken = [gpu[how] for gpu in gpus.values() for how in ("lease", "hold") if gpu[how]]
