@@ -1,9 +1,10 @@
 """How many GPUs one orchestrator process serves: a fleet of virtual workers over HTTP.
 
-Each virtual GPU keeps two connections, as a worker does: one for its heartbeat every five seconds
-and the renewals of its lease, one that claims by long poll and reports. Four in five train (runs of
-300 s, which end at random moments), the rest wait in a claim; a new job comes for each that ends.
-All of the fleet is one client process on the same machine, so its own delays count against us.
+Each virtual GPU keeps two connections, as a worker does: one for a heartbeat every five seconds and
+the renewals of its lease, one that claims by long poll and reports. Four in five train (runs of
+300 s, which end at random moments), the others wait in a claim; each run that ends is followed by a
+new job. The whole fleet is one client process on the same machine, so the latencies include its own
+delays.
 
     uv run python -m bench.fleet --gpus 5000
     uv run python -m bench.fleet                 # 2 500, 5 000, 7 500, 10 000, while p99 < 250 ms
@@ -11,6 +12,7 @@ All of the fleet is one client process on the same machine, so its own delays co
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import random
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ TRAINING_SHARE = 0.8
 CLAIM_WAIT_SECONDS = 20
 STEPS = (2500, 5000, 7500, 10_000)
 BAR_MS = 250.0
+Report = dict[str, float]  # what a fleet of one size cost, by quantity
 AT_ONCE = 32  # registrations and first submissions under way
 HEALTH = {"temperature_c": 61, "memory_used_mb": 70_000, "utilization_percent": 99}
 
@@ -71,7 +74,7 @@ class Gpu:
         )
 
     async def beat(self) -> None:
-        """Heartbeats; while a run is on, the renewals of its lease, which are heartbeats too."""
+        """Send heartbeats; during a run renewals of its lease, which are heartbeats too."""
         await asyncio.sleep(random.random() * HEARTBEAT_SECONDS)
         start = time.perf_counter()
         while True:
@@ -89,7 +92,7 @@ class Gpu:
             await asyncio.sleep(HEARTBEAT_SECONDS - late)
 
     async def work(self, submissions: "asyncio.Queue[None]") -> None:
-        """Claim, train, report, for ever; each run that ends is followed by a new submission."""
+        """Claim, train, report; each run that ends is followed by a new submission."""
         remaining = random.random() * RUN_SECONDS
         for claim in range(1_000_000):
             answer = await self._work.post(
@@ -121,7 +124,7 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Register everybody, queue the first jobs, let all beat and work."""
+        """Register all GPUs, queue the first jobs, start heartbeats and work."""
         await self._agent.post("/api/experiment/setup", tag=TAG)
         await _at_once(gpu.register() for gpu in self._gpus)
         for _ in range(int(len(self._gpus) * TRAINING_SHARE)):
@@ -135,7 +138,7 @@ class Fleet:
         self._tasks.append(asyncio.ensure_future(work))
 
     def check(self) -> None:
-        """Raise what made a virtual worker stop, if any did."""
+        """Raise the error of a virtual worker that has stopped."""
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -146,7 +149,7 @@ class Fleet:
             await self.latencies.of("submit", self._submit())
 
     async def _submit(self) -> None:
-        """One source under many seeds: what is measured is the queue, not the compiler."""
+        """One source with many seeds, so that the queue is measured and not the compiler."""
         self._seed += 1
         await self._agent.post(
             "/api/experiment/submit",
@@ -158,7 +161,7 @@ class Fleet:
 
 
 async def _at_once(calls: Any) -> None:
-    """Run the calls, so many under way at a time."""
+    """Run the calls, `AT_ONCE` at a time."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(call: Coroutine[Any, Any, None]) -> None:
@@ -168,92 +171,56 @@ async def _at_once(calls: Any) -> None:
     await asyncio.gather(*(one(call) for call in calls))
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a fleet of one size cost and felt."""
+class Meter:
+    """Running totals of servers and client, and what they grew by from one `read` to the next."""
 
-    gpus: int
-    heartbeat_p50_ms: float
-    heartbeat_p99_ms: float
-    requests_per_second: float
-    orchestrator_cpu_percent: float
-    redis_cpu_percent: float
-    redis_commands_per_second: float
-    redis_mb_per_1000_gpus: float
-    orchestrator_mb: float
-    client_cpu_percent: float
-    p99_ms: dict[str, float]
+    def __init__(self, server: RedisProcess, process: Process) -> None:
+        self._server, self._process = server, process
+        self._totals = self._read()
 
-    @property
-    def served(self) -> bool:
-        return self.heartbeat_p99_ms < BAR_MS
+    def _read(self) -> dict[str, float]:
+        with self._server.client() as client:
+            commands = client.info("stats")["total_commands_processed"]
+        return {
+            "seconds": time.perf_counter(), "commands": float(commands),
+            "orchestrator": self._process.cpu_seconds(), "redis": self._server.cpu_seconds(),
+            "client": time.process_time(),
+        }  # fmt: skip
 
-
-@dataclass(frozen=True)
-class _Counters:
-    """Running totals at one moment, whose differences are a report."""
-
-    at: float
-    orchestrator_cpu: float
-    redis_cpu: float
-    client_cpu: float
-    commands: int
-
-    @classmethod
-    def now(cls, server: RedisProcess, process: Process) -> "_Counters":
-        with server.client() as client:
-            commands = int(client.info("stats")["total_commands_processed"])
-        return cls(
-            time.perf_counter(),
-            process.cpu_seconds(),
-            server.cpu_seconds(),
-            time.process_time(),
-            commands,
-        )
+    def read(self) -> dict[str, float]:
+        before, self._totals = self._totals, self._read()
+        return {name: total - before[name] for name, total in self._totals.items()}
 
 
 async def measure(gpus: int, seconds: float, server: RedisProcess, process: Process) -> Report:
-    """Let a fleet of `gpus` work for `seconds` once it is in full swing."""
+    """Measure a fleet of `gpus` for `seconds`, after 25 s of warm-up."""
     with server.client() as client:
         empty = client.info("memory")["used_memory"]
     fleet = Fleet(gpus, process.port)
     await fleet.start()
     await asyncio.sleep(5 * HEARTBEAT_SECONDS)
-    gc.disable()  # collections of the client, of up to 0.3 s, would be taken for the server's
-    before = _Counters.now(server, process)
+    gc.disable()  # collections of the client, of up to 0.3 s, would count as the server's
+    meter = Meter(server, process)
     fleet.latencies.recording = True
     await asyncio.sleep(seconds)
     fleet.check()
     gc.enable()
-    after = _Counters.now(server, process)
+    grown, by_kind = meter.read(), fleet.latencies.by_kind
     with server.client() as client:
         used = client.info("memory")["used_memory"] - empty
-    return _report(gpus, fleet.latencies, before, after, used, process.resident_mb())
-
-
-def _report(
-    gpus: int,
-    latencies: Latencies,
-    before: _Counters,
-    after: _Counters,
-    used: float,
-    resident: float,
-) -> Report:
-    seconds = after.at - before.at
-    beats = latencies.by_kind["heartbeat"]
-    return Report(
-        gpus=gpus,
-        heartbeat_p50_ms=percentile(beats, 50),
-        heartbeat_p99_ms=percentile(beats, 99),
-        requests_per_second=sum(map(len, latencies.by_kind.values())) / seconds,
-        orchestrator_cpu_percent=(after.orchestrator_cpu - before.orchestrator_cpu) / seconds * 100,
-        redis_cpu_percent=(after.redis_cpu - before.redis_cpu) / seconds * 100,
-        redis_commands_per_second=(after.commands - before.commands) / seconds,
-        redis_mb_per_1000_gpus=used / 2**20 / gpus * 1000,
-        orchestrator_mb=resident,
-        client_cpu_percent=(after.client_cpu - before.client_cpu) / seconds * 100,
-        p99_ms={kind: percentile(times, 99) for kind, times in latencies.by_kind.items()},
-    )
+    percent = 100 / grown["seconds"]
+    return {
+        "GPUs": gpus,
+        "heartbeat p50 (ms)": percentile(by_kind["heartbeat"], 50),
+        "heartbeat p99 (ms)": percentile(by_kind["heartbeat"], 99),
+        "requests/s": sum(map(len, by_kind.values())) / grown["seconds"],
+        "orchestrator CPU (%)": grown["orchestrator"] * percent,
+        "Redis CPU (%)": grown["redis"] * percent,
+        "client CPU (%)": grown["client"] * percent,
+        "Redis commands/s": grown["commands"] / grown["seconds"],
+        "Redis MB per 1 000 GPUs": used / 2**20 / gpus * 1000,
+        "orchestrator RSS (MB)": process.resident_mb(),
+    }
 
 
 def run(gpus: int, seconds: float) -> Report:
@@ -268,27 +235,18 @@ def run(gpus: int, seconds: float) -> Report:
 
 def table(reports: list[Report]) -> str:
     """The reports as Markdown."""
-    columns = (
-        "GPUs", "heartbeat p50, p99 (ms)", "requests/s", "orchestrator CPU", "Redis CPU",
-        "Redis commands/s", "Redis MB per 1,000 GPUs", "orchestrator RSS (MB)",
-    )  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    lines += [
-        f"| {r.gpus:,} | {r.heartbeat_p50_ms:.1f}, {r.heartbeat_p99_ms:.1f} |"
-        f" {r.requests_per_second:,.0f} | {r.orchestrator_cpu_percent:.0f} % |"
-        f" {r.redis_cpu_percent:.0f} % | {r.redis_commands_per_second:,.0f} |"
-        f" {r.redis_mb_per_1000_gpus:.1f} | {r.orchestrator_mb:.0f} |"
-        for r in reports
-    ]
+    lines = [f"| {' | '.join(reports[0])} |", "|---" * len(reports[0]) + "|"]
+    for report in reports:
+        figures = (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in report.values())
+        lines.append(f"| {' | '.join(figures)} |")
     return "\n".join(lines)
 
 
 def raise_descriptor_limit(wanted: int = 65_536) -> None:
     """Two connections a GPU; the orchestrator, started from here, inherits the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
-    except (ValueError, PermissionError):  # only root may raise the hard limit
+    with contextlib.suppress(PermissionError):  # only root may raise the hard limit
+        hard = max(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -303,13 +261,11 @@ def main() -> None:
     for gpus in arguments.gpus:
         reports.append(run(gpus, arguments.seconds))
         print(table(reports[-1:]), file=sys.stderr)
-        if not reports[-1].served:
+        if reports[-1]["heartbeat p99 (ms)"] >= BAR_MS:
             break
     print(table(reports))
-    served = max((r.gpus for r in reports if r.served), default=0)
-    print(f"largest fleet with heartbeat p99 < {BAR_MS:g} ms: {served:,}")
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(r) for r in reports], indent=1), "utf-8")
+        arguments.json.write_text(json.dumps(reports, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

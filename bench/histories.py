@@ -1,8 +1,8 @@
-"""Writes a tag's history as a long search would have left it: plausible results, ideas and times.
+"""Writes a tag's history like that of a long search: plausible results, ideas and times.
 
 Each run is judged by the product's own rules and written as submit.lua and decide.lua write it, so
-the audit finds nothing to object to (tests/browser/test_scale.py asks it). Unlike the copies of
-orchestrator/load.py no two runs are alike: this is for looking at.
+the audit finds no difference (tests/browser/test_scale.py checks that). No two runs are alike, as
+they are in the copies of orchestrator/load.py: this is for looking at.
 
     python -m bench.histories redis://127.0.0.1:6379 TAG RUNS [HOURS]
 """
@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -65,7 +66,7 @@ ERRORS = (
 
 
 class History:
-    """The runs of a tag, one after the other, as they would have been decided."""
+    """The runs of a tag, decided one after the other."""
 
     def __init__(self, tag: Tag, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -121,25 +122,22 @@ class History:
     ) -> None:
         old = self.snapshot
         tag = replace(
-            old.tag, revision=old.tag.revision + 1, consecutive_crashes=decision.consecutive_crashes
+            old.tag,
+            revision=old.tag.revision + 1,
+            consecutive_crashes=decision.consecutive_crashes,
+            training_seconds=old.tag.training_seconds + (300.0 if result.metrics else 0.0),
         )
-        if result.metrics:
-            tag = replace(tag, training_seconds=tag.training_seconds + 300.0)
         if decision.improved and snapshot.experiment and result.metrics:
+            best = snapshot.experiment
             tag = replace(
-                tag,
-                best_val_bpb=result.metrics.val_bpb,
-                best_experiment_id=snapshot.experiment.id,
-                best_commit_sha=snapshot.experiment.commit_sha,
-                best_us=finished_us,
-            )
-        strategy = old.strategy
-        if decision.strategy:
-            strategy = replace(decision.strategy, updated_us=finished_us)
+                tag, best_val_bpb=result.metrics.val_bpb, best_experiment_id=best.id,
+                best_commit_sha=best.commit_sha, best_us=finished_us,
+            )  # fmt: skip
+        strategy = decision.strategy and replace(decision.strategy, updated_us=finished_us)
         self.snapshot = replace(
             old,
             tag=tag,
-            strategy=strategy,
+            strategy=strategy or old.strategy,
             counts=old.counts.plus(decision.status),
             near_misses=old.near_misses + (decision.near_miss is not None),
             recent=(decision.status, *old.recent)[:RECENT_RUNS],
@@ -147,13 +145,13 @@ class History:
 
 
 class Writer:
-    """Puts runs into Redis, a thousand in one go."""
+    """Writes runs to Redis, a thousand in one pipeline."""
 
     def __init__(self, redis: Any, tag: str) -> None:
         self._redis = redis
         self._tag = tag
         self._pipeline = redis.pipeline(transaction=False)
-        self._categories: dict[str, int] = {}
+        self._categories: Counter[str] = Counter()
 
     def key(self, name: str, suffix: str = "") -> str:
         return keys.of_tag(self._tag, name, suffix)
@@ -161,7 +159,7 @@ class Writer:
     def run(
         self, snapshot: Snapshot, result: RunResult, decision: Decision, finished_us: int
     ) -> None:
-        """What submit.lua and decide.lua leave of one run."""
+        """What submit.lua and decide.lua write for one run."""
         experiment, run, pipe = snapshot.experiment, snapshot.run, self._pipeline
         assert experiment is not None
         assert run is not None
@@ -177,30 +175,27 @@ class Writer:
         pipe.zadd(self.key("all"), {name: created})
         pipe.zadd(self.key("status:", status), {name: created})
         pipe.hset(self.key("sources"), f"{experiment.source_sha256}:42", name)
-        self._count(f"n:{experiment.category}")
+        self._categories[f"n:{experiment.category}"] += 1
         if decision.near_miss is not None:
             pipe.zadd(self.key("near"), {name: decision.near_miss})
-            self._count(f"near:{experiment.category}")
+            self._categories[f"near:{experiment.category}"] += 1
         if decision.improved and result.metrics:
             keep = {
                 "id": name, "val_bpb": result.metrics.val_bpb,
                 "description": experiment.description, "category": experiment.category,
             }  # fmt: skip
             pipe.zadd(self.key("keeps"), {json.dumps(keep): finished_us})
-            self._count(f"kept:{experiment.category}")
+            self._categories[f"kept:{experiment.category}"] += 1
         journal = records.journal_data(snapshot, result, decision, 1)
         entry = {"kind": "decided", "id": name, "at": at, "data": json.dumps(journal)}
         # An entry's id holds its time, as one that a decision wrote does.
         pipe.xadd(self.key("journal"), entry, id=f"{finished_us // 1000}-{finished_us % 1000}")
 
-    def _count(self, name: str) -> None:
-        self._categories[name] = self._categories.get(name, 0) + 1
-
     async def flush(self) -> None:
         await self._pipeline.execute()
 
     async def totals(self, snapshot: Snapshot, last_us: int) -> None:
-        """The tag as it stands after the last run."""
+        """The tag after its last run."""
         tag = snapshot.tag
         fields = {
             "revision": tag.revision, "last_decided": last_us, "last_created": last_us,
@@ -241,7 +236,7 @@ def _run_fields(
 
 
 async def _predate(redis: Any, journal: str, milliseconds: int) -> None:
-    """Give the setup's entry an id before the ids of what is to follow it."""
+    """Give the entry of the setup an id before those of the runs."""
     ((_, entry),) = await redis.xrange(journal)
     await redis.delete(journal)
     await redis.xadd(journal, entry, id=f"{milliseconds}-0")

@@ -56,7 +56,7 @@ def browser() -> Iterator[Any]:
 
 
 def opened(chromium: Any, url: str) -> tuple[Any, dict[str, float]]:
-    """A page in a context of its own, so that nothing is cached, and its marks in ms."""
+    """A page in a new context, so that nothing is cached, and its marks in ms."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.goto(url)
@@ -71,8 +71,8 @@ def opened(chromium: Any, url: str) -> tuple[Any, dict[str, float]]:
 def paints(
     chromium: Any, redis: RedisProcess, folder: Path, runs: int, found: Measurements
 ) -> None:
-    """Cold loads of the Tag page: the first right after the orchestrator has started, the others
-    later. The chart counts as drawn in the frame after its mark, hence the frame that is added."""
+    """Cold loads of the Tag page: the first right after the start of the orchestrator, the others
+    later. The chart is drawn in the frame after its mark, so one frame is added."""
     with orchestrator(redis, folder / f"paint-{runs}") as process:
         url = f"http://127.0.0.1:{process.port}/t/t{runs}"
         for load in range(LOADS + 1):
@@ -106,7 +106,7 @@ def cpu_share(process: Process) -> float:
 
 
 def read_streams(port: int, clients: int) -> None:
-    """Hold `clients` event streams open and read what comes, until standard input ends."""
+    """Keep `clients` event streams open and read them, until standard input ends."""
     selector = selectors.DefaultSelector()
     for _ in range(clients):
         sock = socket.create_connection(("127.0.0.1", port))
@@ -138,36 +138,30 @@ def streams(port: int, clients: int) -> Iterator[None]:
 
 
 class Fleet:
-    """One worker that claims and finishes, and is timed at its claims."""
+    """One worker that claims and finishes, with the time of its claims."""
 
     def __init__(self, port: int) -> None:
-        self._connection = Connection(port)
-        self._port = port
-        self._post("/api/experiment/setup", tag="claims")
+        self._api = Connection(port)
+        self._api.post("/api/experiment/setup", tag="claims")
         gpu = {"gpu_id": "g", "gpu_index": 0, "gpu_name": "Test GPU", "vram_mb": 80_000}
-        self._post("/api/pool/register", **gpu)
-
-    def _post(self, path: str, **body: object) -> Any:
-        return json.loads(self._connection.send(self._connection.prepare("POST", path, body)))
+        self._api.post("/api/pool/register", **gpu)
 
     def claim_ms(self) -> float:
         """Submit, claim, finish; the time of the claim."""
         source = f"# {secrets.token_hex(8)}\n"
-        self._post("/api/experiment/submit", tag="claims", hypothesis="h", train_py=source)
+        self._api.post("/api/experiment/submit", tag="claims", hypothesis="h", train_py=source)
         body = {"gpu_id": "g", "claim_id": secrets.token_hex(8)}
-        request = self._connection.prepare("POST", "/api/job/claim", body)
         start = time.perf_counter()
-        answer = self._connection.send(request)
+        job = self._api.post("/api/job/claim", **body)["job"]
         took = (time.perf_counter() - start) * 1000
-        job = json.loads(answer)["job"]
         lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
         metrics = {"val_bpb": 0.98}
-        self._post("/api/job/finish", outcome="completed", metrics=metrics, **lease)
+        self._api.post("/api/job/finish", outcome="completed", metrics=metrics, **lease)
         return took
 
 
 def claims(process: Process, clients: int, found: Measurements) -> None:
-    """Claims with no stream open and with many, in turn, so that what drifts strikes both."""
+    """Claims with no stream open and with many, in turn, so that drift affects both."""
     fleet = Fleet(process.port)
     for _ in range(20):
         fleet.claim_ms()

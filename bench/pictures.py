@@ -1,9 +1,9 @@
 """The chart and the page of the README, from a real search: `uv run python -m bench.pictures`.
 
 Everything is real but the training: a system is started, the built-in agent searches, a worker runs
-each source, `autoresearch chart` draws. What stands in for the training computes val_bpb from the
-constants that the agent turns, with a little noise, and runs out of memory where they ask for too
-much. The page is photographed in Chromium, which must be installed.
+each source, `autoresearch chart` draws. A stub computes val_bpb from the constants that the agent
+changes, with a little noise, and fails where they would need too much memory. The page is
+photographed in Chromium, which must be installed.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def photograph(url: str, theme: Literal["light", "dark"], file: Path) -> None:
-    """The page at `url` as a person first sees it."""
+    """The page at `url` after it has loaded."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -114,7 +114,7 @@ def photograph(url: str, theme: Literal["light", "dark"], file: Path) -> None:
 
 
 def search(url: str, runs: int, seed: int) -> None:
-    """Let the built-in agent try so many sources."""
+    """Let the built-in agent try `runs` sources."""
     with Client(url) as client:
         client.setup(SetupRequest(tag=TAG))
         going = Search(client, TAG, STUB, runs, Agent(STUB, seed))

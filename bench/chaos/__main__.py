@@ -36,7 +36,7 @@ async def _run(arguments: argparse.Namespace) -> int:
     async with Harness.running(plan, trial) as harness:
         async with report.follow(harness):
             await harness.round()
-        report.tell(harness)
+        report.print_audit(harness)
         clean = not harness.findings.found
     _tidy(folder, keep=arguments.keep or not clean)
     return 0 if clean else 1
@@ -48,7 +48,7 @@ async def _hunt(arguments: argparse.Namespace) -> int:
     for bug in wanted:
         folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
         catches.append(await hunt.hunt(bug, folder, arguments.seed))
-        report.tell_catch(catches[-1])
+        report.print_catch(catches[-1])
         _tidy(folder, keep=arguments.keep or catches[-1].invariant is None)
     print(hunt.markdown(catches))
     return 0 if all(catch.invariant for catch in catches) else 1
@@ -57,7 +57,7 @@ async def _hunt(arguments: argparse.Namespace) -> int:
 async def _recover(arguments: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
     samples = await Recovery(folder, arguments.seed).run(arguments.repeat)
-    report.tell_recovery(samples)
+    report.print_recovery(samples)
     _tidy(folder, keep=arguments.keep)
     return 0
 

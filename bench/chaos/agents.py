@@ -1,7 +1,7 @@
-"""The agents: they submit trainings, wait for verdicts, train by hand, and write down every answer.
+"""The agents: they submit trainings, wait for verdicts, train by hand, and note every answer.
 
-Each request carries an Idempotency-Key and is sent again, to any orchestrator, until it is answered
-for good, as an agent is told to do. Which faults hit them meanwhile they do not know.
+Each request has an Idempotency-Key and is sent again, to any orchestrator, until it gets a final
+answer, as program.md asks of agents.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from bench.chaos import stub
-from bench.chaos.ledger import Ledger
+from bench.chaos.promises import Promises
 from bench.chaos.system import System
 from bench.chaos.violations import Findings
 
@@ -36,16 +36,16 @@ class Agents:
     def __init__(
         self,
         system: System,
-        ledger: Ledger,
+        promises: Promises,
         findings: Findings,
         results: stub.Results,
-        dice: Random,
+        random: Random,
     ) -> None:
-        self.ledger = ledger
+        self.promises = promises
         self._system = system
         self._findings = findings
         self._results = results
-        self._dice = dice
+        self._random = random
         self._keys = itertools.count(1)
         self._numbers = itertools.count(1)
         self._http = httpx.AsyncClient(
@@ -65,8 +65,8 @@ class Agents:
     async def once(
         self, method: str, path: str, body: Body | None = None, key: str | None = None
     ) -> Answer | None:
-        """One try at one orchestrator; None when no answer came that settles the matter."""
-        orchestrator = self._dice.choice(self._system.orchestrators)
+        """One try at one orchestrator; None if there was no final answer."""
+        orchestrator = self._random.choice(self._system.orchestrators)
         url = f"http://127.0.0.1:{orchestrator.from_agents.port}{path}"
         headers = {"Idempotency-Key": key} if key else {}
         try:
@@ -81,7 +81,7 @@ class Agents:
         return answer
 
     async def call(self, path: str, body: Body | None = None, key: str | None = None) -> Answer:
-        """POST until it is answered for good."""
+        """POST until there is a final answer."""
         return await self._persist("POST", path, body, key or self.key())
 
     async def read(self, path: str) -> Answer:
@@ -106,17 +106,17 @@ class Agents:
 
     async def submit(self, *, twice: bool = False) -> str | None:
         """Submit a new training."""
-        text = stub.draw(next(self._numbers), self._results, self._dice)
+        text = stub.draw(next(self._numbers), self._results, self._random)
         return await self.submit_text(text, twice=twice)
 
     async def submit_text(self, train_py: str, *, twice: bool = False) -> str | None:
-        """Submit this train.py; `twice`: the same request at the same time, to be one."""
+        """Submit this train.py; `twice`: the same request twice at once, which must be one."""
         body = {
-            "tag": self._dice.choice(TAGS),
+            "tag": self._random.choice(TAGS),
             "hypothesis": "an idea",
-            "category": self._dice.choice(CATEGORIES),
+            "category": self._random.choice(CATEGORIES),
             "train_py": train_py,
-            "priority": self._dice.choice((0, 0, 0, 5)),
+            "priority": self._random.choice((0, 0, 0, 5)),
         }
         key = self.key()
         path = "/api/experiment/submit"
@@ -126,14 +126,14 @@ class Agents:
             self._findings.add("answers", f"a new submission was answered {answers}")
             return None
         experiment_id: str = first.body["experiment_id"]
-        self.ledger.acknowledge(experiment_id)
+        self.promises.acknowledge(experiment_id)
         return experiment_id
 
     async def watch(self, experiment_id: str) -> None:
         """Wait for the verdict as agents do."""
         while True:
             answer = await self.read(f"/api/experiment/{experiment_id}/wait?timeout=5")
-            self.ledger.hear(experiment_id, answer.body.get("verdict"))
+            self.promises.note_verdict(experiment_id, answer.body.get("verdict"))
             if answer.status != 202:
                 return
 
@@ -141,10 +141,10 @@ class Agents:
         await self.call(f"/api/experiment/{experiment_id}/cancel")
 
     async def finish_again(self, body: Body) -> Answer | None:
-        """Say what a worker has said once more, by chance changed or late, in one try."""
+        """Send a worker's report once more, perhaps changed or late, in one try."""
         answer = await self.once("POST", "/api/job/finish", body)
         if answer is not None and answer.status == 200:
-            self.ledger.hear(body["experiment_id"], answer.body.get("verdict"))
+            self.promises.note_verdict(body["experiment_id"], answer.body.get("verdict"))
         return answer
 
     # ------------------------------------------------------------------------ by hand
@@ -152,22 +152,22 @@ class Agents:
     async def register(self) -> str:
         number = next(self._numbers)
         body = {
-            "tag": self._dice.choice(TAGS),
+            "tag": self._random.choice(TAGS),
             "hypothesis": f"by hand {number}",
             "description": "",
-            "category": self._dice.choice(CATEGORIES),
+            "category": self._random.choice(CATEGORIES),
             "commit_sha": f"{number:07x}",
             "diff_summary": "",
         }
         answer = await self.call("/api/experiment/register", body)
         experiment_id: str = answer.body["experiment_id"]
-        self.ledger.acknowledge(experiment_id)
+        self.promises.acknowledge(experiment_id)
         return experiment_id
 
     def result(self) -> float:
-        """What a training by hand reaches: as those of the queue by now."""
-        number = len(self.ledger.acknowledged)
-        return float(self._results.draw(number, self._dice))
+        """A val_bpb like those that the queue reaches by now."""
+        number = len(self.promises.acknowledged)
+        return float(self._results.draw(number, self._random))
 
     async def complete(self, experiment_id: str, val_bpb: float, key: str | None = None) -> None:
         body = {"experiment_id": experiment_id, "val_bpb": val_bpb, "training_seconds": 1.5}
@@ -175,7 +175,7 @@ class Agents:
         if answer.status != 200:
             self._findings.add("answers", f"a report by hand was answered {answer}")
         else:
-            self.ledger.hear(experiment_id, answer.body)
+            self.promises.note_verdict(experiment_id, answer.body)
 
     async def acquire(self, experiment_id: str) -> str | None:
         """A GPU for a training by hand, if one is idle."""

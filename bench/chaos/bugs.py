@@ -1,7 +1,7 @@
-"""The patches that make the seeded bugs of sabotage.py: what a process must do before it starts.
+"""The patches that make the seeded bugs of sabotage.py, applied before a process starts.
 
-Lua is edited as text. An edit or a patch that finds no place to apply fails: a bug that is not in
-force must not pass for one that was caught.
+Lua is edited as text. A patch that no longer applies fails: a bug that is not there must not count
+as one that was caught.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def _edit(verb: str, *edits: tuple[str, str]) -> None:
     """Replace parts of a verb's Lua text, prelude and nonce handling included."""
     from orchestrator.store import scripts
 
-    load = scripts._load  # noqa: SLF001 - there is no other way in, and the product needs none
+    load = scripts._load  # noqa: SLF001 - the product offers no other way, and needs none
 
     def edited(wanted: str) -> str:
         text = load(wanted)
@@ -37,7 +37,7 @@ def _edit(verb: str, *edits: tuple[str, str]) -> None:
                 text = text.replace(old, new)
         return text
 
-    edited(verb)  # fails now, where a process that loads it later would only seem to be buggy
+    edited(verb)  # fails now; later it would look like the bug
     _patch(scripts, "_load", edited)
 
 
@@ -216,7 +216,7 @@ def parent_only_kill() -> None:
 
 
 def _sabotage_supervisors() -> None:
-    """What the worker starts is sabotaged too."""
+    """Give the supervisors that the worker starts the same bug."""
     module, name = "gpu_worker.supervisor", sys.argv[1]
 
     class Popen(subprocess.Popen[bytes]):
@@ -240,7 +240,7 @@ def no_gpu_lock() -> None:
 
 
 def no_wait_for_the_end() -> None:
-    """A worker that has lost a lease goes on to the next job while the old run still lives."""
+    """A worker that has lost a lease takes the next job while the old run still lives."""
     import anyio
 
     from gpu_worker.attempt import Attempt

@@ -1,7 +1,7 @@
 """Faults of processes and of networks, one function each.
 
-Each leaves the process that it hit running, or the way open, and lasts seconds. What the system
-makes of it is for others to judge, except where the process itself must say something (exit codes).
+Each lasts seconds and leaves the process that it hit running, or the network open. The audit judges
+what the system does meanwhile; only exit codes are judged here.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from pathlib import Path
 from random import Random
 
 from bench.chaos import journals
-from bench.chaos.proxy import Mode
-from bench.chaos.stage import Missed, Stage
+from bench.chaos.targets import Missed, Targets
+from bench.harness.proxy import Mode
 from gpu_worker import tree
 from gpu_worker.daemon import EXIT_CANNOT_SERVE, EXIT_DRAINED
 
-# How long a process that was told to end may take: its report waits 5 s for an orchestrator.
+# How long a process may take to end: its report waits 5 s for an orchestrator.
 _END_SECONDS = 30.0
 # A worker that finds its GPU's lock taken looks for three seconds before it gives up.
 _TWIN_SECONDS = 15.0
@@ -26,56 +26,56 @@ _LOOKS_FOR_A_RUN = 100
 # ---------------------------------------------------------------------------- workers
 
 
-async def worker_dies_and_returns(stage: Stage, dice: Random) -> None:
+async def worker_dies_and_returns(targets: Targets, random: Random) -> None:
     """Restarted at once, it adopts the run if that still goes on."""
-    async with stage.a_worker(dice) as worker:
+    async with targets.worker(random) as worker:
         worker.kill()
-        await asyncio.sleep(dice.uniform(0, 0.3))
+        await asyncio.sleep(random.uniform(0, 0.3))
         worker.start()
 
 
-async def worker_dies_for_long(stage: Stage, dice: Random) -> None:
+async def worker_dies_for_long(targets: Targets, random: Random) -> None:
     """Its lease ends, its supervisor ends the run, another worker gets it."""
-    async with stage.a_worker(dice) as worker:
+    async with targets.worker(random) as worker:
         worker.kill()
-        await asyncio.sleep(stage.lease + dice.uniform(0.5, 2))
+        await asyncio.sleep(targets.lease + random.uniform(0.5, 2))
         worker.start()
 
 
-async def worker_stands_still(stage: Stage, dice: Random) -> None:
+async def worker_stands_still(targets: Targets, random: Random) -> None:
     """Longer than a lease: what it reports afterwards is stale."""
-    async with stage.a_worker(dice) as worker:
+    async with targets.worker(random) as worker:
         worker.send(signal.SIGSTOP)
-        await asyncio.sleep(stage.lease + dice.uniform(0.3, 1.5))
+        await asyncio.sleep(targets.lease + random.uniform(0.3, 1.5))
         worker.send(signal.SIGCONT)
 
 
-async def worker_stutters(stage: Stage, dice: Random) -> None:
+async def worker_stutters(targets: Targets, random: Random) -> None:
     """Shorter than a lease: nothing is lost."""
-    async with stage.a_worker(dice) as worker:
+    async with targets.worker(random) as worker:
         worker.send(signal.SIGSTOP)
-        await asyncio.sleep(dice.uniform(0.1, stage.lease / 2))
+        await asyncio.sleep(random.uniform(0.1, targets.lease / 2))
         worker.send(signal.SIGCONT)
 
 
-async def worker_is_drained(stage: Stage, dice: Random) -> None:
+async def worker_is_drained(targets: Targets, random: Random) -> None:
     """SIGTERM: it hands its run back or ends it, leaves the pool and exits with 0.
 
-    One that an earlier fault has only just started again may still be importing: it has taken
-    nothing yet, and the signal simply ends it.
+    A worker that an earlier fault has just restarted may still be importing modules; it has no run
+    yet, and the signal ends it.
     """
-    async with stage.a_worker(dice) as worker:
+    async with targets.worker(random) as worker:
         good = {EXIT_DRAINED} if worker.catches(signal.SIGTERM) else {EXIT_DRAINED, -signal.SIGTERM}
         code = await worker.end(_END_SECONDS)
         if code not in good:
-            stage.findings.add("alive", f"{worker.name} was drained and ended with {code}")
+            targets.findings.add("alive", f"{worker.name} was drained and ended with {code}")
             worker.kill()
         worker.start()
 
 
-async def worker_gets_a_twin(stage: Stage, dice: Random) -> None:
-    """Somebody starts a second worker for the same GPU: it must not serve."""
-    async with stage.a_worker(dice) as worker:
+async def worker_gets_a_twin(targets: Targets, random: Random) -> None:
+    """A second worker for the same GPU must not serve."""
+    async with targets.worker(random) as worker:
         twin = worker.spawn()
         try:
             code = await asyncio.to_thread(twin.wait, _TWIN_SECONDS)
@@ -84,35 +84,35 @@ async def worker_gets_a_twin(stage: Stage, dice: Random) -> None:
         finally:
             twin.kill()
         if code != EXIT_CANNOT_SERVE:
-            stage.findings.add("gpu-lock", f"a second {worker.name} ended with {code}")
+            targets.findings.add("gpu-lock", f"a second {worker.name} ended with {code}")
 
 
-async def supervisor_dies(stage: Stage, dice: Random) -> None:
+async def supervisor_dies(targets: Targets, random: Random) -> None:
     """SIGKILL: the guard ends the tree, the worker reports the loss."""
-    async with stage.a_worker(dice) as worker:
+    async with targets.worker(random) as worker:
         tree.kill(await _supervisor_of_a_run(worker.folder.journal), signal.SIGKILL)
 
 
-async def supervisor_and_guard_die(stage: Stage, dice: Random) -> None:
+async def supervisor_and_guard_die(targets: Targets, random: Random) -> None:
     """Both at once: the worker sweeps what is left."""
-    async with stage.a_worker(dice) as worker:
+    async with targets.worker(random) as worker:
         supervisor = await _supervisor_of_a_run(worker.folder.journal)
         for pid in [supervisor, *tree.descendants(supervisor)[:1]]:
             tree.kill(pid, signal.SIGKILL)
 
 
-async def worker_and_supervisor_die(stage: Stage, dice: Random) -> None:
-    """The guard is left alone with the tree; the worker comes back to report it."""
-    async with stage.a_worker(dice) as worker:
+async def worker_and_supervisor_die(targets: Targets, random: Random) -> None:
+    """Only the guard is left with the tree; the worker comes back and reports the loss."""
+    async with targets.worker(random) as worker:
         supervisor = await _supervisor_of_a_run(worker.folder.journal)
         worker.kill()
         tree.kill(supervisor, signal.SIGKILL)
-        await asyncio.sleep(dice.uniform(0, 1))
+        await asyncio.sleep(random.uniform(0, 1))
         worker.start()
 
 
 async def _supervisor_of_a_run(journal: Path) -> int:
-    """The pid of the supervisor whose run goes on. Raises Missed."""
+    """The pid of the supervisor of the present run. Raises Missed."""
     for _ in range(_LOOKS_FOR_A_RUN):
         start = journals.running(journal)
         if start is not None:
@@ -124,35 +124,35 @@ async def _supervisor_of_a_run(journal: Path) -> int:
 # ---------------------------------------------------------------------------- orchestrators, Redis
 
 
-async def orchestrator_dies(stage: Stage, dice: Random) -> None:
+async def orchestrator_dies(targets: Targets, random: Random) -> None:
     """SIGKILL, and a new one on its port."""
-    async with stage.an_orchestrator(dice) as orchestrator:
+    async with targets.orchestrator(random) as orchestrator:
         orchestrator.kill()
-        await asyncio.sleep(dice.uniform(0, 1))
+        await asyncio.sleep(random.uniform(0, 1))
         orchestrator.start()
         await orchestrator.ready()
 
 
-async def orchestrator_stands_still(stage: Stage, dice: Random) -> None:
+async def orchestrator_stands_still(targets: Targets, random: Random) -> None:
     """A pause, after which its reaper must not judge at once."""
-    async with stage.an_orchestrator(dice) as orchestrator:
+    async with targets.orchestrator(random) as orchestrator:
         orchestrator.send(signal.SIGSTOP)
-        await asyncio.sleep(dice.uniform(0.3, stage.lease + 1))
+        await asyncio.sleep(random.uniform(0.3, targets.lease + 1))
         orchestrator.send(signal.SIGCONT)
 
 
-async def redis_dies(stage: Stage, dice: Random) -> None:
+async def redis_dies(targets: Targets, random: Random) -> None:
     """SIGKILL, and a new one on its append-only file."""
-    await _redis_is_away(stage, dice.uniform(0, 0.8))
+    await _redis_is_away(targets, random.uniform(0, 0.8))
 
 
-async def redis_dies_for_long(stage: Stage, dice: Random) -> None:
-    """Every lease looks old when it is back, and none may be judged by that."""
-    await _redis_is_away(stage, stage.lease + dice.uniform(0, 1))
+async def redis_dies_for_long(targets: Targets, random: Random) -> None:
+    """Every lease looks old when it is back, and none may be ended for that."""
+    await _redis_is_away(targets, targets.lease + random.uniform(0, 1))
 
 
-async def _redis_is_away(stage: Stage, seconds: float) -> None:
-    redis = stage.system.redis
+async def _redis_is_away(targets: Targets, seconds: float) -> None:
+    redis = targets.system.redis
     async with redis.lock:
         redis.kill()
         await asyncio.sleep(seconds)
@@ -160,48 +160,48 @@ async def _redis_is_away(stage: Stage, seconds: float) -> None:
         await redis.ready()
 
 
-async def redis_stands_still(stage: Stage, dice: Random) -> None:
+async def redis_stands_still(targets: Targets, random: Random) -> None:
     """Longer than a time-out: redis-py sends its commands again, and Redis runs both."""
-    redis = stage.system.redis
+    redis = targets.system.redis
     async with redis.lock:
         redis.send(signal.SIGSTOP)
-        await asyncio.sleep(dice.choice((0.3, 1.5, 2.5, 4.0)))
+        await asyncio.sleep(random.choice((0.3, 1.5, 2.5, 4.0)))
         redis.send(signal.SIGCONT)
 
 
 # ---------------------------------------------------------------------------- networks
 
 
-async def link_is_cut(stage: Stage, dice: Random) -> None:
+async def connections_are_reset(targets: Targets, random: Random) -> None:
     """Every connection is reset, a few times in a row."""
-    async with stage.a_link(dice) as link:
-        for _ in range(dice.randint(1, 5)):
-            link.cut()
-            await asyncio.sleep(dice.uniform(0.02, 0.3))
+    async with targets.network(random) as network:
+        for _ in range(random.randint(1, 5)):
+            network.cut()
+            await asyncio.sleep(random.uniform(0.02, 0.3))
 
 
-async def link_refuses(stage: Stage, dice: Random) -> None:
-    await _during(stage, dice, "refuse", dice.uniform(0.3, stage.lease + 1))
+async def connections_are_refused(targets: Targets, random: Random) -> None:
+    await _during(targets, random, "refuse", random.uniform(0.3, targets.lease + 1))
 
 
-async def link_pauses(stage: Stage, dice: Random) -> None:
+async def connections_pause(targets: Targets, random: Random) -> None:
     """Bytes are held for a while, then they all arrive."""
-    await _during(stage, dice, "hold", dice.uniform(0.3, stage.lease + 1))
+    await _during(targets, random, "hold", random.uniform(0.3, targets.lease + 1))
 
 
-async def answers_vanish(stage: Stage, dice: Random) -> None:
-    """What is asked is done, but nobody learns of it."""
-    await _during(stage, dice, "drop answers", dice.uniform(0.3, 2.5))
+async def answers_vanish(targets: Targets, random: Random) -> None:
+    """Requests are executed, and their answers are lost."""
+    await _during(targets, random, "drop answers", random.uniform(0.3, 2.5))
 
 
-async def requests_vanish(stage: Stage, dice: Random) -> None:
-    await _during(stage, dice, "drop requests", dice.uniform(0.3, 2.5))
+async def requests_vanish(targets: Targets, random: Random) -> None:
+    await _during(targets, random, "drop requests", random.uniform(0.3, 2.5))
 
 
-async def _during(stage: Stage, dice: Random, mode: Mode, seconds: float) -> None:
-    async with stage.a_link(dice) as link:
-        link.set(mode)
+async def _during(targets: Targets, random: Random, mode: Mode, seconds: float) -> None:
+    async with targets.network(random) as network:
+        network.set(mode)
         try:
             await asyncio.sleep(seconds)
         finally:
-            link.set("pass")
+            network.set("pass")

@@ -1,7 +1,7 @@
-"""The hunt for seeded bugs: each is put into a fresh system, and faults go on until it is caught.
+"""The hunt for seeded bugs: each is put into a fresh system, and faults come until it is caught.
 
-The mix of faults is narrowed to what provokes the bug, so that a hunt takes a minute and not an
-hour; the checks are the same as ever, and any of them may catch it.
+Only faults that provoke the bug are injected, so that a hunt takes a minute and not an hour. The
+checks are those of every run, and any of them may catch the bug.
 """
 
 import time
@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from bench.chaos import faults, replays
-from bench.chaos.mix import FULL, Fault, Mix
+from bench.chaos.injector import FULL, Fault, Mix
 from bench.chaos.rounds import Harness, Trial
 from bench.chaos.sabotage import BUGS, check
 from bench.chaos.system import Plan
@@ -24,7 +24,7 @@ _JOBS, _FAULTS, _REST_SECONDS = 24, 5, 25.0
 
 @dataclass(frozen=True)
 class Bait:
-    """What provokes a bug: the faults, and whether most results are to be improvements."""
+    """What provokes a bug: faults, and with `steep` results that are mostly improvements."""
 
     mix: Mix
     steep: bool = False
@@ -41,14 +41,14 @@ BAITS = {
     "parent-only-kill": _bait(faults.supervisor_dies, replays.run_is_cancelled),
     "no-compare": _bait(replays.stampede, steep=True),
     "two-step-claim": _bait(replays.submission_comes_twice),
-    "client-clocks": _bait(faults.link_is_cut),
+    "client-clocks": _bait(faults.connections_are_reset),
     "finish-decides-again": _bait(replays.reports_come_again, replays.hand_run),
     "hasty-reaper": _bait(faults.redis_dies_for_long),
     "no-reaper": _bait(faults.worker_stands_still, faults.worker_dies_for_long),
     "no-release": _bait(faults.worker_stutters),
     "keep-on-tie": _bait(replays.stampede),
     "no-gpu-lock": _bait(faults.worker_gets_a_twin),
-    "no-wait-for-the-end": _bait(faults.worker_stands_still, faults.link_refuses),
+    "no-wait-for-the-end": _bait(faults.worker_stands_still, faults.connections_are_refused),
     "volatile-redis": _bait(faults.redis_dies),
 }
 
@@ -98,7 +98,7 @@ def _catch(bug: str, harness: Harness, seconds: float) -> Catch:
         evidence=first.what if first else "",
         also=sorted(found - {first.invariant}) if first else [],
         faults=harness.faults,
-        decided=len(harness.ledger.decided),
+        decided=len(harness.promises.decided),
         seconds=seconds,
     )
 

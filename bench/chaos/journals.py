@@ -1,13 +1,14 @@
-"""The workers' own journals: which run held which GPU's lock from when to when.
+"""The workers' own journals: which run held which GPU's lock, and when.
 
-They are written by supervisors and workers on their own disk and name the lock and the host's
-monotonic time, so they tell of overlaps without asking Redis.
+Supervisors and workers write them on their own disk, with the lock and the host's monotonic time,
+so they show overlaps without Redis.
 """
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.chaos.violations import Findings
 
@@ -35,18 +36,12 @@ def read(journal: Path) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.monotonic)
 
 
-def _entry(line: dict[str, object]) -> Entry:
-    return Entry(
-        event=str(line["event"]),
-        run=str(line["run"]),
-        lock=str(line["lock"]),
-        monotonic=float(str(line["monotonic"])),
-        pid=int(str(line["pid"])),
-    )
+def _entry(line: dict[str, Any]) -> Entry:
+    return Entry(*(line[name] for name in ("event", "run", "lock", "monotonic", "pid")))
 
 
 def running(journal: Path) -> Entry | None:
-    """The start of the run that goes on now, if one does."""
+    """The start of the present run, if there is one."""
     if not journal.exists():
         return None
     with journal.open("rb") as file:
@@ -57,12 +52,12 @@ def running(journal: Path) -> Entry | None:
 
 
 def ends(entries: Iterable[Entry]) -> dict[str, float]:
-    """When each run that has ended did."""
+    """When each run ended, by its name."""
     return {entry.run: entry.monotonic for entry in entries if entry.event == "ended"}
 
 
-def check(entries: Iterable[Entry], findings: Findings, *, at_rest: bool) -> None:
-    """On each lock one run after the other; `at_rest`, each of them has come to its end."""
+def check(entries: Iterable[Entry], findings: Findings) -> None:
+    """On each lock one run after the other, and all of them ended."""
     held: dict[str, str] = {}
     for entry in entries:
         holder = held.get(entry.lock)
@@ -72,6 +67,5 @@ def check(entries: Iterable[Entry], findings: Findings, *, at_rest: bool) -> Non
             held[entry.lock] = entry.run
         elif holder == entry.run:
             del held[entry.lock]
-    if at_rest:
-        for lock, run in held.items():
-            findings.add("gpu-overlap", f"{run} has no end in the journal of {lock}")
+    for lock, run in held.items():
+        findings.add("gpu-overlap", f"{run} has no end in the journal of {lock}")

@@ -1,6 +1,6 @@
-"""Follows the event stream while the run goes on, and finds what must never be seen there.
+"""Follows the event stream during the run, and finds what must never appear there.
 
-Scripts append to the stream in the step in which they act, so its order is the order of what
+A script appends its event in the same step in which it acts, so the stream has the order of what
 happened. The stream is capped, and read faster than it grows.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import redis.exceptions
 
-from bench.chaos.ledger import Ledger
+from bench.chaos.promises import Promises
 from bench.chaos.system import System
 from bench.chaos.violations import Findings
 
@@ -34,12 +34,12 @@ class Decided:
 
 
 class Observer:
-    def __init__(self, system: System, ledger: Ledger, findings: Findings) -> None:
+    def __init__(self, system: System, promises: Promises, findings: Findings) -> None:
         self.decisions: list[Decided] = []
         self.events = 0
         self.stalled = asyncio.Event()
         self._system = system
-        self._ledger = ledger
+        self._promises = promises
         self._findings = findings
         self._last = "0-0"
         self._last_decision = time.monotonic()
@@ -49,7 +49,7 @@ class Observer:
         self._taken_by: dict[str, str] = {}  # GPU -> experiment
 
     async def follow(self) -> None:
-        """Read for ever; a Redis that is away is waited for."""
+        """Read until cancelled; while Redis is away, wait."""
         while True:
             try:
                 await self._read()
@@ -57,18 +57,18 @@ class Observer:
                 await asyncio.sleep(0.1)
 
     async def watch_progress(self) -> None:
-        """Nothing decided for long, though something is to be: for ever."""
+        """Note when nothing is decided for long although something is open, until cancelled."""
         while True:
             await asyncio.sleep(1)
-            if self._ledger.open <= 0:
+            if self._promises.open <= 0:
                 self._last_decision = time.monotonic()
             still = time.monotonic() - self._last_decision
             if still > _STALL_SECONDS:
-                self._findings.add("stuck", f"{self._ledger.open} open, none decided for long")
+                self._findings.add("stuck", f"{self._promises.open} open, none decided for long")
                 self.stalled.set()
 
     async def catch_up(self) -> None:
-        """Return once everything that happened until now has been taken in."""
+        """Return once every event until now has been read."""
         newest = await self._system.direct.xrevrange(EVENTS, count=1)
         while newest and _order(self._last) < _order(newest[0][0]):
             await asyncio.sleep(0.01)
@@ -80,10 +80,10 @@ class Observer:
         entries = reply[0][1] if reply else []
         for event_id, fields in entries:
             self._last = event_id
-            self._take_in(fields["type"], fields["tag"], fields["id"], json.loads(fields["data"]))
+            self._handle(fields["type"], fields["tag"], fields["id"], json.loads(fields["data"]))
         self.events += len(entries)
 
-    def _take_in(self, kind: str, tag: str, subject: str, data: Any) -> None:
+    def _handle(self, kind: str, tag: str, subject: str, data: Any) -> None:
         if kind == "claimed":
             self._claimed(subject, data["gpu_id"], int(data["epoch"]))
         elif kind == "queued":
@@ -119,9 +119,9 @@ class Observer:
 
     def _decided(self, decision: Decided) -> None:
         experiment_id = decision.experiment_id
-        if experiment_id in self._ledger.decided:
+        if experiment_id in self._promises.decided:
             self._findings.add("decided-twice", f"{experiment_id}, now {decision.status}")
-        self._ledger.decided.add(experiment_id)
+        self._promises.decided.add(experiment_id)
         self._last_decision = time.monotonic()
         self.decisions.append(decision)
         if decision.status == "keep" and decision.val_bpb is not None:
@@ -134,7 +134,7 @@ class Observer:
 
 
 def _order(event_id: str) -> tuple[int, int]:
-    """An id of the stream, to be compared."""
+    """An event's id, made comparable."""
     milliseconds, _, number = event_id.partition("-")
     return int(milliseconds), int(number)
 

@@ -1,7 +1,7 @@
 """One process of the system under test, to be killed, stopped, continued and started again.
 
-Whoever does so holds its lock, so that no two faults work on one process. It ends with the harness,
-however that ends.
+A fault holds the process's lock, so that no two faults hit one process. The kernel kills it when
+the harness ends.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ _die_with_harness = partial(tree.die_with_parent, signal.SIGKILL)
 
 
 class Process:
-    """One process of the system, and whether it is meant to run."""
+    """One process of the system; `wanted` while it should run."""
 
-    def __init__(self, name: str, argv: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(self, name: str, argv: list[str], env: dict[str, str], logs: Path) -> None:
         self.name = name
         self.lock = asyncio.Lock()
         self.wanted = False
         self._argv = argv
         self._env = os.environ | env
-        self._log = log
+        self._log = logs / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,7 +65,7 @@ class Process:
             os.kill(self.pid, number)
 
     def catches(self, number: signal.Signals) -> bool:
-        """Whether it handles this signal by now: one that is still starting does not."""
+        """True if it handles this signal; one that is still starting does not."""
         if self.exit_code is not None:
             return False
         status = Path(f"/proc/{self.pid}/status").read_text()

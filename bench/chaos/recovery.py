@@ -1,8 +1,8 @@
 """How long recovery takes at production timings: lease 30 s, heartbeat 5 s.
 
 A round gives every worker a long run, kills the workers (or the supervisors) at random phases of a
-heartbeat, and watches two clocks: until no process of the run is left, and until the run is queued
-again, or renewed by the worker that came back.
+heartbeat, and measures two times: until no process of the run is left, and until the run is queued
+again, or its lease is renewed by the worker that came back.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from typing import Any
 
 import anyio
 
-from bench.chaos import evidence, journals, stub
-from bench.chaos.agents import TAGS, Agents
-from bench.chaos.census import marked
-from bench.chaos.ledger import Ledger
+from bench.chaos import journals, stub
+from bench.chaos.agents import Agents
+from bench.chaos.process_checks import marked
+from bench.chaos.promises import Promises
 from bench.chaos.system import PRODUCTION, Plan, System, Worker
 from bench.chaos.violations import Findings
 from gpu_worker import tree
@@ -29,13 +29,13 @@ from orchestrator.store import keys
 WORKERS = 16
 _LOOK_SECONDS = 0.02
 _LIMIT_SECONDS = 120.0
-# A service manager brings a worker back within moments.
+# A service manager restarts a worker within moments.
 _RESTART_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One kill: seconds until the tree was dead (None: it was to live) and until recovery."""
+    """One kill: seconds until the tree was dead (None: it must live) and until recovery."""
 
     kind: str
     tree_dead: float | None
@@ -52,155 +52,121 @@ class _Run:
     pids: list[int]
 
 
-_Kill = Callable[["Recovery", Worker, _Run], Awaitable[Sample]]
-
-
 class Recovery:
     def __init__(self, folder: Path, seed: int) -> None:
         timing = replace(PRODUCTION, kill_after=1)  # cancelled runs between rounds end sooner
         self._system = System(Plan(folder, workers=WORKERS, orchestrators=2, timing=timing))
-        self._dice = Random(seed)
-        findings = Findings()
-        results = stub.Results(1)
-        self._agents = Agents(self._system, Ledger(findings), findings, results, Random(seed))
+        self._random = Random(seed)
+        findings, results = Findings(), stub.Results(1)
+        self._agents = Agents(self._system, Promises(findings), findings, results, Random(seed))
 
     async def run(self, rounds: int) -> list[Sample]:
         """Every kind of kill, once on every worker in each round."""
+        # Workers that all start at once on one small machine would only wait for its processors.
+        kills = ((self._kill_worker, WORKERS), (self._restart_worker, 1))
         samples: list[Sample] = []
         try:
             await self._system.start()
             await self._agents.set_up()
             for _ in range(rounds):
-                for kill, at_once in _KILLS:
-                    samples += await self._round(kill, at_once)
+                for kill, at_once in (*kills, (self._kill_supervisor, WORKERS)):
+                    samples += await self._round(kill, asyncio.Semaphore(at_once))
         finally:
             with anyio.CancelScope(shield=True):
                 await self._agents.close()
                 await self._system.stop()
         return samples
 
-    async def _round(self, kill: _Kill, at_once: int) -> list[Sample]:
-        lanes = asyncio.Semaphore(at_once)
+    async def _round(
+        self, kill: Callable[[Worker, _Run], Awaitable[Sample]], limit: asyncio.Semaphore
+    ) -> list[Sample]:
+        async def at_random(worker: Worker, run: _Run) -> Sample:
+            await asyncio.sleep(self._random.uniform(0, self._system.plan.timing.heartbeat))
+            async with limit:
+                return await kill(worker, run)
+
         workers = self._system.workers
         ids = [await self._agents.submit_text(self._long_run()) for _ in workers]
         runs = [await self._run_on(worker) for worker in workers]
-        samples = await asyncio.gather(
-            *(self._at_random(kill, lanes, *pair) for pair in zip(workers, runs, strict=True))
-        )
+        samples = await asyncio.gather(*map(at_random, workers, runs))
         for experiment_id in filter(None, ids):
             await self._agents.cancel(experiment_id)
         for worker in workers:
             if worker.exit_code is not None:
                 worker.start()
-        await self._until(self._pool_rests)
-        return list(samples)
+        await _until(self._system.at_rest)
+        return samples
 
     def _long_run(self) -> str:
-        return f"# {self._dice.random()}\n# say step 1 (50%) | loss: 2.5\n# sleep 1000\n"
-
-    async def _at_random(
-        self, kill: _Kill, lanes: asyncio.Semaphore, worker: Worker, run: _Run
-    ) -> Sample:
-        await asyncio.sleep(self._dice.uniform(0, self._system.plan.timing.heartbeat))
-        async with lanes:
-            return await kill(self, worker, run)
+        return f"# {self._random.random()}\n# say step 1 (50%) | loss: 2.5\n# sleep 1000\n"
 
     async def _run_on(self, worker: Worker) -> _Run:
-        await self._until(lambda: journals.running(worker.folder.journal) is not None)
-        start = journals.running(worker.folder.journal)
-        assert start is not None
+        start = await _until(lambda: journals.running(worker.folder.journal))
 
-        def pids() -> list[int]:
-            return [m.pid for m in marked(self._system.run_marker()) if m.run == start.run]
+        def shell_and_sleep() -> list[int]:
+            pids = [m.pid for m in marked(self._system.run_marker()) if m.run == start.run]
+            return pids if len(pids) == 2 else []
 
-        await self._until(lambda: len(pids()) == 2)  # the shell and its sleep
-        return _Run(start.run.rpartition(".")[0], start.run, start.pid, pids())
+        return _Run(
+            start.run.rpartition(".")[0], start.run, start.pid, await _until(shell_and_sleep)
+        )
 
-    # ------------------------------------------------------------------------ what is watched
+    # ------------------------------------------------------------------------ the kills
 
-    async def death_of(self, run: _Run) -> float:
-        """When no process of the run was left."""
-        await self._until(lambda: not any(map(_lives, run.pids)))
+    async def _kill_worker(self, worker: Worker, run: _Run) -> Sample:
+        worker.kill()
+        return await self._lost("worker killed, not restarted", run)
+
+    async def _kill_supervisor(self, _: Worker, run: _Run) -> Sample:
+        tree.kill(run.supervisor, signal.SIGKILL)
+        return await self._lost("supervisor killed", run)
+
+    async def _lost(self, kind: str, run: _Run) -> Sample:
+        """The tree ends, and the run is queued again or has another attempt."""
+        killed = time.monotonic()
+        await _until(lambda: not any(map(_lives, run.pids)))
         dead = time.monotonic()
         left = [m for m in marked(self._system.run_marker()) if m.run == run.name]
         assert not left, f"{run.name} left {left}"
-        return dead
+        await _until(lambda: self._is_over(run))
+        return Sample(kind, dead - killed, time.monotonic() - killed)
 
-    async def requeueing_of(self, run: _Run) -> float:
-        """When its first attempt was over: it waits, or another attempt has it."""
-        await self._until(lambda: self._is_over(run))
-        return time.monotonic()
-
-    async def _is_over(self, run: _Run) -> bool:
-        state, epoch = await self._system.direct.hmget(_run_key(run), "state", "epoch")
-        return bool(state == "queued" or epoch != "1")
-
-    async def renewal_of(self, run: _Run, before: float) -> float:
-        """When the lease was renewed after the stamp `before`, by the same attempt."""
+    async def _restart_worker(self, worker: Worker, run: _Run) -> Sample:
+        """The same attempt goes on in the same processes, and its lease is renewed."""
+        worker.kill()
+        killed = time.monotonic()
+        before = await self._renewal(run)
+        await asyncio.sleep(_RESTART_SECONDS)
+        worker.start()
 
         async def renewed() -> bool:
-            return bool(await self.stamp_of(run) != before)
+            return bool(await self._renewal(run) != before)
 
-        await self._until(renewed)
+        await _until(renewed)
+        recovered = time.monotonic() - killed
         assert not await self._is_over(run), f"{run.name} was lost"
-        return time.monotonic()
+        assert all(map(_lives, run.pids)), f"{run.name} did not live on"
+        return Sample("worker killed, restarted after 1 s", None, recovered)
 
-    async def stamp_of(self, run: _Run) -> Any:
+    async def _is_over(self, run: _Run) -> bool:
+        """True once the first attempt has ended."""
+        key = keys.of_tag(str(keys.tag_of(run.experiment_id)), "run:", run.experiment_id)
+        state, epoch = await self._system.direct.hmget(key, "state", "epoch")
+        return bool(state == "queued" or epoch != "1")
+
+    async def _renewal(self, run: _Run) -> Any:
         return await self._system.direct.zscore(keys.of_all("leases"), run.experiment_id)
 
-    async def _pool_rests(self) -> bool:
-        pool = await evidence.read_pool(self._system.direct)
-        return not pool.leases and len(pool.idle) == WORKERS
 
-    @staticmethod
-    async def _until(condition: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + _LIMIT_SECONDS
-        while True:
-            found = condition()
-            if await found if isinstance(found, Awaitable) else found:
-                return
-            assert time.monotonic() < deadline, f"nothing came of {condition}"
-            await asyncio.sleep(_LOOK_SECONDS)
-
-
-async def _worker_stays_away(recovery: Recovery, worker: Worker, run: _Run) -> Sample:
-    worker.kill()
-    killed = time.monotonic()
-    dead = await recovery.death_of(run)
-    requeued = await recovery.requeueing_of(run)
-    return Sample("worker killed, not restarted", dead - killed, requeued - killed)
-
-
-async def _worker_returns(recovery: Recovery, worker: Worker, run: _Run) -> Sample:
-    worker.kill()
-    killed = time.monotonic()
-    stamp = await recovery.stamp_of(run)
-    await asyncio.sleep(_RESTART_SECONDS)
-    worker.start()
-    renewed = await recovery.renewal_of(run, stamp)
-    assert all(map(_lives, run.pids)), f"{run.name} did not live on"
-    return Sample("worker killed, restarted after 1 s", None, renewed - killed)
-
-
-async def _supervisor_dies(recovery: Recovery, _: Worker, run: _Run) -> Sample:
-    tree.kill(run.supervisor, signal.SIGKILL)
-    killed = time.monotonic()
-    dead = await recovery.death_of(run)
-    requeued = await recovery.requeueing_of(run)
-    return Sample("supervisor killed", dead - killed, requeued - killed)
-
-
-# Workers that all start at once on one small machine would only wait for its processors.
-_KILLS: tuple[tuple[_Kill, int], ...] = (
-    (_worker_stays_away, WORKERS),
-    (_worker_returns, 1),
-    (_supervisor_dies, WORKERS),
-)
-
-
-def _run_key(run: _Run) -> str:
-    tag = next(tag for tag in TAGS if run.experiment_id.endswith(tag))
-    return keys.of_tag(tag, "run:", run.experiment_id)
+async def _until(condition: Callable[[], Any]) -> Any:
+    """The first true value of the condition, which may be awaitable."""
+    deadline = time.monotonic() + _LIMIT_SECONDS
+    while True:
+        found = condition()
+        if found := await found if isinstance(found, Awaitable) else found:
+            return found
+        assert time.monotonic() < deadline, f"nothing came of {condition}"
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _lives(pid: int) -> bool:

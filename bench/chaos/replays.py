@@ -1,14 +1,14 @@
-"""Faults of the protocol: what was said is said again, late, out of order, or by the wrong party.
+"""Faults of the protocol: requests come again, late, out of order, or from the wrong sender.
 
-Also what is no fault of anybody's and must go well all the same: cancelling, and training by hand.
+Also normal use that must go well under faults: cancelling, and training by hand.
 """
 
 import asyncio
 from random import Random
 
 from bench.chaos.agents import TAGS
-from bench.chaos.stage import Missed, Stage
-from bench.chaos.wire import Request
+from bench.chaos.recorder import Request
+from bench.chaos.targets import Missed, Targets
 
 _RECENT_SECONDS = 30.0
 _FORGED_BPB = 0.4
@@ -18,82 +18,82 @@ _LOOKS_FOR_A_GPU = 40
 _LOOK_SECONDS = 0.05
 
 
-async def reports_come_again(stage: Stage, dice: Random) -> None:
-    """A report of a run that is over comes once more, twice at the same time, and changed."""
-    said = stage.system.said.since(_RECENT_SECONDS, "/api/job/finish")
+async def reports_come_again(targets: Targets, random: Random) -> None:
+    """The report of a finished run comes again, twice at once, and with another result."""
+    said = targets.system.said.since(_RECENT_SECONDS, "/api/job/finish")
     if not said:
         raise Missed
-    body = dice.choice(said).body
+    body = random.choice(said).body
     again = [body, body]
-    if body["metrics"] and body["experiment_id"] in stage.agents.ledger.decided:
+    if body["metrics"] and body["experiment_id"] in targets.agents.promises.decided:
         again.append(body | {"metrics": {"val_bpb": _FORGED_BPB}})
-    await asyncio.gather(*(stage.agents.finish_again(each) for each in again))
+    await asyncio.gather(*(targets.agents.finish_again(each) for each in again))
 
 
-async def stale_epoch_reports(stage: Stage, dice: Random) -> None:
-    """A run that has a lease is reported by an attempt that has none, with the best of results."""
-    leased = await stage.system.direct.zrange("ar:leases", 0, -1)
+async def stale_epoch_reports(targets: Targets, random: Random) -> None:
+    """An attempt without the lease reports a leased run, with a better result than any other."""
+    leased = await targets.system.direct.zrange("ar:leases", 0, -1)
     if not leased:
         raise Missed
-    experiment_id = dice.choice(leased)
+    experiment_id = random.choice(leased)
     tag = next(tag for tag in TAGS if experiment_id.endswith(tag))
-    epoch = int(await stage.system.direct.hget(f"ar:{{{tag}}}:run:{experiment_id}", "epoch"))
+    epoch = int(await targets.system.direct.hget(f"ar:{{{tag}}}:run:{experiment_id}", "epoch"))
     stale = epoch - 1 if epoch > 1 else epoch + _FAR_AHEAD
-    answer = await stage.agents.finish_again(
+    answer = await targets.agents.finish_again(
         {
             "experiment_id": experiment_id,
-            "gpu_id": dice.choice(stage.system.workers).gpu_id,
+            "gpu_id": random.choice(targets.system.workers).gpu_id,
             "epoch": stale,
             "outcome": "completed",
             "metrics": {"val_bpb": _FORGED_BPB},
         }
     )
     if answer is not None and answer.status == 200:
-        stage.findings.add("fencing", f"a report of epoch {stale} of {experiment_id} was taken")
+        targets.findings.add("fencing", f"a report of epoch {stale} of {experiment_id} was taken")
 
 
-async def traffic_is_replayed(stage: Stage, dice: Random) -> None:
-    """A handful of what workers said comes again, in another order, at any orchestrator."""
-    said = stage.system.said.since(_RECENT_SECONDS)
+async def traffic_is_replayed(targets: Targets, random: Random) -> None:
+    """Five recent requests of workers come again, in another order, at any orchestrator."""
+    said = targets.system.said.since(_RECENT_SECONDS)
     if not said:
         raise Missed
-    for request in dice.choices(said, k=5):
+    for request in random.choices(said, k=5):
         gpu_id = request.body.get("gpu_id", "")
-        # A claim that found nothing may find something now, and nobody will run that.
-        with stage.excuses.excusing([gpu_id]):
-            await _replay(stage, request)
+        # A claim that found nothing may get a job now, which no worker will run.
+        with targets.losses.expected([gpu_id]):
+            await _replay(targets, request)
 
 
-async def _replay(stage: Stage, request: Request) -> None:
+async def _replay(targets: Targets, request: Request) -> None:
     path = request.path.partition("?")[0]
     if path == "/api/job/finish":
-        await stage.agents.finish_again(request.body)
+        await targets.agents.finish_again(request.body)
     else:
-        await stage.agents.once("POST", path, request.body)
+        await targets.agents.once("POST", path, request.body)
 
 
-async def submission_comes_twice(stage: Stage, _: Random) -> None:
-    await stage.agents.submit(twice=True)
+async def submission_comes_twice(targets: Targets, _: Random) -> None:
+    await targets.agents.submit(twice=True)
 
 
-async def run_is_cancelled(stage: Stage, dice: Random) -> None:
-    """One that waits or runs; or one that was decided a moment ago, which stays as it is."""
-    ledger = stage.agents.ledger
-    candidates = sorted(ledger.acknowledged - ledger.decided)
+async def run_is_cancelled(targets: Targets, random: Random) -> None:
+    """One that waits or runs, or was decided a moment ago and then stays as it is."""
+    promises = targets.agents.promises
+    candidates = sorted(promises.acknowledged - promises.decided)
     if not candidates:
         raise Missed
-    await stage.agents.cancel(dice.choice(candidates))
+    await targets.agents.cancel(random.choice(candidates))
 
 
-async def hand_run(stage: Stage, dice: Random) -> None:
+async def hand_run(targets: Targets, random: Random) -> None:
     """An agent takes a GPU, trains, reports twice with different results, gives the GPU back."""
-    agents = stage.agents
+    agents = targets.agents
     experiment_id = await agents.register()
     gpu_id = None
     for _ in range(_LOOKS_FOR_A_GPU):
         gpu_id = await agents.acquire(experiment_id)
         if gpu_id is not None:
-            await asyncio.sleep(dice.uniform(0.1, 1))
+            await asyncio.sleep(random.uniform(0.1, 1))
             break
         await asyncio.sleep(_LOOK_SECONDS)
     result = agents.result()
@@ -103,9 +103,9 @@ async def hand_run(stage: Stage, dice: Random) -> None:
     await agents.complete(experiment_id, result / 2)
 
 
-async def stampede(stage: Stage, _: Random) -> None:
+async def stampede(targets: Targets, _: Random) -> None:
     """Many trainings by hand report at the same moment, each of them twice at once."""
-    agents = stage.agents
+    agents = targets.agents
     ids = await asyncio.gather(*(agents.register() for _ in range(_HAND_RUNS_AT_ONCE)))
     reports = []
     for experiment_id in ids:

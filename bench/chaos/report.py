@@ -1,7 +1,6 @@
-"""What a person sees: a line of progress while it runs, and the tables at the end."""
+"""Prints a line of progress during the run, and the tables at its end."""
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from bench.chaos.hunt import Catch
 from bench.chaos.recovery import Sample
 from bench.chaos.rounds import Harness
 from bench.chaos.violations import INVARIANTS
+from bench.harness.figures import percentile
 
 _console = Console()
 _SHOWN = 20
@@ -22,14 +22,14 @@ _SHOWN = 20
 
 @asynccontextmanager
 async def follow(harness: Harness) -> AsyncIterator[None]:
-    """Say now and then how far it is, while the block runs."""
+    """Print the progress now and then, while the block runs."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_say, harness)
+        tasks.start_soon(_print_progress, harness)
         yield
         tasks.cancel_scope.cancel()
 
 
-async def _say(harness: Harness) -> None:
+async def _print_progress(harness: Harness) -> None:
     seconds = 1.0 if _console.is_terminal else 10.0
     while True:
         await asyncio.sleep(seconds)
@@ -37,16 +37,16 @@ async def _say(harness: Harness) -> None:
 
 
 def _line(harness: Harness) -> str:
-    ledger, injector = harness.ledger, harness.injector
+    promises, injector = harness.promises, harness.injector
     return (
-        f"{time.monotonic() - harness.started:6.0f} s  {len(ledger.decided):6} decided,"
-        f" {ledger.open:3} open  {injector.injected:5} of {injector.count} faults "
+        f"{time.monotonic() - harness.started:6.0f} s  {len(promises.decided):6} decided,"
+        f" {promises.open:3} open  {injector.injected:5} of {injector.count} faults "
         f" {harness.observer.events:7} events  {len(harness.findings.found)} violations"
     )
 
 
-def tell(harness: Harness) -> None:
-    """What was done, and what the audit says of each invariant."""
+def print_audit(harness: Harness) -> None:
+    """The faults, the decisions, and the violations of each invariant."""
     decisions = Counter(decision.status for decision in harness.observer.decisions)
     done = Table("fault", "injected", title="Faults", title_justify="left")
     for name, count in sorted(harness.injector.done.items()):
@@ -62,7 +62,7 @@ def tell(harness: Harness) -> None:
     _console.print(_line(harness), soft_wrap=True)
 
 
-def tell_recovery(samples: list[Sample]) -> None:
+def print_recovery(samples: list[Sample]) -> None:
     """Seconds by kind of kill; with 100 samples or fewer p99 is the maximum."""
     seconds = Table("kill", "n", "clock", "p50", "p99", "max", title="Recovery, seconds")
     for kind in dict.fromkeys(sample.kind for sample in samples):
@@ -71,7 +71,7 @@ def tell_recovery(samples: list[Sample]) -> None:
         clocks = {"until the tree is dead": dead, "until recovery": [s.recovered for s in some]}
         for clock, values in clocks.items():
             if values:
-                figures = [f"{quantile(values, q):.2f}" for q in (0.5, 0.99, 1.0)]
+                figures = [f"{percentile(values, q):.2f}" for q in (50, 99, 100)]
                 seconds.add_row(kind, str(len(values)), clock, *figures)
         if dead:
             first = sum(s.tree_dead < s.recovered for s in some if s.tree_dead is not None)
@@ -79,13 +79,7 @@ def tell_recovery(samples: list[Sample]) -> None:
     _console.print(seconds)
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The least value that is not below this share of them."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
-def tell_catch(catch: Catch) -> None:
+def print_catch(catch: Catch) -> None:
     """One line for one hunt."""
     found = f"{catch.invariant}: {catch.evidence}" if catch.invariant else "not caught"
     _console.print(

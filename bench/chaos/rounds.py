@@ -1,7 +1,7 @@
-"""A run of it all: start, submit and inject side by side, heal, come to rest, audit.
+"""One run: start, submit and inject at the same time, come to rest, audit.
 
-`Trial` says what is to happen. A `Harness` may go through several rounds on one system, each with
-its audit: the hunt for seeded bugs does so until one is caught.
+A `Trial` says how much of each. A `Harness` may do several rounds on one system, each with its
+audit; the hunt for seeded bugs does so until one is caught.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from random import Random
 import anyio
 import anyio.abc
 
-from bench.chaos import audit, evidence, journals
+from bench.chaos import journals
 from bench.chaos.agents import TAGS, Agents
-from bench.chaos.census import Census
-from bench.chaos.excuses import Excuses
-from bench.chaos.injector import Injector
-from bench.chaos.ledger import Ledger
-from bench.chaos.mix import FULL, Mix
+from bench.chaos.audit import Records, audit, audit_summary
+from bench.chaos.expected_losses import ExpectedLosses
+from bench.chaos.injector import FULL, Injector, Mix
 from bench.chaos.observer import Observer
-from bench.chaos.stage import Stage
+from bench.chaos.process_checks import ProcessChecks
+from bench.chaos.promises import Promises
 from bench.chaos.stub import Results
 from bench.chaos.system import Plan, System
+from bench.chaos.targets import Targets
 from bench.chaos.violations import Findings
 from orchestrator.services.core.audit import Audit
 from orchestrator.store.connection import Store
@@ -34,7 +34,7 @@ _DEPTH = 24
 _AGENTS = 4
 # One submission in so many is waited for, by an agent of its own.
 _WATCHED_EVERY = 7
-# What is explained by a fault that is over: a restarted worker needs seconds to come up.
+# A fault explains losses for some time after its end: a restarted worker needs seconds to serve.
 _AFTERMATH_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
 _JOURNAL_SECONDS = 30.0
@@ -42,8 +42,8 @@ _JOURNAL_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Trial:
-    """How much of what. With `steep` most results are better than all before; `rest_seconds` is how
-    long the system may take to come to rest after the last fault."""
+    """With `steep` most results are better than all before; `rest_seconds` is how long the system
+    may take to come to rest after the last fault."""
 
     jobs: int
     faults: int
@@ -54,24 +54,24 @@ class Trial:
 
 
 class Harness:
-    """One system under test with everything around it; use inside `running`."""
+    """One system under test with its agents, faults and checks; made by `running`."""
 
     def __init__(self, plan: Plan, trial: Trial) -> None:
         self.trial = trial
         self.findings = Findings()
-        self.ledger = Ledger(self.findings)
+        self.promises = Promises(self.findings)
         self.system = System(plan)
-        self.excuses = Excuses(_AFTERMATH_SECONDS + plan.timing.lease)
+        self.losses = ExpectedLosses(_AFTERMATH_SECONDS + plan.timing.lease)
         self.agents = Agents(
             self.system,
-            self.ledger,
+            self.promises,
             self.findings,
             Results(trial.jobs, trial.steep),
             Random(trial.seed),
         )
-        self.observer = Observer(self.system, self.ledger, self.findings)
-        self.census = Census(self.system, self.findings)
-        self.stage = Stage(self.system, self.agents, self.excuses, self.findings)
+        self.observer = Observer(self.system, self.promises, self.findings)
+        self.processes = ProcessChecks(self.system, self.findings)
+        self.targets = Targets(self.system, self.agents, self.losses, self.findings)
         self.injector = self._injector(trial)
         self.started = time.monotonic()
         self._faults_before = 0
@@ -80,7 +80,7 @@ class Harness:
     @classmethod
     @asynccontextmanager
     async def running(cls, plan: Plan, trial: Trial) -> AsyncIterator["Harness"]:
-        """A started system, watched; all of it ends with the block."""
+        """A started system with its watchers; all of it ends with the block."""
         harness = cls(plan, trial)
         try:
             await harness.system.start()
@@ -88,8 +88,8 @@ class Harness:
                 for watcher in (
                     harness.observer.follow,
                     harness.observer.watch_progress,
-                    harness.census.keep,
-                    harness.excuses.watch_stalls,
+                    harness.processes.watch,
+                    harness.losses.watch_stalls,
                 ):
                     watchers.start_soon(watcher)
                 await harness.agents.set_up()
@@ -101,7 +101,7 @@ class Harness:
                 await harness.system.stop()
 
     def _injector(self, trial: Trial) -> Injector:
-        return Injector(self.stage, trial.mix, trial.faults, trial.seed)
+        return Injector(self.targets, trial.mix, trial.faults, trial.seed)
 
     def again(self) -> None:
         """Prepare another round of the same size, with another seed."""
@@ -119,18 +119,18 @@ class Harness:
 
     async def round(self) -> None:
         """All jobs and all faults of the trial, then rest and audit."""
-        before = len(self.ledger.decided)
+        before = len(self.promises.decided)
 
         def share_decided() -> float:
-            return (len(self.ledger.decided) - before) / self.trial.jobs
+            return (len(self.promises.decided) - before) / self.trial.jobs
 
-        async with anyio.create_task_group() as patience:
-            patience.start_soon(self._give_up_when_stalled, patience.cancel_scope)
+        async with anyio.create_task_group() as watch:
+            watch.start_soon(self._give_up_when_stalled, watch.cancel_scope)
             async with anyio.create_task_group() as tasks:
                 for _ in range(_AGENTS):
                     tasks.start_soon(self._submit, tasks)
                 tasks.start_soon(self.injector.run, share_decided)
-            patience.cancel_scope.cancel()
+            watch.cancel_scope.cancel()
         await self._come_to_rest()
         await self.audit()
 
@@ -140,7 +140,7 @@ class Harness:
 
     async def _submit(self, tasks: anyio.abc.TaskGroup) -> None:
         while self._submitted < self.trial.jobs:
-            if self.ledger.open < _DEPTH and self._submitted < self._due():
+            if self.promises.open < _DEPTH and self._submitted < self._due():
                 self._submitted += 1
                 experiment_id = await self.agents.submit()
                 if experiment_id and self._submitted % _WATCHED_EVERY == 0:
@@ -149,49 +149,39 @@ class Harness:
                 await asyncio.sleep(_LOOK_SECONDS / 5)
 
     def _due(self) -> float:
-        """How many jobs go with the faults that have been injected, and a little more."""
+        """The jobs that fit the share of injected faults, and a few more."""
         share = (self.injector.injected + 1) / max(1, self.injector.count)
         return self.trial.jobs * share + 2 * _DEPTH
 
     async def _come_to_rest(self) -> None:
-        """Return when nothing is left to do, or when it is clear that this will not be."""
+        """Return when nothing is left to do, or when the time for that is over."""
         deadline = time.monotonic() + self.trial.rest_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
-            if self.ledger.acknowledged <= self.ledger.decided and await self._pool_rests():
+            if self.promises.acknowledged <= self.promises.decided and await self.system.at_rest():
                 break
         await asyncio.sleep(self.system.plan.timing.heartbeat)  # supervisors of the last runs
-
-    async def _pool_rests(self) -> bool:
-        pool = await evidence.read_pool(self.system.direct)
-        return not (pool.leases or pool.busy) and len(pool.idle) == len(self.system.workers)
 
     # ------------------------------------------------------------------------ the audit
 
     async def audit(self) -> None:
         """Every invariant, on a system that should be at rest."""
         await self.observer.catch_up()
-        tags = []
-        for tag in TAGS:
-            summary = await self.agents.call("/api/report/summary", {"tag": tag})
-            tags.append(await evidence.read_tag(self.system.direct, tag, summary.body))
-        audit.audit_promises(tags, self.ledger, self.findings)
-        audit.audit_rest(
-            await evidence.read_pool(self.system.direct),
-            [worker.gpu_id for worker in self.system.workers],
-            self.findings,
-        )
-        audit.audit_order(tags, self.observer.decisions, self.findings)
-        for evidence_of_tag in tags:
-            audit.audit_tag(evidence_of_tag, self.ledger, self.excuses, self.findings)
+        records = await Records.read(self.system.direct)
+        seen = [decision.experiment_id for decision in self.observer.decisions]
+        gpus = [worker.gpu_id for worker in self.system.workers]
+        audit(records, self.promises, self.losses, seen, gpus, self.findings)
+        for tag in records.model.tags.values():
+            summary = await self.agents.call("/api/report/summary", {"tag": tag.name})
+            audit_summary(tag, records.model.runs_of(tag), summary.body, self.findings)
         for worker in self.system.workers:
             entries = journals.read(worker.folder.journal)
-            journals.check(entries, self.findings, at_rest=True)
-        self.census.check_rest()
+            journals.check(entries, self.findings)
+        self.processes.check_rest()
         await self._audit_journals()
 
     async def _audit_journals(self) -> None:
-        """What `autoresearch audit` would say, around the proxies."""
+        """What `autoresearch audit` says, without the proxies."""
         store = Store.connect(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
         for tag in TAGS:
             report = await Audit(store).check(tag)

@@ -1,9 +1,9 @@
-"""Seeded bugs: each takes one guard out of the product, in the processes of one run.
+"""Seeded bugs: each removes one safeguard of the product, in the processes of one run.
 
     python -m bench.chaos.sabotage NAME MODULE ARGUMENTS...
 
-patches what has been imported (bugs.py) and then runs MODULE as `python -m MODULE` would. The
-product knows nothing of it.
+applies the patches (bugs.py) and then runs MODULE as `python -m MODULE` would. The product has no
+switch for it.
 """
 
 import runpy
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from bench.chaos import bugs
 
-# In a module's place: try the patches, run nothing.
+# Instead of a module: try the patches, run nothing.
 _CHECK = "check"
 
 
 @dataclass(frozen=True)
 class Bug:
-    """What the product would look like without one of its guards, and how to make it so."""
+    """A missing safeguard, and the patches that remove it."""
 
     without: str
     orchestrator: Callable[[], None] | None = None
@@ -50,13 +50,13 @@ BUGS = {
     "no-wait-for-the-end": Bug(
         "the wait for the old run's end before the next begins", worker=bugs.no_wait_for_the_end
     ),
-    # Done by the way in which the harness starts Redis.
+    # Made by how the harness starts Redis.
     "volatile-redis": Bug("the append-only file: Redis forgets when it is killed"),
 }  # fmt: skip
 
 
 def check(name: str) -> None:
-    """Raise CalledProcessError, after the patch's own words, unless the bug can be made."""
+    """Raise CalledProcessError if a patch no longer applies; its error is on stderr."""
     subprocess.run([sys.executable, "-m", "bench.chaos.sabotage", name, _CHECK], check=True)
 
 

@@ -1,8 +1,8 @@
 """Stub trainings: comments of a train.py that a shell script interprets.
 
-The orchestrator compiles every train.py that it is sent, so a stub is valid Python; but it is a
-short shell script that runs it, since CPython would be most of a short job's price. The result
-holds the attempt's epoch in its last digits: so the audit can tell whose result was stored.
+The orchestrator compiles every train.py that it gets, so a stub is valid Python; but a shell script
+runs it, because starting CPython would take most of the time of a short job. The last digits of the
+result are the attempt's epoch, so that the audit can tell whose result was stored.
 """
 
 from dataclasses import dataclass
@@ -67,22 +67,22 @@ class Results:
     jobs: int
     steep: bool = False
 
-    def draw(self, number: int, dice: Random) -> str:
+    def draw(self, number: int, random: Random) -> str:
         """What the training of this number reaches, with DIGITS decimals: so ties occur."""
         if self.steep:
-            value = 2.0 - 0.001 * number + dice.uniform(-0.002, 0.002)
+            value = 2.0 - 0.001 * number + random.uniform(-0.002, 0.002)
         else:
             progress = min(1.0, 1.25 * number / self.jobs)
-            value = 1.0 + (1 - progress) ** 2 + max(dice.gauss(0, _NOISE), -1.5 * _NOISE)
+            value = 1.0 + (1 - progress) ** 2 + max(random.gauss(0, _NOISE), -1.5 * _NOISE)
         return f"{max(value, 0.5):.{DIGITS}f}"
 
 
-def draw(number: int, results: Results, dice: Random) -> str:
+def draw(number: int, results: Results, random: Random) -> str:
     """A train.py, unlike any other of the run."""
-    kind = dice.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))[0]
-    seconds = dice.uniform(0.05, 0.25)
+    kind = random.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))[0]
+    seconds = random.uniform(0.05, 0.25)
     head = [f"# {number} {kind}", "# say step 1 (50%) | loss: 2.5"]
-    return "\n".join(head + _body(kind, seconds, results.draw(number, dice))) + "\n"
+    return "\n".join(head + _body(kind, seconds, results.draw(number, random))) + "\n"
 
 
 def _body(kind: str, seconds: float, result: str) -> list[str]:

@@ -4,14 +4,14 @@
                       orchestrator ── proxy ── Redis (appendonly yes, appendfsync always)
     worker ── proxy ──┘
 
-What becomes of the processes that a worker starts is the product's affair, and the audit's.
+The processes that a worker starts are the product's; the audit checks that they end.
 """
 
 import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ from typing import Any
 import redis.asyncio
 
 from bench.chaos.process import LOOK_SECONDS, Process
-from bench.chaos.proxy import Proxy, Tap
+from bench.chaos.recorder import Recorder
 from bench.chaos.stub import write_launcher
-from bench.chaos.wire import Recorder
 from bench.harness.ports import free_port
+from bench.harness.proxy import Proxy
 from gpu_worker import tree
 from gpu_worker.folders import WorkerFolder
 from orchestrator.embedded import server_binary
 from orchestrator.settings import HomePaths
+from orchestrator.store import keys
 
 START_SECONDS = 60.0
+_SABOTAGE = "bench.chaos.sabotage"
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,24 @@ class Plan:
     timing: Timing = Timing()
     sabotage: str | None = None
 
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def command(self, module: str, *arguments: str) -> list[str]:
+        """`python -m MODULE`, with the seeded bug if there is one."""
+        entry = [module] if self.sabotage is None else [_SABOTAGE, self.sabotage, module]
+        return [sys.executable, "-m", *entry, *arguments]
+
 
 class Orchestrator(Process):
     def __init__(self, index: int, plan: Plan, to_redis: Proxy) -> None:
         self.port = free_port()
         self.to_redis = to_redis
-        self.from_agents = Proxy(f"agents-orchestrator-{index}", self.port)
+        self.from_agents = Proxy(self.port)
         timing = plan.timing
         env = {
+            "AUTORESEARCH_HOME": str(plan.home),
             "REDIS_URL": f"redis://127.0.0.1:{to_redis.port}/0",
             "AUTORESEARCH_PORT": str(self.port),
             "AUTORESEARCH_PREPARE_PY": str(plan.folder / "prepare.py"),
@@ -81,12 +93,11 @@ class Orchestrator(Process):
             # A seeded bug may need to know which orchestrator it is in.
             "CHAOS_INDEX": str(index),
         }
-        argv = [*_entry("orchestrator.cli", plan.sabotage), "serve"]
-        log = plan.folder / "logs" / f"orchestrator-{index}.log"
-        super().__init__(f"orchestrator-{index}", argv, _home(plan) | env, log)
+        command = plan.command("orchestrator.cli", "serve")
+        super().__init__(f"orchestrator-{index}", command, env, plan.folder / "logs")
 
     async def ready(self) -> None:
-        """Return once it listens; whether Redis answers it is another matter."""
+        """Return once it listens, also if Redis does not answer it."""
         await _listening(self, self.port)
 
 
@@ -95,9 +106,10 @@ class Worker(Process):
         self.gpu_id = f"gpu-{index}"
         self.orchestrator = orchestrator
         self.proxy = proxy
-        self.folder = WorkerFolder(HomePaths(plan.folder / "home").worker_dir(self.gpu_id))
+        self.folder = WorkerFolder(HomePaths(plan.home).worker_dir(self.gpu_id))
         timing = plan.timing
         env = {
+            "AUTORESEARCH_HOME": str(plan.home),
             "AUTORESEARCH_ORCHESTRATOR": f"http://127.0.0.1:{proxy.port}",
             "AUTORESEARCH_LOCK_DIR": str(plan.folder / "locks"),
             "AUTORESEARCH_LAUNCHER": f"sh {plan.folder / 'stub.sh'}",
@@ -110,38 +122,20 @@ class Worker(Process):
             "AUTORESEARCH_CLAIM_WAIT_SECONDS": str(timing.claim_wait),
             "AUTORESEARCH_LOG_LIMIT_BYTES": str(64 * 1024),
         }
-        argv = [*_entry("gpu_worker", plan.sabotage), "--gpu", "cpu", "--gpu-id", self.gpu_id]
-        log = plan.folder / "logs" / f"worker-{index}.log"
-        super().__init__(f"worker-{index}", argv, _home(plan) | env, log)
-
-
-def _entry(module: str, sabotage: str | None) -> list[str]:
-    if sabotage is None:
-        return [sys.executable, "-m", module]
-    return [sys.executable, "-m", "bench.chaos.sabotage", sabotage, module]
-
-
-def _home(plan: Plan) -> dict[str, str]:
-    return {"AUTORESEARCH_HOME": str(plan.folder / "home")}
-
-
-async def _proxy(name: str, upstream: int, tap: Callable[[], Tap] | None = None) -> Proxy:
-    proxy = Proxy(name, upstream, tap)
-    await proxy.start()
-    return proxy
+        command = plan.command("gpu_worker", "--gpu", "cpu", "--gpu-id", self.gpu_id)
+        super().__init__(f"worker-{index}", command, env, plan.folder / "logs")
 
 
 async def _listening(process: Process, port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        try:
+    while True:
+        with suppress(OSError):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(LOOK_SECONDS)
-            continue
-        writer.close()
-        return
-    raise TimeoutError(f"{process.name} does not listen on port {port}")
+            writer.close()
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{process.name} does not listen on port {port}")
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 class Redis(Process):
@@ -156,7 +150,7 @@ class Redis(Process):
             *("--appendonly", durable, "--appendfsync", "always", "--save", ""),
             *("--maxmemory-policy", "noeviction", "--loglevel", "warning"),
         ]
-        super().__init__("redis", argv, {}, plan.folder / "logs" / "redis.log")
+        super().__init__("redis", argv, {}, plan.folder / "logs")
 
     async def ready(self) -> None:
         await _listening(self, self.port)
@@ -196,31 +190,37 @@ class System:
         self.redis.start()
         await self.redis.ready()
         for index in range(self.plan.orchestrators):
-            to_redis = await _proxy(f"orchestrator-{index}-redis", self.redis.port)
+            to_redis = Proxy(self.redis.port)
+            await to_redis.start()
             orchestrator = Orchestrator(index, self.plan, to_redis)
             await orchestrator.from_agents.start()
             orchestrator.start()
             self.orchestrators.append(orchestrator)
         for index in range(self.plan.workers):
             above = self.orchestrators[index % len(self.orchestrators)]
-            proxy = await _proxy(f"worker-{index}", above.port, self.said.tap)
+            proxy = Proxy(above.port, self.said.tap)
+            await proxy.start()
             worker = Worker(index, self.plan, above, proxy)
             worker.start()
             self.workers.append(worker)
         for orchestrator in self.orchestrators:
             await orchestrator.ready()
 
+    async def at_rest(self) -> bool:
+        """True if no GPU has a lease or a hold, and all of them are idle."""
+        counts = [await self.direct.zcard(keys.of_all(n)) for n in ("leases", "busy", "idle")]
+        return counts == [0, 0, len(self.workers)]
+
     def run_marker(self) -> bytes:
         """What the environment of every process of this system holds, and no other's."""
-        return f"AUTORESEARCH_HOME={self.plan.folder / 'home'}".encode()
+        return f"AUTORESEARCH_HOME={self.plan.home}".encode()
 
     async def stop(self) -> None:
-        """End everything, whatever state it is in."""
+        """End every process, also stopped ones."""
         for process in [*self.workers, *self.orchestrators, self.redis]:
             process.send(signal.SIGCONT)
             process.kill()
-        name, _, home = self.run_marker().decode().partition("=")
-        await asyncio.to_thread(tree.sweep, name, home)
+        await asyncio.to_thread(tree.sweep, "AUTORESEARCH_HOME", str(self.plan.home))
         for proxy in self.proxies:
             await proxy.stop()
         await self.direct.aclose()

@@ -3,12 +3,13 @@
 A name is what docs/chaos.md and the table of seeded bugs cite.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 INVARIANTS = {
     "lost": "every acknowledged submission is decided",
     "decided-twice": "each experiment is decided once",
-    "verdict-changed": "a verdict, once told, is told the same for ever",
+    "verdict-changed": "a verdict never changes once it was told",
     "created-twice": "a request sent twice creates one experiment",
     "fencing": "only the current attempt's result is taken",
     "two-leases": "a run has one lease at a time, a GPU one lease or hold",
@@ -20,10 +21,10 @@ INVARIANTS = {
     "keep-order": "each keep is strictly better than the best before it, by order of decision",
     "right-verdict": "each verdict, delta and near miss follows from the best before it",
     "best": "the best of a tag is the least of its keeps",
-    "counters": "counters equal a recount from the records",
+    "counters": "counters and indexes equal a recount from the records",
     "time-order": "finished_at grows strictly in order of decision",
     "journal": "the product's own audit recomputes the tag from its journal without a difference",
-    "answers": "no request is answered with a bug, or unlike what its twin was answered",
+    "answers": "no request gets a 500, or another answer than its duplicate",
     "alive": "no process ends that was not told to",
 }
 
@@ -38,7 +39,7 @@ class Violation:
 
 @dataclass
 class Findings:
-    """All that was found. `by_invariant` says how often, `first` what came first."""
+    """All that was found, in order."""
 
     found: list[Violation] = field(default_factory=list)
 
@@ -50,10 +51,8 @@ class Findings:
 
     @property
     def by_invariant(self) -> dict[str, int]:
-        counts = dict.fromkeys(INVARIANTS, 0)
-        for violation in self.found:
-            counts[violation.invariant] += 1
-        return counts
+        counts = Counter(violation.invariant for violation in self.found)
+        return {invariant: counts[invariant] for invariant in INVARIANTS}
 
     @property
     def first(self) -> Violation | None:

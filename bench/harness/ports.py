@@ -1,8 +1,8 @@
 """Ports for servers that tests and benchmarks kill and start again.
 
-They lie below those that the system gives out by itself, and apart for each of the processes that
-run tests (pytest-xdist numbers them), those of another run of the suite included: while a server is
-down, nobody else must get its port.
+They lie below the ports that the system gives out by itself, and each process that runs tests has a
+range of its own (pytest-xdist numbers them; two runs of the suite differ by their pids), because no
+other server may get a port while its server is down.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ _ports = itertools.count(_FIRST + _EACH * _block + os.getpid() % (_EACH - 500))
 
 
 def free_port() -> int:
-    """One that this process has not given out before, and that nobody listens on."""
+    """A port that this process has not given out before and on which no process listens."""
     for port in _ports:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-    raise AssertionError("the count goes on for ever")
+    raise AssertionError("the count has no end")

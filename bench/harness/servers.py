@@ -1,7 +1,6 @@
 """Starts the processes under test and reads what they cost. Each is ended by its own pid."""
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -10,10 +9,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import redis
 
+from bench.harness.ports import free_port
 from orchestrator.embedded import server_binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,8 +96,12 @@ def orchestrator(
         "--redis-url", server.url, "--listen-fd", str(sock.fileno()),
         *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items()),
     ]  # fmt: skip
-    with _serving(command, sock, home.parent) as process:
-        yield process
+    with _started(command, home.parent, {}, (sock.fileno(),)) as process:
+        assert process.stdout is not None
+        if not process.stdout.readline():  # it prints a line once it listens
+            process.wait()
+            _check(process, home.parent)
+        yield Process(process.pid, sock.getsockname()[1])
     if listener is None:
         sock.close()
 
@@ -105,16 +109,27 @@ def orchestrator(
 @contextlib.contextmanager
 def application(name: str, folder: Path, **environment: str) -> Iterator[Process]:
     """An ASGI application of this benchmark, under uvicorn with the product's settings."""
-    with listening() as sock:
-        command = [sys.executable, "-m", "bench.harness.serve", name, str(sock.fileno())]
-        with _serving(command, sock, folder, **environment) as process:
-            yield process
+    port = free_port()
+    command = [
+        sys.executable, "-m", "uvicorn", name, "--port", str(port), "--no-access-log",
+        "--log-level", "warning", "--lifespan", "on", "--ws", "none", "--no-server-header",
+        "--no-proxy-headers", "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "1",
+    ]  # fmt: skip
+    with _started(command, folder, environment) as process:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            _check(process, folder, alive=time.monotonic() < deadline)
+            time.sleep(0.02)
+        yield Process(process.pid, port)
 
 
 @contextlib.contextmanager
-def _serving(
-    command: list[str], sock: socket.socket, folder: Path, **environment: str
-) -> Iterator[Process]:
+def _started(
+    command: list[str], folder: Path, environment: dict[str, str], fds: tuple[int, ...] = ()
+) -> Iterator["subprocess.Popen[bytes]"]:
     folder.mkdir(parents=True, exist_ok=True)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AUTORESEARCH_", "REDIS_"))}
     with (folder / "server.log").open("ab") as log:
@@ -124,20 +139,16 @@ def _serving(
             stderr=log,
             cwd=ROOT,
             env=clean | environment,
-            pass_fds=(sock.fileno(),),
+            pass_fds=fds,
         )
     with ended(process):
-        assert process.stdout is not None
-        _await_line(process, process.stdout, folder / "server.log")
-        yield Process(process.pid, sock.getsockname()[1])
+        yield process
 
 
-def _await_line(process: subprocess.Popen[bytes], stdout: IO[bytes], log: Path) -> None:
-    """A server says one line of JSON once it listens."""
-    line = stdout.readline()
-    if not line:
-        raise SystemExit(f"a server did not start ({process.args!r}):\n{log.read_text('utf-8')}")
-    json.loads(line)
+def _check(process: "subprocess.Popen[bytes]", folder: Path, *, alive: bool = True) -> None:
+    if not alive or process.poll() is not None:
+        log = (folder / "server.log").read_text("utf-8")
+        raise SystemExit(f"a server did not start ({process.args!r}):\n{log}")
 
 
 def listening() -> socket.socket:

@@ -1,7 +1,7 @@
 """A blocking HTTP/1.1 client over one kept-alive connection: as little of its own as possible.
 
-It sends a prepared request and reads one answer with a Content-Length. So what is timed is the
-server and the loopback, not a client library. No redirects, no chunks, no retries.
+It sends a prepared request and reads one answer with a Content-Length, so that the server and the
+loopback are timed and not a client library. No redirects, no chunks, no retries.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""What each endpoint costs, against a yardstick, raw Redis, scanning, and MLflow: see __main__."""
+"""What each endpoint costs, against a yardstick and at growing sizes: see __main__."""

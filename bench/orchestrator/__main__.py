@@ -1,13 +1,11 @@
 """What the orchestrator costs, as a table against the bars: see docs/performance.md.
 
-    uv run python -m bench.orchestrator                      # everything, some 15 minutes
+    uv run python -m bench.orchestrator                      # everything, some 10 minutes
     uv run python -m bench.orchestrator --quick              # the same in small, to see it run
     uv run python -m bench.orchestrator --only writes,reads --json numbers.json
 
-Parts: writes (against a bare FastAPI application), reads (at 10^2, 10^4 and 10^6 experiments, the
-pool, memory), scan (against filtering a list), wakeup (against BLPOP), processes (two against one),
-mlflow (against MLflow's tracking server, which uv fetches unless --mlflow names another), gap (a
-worker's idle time between two runs).
+Parts: writes (against a bare FastAPI application), processes (two against one), gap (a worker's
+idle time between two runs), reads (at 10^2, 10^4 and 10^6 experiments, the pool list, memory).
 """
 
 import argparse
@@ -17,48 +15,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import gap
 from bench.harness.figures import Measurements, Row, table
-from bench.orchestrator import processes, reads, scan, tracking, wakeup, writes
+from bench.orchestrator import gap, processes, reads, writes
 
 Part = Callable[[Path], tuple[Measurements, list[Row]]]
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything."""
-
-    repetitions: int = 7
-    requests: int = 300
-    sizes: tuple[int, ...] = (100, 10_000, 1_000_000)
-    scanned: int = 100_000
-    runs: int = 60
-
-
-QUICK = Scale(repetitions=2, requests=40, sizes=(100, 1000), scanned=10_000, runs=8)
-
-
-def parts(scale: Scale, mlflow: str) -> dict[str, Part]:
-    n, few = scale.repetitions, max(10, scale.requests // 10)
-
-    def gaps(folder: Path) -> tuple[Measurements, list[Row]]:
-        measured = Measurements()
-        for value in (found := gap.measure(folder, scale.runs)):
-            measured.add("gap", value, "ms")
-        return measured, gap.rows(found)
-
+def parts(*, quick: bool) -> dict[str, Part]:
+    repetitions, requests, runs = (2, 40, 8) if quick else (7, 300, 60)
+    sizes = (100, 1000) if quick else (100, 10_000, 1_000_000)
     return {
-        "writes": lambda folder: writes.run(folder, n, scale.requests),
-        "wakeup": lambda folder: wakeup.run(folder, n, few),
-        "processes": lambda folder: processes.run(folder, n, scale.requests),
-        "gap": gaps,
-        "scan": lambda folder: scan.run(folder, scale.scanned, n, few),
-        "mlflow": lambda folder: tracking.run(folder, mlflow, min(n, 5), min(few, 10)),
-        "reads": lambda folder: reads.run(folder, scale.sizes, n, few),
+        "writes": lambda folder: writes.run(folder, repetitions, requests),
+        "processes": lambda folder: processes.run(folder, repetitions, requests),
+        "gap": lambda folder: gap.run(folder, runs),
+        "reads": lambda folder: reads.run(folder, sizes, repetitions, max(10, requests // 10)),
     }
 
 
@@ -67,12 +40,11 @@ def main() -> None:
     parser.add_argument("--only", help="parts, with commas")
     parser.add_argument("--quick", action="store_true", help="small sizes; proves no bar")
     parser.add_argument("--json", type=Path, help="file for all numbers")
-    parser.add_argument("--mlflow", default="uv tool run mlflow", help="what starts mlflow")
     arguments = parser.parse_args()
-    # What was started must be ended, however this ends.
+    # The servers that were started must end with this process, also when it is terminated.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    known = parts(QUICK if arguments.quick else Scale(), arguments.mlflow)
+    known = parts(quick=arguments.quick)
     wanted = arguments.only.split(",") if arguments.only else list(known)
     if unknown := set(wanted) - set(known):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

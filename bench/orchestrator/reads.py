@@ -1,8 +1,8 @@
-"""Every read at three sizes of the history, and the pool at three sizes of the pool.
+"""Every read at three sizes of the history, the pool list at 1 000 GPUs, and memory.
 
-The sizes are served side by side and asked in turn. The answers are of one size: the tag that is
-asked holds as many keeps at each size, and lists are asked for as many entries. Where the smallest
-history has too little to tell for that, the next one is what the largest is compared with.
+The sizes are served at the same time and asked in turn. The answers are of one size: the tag holds
+as many keeps at each size, and lists are asked for as many entries. If the answer of the smallest
+history is shorter all the same, the largest is compared with the next one.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from bench.orchestrator.load import Loader, settled, tag_name
 from bench.orchestrator.timing import Lane, timed
 
 TAG = tag_name(0)
-POOLS = (8, 1000, 10_000)
+POOL = 1000
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ def run(
                     into.add(f"{name} at {each.size}: p50", block.p50_ms, "ms")
                     into.add(f"{name} at {each.size}: CPU", block.cpu_us, "us")
                     into.add(f"{name} at {each.size}: answer", len(block.answers[0]), "bytes")
-            _capped_summary(into, filled[-1])
         rows = _growth_rows(measured, sizes, list(_requests(filled[0])))
         rows += _memory_rows(measured, filled)
         return measured, rows + _pool(measured, filled[0], repetitions)
@@ -90,20 +89,11 @@ def _requests(filled: Filled) -> dict[str, bytes]:
     }
 
 
-def _capped_summary(measured: Measurements, largest: Filled) -> None:
-    """A tag with many keeps: its summary tells of the newest thousand."""
-    connection = Connection(largest.process.port)
-    request = connection.prepare("GET", f"/api/report/summary?tag={tag_name(1)}")
-    [block] = timed(Lane(largest.process, connection, [request] * 5))
-    keeps = len(json.loads(block.answers[0])["bpb_progression"])
-    measured.add(f"summary with {keeps} keeps at {largest.size}: p50", block.p50_ms, "ms")
-
-
 def _growth_rows(measured: Measurements, sizes: tuple[int, ...], names: list[str]) -> list[Row]:
     rows = []
     large = sizes[-1]
     for name in names:
-        # A brief of ten experiments is shorter than any of a thousand; answers must be of one size.
+        # A brief of ten experiments is shorter than one of a thousand.
         length = {size: measured.series[f"{name} at {size}: answer"].median for size in sizes}
         small = next(size for size in sizes if length[size] > 0.9 * length[large])
         above, below = f"{name} at {large}: p50", f"{name} at {small}: p50"
@@ -125,28 +115,20 @@ def _memory_rows(measured: Measurements, filled: list[Filled]) -> list[Row]:
     return rows
 
 
-# ---------------------------------------------------------------------------- the pool
-
-
 def _pool(measured: Measurements, filled: Filled, repetitions: int) -> list[Row]:
-    """The pool list at growing pools, and how many commands one list sends to Redis."""
-    have, rows = 1, []  # the loader's own GPU
-    for size in POOLS:
-        for index in range(have, size):
-            filled.connection.post(
-                "/api/pool/register", gpu_id=f"g-{index}", gpu_index=0, gpu_name="g", vram_mb=1
-            )
-        have = size
-        request = filled.connection.prepare("GET", "/api/pool/list")
-        for _ in range(repetitions):
-            [block] = timed(Lane(filled.process, filled.connection, [request] * 5))
-            measured.add(f"pool list at {size} GPUs: p50", block.p50_ms, "ms")
-        assert json.loads(block.answers[0])["total"] == size
-        if size == 1000:
-            sent = _commands_of(filled, request)
-            detail = measured.series[f"pool list at {size} GPUs: p50"].text()
-            rows.append(Row("pool list at 1,000 GPUs, commands to Redis", sent, 1, detail=detail))
-    return rows
+    """The pool list, and how many commands it sends to Redis."""
+    for index in range(1, POOL):  # the loader has registered one
+        filled.connection.post(
+            "/api/pool/register", gpu_id=f"g-{index}", gpu_index=0, gpu_name="g", vram_mb=1
+        )
+    request = filled.connection.prepare("GET", "/api/pool/list")
+    for _ in range(repetitions):
+        [block] = timed(Lane(filled.process, filled.connection, [request] * 5))
+        measured.add("pool list: p50", block.p50_ms, "ms")
+    assert json.loads(block.answers[0])["total"] == POOL
+    detail = measured.series["pool list: p50"].text()
+    sent = _commands_of(filled, request)
+    return [Row(f"pool list at {POOL:,} GPUs, commands to Redis", sent, 1, detail=detail)]
 
 
 def _commands_of(filled: Filled, request: bytes, count: int = 50) -> float:

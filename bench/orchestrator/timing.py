@@ -1,7 +1,7 @@
 """Times prepared requests to several servers in turn: median latency, and CPU a request.
 
-The servers are asked one after the other, request by request, so that whatever else the machine
-does strikes all of them alike. Each has a CPU clock of its own.
+The servers take turns request by request, so that other load on the machine affects all of them
+alike. Each has a CPU clock of its own.
 """
 
 import statistics
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from bench.harness.servers import Process
 from bench.harness.wire import Connection
 
-# What a server still does after its answer is out belongs to the request: wait it out.
+# Work that a server does after its answer belongs to the request too.
 SETTLE_SECONDS = 0.003
 
 

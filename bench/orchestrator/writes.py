@@ -25,7 +25,7 @@ def run(folder: Path, repetitions: int, requests: int) -> tuple[Measurements, li
         application(
             "bench.orchestrator.yardstick:app", folder / "yardstick", YARDSTICK_REDIS=server.url
         ) as yardstick,
-        # No GPU of the pool speaks up by itself, and none must be taken for gone.
+        # The GPUs of the pool send no heartbeats, and must not go offline.
         orchestrator(server, folder / "home", offline_seconds=86_400) as ours,
     ):
         bench = _Writes(server, yardstick, ours)

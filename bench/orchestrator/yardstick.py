@@ -1,4 +1,4 @@
-"""The yardstick: the least that a FastAPI service on Redis can do and still answer a write.
+"""The yardstick: the least that a FastAPI service on Redis does for a write.
 
 One POST with a pydantic body and answer, and one writing EVALSHA of three commands. No guard, no
 error map, no dependencies, no record: redis-py as its documentation has it.

@@ -5,6 +5,7 @@ import json
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -174,23 +175,25 @@ def test_events_stream_and_resume_after_the_last_id(api: Api) -> None:
     """What happened during a break is delivered after it, once."""
     api.tag()
 
-    def read(count: int, **headers: str) -> list[tuple[str, str]]:
+    def read(
+        count: int, opened: Callable[[], object] = lambda: None, **headers: str
+    ) -> list[tuple[str, str]]:
+        """So many events; `opened` is called once the stream has said its first word."""
         events: list[tuple[str, str]] = []
         with api.http.stream("GET", "/api/events?tag=mar11", headers=headers) as response:
             event_id = ""
             for line in response.iter_lines():
                 if line.startswith("id: "):
                     event_id = line[4:]
+                if line == "event: heartbeat":
+                    opened()
                 if line.startswith("event: ") and line != "event: heartbeat":
                     events.append((event_id, line[7:]))
                     if len(events) == count:
                         break
         return events
 
-    timer = threading.Timer(0.5, api.register)
-    timer.start()
-    seen = read(1)
-    timer.join()
+    seen = read(1, api.register)
     assert seen[0][1] == "registered"
     api.complete(api.register(), 1.0)
     missed = read(2, **{"last-event-id": seen[0][0]})
@@ -234,13 +237,11 @@ def test_a_resumed_stream_that_missed_nothing_goes_on(api: Api) -> None:
     last = api.register()
     with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:
         event_id = client.xrevrange("ar:events", count=1)[0][0].decode()
-    timer = threading.Timer(0.5, lambda: api.complete(last, 1.0))
-    timer.start()
     with api.http.stream("GET", "/api/events", headers={"last-event-id": event_id}) as response:
         kinds = (line[7:] for line in response.iter_lines() if line.startswith("event: "))
         assert next(kinds) == "heartbeat"
+        api.complete(last, 1.0)
         assert next(kinds) == "decided"
-    timer.join()
 
 
 def test_a_stream_opens_with_its_place_and_the_time(api: Api) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,13 +73,12 @@ def test_a_scrape_tells_what_the_search_came_to(busy: Api) -> None:
     assert value("build_info") == 1
 
 
-def test_a_silent_gpu_has_no_temperature(make_api: Any) -> None:
+def test_a_silent_gpu_has_no_temperature(api: Api) -> None:
     """Its last value would look like the present one."""
-    api = make_api(offline_seconds=0.2)
     api.gpu()
     api.post("/api/pool/heartbeat", gpu_id="gpu-0", health=HEALTH)
     assert "autoresearch_gpu_temperature_celsius" in scrape(api)
-    time.sleep(0.3)
+    api.silence("gpu-0")
     found = scrape(api)
     assert "autoresearch_gpu_temperature_celsius" not in found
     assert ({"gpu": "gpu-0", "state": "offline"}, 1.0) in found["autoresearch_gpu_state"]

@@ -31,7 +31,6 @@ class Server:
         self._folder = folder
         self.start()
         self.proxy = Proxy(str(folder / "redis.sock"))
-        self.proxy.serve()
 
     def start(self) -> None:
         self._running = redis_server(server_binaries()[0], self._folder)
@@ -47,7 +46,7 @@ class Server:
         self._running.__exit__(None, None, None)
 
     def close(self) -> None:
-        self.proxy.refuse()
+        self.proxy.close()
         os.kill(self.pid, signal.SIGCONT)
         self._running.__exit__(None, None, None)
 
@@ -102,7 +101,7 @@ def test_an_answer_that_never_comes_is_503_and_the_request_sent_again_is_the_sam
     server.proxy.trap(HYPOTHESIS.encode(), "withhold")
     lost = register(api, **{"idempotency-key": "k"})
     assert (lost.status_code, lost.headers["retry-after"]) == (503, "2")
-    server.proxy.release()
+    server.proxy.set("pass")
     assert total(api) == 2
     answer = register(api, **{"idempotency-key": "k"})
     assert answer.status_code == 200
@@ -115,7 +114,7 @@ def test_a_redis_that_refuses_connections_is_503_until_it_is_back(api: Api, serv
     """Reads and writes alike; what was acknowledged before is there afterwards."""
     api.tag()
     experiment_id = api.register()
-    server.proxy.refuse()
+    server.proxy.set("refuse")
     for call in (
         lambda: register(api),
         lambda: api.http.get("/api/pool/list"),
@@ -125,7 +124,7 @@ def test_a_redis_that_refuses_connections_is_503_until_it_is_back(api: Api, serv
         answer = call()
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert answer.headers["content-type"] == "application/problem+json"
-    server.proxy.serve()
+    server.proxy.set("pass")
     assert api.complete(experiment_id, 1.0)["status"] == "keep"
     assert total(api) == 1
 
@@ -160,15 +159,15 @@ def attempt_of(api: Api, experiment_id: str) -> Any:
 
 
 def test_after_redis_return_the_reaper_waits_a_whole_lease(api: Api, server: Server) -> None:
-    """Killed when a lease had nearly run out: its worker gets all the time of a new one, and the
-    scripts, of which the new Redis knows none, are loaded again."""
+    """Killed when a lease was half over, and away until it had run out: its worker gets all the
+    time of a new one, and the scripts, of which the new Redis knows none, are loaded again."""
     api.tag()
     api.gpu()
     experiment_id = api.submit("1")
     api.claim()
-    time.sleep(0.7 * LEASE)
-    server.kill()
     time.sleep(0.5 * LEASE)
+    server.kill()
+    time.sleep(0.7 * LEASE)
     starting = time.monotonic()
     server.start()
     eventually(lambda: attempt_of(api, experiment_id)["outcome"] == "expired")

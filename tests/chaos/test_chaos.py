@@ -1,4 +1,4 @@
-"""A slice of the chaos harness with a fixed seed, and proof that it is able to find something."""
+"""A short run of the chaos harness with a fixed seed, and proof that it finds bugs."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("_clean_environment")]
 
 
 def test_a_slice_of_all_faults_breaks_no_invariant(tmp_path: Path) -> None:
-    """Faults of every kind over stub jobs: nothing lost, nothing decided twice, nobody left."""
+    """Faults of every kind over stub jobs: nothing lost, nothing decided twice, no process left."""
 
     async def run() -> Harness:
         async with Harness.running(Plan(tmp_path), Trial(jobs=120, faults=40, seed=7)) as harness:
@@ -22,7 +22,7 @@ def test_a_slice_of_all_faults_breaks_no_invariant(tmp_path: Path) -> None:
 
     harness = asyncio.run(run())
     assert harness.findings.found == []
-    assert len(harness.ledger.decided) >= 120
+    assert len(harness.promises.decided) >= 120
     assert harness.injector.injected == 40
 
 

@@ -47,14 +47,13 @@ def own_redis(system: System) -> Iterator[tuple[Proxy, int, str]]:
         with redis.Redis.from_url(url) as client:
             pid = int(client.info("server")["process_id"])
         proxy = Proxy(str(folder / "redis.sock"))
-        proxy.serve()
         try:
             yield proxy, pid, url
         finally:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
             system.stop()
-            proxy.refuse()
+            proxy.close()
 
 
 class Disk:

@@ -14,8 +14,11 @@ from collections.abc import Mapping
 
 import pyte
 
+from tests.conftest import eventually
+
 ALTERNATE_ON, ALTERNATE_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 CURSOR_OFF, CURSOR_ON = b"\x1b[?25l", b"\x1b[?25h"
+END = b"\0"  # a terminal shows nothing for it
 
 
 def take_terminal() -> None:
@@ -96,7 +99,10 @@ class Terminal:
     def ended(self, seconds: float = 20) -> int:
         """The exit code; the terminal must be as it was before."""
         code = self.process.wait(seconds)
-        time.sleep(0.2)  # the reader gets the last bytes
+        # A byte of ours comes after all that the process wrote.
+        os.write(self._slave, END)
+        eventually(lambda: self.written.endswith(END))
+        self.written = self.written.removesuffix(END)
         assert termios.tcgetattr(self._slave) == self._before
         assert self.written.count(ALTERNATE_ON) == self.written.count(ALTERNATE_OFF)
         assert self.written.rfind(CURSOR_OFF) <= self.written.rfind(CURSOR_ON)

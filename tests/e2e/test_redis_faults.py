@@ -41,9 +41,9 @@ def test_a_run_that_ends_while_redis_is_away_is_decided_once_on_its_return(
         if fault == "paused":
             os.kill(pid, signal.SIGSTOP)
         elif fault == "refused":
-            proxy.refuse()
+            proxy.set("refuse")
         else:
-            proxy.withhold()
+            proxy.set("drop answers")
         away = time.monotonic()
         refused = try_post(system, "/api/search/set-strategy", tag="t", mode="combine", reason="r")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
@@ -51,10 +51,8 @@ def test_a_run_that_ends_while_redis_is_away_is_decided_once_on_its_return(
         time.sleep(max(0.0, away + 1.5 * LEASE - time.monotonic()))
         if fault == "paused":
             os.kill(pid, signal.SIGCONT)
-        elif fault == "refused":
-            proxy.serve()
         else:
-            proxy.release()
+            proxy.set("pass")
         assert system.wait(experiment_id)["status"] == "keep"
         assert outcomes(system, experiment_id) == ["completed"]
         assert system.wait(system.submit(stub(0.8)))["status"] == "keep"

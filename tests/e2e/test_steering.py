@@ -1,4 +1,6 @@
-"""Steering real workers: a pause holds the queue, a requeue ends a tree, a drain outlives all."""
+"""Steering real workers: a pause holds the queue, a requeue ends a tree, a drain outlives all.
+
+That a resume and an undrain wake a waiting claim at once: tests/api/test_steering.py."""
 
 import signal
 import time
@@ -26,7 +28,7 @@ def processes_with(word: str) -> list[str]:
     return found
 
 
-def test_a_pause_holds_the_queue_and_a_resume_lets_it_go_at_once(system: System) -> None:
+def test_a_pause_holds_the_queue_and_a_resume_lets_it_go(system: System) -> None:
     """The run that was under way is not touched; the worker waits in its long poll meanwhile."""
     system.serve()
     system.worker()
@@ -38,10 +40,8 @@ def test_a_pause_holds_the_queue_and_a_resume_lets_it_go_at_once(system: System)
     assert system.wait(first)["status"] == "keep"
     time.sleep(1)
     assert status(system, second) == "queued"
-    resumed = time.monotonic()
     system.post("/api/steer/resume", tag="t", **WHY)
     assert system.wait(second)["status"] == "keep"
-    assert time.monotonic() - resumed < 4, "it was not woken, it looked for itself"
 
 
 def test_a_requeued_run_s_processes_end_and_it_is_trained_again(system: System) -> None:
@@ -87,7 +87,5 @@ def test_a_drain_outlives_the_worker_and_ends_with_the_undrain(system: System) -
     [gpu] = system.get("/api/pool/list")["workers"]
     assert (gpu["status"], gpu["drain"]["reason"]) == ("draining", "because")
     assert status(system, second) == "queued"
-    undrained = time.monotonic()
     system.post("/api/pool/undrain", gpu_id="cpu-0", **WHY)
     assert system.wait(second)["status"] == "keep"
-    assert time.monotonic() - undrained < 4, "it was not woken, it looked for itself"

@@ -19,6 +19,7 @@ import corpus
 import prepare
 from corpus import shard_name, train_tokenizer
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, Tokenizer, select_profile
+from tests.conftest import eventually
 
 
 def words(seed: int, n: int) -> str:
@@ -361,12 +362,11 @@ def test_two_programs_do_not_work_on_one_cache_at_once(full_cache, capsys):
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = threading.Thread(target=prepare.main, args=([],))
         second.start()
-        second.join(0.3)
+        assert "waiting" in eventually(lambda: capsys.readouterr().out)
         assert second.is_alive()
         fcntl.flock(lock, fcntl.LOCK_UN)
-        second.join(10)
+        second.join(60)
         assert not second.is_alive()
-    assert "waiting" in capsys.readouterr().out
 
 
 # Tokenizer

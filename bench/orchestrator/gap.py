@@ -4,21 +4,18 @@ A real orchestrator and a real worker (on the CPU, with a train.py that prints i
 run a full queue. The times are the worker's own: its journal notes when a run's processes are gone
 (`ended`) and when the next launcher has been executed (`started`).
 
-    uv run python -m bench.gap --runs 60
+    uv run python -m bench.orchestrator --only gap
 """
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from bench.harness.figures import Row, percentile, table
+from bench.harness.figures import Measurements, Row, percentile
 from bench.harness.servers import ROOT, ended, orchestrator, redis_server
 from bench.harness.wire import Connection
 from orchestrator.settings import HomePaths
@@ -38,7 +35,7 @@ def measure(folder: Path, runs: int) -> list[float]:
         api = Connection(process.port)
         api.post("/api/experiment/setup", tag=TAG)
         for number in range(runs):
-            # One source under many seeds, so that the queue is full at once.
+            # One source with many seeds, so that the queue is full at once.
             fields = {"tag": TAG, "hypothesis": "gap", "train_py": SOURCE, "seed": number}
             api.post("/api/experiment/submit", **fields)
         with ended(_worker(process.port, home, folder)):
@@ -81,19 +78,11 @@ def _await_finish(api: Connection, runs: int) -> None:
         time.sleep(0.5)
 
 
-def rows(found: list[float]) -> list[Row]:
+def run(folder: Path, runs: int) -> tuple[Measurements, list[Row]]:
+    measured = Measurements()
+    found = measure(folder, runs)
+    for value in found:
+        measured.add("gap", value, "ms")
     detail = f"p90 {percentile(found, 90):.1f} ms, {len(found)} gaps"
     what = "exit of one run's tree -> exec of the next run's launcher, median"
-    return [Row(what, statistics.median(found), 50, "ms", detail=detail)]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=60)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        print(table(rows(measure(Path(folder), arguments.runs))))
-
-
-if __name__ == "__main__":
-    main()
+    return measured, [Row(what, measured.median("gap"), 50, "ms", detail=detail)]

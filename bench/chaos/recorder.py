@@ -1,7 +1,6 @@
-"""What workers have said lately, as it went over the wire: to be said again, late or out of order.
+"""Recent requests of the workers, to be sent again, late or out of order.
 
-A tap of a proxy (proxy.py) that knows just enough HTTP to cut POST requests with a body out of a
-stream.
+A tap of a proxy that knows just enough HTTP to cut POST requests with a body out of a stream.
 """
 
 import json
@@ -54,7 +53,7 @@ class Recorder:
 
 
 def _first_request(stream: bytearray) -> tuple[int, Request | None] | None:
-    """The length of the first whole request and, for a POST, what it says; None: it goes on."""
+    """The length of the first request and, of a POST, its content; None if it is not whole."""
     head, separator, rest = bytes(stream).partition(_HEAD_END)
     if not separator:
         return None

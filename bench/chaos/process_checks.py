@@ -1,7 +1,7 @@
-"""Counts the processes: those that must live do, and those of runs that are over do not.
+"""Checks that the system's processes live, and that none outlives its run.
 
-A process belongs to this system when its environment names our home, which everything inherits
-that an orchestrator or a worker starts, whoever its parent may be by now.
+A process belongs to this system if its environment names our home: what an orchestrator or a worker
+starts inherits that, also when its parent is gone.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from bench.chaos import journals
 from bench.chaos.system import System
 from bench.chaos.violations import Findings
 
-# How long what is left of a run may take to die, and how often one looks.
+# How long the rest of a run may take to die, and how often we look.
 _ORPHAN_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 
@@ -46,14 +46,14 @@ def marked(marker: bytes) -> list[Marked]:
     return found
 
 
-class Census:
+class ProcessChecks:
     def __init__(self, system: System, findings: Findings) -> None:
         self._system = system
         self._findings = findings
         self._first_seen: dict[int, float] = {}
 
-    async def keep(self) -> None:
-        """Look again and again, for ever."""
+    async def watch(self) -> None:
+        """Look every half second until cancelled."""
         while True:
             self._look_for_deaths()
             self._look_for_orphans()
