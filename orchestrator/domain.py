@@ -56,15 +56,6 @@ def rfc3339(microseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:06d}Z"
 
 
-def experiment_id(tag: str, created_us: int) -> str:
-    """The id of the experiment of `tag` created at that moment: no two share one."""
-    return f"exp-{created_us:014x}-{tag}"
-
-
-def created_us_of(experiment_id: str) -> int:
-    return int(experiment_id[4:18], 16)
-
-
 def branch_of(tag: str) -> str:
     return f"autoresearch/{tag}"
 

@@ -12,9 +12,10 @@ from functools import cache
 import anyio
 
 from orchestrator import schemas
-from orchestrator.domain import Experiment, Tag, experiment_id
+from orchestrator.domain import Experiment, Tag
 from orchestrator.errors import AutoresearchError
 from orchestrator.files import Files
+from orchestrator.ids import id_of
 from orchestrator.services import views
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
@@ -48,7 +49,7 @@ class SimilarIdeas:
         if await self._catch_up(tag, index, CALL_LIMIT):
             self._behind.put_nowait(tag)
         matches = await anyio.to_thread.run_sync(index.search, request.idea, request.limit)
-        share = {experiment_id(tag.name, match.created_us): match.share for match in matches}
+        share = {id_of(match.created_us, tag.name): match.share for match in matches}
         entries = await self._store.reads.entries(tag.name, list(share))
         return schemas.SimilarAnswer(
             near=[

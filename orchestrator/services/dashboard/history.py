@@ -11,7 +11,8 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from orchestrator.domain import Tag, experiment_id
+from orchestrator.domain import Tag
+from orchestrator.ids import id_of
 from orchestrator.errors import Unavailable
 from orchestrator.rules.activity import Training
 from orchestrator.rules.series import Series
@@ -38,7 +39,7 @@ class History:
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def id_of(self, row: int) -> str:
-        return experiment_id(self.tag.name, self.series.created_us[row])
+        return id_of(self.series.created_us[row], self.tag.name)
 
     def keep_before(self, moment_us: int) -> Keep | None:
         """The best just before a moment."""
