@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from orchestrator.domain import Tag
-from orchestrator.ids import id_of
 from orchestrator.errors import Unavailable
+from orchestrator.ids import id_of
 from orchestrator.rules.activity import Training
 from orchestrator.rules.series import Series
 from orchestrator.store.connection import Store
