@@ -47,7 +47,7 @@ ATTEMPT = domain.Attempt(3, "box:0", NOW_US, NOW_US, "lost")
         views.record(ENTRY),
         views.export_row(ENTRY),
         views.related(ENTRY),
-        views.tag_info(TAG),
+        views.tag_info(TAG, domain.Counts()),
         views.worker(GPU, NOW_US, 60),
         views.strategy(domain.Strategy("explore", 0.5, 1.0, NOW_US, "r", pinned=True)),
         views.dead_end(DeadEnd("category", "t", 3, "optimizer", ("e",), "cause")),
