@@ -41,10 +41,10 @@ async def events(
 
 async def _stream(services: Services, tag: str | None, after: str | None) -> AsyncIterator[str]:
     with services.wakeups.subscription() as queue:
-        # First the place from which the queue is complete, then what was missed before it.
-        last = await services.wakeups.following()
+        await services.wakeups.following()  # from here on the queue misses nothing
         yield "retry: 1000\n\n"
         try:
+            last = await services.store.events.last_id()
             if after and await services.store.events.may_have_lost(after):
                 yield "event: missed\ndata: {}\n\n"
             while after and (missed := await services.store.events.after(after, 0)):

@@ -40,7 +40,7 @@ def tag_info(tag: domain.Tag, counts: domain.Counts) -> schemas.TagInfo:
             "total_experiments": counts.queued + counts.running + counts.finished,
             "kept_experiments": counts.keep,
             "paused": tag.pause is not None,
-            "pause": hold(tag.pause),
+            "pause": operator_hold(tag.pause),
         }
     )
 
@@ -167,7 +167,7 @@ def worker(gpu: domain.Gpu, now_us: int, offline_seconds: float) -> schemas.Work
             "registered_at": rfc3339(gpu.registered_us),
             "last_heartbeat": rfc3339(gpu.heartbeat_us),
             "health": gpu.health or None,
-            "drain": hold(gpu.drain),
+            "drain": operator_hold(gpu.drain),
         }
     )
 
@@ -186,7 +186,7 @@ def noise(value: Noise) -> schemas.Noise:
     return schemas.Noise(**vars(value), band=value.band)
 
 
-def hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:
+def operator_hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:
     if value is None:
         return None
     return schemas.OperatorHold(**vars(value), at=rfc3339(value.at_us))
@@ -194,7 +194,7 @@ def hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:
 
 def pause_answer(tag: domain.Tag) -> schemas.PauseAnswer:
     paused = tag.pause is not None
-    return schemas.PauseAnswer(tag=tag.name, paused=paused, pause=hold(tag.pause))
+    return schemas.PauseAnswer(tag=tag.name, paused=paused, pause=operator_hold(tag.pause))
 
 
 def note(value: domain.Note) -> schemas.Note:

@@ -97,7 +97,9 @@ class Steering:
     async def drain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
         action = OperatorAction("drain", request.by, request.reason, request.gpu_id)
         drain = await self._store.steering.drain(request.gpu_id, action)
-        return schemas.DrainAnswer(gpu_id=request.gpu_id, draining=True, drain=views.hold(drain))
+        return schemas.DrainAnswer(
+            gpu_id=request.gpu_id, draining=True, drain=views.operator_hold(drain)
+        )
 
     async def undrain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
         action = OperatorAction("undrain", request.by, request.reason, request.gpu_id)

@@ -83,10 +83,9 @@ class Wakeups:
                 await anyio.sleep(0.5)
                 self._wake_all()  # the stream may have lost events
 
-    async def following(self) -> str:
-        """The id of the last event read; all later ones reach the queues of subscribers."""
+    async def following(self) -> None:
+        """Wait until every new event reaches the queues of subscribers."""
         await self._following.wait()
-        return self._last
 
     def close(self) -> None:
         """The service stops: end every long poll and stream now, as if its time were up."""

@@ -179,7 +179,7 @@ def _tag(state: TagState, history: History, since_us: int) -> schemas.TagOvervie
         name=tag.name,
         created_at=rfc3339(tag.created_us),
         state=_state(state),
-        pause=views.hold(tag.pause),
+        pause=views.operator_hold(tag.pause),
         mode=state.strategy.mode,
         mode_reason=state.strategy.reason,
         pinned=state.strategy.pinned,

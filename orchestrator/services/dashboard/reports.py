@@ -45,7 +45,7 @@ class Reports:
             strategy=snapshot.strategy.mode,
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),
             paused=tag.pause is not None,
-            pause=views.hold(tag.pause),
+            pause=views.operator_hold(tag.pause),
         )
 
     async def tsv(self, tag: str) -> schemas.TsvAnswer:
