@@ -24,6 +24,7 @@ from bench.chaos.promises import Promises
 from bench.chaos.system import PRODUCTION, Plan, System, Worker
 from bench.chaos.violations import Findings
 from gpu_worker import tree
+from orchestrator.ids import tag_of
 from orchestrator.store import keys
 
 WORKERS = 16
@@ -150,7 +151,7 @@ class Recovery:
 
     async def _is_over(self, run: _Run) -> bool:
         """True once the first attempt has ended."""
-        key = keys.of_tag(str(keys.tag_of(run.experiment_id)), "run:", run.experiment_id)
+        key = keys.of_tag(tag_of(run.experiment_id), "run:", run.experiment_id)
         state, epoch = await self._system.direct.hmget(key, "state", "epoch")
         return bool(state == "queued" or epoch != "1")
 
