@@ -302,14 +302,14 @@ def test_a_start_waits_for_data_that_load_slowly(
     """A server that answers LOADING is given more time than a silent one, and that is said once."""
     with EmbeddedServer(paths) as url, redis.Redis.from_url(url) as client:
         many = client.pipeline(transaction=False)
-        for number in range(6000):
+        for number in range(15_000):
             many.set(f"key{number}", number)
         many.execute()
-    # Microseconds for each of 6000 commands; it answers after every 1024.
-    slow = (*embedded._OPTIONS, "--key-load-delay", "400")
+    # Microseconds for each of 15 000 commands; it answers after every 1024.
+    slow = (*embedded._OPTIONS, "--key-load-delay", "200")
     monkeypatch.setattr(embedded, "_OPTIONS", slow)
-    with EmbeddedServer(paths, timeout_seconds=2) as url:
-        assert read(url, "key5999") == "5999"
+    with EmbeddedServer(paths, timeout_seconds=2.5) as url:
+        assert read(url, "key14999") == "14999"
     assert caplog.text.count("is loading") == 1
 
 
