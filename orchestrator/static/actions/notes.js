@@ -1,34 +1,35 @@
 // Notes that agents get with their next suggest.
 
-import { h, setText } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
+import { h } from "../lib/dom.js";
 import { time } from "../lib/format.js";
 import { plain } from "../lib/visible.js";
-import { action, panel } from "./parts.js";
+import { actionButton } from "./buttons.js";
+import { actionRow, listPanel } from "./parts.js";
 import { dropNote, leaveNote } from "./steer.js";
 
 export function notesPanel(changed) {
   let tag = null;
-  const { element, body, note } = panel("Notes for agents", action("Leave a note", () => leaveNote(tag), changed, { name: "leave" }));
-  const list = h("ul", { class: "action-rows notes" });
-  const none = h("p", { class: "state muted" }, "No note stands. A note tells every agent of the tag what you know.");
-  body.append(list, none);
+  const { element, show } = listPanel("Notes for agents", {
+    kind: ".notes",
+    nothing: "No note stands. A note tells every agent of the tag what you know.",
+    end: actionButton("Leave a note", () => leaveNote(tag), changed, { name: "leave" }),
+    key: ({ id }) => `${tag} ${id}`,
+    render: (note) => row(tag, note, changed),
+  });
   return {
     element,
-    update({ tag: name, notes }) {
+    update(name, notes) {
       tag = name;
-      none.hidden = notes.length > 0;
-      setText(note, notes.length ? String(notes.length) : "");
-      keyed(list, notes, ({ id }) => `${name} ${id}`, (one) => row(name, one, changed));
+      show(notes, notes.length ? String(notes.length) : "");
     },
   };
 }
 
-function row(tag, one, changed) {
-  return h(
-    "li",
-    {},
-    h("div", {}, h("p", { class: "note-text" }, one.text.split("\n").map((line) => h("span", { class: "note-line" }, plain(line)))), h("p", { class: "muted" }, `${plain(one.by)}, `, time(one.at))),
-    h("div", { class: "buttons" }, action("Drop", () => dropNote(tag, one), changed, { name: "drop", describe: `Drop the note of ${plain(one.by)}` })),
+function row(tag, note, changed) {
+  const lines = note.text.split("\n").map((line) => h("span.note-line", plain(line)));
+  const describe = `Drop the note of ${plain(note.by)}`;
+  return actionRow(
+    [h("p.note-text", lines), h("p.muted", `${plain(note.by)}, `, time(note.at))],
+    actionButton("Drop", () => dropNote(tag, note), changed, { name: "drop", describe }),
   );
 }

@@ -1,23 +1,28 @@
 // What the panels of the Actions page share.
 
-import { h } from "../lib/dom.js";
+import { h, setText } from "../lib/dom.js";
+import { keyed } from "../lib/keyed.js";
+import { time } from "../lib/format.js";
+import { panel } from "../lib/parts.js";
+import { remark } from "../lib/states.js";
+import { plain } from "../lib/visible.js";
 
-/** A panel with a heading; answers { element, body, note }. */
-export function panel(title, ...end) {
-  const body = h("div", { class: "panel-body" });
-  const note = h("span", { class: "muted" });
-  const element = h("section", { class: "panel" }, h("header", {}, h("h2", {}, title), note, end.length > 0 && h("span", { class: "end" }, end)), body);
-  return { element, body, note };
+/** A panel with a keyed list: `nothing` is said when it is empty, `show(items, note)` fills it. */
+export function listPanel(title, { kind = "", nothing = "", end, key, render }) {
+  const note = h("span.muted");
+  const list = h(`ul.action-rows${kind}`);
+  const none = remark(nothing);
+  const element = panel(title, { note, end }, list, none);
+  const show = (items, text = "") => {
+    none.hidden = items.length > 0;
+    setText(note, text);
+    keyed(list, items, key, render);
+  };
+  return { element, show };
 }
 
-/** A button that runs a steering action and then `changed`. */
-export function action(label, run, changed, { kind = null, name = label, describe = null } = {}) {
-  return h(
-    "button",
-    {
-      type: "button", class: kind, data: { focus: name }, "aria-label": describe,
-      on: { click: () => run().then((answer) => answer && changed()) },
-    },
-    label,
-  );
-}
+/** A row of such a list: what is the case, and the buttons that change it. */
+export const actionRow = (content, ...buttons) => h("li", h("div", content), h("div.buttons", buttons));
+
+/** Who stopped something, and why. */
+export const who = ({ by, reason, at }) => [`by ${plain(by)}, `, time(at), `: ${plain(reason)}`];

@@ -1,13 +1,23 @@
-// Every steering action by name: what it does, in words, and the call that does it. Each resolves to
-// the answer, or to null when nothing was done.
+// Every operator action: what it does, in words, and the call that does it. Each resolves to the
+// service's answer, or to null when nothing was done.
 
 import { h } from "../lib/dom.js";
-import { duration } from "../lib/format.js";
+import { experimentPath } from "../lib/api.js";
 import { plain } from "../lib/visible.js";
 import { ask } from "./dialog.js";
 
-const experiment = (run) => [h("code", {}, run.id), run.hypothesis ? ` ${plain(run.hypothesis)}` : ""];
-const tagged = (tag) => ["Tag ", h("b", {}, tag)];
+const MODES = {
+  explore: "new directions, widely apart",
+  exploit: "small steps from the best",
+  combine: "near misses put together on the best",
+  ablation: "earlier changes taken out of the best",
+};
+
+const experiment = (run) => [h("code", run.id), run.hypothesis ? ` ${plain(run.hypothesis)}` : ""];
+// A run that was decided meanwhile is queued once more instead.
+const requeued = (answer) =>
+  answer.requeueing ? "Its worker has been asked to give it back." : `Queued as ${answer.experiment_id}.`;
+const tagged = (tag, more) => ["Tag ", h("b", tag), more];
 
 export function pauseTag(tag, { queued, running }) {
   return ask({
@@ -21,7 +31,7 @@ export function pauseTag(tag, { queued, running }) {
     path: "/api/steer/pause",
     body: { tag },
     button: "Pause",
-    done: `${tag} is paused.`,
+    done: () => `${tag} is paused.`,
   });
 }
 
@@ -33,30 +43,20 @@ export function resumeTag(tag, { queued }) {
     path: "/api/steer/resume",
     body: { tag },
     button: "Resume",
-    done: `${tag} goes on.`,
+    done: () => `${tag} goes on.`,
   });
 }
 
-const MODES = {
-  explore: "new directions, widely apart",
-  exploit: "small steps from the best",
-  combine: "near misses put together on the best",
-  ablation: "earlier changes taken out of the best",
-};
-
 export function pinMode(tag, strategy) {
-  const element = h(
-    "select",
-    { id: "steer-mode" },
-    Object.entries(MODES).map(([mode, means]) => h("option", { value: mode, selected: mode === strategy.mode }, `${mode}: ${means}`)),
-  );
+  const options = Object.entries(MODES).map(([mode, means]) =>
+    h("option", { value: mode, selected: mode === strategy.mode }, `${mode}: ${means}`));
   return ask({
     title: "Set and pin the mode",
-    target: [...tagged(tag), `, now ${strategy.mode}${strategy.pinned ? " (pinned)" : ""}`],
-    effect: ["Agents are told so with their next suggest.", "It stays until it is released: no verdict changes it."],
+    target: tagged(tag, `, now ${strategy.mode}${strategy.pinned ? " (pinned)" : ""}`),
+    effect: ["Agents see it with their next suggest.", "It stays until it is released: no verdict changes it."],
     path: "/api/search/set-strategy",
     body: { tag, pinned: true },
-    fields: [{ name: "mode", label: "Mode", element, read: (select) => select.value }],
+    fields: { mode: ["Mode", h("select", options)] },
     button: "Set and pin",
     done: (answer) => `${tag}: ${answer.mode}, pinned.`,
   });
@@ -65,40 +65,39 @@ export function pinMode(tag, strategy) {
 export function releaseMode(tag, strategy) {
   return ask({
     title: "Release the mode",
-    target: [...tagged(tag), `, pinned to ${strategy.mode}`],
+    target: tagged(tag, `, pinned to ${strategy.mode}`),
     effect: `It stays ${strategy.mode} for now, and adapts by itself with the next verdict.`,
     path: "/api/search/set-strategy",
     body: { tag, mode: strategy.mode, pinned: false },
     button: "Release",
-    done: `${tag} adapts again.`,
+    done: () => `${tag} adapts again.`,
   });
 }
 
 export function leaveNote(tag) {
-  const element = h("textarea", { id: "steer-note", rows: 4, maxlength: 2000, required: true });
   return ask({
     title: "Leave a note for agents",
     target: tagged(tag),
     effect: "Every agent of the tag reads it with its next suggest, until it is dropped.",
     path: "/api/steer/note",
     body: { tag },
-    fields: [{ name: "text", label: "Note", element, read: (area) => area.value.trim() }],
+    fields: { text: ["Note", h("textarea", { rows: 4, maxlength: 2000, required: true })] },
     reason: false,
     button: "Leave the note",
-    done: "The note is left.",
+    done: () => "The note is left.",
   });
 }
 
 export function dropNote(tag, note) {
   return ask({
     title: "Drop the note",
-    target: [...tagged(tag), `: ${plain(note.text)}`],
-    effect: "Agents get it no more. The ledger keeps it.",
+    target: tagged(tag, `: ${plain(note.text)}`),
+    effect: "Agents no longer get it. The ledger keeps it.",
     path: "/api/steer/drop-note",
     body: { tag, note_id: note.id },
     reason: false,
     button: "Drop the note",
-    done: "The note is dropped.",
+    done: () => "The note is dropped.",
   });
 }
 
@@ -111,36 +110,52 @@ export function stopRun(run) {
       running ? "Its worker ends the training; what it has learnt is lost." : "It is never trained.",
       "It counts nowhere, and its source may be submitted again.",
     ],
-    path: `/api/experiment/${encodeURIComponent(run.id)}/cancel`,
+    path: experimentPath(run.id, "cancel"),
     button: running ? "Stop the run" : "Take it out",
     danger: true,
     done: (answer) => (answer.cancelling ? "Its worker has been asked to stop it." : "It is cancelled."),
   });
 }
 
+/** Give a running run back to the queue. */
 export function requeueRun(run) {
-  const running = run.status === "running";
   return ask({
-    title: running ? "Give the run back to the queue" : "Run it once more",
+    title: "Give the run back to the queue",
     target: experiment(run),
-    effect: running
-      ? ["This attempt ends; what it has learnt is lost.", "The run starts anew at its old place in the queue, on any GPU that fits."]
-      : ["The same source with the same seed is queued under a new id.", "Two results of one source tell how much is noise. This verdict stays."],
-    path: `/api/experiment/${encodeURIComponent(run.id)}/requeue`,
-    button: running ? "Give it back" : "Run it once more",
-    danger: running,
-    done: (answer) => (answer.requeueing ? "Its worker has been asked to give it back." : `Queued as ${answer.experiment_id}.`),
+    effect: [
+      "This attempt ends; what it has learnt is lost.",
+      "The run starts again from its old place in the queue, on any GPU that fits.",
+    ],
+    path: experimentPath(run.id, "requeue"),
+    button: "Give it back",
+    danger: true,
+    done: requeued,
+  });
+}
+
+/** Queue a decided run's source again. */
+export function repeatRun(run) {
+  return ask({
+    title: "Run it once more",
+    target: experiment(run),
+    effect: [
+      "The same source with the same seed is queued under a new id.",
+      "Two results of one source tell how much is noise. This verdict stays.",
+    ],
+    path: experimentPath(run.id, "requeue"),
+    button: "Run it once more",
+    done: requeued,
   });
 }
 
 export function changePriority(run) {
-  const element = h("input", { id: "steer-priority", type: "number", min: -1000, max: 1000, step: 1, value: run.priority ?? 0, required: true });
+  const input = h("input", { type: "number", min: -1000, max: 1000, step: 1, value: run.priority ?? 0, required: true });
   return ask({
     title: "Change the priority",
     target: experiment(run),
-    effect: "Higher goes first; among equals, whoever came first. Running runs are not touched.",
-    path: `/api/experiment/${encodeURIComponent(run.id)}/priority`,
-    fields: [{ name: "priority", label: "Priority, −1000 to 1000", element, read: (input) => Number(input.value) }],
+    effect: "Higher goes first; among equals, the one that came first. Running runs are not touched.",
+    path: experimentPath(run.id, "priority"),
+    fields: { priority: ["Priority, −1000 to 1000", input] },
     button: "Change it",
     done: (answer) => `Priority ${answer.priority}: now at place ${answer.position}.`,
   });
@@ -149,7 +164,7 @@ export function changePriority(run) {
 export function drainGpu(gpu) {
   return ask({
     title: "Drain the GPU",
-    target: [h("b", {}, gpu.id), ` ${plain(gpu.gpu_name)}`],
+    target: [h("b", gpu.id), ` ${plain(gpu.gpu_name)}`],
     effect: [
       gpu.run || gpu.current_experiment_id ? "Its run goes on to the verdict." : "It trains nothing now.",
       "It takes no further run until it is undrained; runs directed to it wait.",
@@ -157,23 +172,18 @@ export function drainGpu(gpu) {
     path: "/api/pool/drain",
     body: { gpu_id: gpu.id },
     button: "Drain",
-    done: `${gpu.id} takes no more runs.`,
+    done: () => `${gpu.id} takes no more runs.`,
   });
 }
 
 export function undrainGpu(gpu) {
   return ask({
     title: "Undrain the GPU",
-    target: [h("b", {}, gpu.id), gpu.drain ? `, drained by ${plain(gpu.drain.by)}: ${plain(gpu.drain.reason)}` : ""],
+    target: [h("b", gpu.id), `, drained by ${plain(gpu.drain.by)}: ${plain(gpu.drain.reason)}`],
     effect: "It takes runs again, at once where one waits.",
     path: "/api/pool/undrain",
     body: { gpu_id: gpu.id },
     button: "Undrain",
-    done: `${gpu.id} takes runs again.`,
+    done: () => `${gpu.id} takes runs again.`,
   });
-}
-
-/** How long a run may still train, in words: what its budget leaves, if its text lasts so long. */
-export function remaining({ time_budget_seconds: budget, percent }) {
-  return percent === null ? "" : `at most ${duration((budget * (100 - Math.min(100, percent))) / 100)} to train`;
 }

@@ -1,35 +1,27 @@
-// A run's status as mark, shape and word: colour never stands alone.
+// A run's status as a shape and a word: colour never stands alone.
 
 import { h, svg } from "./dom.js";
 
+const stroke = { fill: "none", stroke: "currentColor", "stroke-width": 2 };
+const circle = (r, style) => ["circle", { cx: 6, cy: 6, r, ...style }];
+
 const SHAPES = {
-  keep: () => svg("circle", { cx: 6, cy: 6, r: 4.5, fill: "currentColor" }),
-  discard: () => svg("circle", { cx: 6, cy: 6, r: 2.5, fill: "currentColor" }),
-  crash: () =>
-    svg("path", { d: "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5", stroke: "currentColor", "stroke-width": 2, fill: "none" }),
-  running: () =>
-    svg("circle", { cx: 6, cy: 6, r: 3.8, fill: "none", stroke: "currentColor", "stroke-width": 2 }),
-  queued: () =>
-    svg("circle", {
-      cx: 6, cy: 6, r: 3.8, fill: "none", stroke: "currentColor", "stroke-width": 1.5, "stroke-dasharray": "2 2",
-    }),
-  cancelled: () => svg("path", { d: "M2.5 6h7", stroke: "currentColor", "stroke-width": 2, fill: "none" }),
+  keep: circle(4.5, { fill: "currentColor" }),
+  discard: circle(2.5, { fill: "currentColor" }),
+  crash: ["path", { d: "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5", ...stroke }],
+  running: circle(3.8, stroke),
+  queued: circle(3.8, { ...stroke, "stroke-width": 1.5, "stroke-dasharray": "2 2" }),
+  cancelled: ["path", { d: "M2.5 6h7", ...stroke }],
 };
 
-const KIND = { timeout: "crash" };
-
-/** The mark alone, hidden from screen readers: the word stands beside it. */
+/** The shape alone, hidden from screen readers: the word stands beside it. */
 export function mark(status) {
-  const kind = KIND[status] ?? status;
-  const shape = SHAPES[kind] ?? SHAPES.discard;
-  return svg(
-    "svg",
-    { class: `mark ${kind}`, viewBox: "0 0 12 12", width: 12, height: 12, "aria-hidden": "true" },
-    shape(),
+  const kind = status === "timeout" ? "crash" : status;
+  const [shape, attributes] = SHAPES[kind] ?? SHAPES.discard;
+  return svg(`svg.mark.${kind}`, { viewBox: "0 0 12 12", width: 12, height: 12, "aria-hidden": "true" },
+    svg(shape, attributes),
   );
 }
 
-/** Mark and word. */
-export function badge(status, word = status) {
-  return h("span", { class: "status" }, mark(status), h("span", { class: "word" }, word));
-}
+/** Shape and word. */
+export const badge = (status, word = status) => h("span.status", mark(status), h("span.word", word));
