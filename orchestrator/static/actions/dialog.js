@@ -3,9 +3,8 @@
 
 import { h } from "../lib/dom.js";
 import { post } from "../lib/api.js";
-import { openDialog } from "../lib/dialog.js";
+import { openForm } from "../lib/dialog.js";
 import { toast } from "../lib/states.js";
-import { sheet } from "../lib/sheet.js";
 
 const STORED = "steer-by"; // who acted last; the ledger shows it beside the reason
 const REASON_LIMIT = 500;
@@ -17,8 +16,7 @@ const valueOf = (element) => (element.type === "number" ? element.valueAsNumber 
  * inputs as { name: [label, element] }; `danger` is for what loses work; `done(answer)` is the message
  * at the end. Resolves to the answer, or to null when the person closed the dialog.
  */
-export async function ask({ title, target, effect, path, body, fields, reason = true, button, danger, done }) {
-  await sheet("/static/actions/style.css");
+export function ask(title, target, { effect, path, body, fields, reason = true, button, danger, done }) {
   const why = h("input", {
     required: true, maxlength: REASON_LIMIT, autocomplete: "off", placeholder: "The ledger keeps it for later readers",
   });
@@ -27,38 +25,24 @@ export async function ask({ title, target, effect, path, body, fields, reason = 
   });
   const inputs = Object.entries({ ...fields, ...(reason && { reason: ["Reason", why] }), by: ["By", who] });
   for (const [name, [, element]] of inputs) element.id = `steer-${name}`;
-  const problem = h("p.problem", { role: "alert" });
   const submit = h("button", { type: "submit", class: danger ? "danger" : "primary" }, button);
   const first = inputs[0][1][1];
   (first === who ? submit : first).autofocus = true;
-
-  const dialog = openDialog("steer", title,
-    h("form", { onsubmit: send },
-      h("p.target", target),
-      h("ul.effect", [effect].flat().map((line) => h("li", line))),
-      inputs.map(([, [label, element]]) => [h("label", { for: element.id }, label), element]),
-      problem,
-      h("div.buttons", h("button", { onclick: () => dialog.close() }, "Leave it"), submit),
-    ),
-  );
+  const content = [
+    h("p.target", target),
+    h("ul.effect", [effect].flat().map((line) => h("li", line))),
+    inputs.map(([, [label, element]]) => [h("label", { for: element.id }, label), element]),
+  ];
   let answer = null;
 
-  async function send(event) {
-    event.preventDefault();
-    submit.disabled = true;
-    problem.textContent = "";
+  async function send() {
     localStorage.setItem(STORED, valueOf(who));
-    try {
-      const given = inputs.map(([name, [, element]]) => [name, valueOf(element)]);
-      answer = await post(path, { ...body, ...Object.fromEntries(given) });
-      toast(done(answer));
-      dialog.close();
-    } catch (error) {
-      problem.textContent = error.message;
-    } finally {
-      submit.disabled = false;
-    }
+    const given = inputs.map(([name, [, element]]) => [name, valueOf(element)]);
+    answer = await post(path, { ...body, ...Object.fromEntries(given) });
+    toast(done(answer));
   }
 
+  const leave = h("button", { onclick: () => dialog.close() }, "Leave it");
+  const dialog = openForm("steer", title, content, { submit, buttons: leave, send });
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(answer)));
 }

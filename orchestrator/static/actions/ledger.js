@@ -1,8 +1,7 @@
 // The ledger: who did what, to what, why, and what came of it; newest first.
 
-import { h } from "../lib/dom.js";
+import { h, keyed } from "../lib/dom.js";
 import { get } from "../lib/api.js";
-import { keyed } from "../lib/keyed.js";
 import { time } from "../lib/format.js";
 import { headings, panel, scrollable } from "../lib/parts.js";
 import { remark } from "../lib/states.js";

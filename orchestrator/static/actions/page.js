@@ -1,18 +1,13 @@
 // Steer a search: each action with its effect before it is taken, and the ledger of those taken.
 
 import { h, replace } from "../lib/dom.js";
-import { get } from "../lib/api.js";
+import { get, url } from "../lib/api.js";
 import { livePage } from "../lib/live-page.js";
 import { navigate, setTitle } from "../lib/router.js";
-import { sheet } from "../lib/sheet.js";
 import { empty } from "../lib/states.js";
-import { gpuPanel } from "./gpus.js";
 import { ledgerPanel } from "./ledger.js";
-import { notesPanel } from "./notes.js";
+import { gpuPanel, notesPanel, tagPanel } from "./panels.js";
 import { runsPanel } from "./runs.js";
-import { tagPanel } from "./tag.js";
-
-await sheet("/static/actions/style.css");
 
 const EVENT_MS = 400;
 const RUNS = 50;
@@ -20,7 +15,7 @@ const RUNS = 50;
 export function mount(root, { query }, signal) {
   setTitle("Actions");
   let tag = query.get("tag");
-  const select = h("select", { id: "actions-tag", onchange: () => navigate(`/actions?tag=${encodeURIComponent(select.value)}`) });
+  const select = h("select", { id: "actions-tag", onchange: () => navigate(url("/actions", { tag: select.value })) });
   const changed = () => refresh();
   const [search, runs, notes, gpus] = [tagPanel, runsPanel, notesPanel, gpuPanel].map((build) => build(changed));
   const ledger = ledgerPanel();

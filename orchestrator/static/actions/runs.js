@@ -1,11 +1,9 @@
 // What runs and what waits, with the actions on each; and the best, run once more to measure noise.
 
-import { h, setText } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
+import { h, keyed, setText } from "../lib/dom.js";
 import { NONE, count, time } from "../lib/format.js";
-import { headings, panel, scrollable } from "../lib/parts.js";
+import { headings, mark, panel, scrollable } from "../lib/parts.js";
 import { remark } from "../lib/states.js";
-import { mark } from "../lib/status.js";
 import { plain } from "../lib/visible.js";
 import { actionButton } from "./buttons.js";
 import { changePriority, repeatRun, requeueRun, stopRun } from "./steer.js";
@@ -24,8 +22,8 @@ export function runsPanel(changed) {
       best = bestId;
       again.hidden = best === null;
       // Without their progress, which would render each row again.
-      const runs = [...running.experiments, ...queued.experiments].map(({ id, status, hypothesis, gpu_id, started_at }) =>
-        ({ id, status, hypothesis, gpu_id, started_at }));
+      const runs = [...running.experiments, ...queued.experiments]
+        .map(({ id, status, hypothesis, gpu_id, started_at }) => ({ id, status, hypothesis, gpu_id, started_at }));
       setText(note, `${count(running.total)} running, ${count(queued.total)} queued`);
       none.hidden = runs.length > 0;
       table.hidden = runs.length === 0;

@@ -1,10 +1,9 @@
 // The compared runs, each with its letter, and a field to add one.
 
-import { h, setText } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
+import { h, keyed, setText } from "../lib/dom.js";
 import { bpb } from "../lib/format.js";
 import { numberOf } from "../lib/numbers.js";
-import { mark } from "../lib/status.js";
+import { mark } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 
 const ID = /exp-[A-Za-z0-9._-]+/;
@@ -44,7 +43,8 @@ export function chips({ add, remove, rebase }) {
 
 function chip({ id, status, val_bpb: value, hypothesis, place, number, isBase }, remove, rebase) {
   const name = plain(hypothesis) || id;
-  const base = { type: "radio", name: "base", value: id, checked: isBase, data: { focus: "base" }, onchange: () => rebase(id) };
+  const onchange = () => rebase(id);
+  const base = { type: "radio", name: "base", value: id, checked: isBase, data: { focus: "base" }, onchange };
   const takeOut = `Take out ${letter(place)}: ${name}`;
   return h("li.run-chip",
     h(`b.letter.run-${place}`, letter(place)),

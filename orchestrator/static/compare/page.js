@@ -8,19 +8,17 @@ import { learnNumbers } from "../lib/numbers.js";
 import { panel, scrollable } from "../lib/parts.js";
 import { navigate, setTitle } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
-import { sheet } from "../lib/sheet.js";
 import { empty, notSent, remark } from "../lib/states.js";
 import { every } from "../lib/throttle.js";
 import { loadDiff } from "../experiment/diff.js";
 import { chips, letter } from "./chips.js";
 import { compareTable } from "./table.js";
 
-await Promise.all([sheet("/static/experiment/style.css"), sheet("/static/compare/style.css")]);
-
 const EVENT_MS = 500;
 const PROGRESS_MS = 3000;
 const HOW_TO_PICK = "Pick runs with x on a tag's page or with Compare on a run's page, or add one by its id above.";
 
+const nameOf = (run) => run.hypothesis || run.id;
 const isUnderWay = ({ status }) => status === "queued" || status === "running";
 const isUnknown = ({ status }) => status === 404 || status === 422;
 
@@ -99,12 +97,13 @@ export function mount(root, { query }, signal) {
     const shown = ids.map((id) => runs.get(id)).filter(Boolean);
     bar.update(shown, base);
     content.hidden = shown.length < 2;
-    if (content.hidden) return empty(shown.length ? "One more run is needed" : "Nothing is picked yet", null, HOW_TO_PICK);
+    const headline = shown.length ? "One more run is needed" : "Nothing is picked yet";
+    if (content.hidden) return empty(headline, null, HOW_TO_PICK);
     const first = runs.get(base) ?? shown[0];
     replace(table, compareTable(shown, first));
     chart.update([first, ...shown.filter((run) => run !== first)].map((run) => {
       const place = shown.indexOf(run);
-      return { label: run.hypothesis || run.id, letter: letter(place), kind: `run-${place}`, points: run.curve };
+      return { label: nameOf(run), letter: letter(place), kind: `run-${place}`, points: run.curve };
     }));
     if (!pair?.every((id) => ids.includes(id))) showPair(shown, [first.id, shown.find((run) => run !== first).id]);
     return null;
@@ -116,7 +115,7 @@ export function mount(root, { query }, signal) {
     const lines = h("div");
     const note = h("span.muted");
     const option = (run, place, chosen) =>
-      h("option", { value: run.id, selected: run.id === chosen }, `${letter(place)} ${run.hypothesis.slice(0, 60) || run.id}`);
+      h("option", { value: run.id, selected: run.id === chosen }, `${letter(place)} ${nameOf(run).slice(0, 60)}`);
     const select = (label, index) => {
       const onchange = (event) => showPair(shown, pair.with(index, event.target.value));
       return h("select", { "aria-label": label, onchange }, shown.map((run, place) => option(run, place, pair[index])));

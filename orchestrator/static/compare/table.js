@@ -2,7 +2,7 @@
 
 import { h } from "../lib/dom.js";
 import { NONE, time } from "../lib/format.js";
-import { badge } from "../lib/status.js";
+import { badge } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { METRICS, shownDelta, shownMetric } from "../experiment/metrics.js";
 import { letter } from "./chips.js";
@@ -14,7 +14,7 @@ const FACTS = [
   { label: "hypothesis", of: (run) => run.hypothesis, kind: "long" },
   { label: "category", of: (run) => run.category },
   { label: "best then", of: (run) => run.best_val_bpb_before?.toFixed(6) },
-  { label: "parent", of: (run) => run.parent_id, show: ({ parent_id: id }) => h("a", { href: `/e/${id}`, title: id }, `${short(id)}…`) },
+  { label: "parent", of: (run) => run.parent_id, show: parentLink },
   { label: "tag", of: (run) => run.tag },
   { label: "seed", of: (run) => run.seed },
   { label: "budget, s", of: (run) => run.time_budget_seconds },
@@ -30,6 +30,10 @@ const FACTS = [
   { label: "warnings", of: (run) => run.warnings.join("; "), kind: "long" },
   { label: "decided", of: (run) => run.finished_at, show: (run) => time(run.finished_at) },
 ];
+
+function parentLink({ parent_id: id }) {
+  return h("a", { href: `/e/${id}`, title: id }, `${short(id)}…`);
+}
 
 const isKnown = (value) => (value ?? "") !== "";
 let unfolded = false; // stays while runs are exchanged

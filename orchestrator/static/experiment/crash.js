@@ -3,7 +3,7 @@
 import { h, replace } from "../lib/dom.js";
 import { scrollable } from "../lib/parts.js";
 import { visible } from "../lib/visible.js";
-import { LogReader, lineElement } from "./log.js";
+import { lineElement, LogReader } from "./log.js";
 
 const LINES = 40;
 const TAIL_BYTES = 64 * 1024;

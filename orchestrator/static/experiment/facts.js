@@ -3,7 +3,7 @@
 import { h } from "../lib/dom.js";
 import { duration, secondsBetween, time } from "../lib/format.js";
 import { numberOf } from "../lib/numbers.js";
-import { mark } from "../lib/status.js";
+import { mark } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 
 const OUTCOMES = { crash: "crash", timeout: "crash", lost: "crash", expired: "crash", cancelled: "cancelled" };

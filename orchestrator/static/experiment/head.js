@@ -1,13 +1,12 @@
 // The verdict's sentence, the idea, links to the neighbours, and the actions on the run.
 
 import { h, replace, setText } from "../lib/dom.js";
-import { duration, secondsBetween } from "../lib/format.js";
-import { serverNow } from "../lib/clock.js";
+import { duration, secondsBetween, serverNow } from "../lib/format.js";
 import { numberOf } from "../lib/numbers.js";
 import { navigate } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
 import { toast } from "../lib/states.js";
-import { mark } from "../lib/status.js";
+import { mark } from "../lib/parts.js";
 import { plain, visible } from "../lib/visible.js";
 import { actionButton } from "../actions/buttons.js";
 import { changePriority, repeatRun, requeueRun, stopRun } from "../actions/steer.js";

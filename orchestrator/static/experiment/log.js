@@ -6,7 +6,7 @@ import { h, replace } from "../lib/dom.js";
 import { experimentPath } from "../lib/api.js";
 import { count } from "../lib/format.js";
 import { scrollable } from "../lib/parts.js";
-import { visible, shortened } from "../lib/visible.js";
+import { shortened, visible } from "../lib/visible.js";
 
 const TAIL_BYTES = 256 * 1024;
 const CHUNK_BYTES = 512 * 1024;

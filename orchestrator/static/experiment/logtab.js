@@ -2,7 +2,7 @@
 
 import { h, replace, setText } from "../lib/dom.js";
 import { count } from "../lib/format.js";
-import { LogReader, logPath, logView } from "./log.js";
+import { logPath, LogReader, logView } from "./log.js";
 
 const POLL_MS = 1000;
 

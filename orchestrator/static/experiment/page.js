@@ -9,7 +9,6 @@ import * as live from "../lib/live.js";
 import { learnNumbers, numberOf } from "../lib/numbers.js";
 import { panel } from "../lib/parts.js";
 import { setTitle } from "../lib/router.js";
-import { sheet } from "../lib/sheet.js";
 import { announce } from "../lib/states.js";
 import { every, throttled } from "../lib/throttle.js";
 import { plain } from "../lib/visible.js";
@@ -20,13 +19,9 @@ import { metricTable } from "./metrics.js";
 import { sentence } from "./sentence.js";
 import { tabs } from "./tabs.js";
 
-await sheet("/static/experiment/style.css");
-
 const EVENT_MS = 250;
 const TAG_MS = 5000;
 const PROGRESS_MS = 2000;
-// The page does not wait longer for numbers, which take a while when a long history is first read.
-const NUMBERS_MS = 150;
 const BESIDE = { parent: ["Parent", "parent"], best_then: ["Best then", "then"], best_now: ["Best now", "best"] };
 
 export function mount(root, { id, query }, signal) {
@@ -41,20 +36,20 @@ export function mount(root, { id, query }, signal) {
   const details = h("div.body");
   const evidence = tabs(id, query, signal);
 
-  async function load() {
+  async function load(showBody) {
     const [run, comparison] = await Promise.all([
       get(experimentPath(id), {}, signal),
       get(experimentPath(id, "surroundings"), {}, signal),
     ]);
     const decided = [run, ...Object.values(comparison)].filter((one) => one?.finished_at);
+    // The page does not wait for numbers, which take a while when a long history is first read.
     const numbered = learnNumbers(decided.map((one) => one.id)).catch(() => {});
-    await Promise.all([loadOthers(comparison), Promise.race([numbered, pause(NUMBERS_MS)])]);
-    if (signal.aborted) return;
-    const shownNumber = numberOf(id);
+    await loadOthers(comparison);
     show(run, comparison);
-    numbered.then(() => {
-      if (!signal.aborted && current === run && shownNumber !== numberOf(id)) show(run, comparison);
-    });
+    showBody();
+    const shownNumber = numberOf(id);
+    await numbered;
+    if (!signal.aborted && shownNumber !== numberOf(id)) show(run, comparison);
   }
 
   async function loadOthers(comparison) {
@@ -117,5 +112,3 @@ export function mount(root, { id, query }, signal) {
 
   return ({ query: next }) => evidence.navigated(next);
 }
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -53,7 +53,7 @@ async function authorized(path, options) {
 }
 
 /** A path with query parameters; those that are null or empty are left out. */
-function url(path, query = {}) {
+export function url(path, query = {}) {
   const given = Object.entries(query).filter(([, value]) => (value ?? "") !== "");
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }

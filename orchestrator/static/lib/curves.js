@@ -33,10 +33,7 @@ export function curveChart({ label, height = HEIGHT, empty = "No learning curve 
     caption,
     plot,
     legend,
-    h("div.curve-foot",
-      h("label", whole, " From the first step"),
-      h("details", h("summary", "As a table"), table),
-    ),
+    h("div.curve-foot", h("label", whole, " From the first step"), h("details", h("summary", "As a table"), table)),
   );
   // Crosshair and slider keep their elements, and with them focus and pointer, while a run goes on.
   const line = h("div.crosshair", { hidden: true });

@@ -1,5 +1,4 @@
-// A modal dialog with a heading. It leaves the document when it closes, and the browser gives the focus
-// back.
+// Modal dialogs. One leaves the document when it closes, and the browser gives the focus back.
 
 import { h } from "./dom.js";
 
@@ -10,5 +9,30 @@ export function openDialog(name, title, ...content) {
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
+  return dialog;
+}
+
+/**
+ * Open a dialog with a form. `submit` is its button; `send()` is called when it is pressed, and when
+ * that succeeds the dialog closes. When it fails, `explain(error)` is shown in the dialog.
+ */
+export function openForm(name, title, content, { submit, buttons = [], send, explain = (error) => error.message }) {
+  const problem = h("p.problem", { role: "alert" });
+  const dialog = openDialog(name, title, h("form", { onsubmit }, content, problem, h("div.buttons", buttons, submit)));
+
+  async function onsubmit(event) {
+    event.preventDefault();
+    submit.disabled = true;
+    problem.textContent = "";
+    try {
+      await send();
+      dialog.close();
+    } catch (error) {
+      problem.textContent = explain(error);
+    } finally {
+      submit.disabled = false;
+    }
+  }
+
   return dialog;
 }

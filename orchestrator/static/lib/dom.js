@@ -1,4 +1,4 @@
-// Builds and replaces elements. Text is only ever set as text: no string of a run becomes markup here.
+// Builds, replaces and lists elements. Text is only ever set as text: no string of a run becomes markup.
 
 const HTML = "http://www.w3.org/1999/xhtml";
 const SVG = "http://www.w3.org/2000/svg";
@@ -53,13 +53,13 @@ export function replace(element, ...children) {
 }
 
 /** The element in `root` that has the focus, or null. */
-export const focusedIn = (root) => (root.contains(document.activeElement) ? document.activeElement : null);
+const focusedIn = (root) => (root.contains(document.activeElement) ? document.activeElement : null);
 
 /**
  * Give the focus back to `element`, or to its replacement in `root`: of the same kind, with the same
  * `data-focus` or, where it has none, the same address, label or text.
  */
-export function refocus(element, root) {
+function refocus(element, root) {
   const next = element.isConnected
     ? element
     : [root, ...root.querySelectorAll(element.tagName)].find((other) => isSame(other, element));
@@ -74,4 +74,38 @@ const identity = (element) =>
 /** Set text only where it differs, so that a live update neither flickers nor loses a selection. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+const rendered = new WeakMap();
+
+/**
+ * Make `container` hold one element for each item, in order. `render(item)` is called for a new or a
+ * changed item; all others keep their element, and with it hover and selection. Items are equal when
+ * their JSON is. Focus in an element that is rendered again stays, as `refocus` says.
+ */
+export function keyed(container, items, key, render) {
+  const before = rendered.get(container) ?? new Map();
+  const after = new Map();
+  const focused = focusedIn(container);
+  let successor = null;
+  for (const item of items) {
+    const text = JSON.stringify(item);
+    const known = before.get(key(item));
+    const entry = known?.text === text ? known : { text, element: render(item) };
+    if (known?.element.contains(focused)) successor = entry.element;
+    after.set(key(item), entry);
+  }
+  rendered.set(container, after);
+  arrange(container, [...after.values()].map(({ element }) => element));
+  if (successor) refocus(focused, successor);
+}
+
+/** Move only what is out of place: an element that leaves the document loses its focus. */
+function arrange(container, elements) {
+  const wanted = new Set(elements);
+  for (const child of [...container.children]) if (!wanted.has(child)) child.remove();
+  elements.forEach((element, index) => {
+    const there = container.children[index];
+    if (there !== element) container.insertBefore(element, there ?? null);
+  });
 }

@@ -1,7 +1,6 @@
 // How numbers and times read, everywhere the same.
 
 import { h, setText } from "./dom.js";
-import { serverNow } from "./clock.js";
 
 export const NONE = "—";
 const MINUTE = 60;
@@ -59,6 +58,17 @@ export function duration(seconds) {
   if (s < HOUR) return `${Math.floor(s / MINUTE)} min`;
   if (s < DAY) return `${Math.floor(s / HOUR)} h ${String(Math.floor((s % HOUR) / MINUTE)).padStart(2, "0")}`;
   return `${Math.floor(s / DAY)} d ${Math.floor((s % DAY) / HOUR)} h`;
+}
+
+// The service's clock: a laptop whose clock is minutes off must not show "in 3 min" for the past.
+let offset = 0;
+
+/** Milliseconds since the epoch by the service's clock. */
+export const serverNow = () => Date.now() + offset;
+
+/** Learn from a message that the service sent at `at` (ms). Its travel makes the guess a little late. */
+export function learnServerTime(at) {
+  if (Number.isFinite(at)) offset = at - Date.now();
 }
 
 /** Milliseconds since the epoch of a moment, which is RFC 3339 or already a number. */

@@ -6,7 +6,7 @@
 // receiving all of them, and after a reconnect it is enough to say that something may have happened.
 
 import { openStream } from "./stream.js";
-import { learnServerTime } from "./clock.js";
+import { learnServerTime } from "./format.js";
 
 const STALE_AFTER_MS = 15_000;
 const GONE_AFTER_MS = 60_000;
@@ -60,27 +60,25 @@ export function install() {
   setInterval(checkSilence, 1000);
   // A page that comes back from the background must not show an old phase until the next second.
   document.addEventListener("visibilitychange", checkSilence);
+  follow();
+  // A page that comes back from the browser's cache of pages has a dead connection.
+  addEventListener("pageshow", (event) => event.persisted && follow());
+}
+
+function follow() {
   try {
-    followShared();
+    const worker = new SharedWorker("/static/lib/stream-worker.js", { type: "module", name: "events" });
+    worker.addEventListener("error", followAlone, { once: true });
+    worker.port.onmessage = ({ data }) => receive(data);
   } catch {
     followAlone(); // no shared workers here, or a policy refuses them
   }
 }
 
-function followShared() {
-  const worker = new SharedWorker("/static/lib/stream-worker.js", { type: "module", name: "events" });
-  worker.port.onmessage = ({ data }) => receive(data);
-  worker.port.start();
-  // A page that goes into the browser's cache of pages comes back with a dead port.
-  addEventListener("pagehide", () => worker.port.postMessage("bye"));
-  addEventListener("pageshow", (event) => event.persisted && worker.port.postMessage("hello"));
-  worker.addEventListener("error", followAlone, { once: true });
-}
-
 function followAlone() {
   let stream = null;
   let lastId = null;
-  const follow = () => {
+  const toggle = () => {
     if (document.hidden) {
       lastId = stream?.close() ?? lastId;
       stream = null;
@@ -88,6 +86,6 @@ function followAlone() {
       stream ??= openStream(receive, lastId);
     }
   };
-  document.addEventListener("visibilitychange", follow);
-  follow();
+  document.addEventListener("visibilitychange", toggle);
+  toggle();
 }

@@ -1,7 +1,7 @@
 // Asks for the token. All requests that get a 401 wait for the same answer.
 
 import { h } from "./dom.js";
-import { openDialog } from "./dialog.js";
+import { openForm } from "./dialog.js";
 
 let asking = null;
 
@@ -12,36 +12,22 @@ export function askForToken(login) {
 }
 
 function open(login, done) {
-  const problem = h("p.problem", { role: "alert" });
   const input = h("input", {
     type: "password", id: "token", autocomplete: "current-password", required: true, spellcheck: "false",
   });
-  const button = h("button.primary", { type: "submit" }, "Sign in");
-  const dialog = openDialog("login", "This orchestrator wants its token",
-    h("form", { onsubmit: submit },
-      h("p.muted", "The value of AUTORESEARCH_TOKEN, where the orchestrator was started."),
-      h("label", { for: "token" }, "Token"),
-      input,
-      problem,
-      h("div.buttons", button),
-    ),
-  );
+  const content = [
+    h("p.muted", "The value of AUTORESEARCH_TOKEN, where the orchestrator was started."),
+    h("label", { for: "token" }, "Token"),
+    input,
+  ];
+  const dialog = openForm("login", "This orchestrator wants its token", content, {
+    submit: h("button.primary", { type: "submit" }, "Sign in"),
+    send: () => login(input.value.trim()).then(done),
+    explain(error) {
+      input.select();
+      return error.status === 401 ? "That is not the token." : error.message;
+    },
+  });
   // Without a token there is nothing behind the dialog to go back to.
   dialog.addEventListener("cancel", (event) => event.preventDefault());
-
-  async function submit(event) {
-    event.preventDefault();
-    button.disabled = true;
-    problem.textContent = "";
-    try {
-      await login(input.value.trim());
-      dialog.close();
-      done();
-    } catch (error) {
-      problem.textContent = error.status === 401 ? "That is not the token." : error.message;
-      input.select();
-    } finally {
-      button.disabled = false;
-    }
-  }
 }

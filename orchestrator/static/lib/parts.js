@@ -1,7 +1,6 @@
-// Parts that several pages are made of: panels, tables, lists, choices.
+// Parts that several pages are made of: panels, tables, lists, choices, and the mark of a status.
 
-import { h, replace } from "./dom.js";
-import { keyed } from "./keyed.js";
+import { h, keyed, replace, svg } from "./dom.js";
 import { count } from "./format.js";
 
 /** A part that scrolls, which the keyboard reaches: `selector` is its element. */
@@ -17,9 +16,6 @@ export function panel(title, { note, end, kind = "", id } = {}, ...content) {
 /** The row of column names of a table: each is a name, or { name, kind } with a class. */
 export const headings = (columns) =>
   h("thead", h("tr", columns.map((column) => h("th", { scope: "col", class: column.kind }, column.name ?? column))));
-
-/** A row of cells: each column is { name, kind, cell(item) }. */
-export const cells = (columns, item) => h("tr", columns.map(({ kind, cell }) => h("td", { class: kind }, cell(item))));
 
 /** A choice of one of `choices`, { value: label }, as joined radio buttons; returns { element, set }. */
 export function segments(name, label, choices, choose) {
@@ -57,3 +53,29 @@ export function stripCell(label, value, note, { kind, size = "value", title, ext
   const content = [h(`div.${size}`, value), extra, note && h("div.note.cut", { title }, note)];
   return h("div", { class: kind }, h("dt", label), h("dd", content));
 }
+
+// ---- a run's status as a shape and a word: colour never stands alone
+
+const stroke = { fill: "none", stroke: "currentColor", "stroke-width": 2 };
+const circle = (r, style) => ["circle", { cx: 6, cy: 6, r, ...style }];
+
+const SHAPES = {
+  keep: circle(4.5, { fill: "currentColor" }),
+  discard: circle(2.5, { fill: "currentColor" }),
+  crash: ["path", { d: "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5", ...stroke }],
+  running: circle(3.8, stroke),
+  queued: circle(3.8, { ...stroke, "stroke-width": 1.5, "stroke-dasharray": "2 2" }),
+  cancelled: ["path", { d: "M2.5 6h7", ...stroke }],
+};
+
+/** The shape alone, hidden from screen readers: the word stands beside it. */
+export function mark(status) {
+  const kind = status === "timeout" ? "crash" : status;
+  const [shape, attributes] = SHAPES[kind] ?? SHAPES.discard;
+  return svg(`svg.mark.${kind}`, { viewBox: "0 0 12 12", width: 12, height: 12, "aria-hidden": "true" },
+    svg(shape, attributes),
+  );
+}
+
+/** Shape and word. */
+export const badge = (status, word = status) => h("span.status", mark(status), h("span.word", word));

@@ -80,7 +80,7 @@ async function mount({ page, params }, query, isFirst) {
   const { signal } = visit.leaving;
   const loaded = loading(root, "Loading the page", { lines: 6, signal });
   try {
-    const module = await import(`/static/${page}/page.js`);
+    const [module] = await Promise.all([import(`/static/${page}/page.js`), loadStyle(page, signal)]);
     if (signal.aborted) return;
     replace(root);
     if (!isFirst) {
@@ -94,4 +94,12 @@ async function mount({ page, params }, query, isFirst) {
   } finally {
     loaded();
   }
+}
+
+/** Load a page's own style sheet, so that nothing shows unstyled, and remove it when the page is left. */
+function loadStyle(page, signal) {
+  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `/static/${page}/style.css` });
+  document.head.append(link);
+  signal.addEventListener("abort", () => link.remove());
+  return new Promise((resolve) => (link.onload = link.onerror = resolve));
 }

@@ -1,20 +1,13 @@
 // The runs picked for comparing: kept for this browser tab, over all pages.
 
+import { url } from "./api.js";
+
 const STORED = "compare";
 export const MAXIMUM = 8;
 export const FULL = `At most ${MAXIMUM} runs can be compared: take one out first.`;
 
 const changes = new EventTarget();
-let selected = stored();
-
-function stored() {
-  try {
-    const found = JSON.parse(sessionStorage.getItem(STORED) ?? "[]");
-    return Array.isArray(found) ? found.filter((id) => typeof id === "string") : [];
-  } catch {
-    return [];
-  }
-}
+let selected = JSON.parse(sessionStorage.getItem(STORED) ?? "[]");
 
 /** The picked ids, in the order of picking. */
 export const ids = () => [...selected];
@@ -39,4 +32,4 @@ export function subscribe(listener, signal) {
   changes.addEventListener("change", () => listener(), { signal });
 }
 
-export const compareUrl = () => `/compare${selected.length ? `?${new URLSearchParams({ ids: selected.join(",") })}` : ""}`;
+export const compareUrl = () => url("/compare", { ids: selected.join(",") });

@@ -1,7 +1,6 @@
 // What is wrong now, each with a link to its tag or GPU.
 
-import { h, svg } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
+import { h, keyed, svg } from "../lib/dom.js";
 import { plain } from "../lib/visible.js";
 
 const WORDS = { error: "Error", warning: "Warning" };

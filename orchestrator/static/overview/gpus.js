@@ -1,16 +1,15 @@
 // One card for each GPU: what it trains, how far it is, and its health.
 
-import { h, svg } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
+import { h, keyed } from "../lib/dom.js";
 import { duration, number } from "../lib/format.js";
-import { panel } from "../lib/parts.js";
+import { mark, panel } from "../lib/parts.js";
 import { empty } from "../lib/states.js";
-import { mark } from "../lib/status.js";
 import { plain } from "../lib/visible.js";
 import { drainButton } from "../actions/buttons.js";
 
 const SHAPES = {
-  training: "running", idle: "discard", offline: "crash", quarantined: "crash", unfit: "cancelled", draining: "cancelled",
+  training: "running", idle: "discard", offline: "crash", quarantined: "crash",
+  unfit: "cancelled", draining: "cancelled",
 };
 const RESTING = { idle: "waits for a run", offline: "nothing heard", draining: "takes no more runs" };
 const HOT_C = 85;
@@ -64,19 +63,11 @@ function progress({ experiment_id: id, hypothesis, percent, loss }) {
   return [
     h("a.cut", { href: `/e/${id}`, title: name, data: { focus: "run" } }, name || id),
     h("div.progress-line",
-      bar(percent ?? 0, `Progress of the run: ${text}`),
+      h("progress", { max: 100, value: percent ?? 0, "aria-label": `Progress of the run: ${text}` }),
       h("span.mono", text),
       h("span.mono.muted", loss === null ? "" : `loss ${loss.toFixed(3)}`),
     ),
   ];
-}
-
-function bar(percent, label) {
-  const width = Math.min(100, Math.max(0, percent));
-  return svg("svg.bar", { viewBox: "0 0 100 4", preserveAspectRatio: "none", role: "img", "aria-label": label },
-    svg("rect.track", { width: 100, height: 4 }),
-    svg("rect.fill", { width, height: 4 }),
-  );
 }
 
 function health(gpu) {

@@ -5,7 +5,6 @@ import { get } from "../lib/api.js";
 import { livePage } from "../lib/live-page.js";
 import { segments } from "../lib/parts.js";
 import { navigate, setTitle } from "../lib/router.js";
-import { sheet } from "../lib/sheet.js";
 import { empty } from "../lib/states.js";
 import { every } from "../lib/throttle.js";
 import { alertList } from "./alerts.js";
@@ -13,8 +12,6 @@ import { gpuGrid } from "./gpus.js";
 import { headline } from "./headline.js";
 import { chosenSince, lastVisit, sinceChoices } from "./since.js";
 import { tagTable } from "./tags.js";
-
-await sheet("/static/overview/style.css");
 
 const EVENT_MS = 2000;
 const BUSY_MS = 5000;

@@ -1,7 +1,6 @@
 // The moment since which the overview reports: the last visit, or a length of time ago.
 
-import { iso } from "../lib/format.js";
-import { serverNow } from "../lib/clock.js";
+import { iso, serverNow } from "../lib/format.js";
 
 const STORED = "overview-visit";
 const MINUTE_MS = 60_000;
@@ -21,14 +20,8 @@ export function sinceChoices(visited) {
 /** When the visit before this one ended, in ms; null at the first. Stores that this one goes on. */
 export function lastVisit() {
   const now = Date.now();
-  let visit = null;
-  try {
-    visit = JSON.parse(localStorage.getItem(STORED));
-  } catch {
-    // As at the first visit.
-  }
-  let since = Number.isFinite(visit?.since) ? visit.since : null;
-  if (Number.isFinite(visit?.seen) && now - visit.seen > VISIT_GAP_MS) since = visit.seen;
+  const visit = JSON.parse(localStorage.getItem(STORED));
+  const since = visit && now - visit.seen > VISIT_GAP_MS ? visit.seen : (visit?.since ?? null);
   localStorage.setItem(STORED, JSON.stringify({ since, seen: now }));
   return since;
 }

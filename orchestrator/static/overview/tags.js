@@ -1,10 +1,8 @@
 // One row for each tag: how far it got, what the last hours brought, whether it goes on.
 
-import { h } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
+import { h, keyed } from "../lib/dom.js";
 import { NONE, bpb, count, delta, deltaClass, number, percent, time } from "../lib/format.js";
-import { headings, panel, scrollable } from "../lib/parts.js";
-import { mark } from "../lib/status.js";
+import { headings, mark, panel, scrollable } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { sparkline } from "./spark.js";
 

@@ -1,30 +1,28 @@
 // The progress chart: every decided run, the running best, what was kept. For the keyboard and for
 // screen readers it is a slider whose value is a run.
 
-import { h, replace, setStyle, svg } from "../lib/dom.js";
-import { bpb, count, delta } from "../lib/format.js";
-import { serverNow } from "../lib/clock.js";
+import { h, replace, svg } from "../lib/dom.js";
+import { bpb, count, delta, serverNow } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
 import { overlay } from "./overlay.js";
-import { paint, palette } from "./paint.js";
-import { KEEP, NEAR, WORDS, failed } from "./series.js";
-import { NARROW, View } from "./view.js";
+import { paint } from "./paint.js";
+import { WORDS, failed } from "./series.js";
+import { View } from "./view.js";
 import { tip } from "./tip.js";
 
-const HEIGHT = 440;
-const HEIGHT_NARROW = 360;
 const DRAG_PX = 6;
 const CLICK_PX = 12;
 
 /**
- * `options()` returns { x, fit, noise }; `describe(id)` resolves to a run's text; `onZoom(zoomed)` is
- * called when the chart is zoomed or shows all again.
+ * `options()` returns { x, fit, noise }; `describe(id)` resolves to a run's text. `resetButton` is for the
+ * frame of the chart: it shows while the chart is zoomed.
  */
-export function progressChart(series, { options, describe, onZoom, signal }) {
+export function progressChart(series, { options, describe, signal }) {
   const canvas = h("canvas", { "aria-hidden": "true" });
   const marks = svg("svg", { "aria-hidden": "true" });
   const cross = svg("svg.cross", { "aria-hidden": "true" });
   const tooltip = tip(describe);
+  const resetButton = h("button.chip", { hidden: true, onclick: resetZoom }, "Reset zoom");
   const element = h("div.plot", {
     tabindex: "0", role: "slider", "aria-label": "Runs in the order of verdicts", "aria-orientation": "horizontal",
     "aria-valuemin": "1", "aria-valuemax": "1", "aria-valuenow": "1",
@@ -55,33 +53,25 @@ export function progressChart(series, { options, describe, onZoom, signal }) {
   function drawNow() {
     cancelAnimationFrame(frame);
     frame = 0;
-    const width = element.clientWidth;
+    const { clientWidth: width, clientHeight: height } = element;
     if (!width) return;
-    const height = width < NARROW ? HEIGHT_NARROW : HEIGHT;
-    setStyle(element, { height: `${height}px` });
     const { x, fit, noise } = options();
     view = new View(series, { x, fit, zoom, width, height, now: serverNow() });
-    paint(canvas, view, palette());
+    paint(canvas, view);
     overlay(marks, view, noise);
     element.ariaValueMax = Math.max(1, series.length);
     if (current >= 0) markCurrent();
   }
 
   function setZoom(range) {
-    if (zoom === range) return;
     zoom = range;
-    onZoom(zoom !== null);
+    resetButton.hidden = zoom === null;
     draw();
   }
 
+  /** Show all again, as after a change of scale: a zoom of the old one means nothing. */
   function resetZoom() {
     setZoom(null);
-  }
-
-  /** The scale or the fit changed: a zoom of the old one means nothing. */
-  function rescale() {
-    resetZoom();
-    draw();
   }
 
   // ---- the cursor
@@ -132,21 +122,7 @@ export function progressChart(series, { options, describe, onZoom, signal }) {
       svg("line", { x1: x, x2: x, y1: area.top - 6, y2: area.lanes + 36 }),
       svg("circle", { cx: x, cy: y, r: 7 }),
     );
-    tooltip.show(about(current), { x, y, width, height });
-  }
-
-  function about(row) {
-    const code = series.status[row];
-    return {
-      id: series.id(row),
-      n: row + 1,
-      status: WORDS[code],
-      word: code === NEAR ? "near miss" : WORDS[code],
-      val_bpb: series.bpb[row],
-      before: series.before[row],
-      category: series.categoryOf(row),
-      text: code === KEEP ? series.texts.get(row) : null,
-    };
+    tooltip.show(series, current, { x, y, width, height });
   }
 
   const open = (row) => row >= 0 && navigate(`/e/${series.id(row)}`);
@@ -224,7 +200,7 @@ export function progressChart(series, { options, describe, onZoom, signal }) {
     observer.disconnect();
     cancelAnimationFrame(frame);
   });
-  return { element, draw, drawNow, rescale, resetZoom, step, current: () => current };
+  return { element, resetButton, draw, drawNow, resetZoom, step, current: () => current };
 }
 
 const sorted = (a, b) => (a < b ? [a, b] : [b, a]);

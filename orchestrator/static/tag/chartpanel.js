@@ -2,9 +2,8 @@
 
 import { h, replace, setText } from "../lib/dom.js";
 import { bpb, count, delta, plural, time } from "../lib/format.js";
-import { headings, panel, segments } from "../lib/parts.js";
+import { headings, mark, panel, segments } from "../lib/parts.js";
 import { empty } from "../lib/states.js";
-import { mark } from "../lib/status.js";
 import { visible } from "../lib/visible.js";
 import { defaultX } from "./scales.js";
 import { KEEP } from "./series.js";
@@ -19,14 +18,13 @@ export function chartPanel(chart, change) {
   const fit = segments("fit", "Range of val_bpb", FITS, (value) => change({ fit: value }));
   const axis = segments("x", "Axis of runs", AXES, (value) => change({ x: value }));
   const legend = h("ul.legend", { "aria-label": "Legend" });
-  const reset = h("button.chip", { hidden: true, onclick: () => chart.resetZoom() }, "Reset zoom");
   const asTable = h("button.chip", { "aria-pressed": "false", onclick: toggle }, "Table");
   const words = h("p.summary", { id: "chart-summary" });
   const table = h("div.scroll.keeps-table", { hidden: true });
   const nothing = h("div", { hidden: true });
   chart.element.setAttribute("aria-describedby", "chart-summary");
   const element = panel("Progress",
-    { kind: ".chart-panel", id: "chart-title", note: legend, end: [reset, asTable, fit.element, axis.element] },
+    { kind: ".chart-panel", id: "chart-title", note: legend, end: [chart.resetButton, asTable, fit.element, axis.element] },
     nothing, chart.element, table, words,
   );
   let shown = null;
@@ -58,11 +56,13 @@ export function chartPanel(chart, change) {
     if (none) replace(nothing, running || queued ? waiting(running, queued) : firstRun(tag));
   }
 
-  return { element, show, showActive, zoomed: (on) => (reset.hidden = !on) };
+  return { element, show, showActive };
 }
 
-const waiting = (running, queued) =>
-  empty("No verdict yet", null, `${count(running)} running, ${count(queued)} queued: the chart begins with the first verdict.`);
+function waiting(running, queued) {
+  const counts = `${count(running)} running, ${count(queued)} queued`;
+  return empty("No verdict yet", null, `${counts}: the chart begins with the first verdict.`);
+}
 
 const firstRun = (tag) =>
   empty("No run yet", `uv run autoresearch submit train.py --tag ${tag} --hypothesis "baseline" --wait`,

@@ -2,7 +2,7 @@
 
 import { h, replace, setText } from "../lib/dom.js";
 import { count } from "../lib/format.js";
-import { mark } from "../lib/status.js";
+import { mark } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { KEEP, NEAR, TIMEOUT } from "./series.js";
 

@@ -76,8 +76,8 @@ export function placeNames(keeps, points, { area, width }) {
     for (const [dx, dy, anchor] of PLACES) {
       const left = x + dx - { start: 0, middle: length / 2, end: length }[anchor];
       const box = { left, right: left + length, top: y + dy - HEIGHT / 2, bottom: y + dy + HEIGHT / 2 };
-      const isInside = box.left >= area.left && box.right <= area.right && box.top >= area.top && box.bottom <= area.bottom;
-      if (!isInside || taken.some((other) => overlaps(box, other))) continue;
+      if (box.left < area.left || box.right > area.right || box.top < area.top || box.bottom > area.bottom) continue;
+      if (taken.some((other) => overlaps(box, other))) continue;
       taken.push(box);
       placed.push({ text, x: x + dx, y: y + dy, anchor });
       break;

@@ -1,6 +1,6 @@
 // The few marks of the chart, in SVG: axes, the running best, keeps and their names.
 
-import { svg, replace } from "../lib/dom.js";
+import { replace, svg } from "../lib/dom.js";
 import { count } from "../lib/format.js";
 import { ticks } from "../lib/ticks.js";
 import { measure, placeNames } from "./labels.js";
@@ -38,7 +38,8 @@ function yAxis(view) {
 }
 
 /** A text to the left of the plot. */
-const leftOf = (area, y, text, kind = "tick") => svg(`text.${kind}`, { x: area.left - 8, y, "text-anchor": "end" }, text);
+const leftOf = (area, y, text, kind = "tick") =>
+  svg(`text.${kind}`, { x: area.left - 8, y, "text-anchor": "end" }, text);
 
 function xAxis(view) {
   const { area, width } = view;

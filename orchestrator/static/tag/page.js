@@ -7,7 +7,6 @@ import * as keys from "../lib/keys.js";
 import { livePage } from "../lib/live-page.js";
 import * as live from "../lib/live.js";
 import { navigate, setTitle } from "../lib/router.js";
-import { sheet } from "../lib/sheet.js";
 import { throttled } from "../lib/throttle.js";
 import { progressChart } from "./chart.js";
 import { chartPanel } from "./chartpanel.js";
@@ -17,8 +16,6 @@ import { NEAR, Series } from "./series.js";
 import { readState, writeState } from "./state.js";
 import { showStrip } from "./strip.js";
 import { runsTable } from "./table.js";
-
-await sheet("/static/tag/style.css");
 
 const NEWS_MS = 1000;
 const ROWS_MS = 1500;
@@ -39,12 +36,14 @@ export function mount(root, { tag, query }, signal) {
   const chart = progressChart(series, {
     options: () => ({ x: state.x ?? defaultX(series), fit: state.fit, noise }),
     describe: async (id) => (await getRuns({ ids: id })).rows[0]?.description,
-    onZoom: (zoomed) => panel.zoomed(zoomed),
     signal,
   });
   const panel = chartPanel(chart, change);
   const side = {
-    categories: categories((category) => change({ category })), misses: nearMisses(), lineage: lineage(), strategy: strategy(),
+    categories: categories((category) => change({ category })),
+    misses: nearMisses(),
+    lineage: lineage(),
+    strategy: strategy(),
   };
   const table = runsTable({ tag, series, state: () => state, change, signal });
   const body = h("div",
@@ -61,7 +60,7 @@ export function mount(root, { tag, query }, signal) {
   function update({ query: next }) {
     const before = state;
     state = readState(next);
-    if (before.x !== state.x || before.fit !== state.fit) chart.rescale();
+    if (before.x !== state.x || before.fit !== state.fit) chart.resetZoom();
     panel.show(state, series, noise);
     if (ROW_FILTERS.some((name) => String(before[name]) !== String(state[name]))) {
       table.load().catch(() => {}); // the table shows the problem

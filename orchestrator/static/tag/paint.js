@@ -1,5 +1,6 @@
 // The many marks of the chart, on a canvas: dots, the rails, the lanes of modes.
 
+import { setStyle } from "../lib/dom.js";
 import { MANY } from "./scales.js";
 import { DISCARD, LANES, NEAR, failed } from "./series.js";
 import { LANE } from "./view.js";
@@ -8,14 +9,8 @@ const BIN = 4;
 // Radii of dots by the number of runs in view, up to so many.
 const RADII = [[120, 3], [600, 2.3], [2000, 1.8], [MANY, 1.4], [Infinity, 0.8]];
 
-/** Colours as the style sheet has them in the present theme. */
-export function palette() {
-  const style = getComputedStyle(document.documentElement);
-  return Object.fromEntries(["muted", "discard", "crash"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
-}
-
-/** Draw all of a view on a canvas of its size. */
-export function paint(canvas, view, colours) {
+/** Draw all of a view on a canvas of its size, in the colours of the present theme. */
+export function paint(canvas, view) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(view.width * ratio);
   canvas.height = Math.round(view.height * ratio);
@@ -23,17 +18,18 @@ export function paint(canvas, view, colours) {
   context.scale(ratio, ratio);
   const [first, end] = view.rows();
   const layer = (colour, draw) => {
+    setStyle(canvas, { color: `var(--${colour})` });
     context.save();
-    context.fillStyle = colour;
+    context.fillStyle = getComputedStyle(canvas).color;
     draw(context, view, first, end);
     context.restore();
   };
   if (view.range) {
-    layer(colours.discard, dots);
-    layer(colours.discard, above);
+    layer("discard", dots);
+    layer("discard", above);
   }
-  layer(colours.crash, end - first > MANY ? crashShares : crashes);
-  layer(colours.muted, lanes);
+  layer("crash", end - first > MANY ? crashShares : crashes);
+  layer("muted", lanes);
 }
 
 function dots(context, view, first, end) {

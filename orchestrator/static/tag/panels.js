@@ -1,11 +1,9 @@
 // The side: what worked (categories), what nearly did (near misses), how the best came about
 // (lineage), and how the strategy changed.
 
-import { h } from "../lib/dom.js";
+import { h, keyed } from "../lib/dom.js";
 import { NONE, bpb, count, delta, percent, plural, time } from "../lib/format.js";
-import { keyed } from "../lib/keyed.js";
-import { foldedList, headings, panel } from "../lib/parts.js";
-import { mark } from "../lib/status.js";
+import { foldedList, headings, mark, panel } from "../lib/parts.js";
 import { plain, visible } from "../lib/visible.js";
 import { DISCARD, NEAR, failed } from "./series.js";
 
@@ -100,7 +98,7 @@ function branchOf(series, parents, index) {
 
 /** What was decided while a keep was the best, in words. */
 function failuresBetween(series, from, to) {
-  const codes = series.status.subarray(from + 1, to);
+  const codes = series.status.slice(from + 1, to);
   const counted = (test, word) => {
     const n = codes.filter(test).length;
     return n > 0 && `${count(n)} ${word}`;
@@ -144,7 +142,12 @@ export function strategy() {
 function choiceRow({ mode, pinned, runs, after, at, reason }) {
   const extent = runs === 0 ? "for the next run" : `for ${plural(runs, "run")}, from #${count(after + 1)}`;
   return h("li",
-    h("div.line", h("b", mode), pinned && h("span.pin", "pinned"), h("span.muted", extent), h("span.end.muted", time(at))),
+    h("div.line",
+      h("b", mode),
+      pinned && h("span.pin", "pinned"),
+      h("span.muted", extent),
+      h("span.end.muted", time(at)),
+    ),
     h("div.muted", visible(reason)),
   );
 }

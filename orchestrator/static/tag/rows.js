@@ -3,7 +3,7 @@
 import { h } from "../lib/dom.js";
 import { NONE, bpb, count, delta, deltaClass, gigabytes, headline, time } from "../lib/format.js";
 import * as selection from "../lib/selection.js";
-import { badge } from "../lib/status.js";
+import { badge } from "../lib/parts.js";
 import { plain, visible } from "../lib/visible.js";
 
 /** { name, kind, cell(run) }; `sorts` are the two orders of a column, the first to be tried first. */

@@ -43,7 +43,7 @@ export function range(series, fit) {
     return atLeast(best - 0.1 * gain, baseline + 0.12 * gain);
   }
   const first = fit === "recent" ? Math.max(0, series.length - RECENT) : 0;
-  const results = series.bpb.slice(first, series.length).filter((value) => !Number.isNaN(value)).sort();
+  const results = series.bpb.slice(first).filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   if (fit === "all") return widened(results[0], results.at(-1), 0.05);
   const high = results[Math.floor((results.length - 1) * 0.8)] ?? baseline;
   return widened(best, Math.max(high, best), 0.1);
@@ -91,8 +91,8 @@ function timeTicks(from, to, most) {
   const found = [];
   for (let at = Math.ceil((from - offset) / step) * step + offset; at <= to; at += step) {
     const clock = clockTime(at);
-    const isDay = step >= DAY || clock === "00:00";
-    found.push({ at, text: isDay ? new Date(at).toLocaleDateString("en-GB", { day: "numeric", month: "short" }) : clock });
+    const day = new Date(at).toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+    found.push({ at, text: step >= DAY || clock === "00:00" ? day : clock });
   }
   return found;
 }

@@ -1,5 +1,5 @@
-// A tag's history in typed arrays, filled from /api/report/series and added to by cursor. Rows are in
-// the order of verdicts; a run's number is its row + 1.
+// A tag's history in columns, filled from /api/report/series and added to by cursor. Rows are in the
+// order of verdicts; a run's number is its row + 1.
 
 export const KEEP = 0, NEAR = 1, DISCARD = 2, CRASH = 3, TIMEOUT = 4, LOST = 5;
 const CODES = { k: KEEP, n: NEAR, d: DISCARD, c: CRASH, t: TIMEOUT, l: LOST };
@@ -9,15 +9,6 @@ export const LANES = ["explore", "exploit", "combine", "ablation"];
 /** True if a run has no result. */
 export const failed = (code) => code >= CRASH;
 
-const COLUMNS = {
-  created: Float64Array, // µs
-  finished: Float64Array, // ms
-  bpb: Float64Array, // NaN without a result
-  before: Float64Array, // the best before this run, NaN before the first
-  status: Uint8Array,
-  category: Uint16Array,
-};
-
 export class Series {
   constructor(tag) {
     this.tag = tag;
@@ -25,7 +16,12 @@ export class Series {
   }
 
   #clear() {
-    this.length = 0;
+    this.created = []; // µs
+    this.finished = []; // ms
+    this.bpb = []; // NaN without a result
+    this.before = []; // the best before this run, NaN before the first
+    this.status = []; // a code
+    this.category = []; // an index into `categories`
     this.cursor = null;
     this.categories = [];
     this.choices = [];
@@ -35,7 +31,10 @@ export class Series {
     this.keeps = []; // { row, bpb, before, gain, text }
     this.texts = new Map();
     this.best = NaN;
-    for (const [name, Column] of Object.entries(COLUMNS)) this[name] = new Column(0);
+  }
+
+  get length() {
+    return this.status.length;
   }
 
   /** Add an answer, or start over with it; returns true if rows came. */
@@ -48,40 +47,28 @@ export class Series {
     this.strategy = answer.strategy;
     for (const { n, description } of answer.keeps) this.texts.set(n - 1, description);
     this.choices.push(...answer.choices);
-    this.#reserve(answer.total);
     for (const block of answer.blocks) this.#add(block);
     for (const keep of this.keeps) keep.text = this.texts.get(keep.row) ?? "";
     this.cursor = answer.cursor;
     return restarts || this.length > had;
   }
 
-  #reserve(total) {
-    if (total <= this.status.length) return;
-    const size = Math.max(total, Math.ceil(this.status.length * 1.5), 64);
-    for (const [name, Column] of Object.entries(COLUMNS)) {
-      const larger = new Column(size);
-      larger.set(this[name].subarray(0, this.length));
-      this[name] = larger;
-    }
-  }
-
   #add(block) {
     let created = 0;
     let finished = 0;
     for (let i = 0; i < block.status.length; i++) {
-      const row = this.length++;
       const code = CODES[block.status[i]];
       const bpb = block.val_bpb[i] === null ? NaN : block.val_bpb[i] / 1e6;
-      this.created[row] = created += block.created_us[i];
-      this.finished[row] = finished += block.finished_ms[i];
-      this.bpb[row] = bpb;
-      this.before[row] = this.best;
-      this.status[row] = code;
-      this.category[row] = block.category[i];
+      this.created.push((created += block.created_us[i]));
+      this.finished.push((finished += block.finished_ms[i]));
+      this.bpb.push(bpb);
+      this.before.push(this.best);
+      this.status.push(code);
+      this.category.push(block.category[i]);
       this.counts[code]++;
       if (code !== KEEP) continue;
       const gain = Number.isNaN(this.best) ? 0 : this.best - bpb;
-      this.keeps.push({ row, bpb, before: this.best, gain, text: "" });
+      this.keeps.push({ row: this.length - 1, bpb, before: this.best, gain, text: "" });
       this.best = bpb;
     }
   }
@@ -92,7 +79,7 @@ export class Series {
 
   /** The row of an id among the decided ones, or -1. An id holds the moment of its creation. */
   rowOf(id) {
-    return this.created.subarray(0, this.length).lastIndexOf(parseInt(id.slice(4, 18), 16));
+    return this.created.lastIndexOf(parseInt(id.slice(4, 18), 16));
   }
 
   categoryOf(row) {
@@ -129,8 +116,9 @@ export class Series {
 
   /** Counts of the rows from `first` on. */
   tally(first) {
-    const codes = this.status.subarray(first, this.length);
-    return { runs: codes.length, keep: codes.filter((code) => code === KEEP).length, crash: codes.filter(failed).length };
+    const codes = this.status.slice(first);
+    const keep = codes.filter((code) => code === KEEP).length;
+    return { runs: codes.length, keep, crash: codes.filter(failed).length };
   }
 
   /** For each category: runs, keeps, crashes, and what its keeps have gained together. */

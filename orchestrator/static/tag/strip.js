@@ -1,8 +1,7 @@
 // The strip of figures: best, last keep, runs, last hour, strategy.
 
 import { h, replace } from "../lib/dom.js";
-import { NONE, bpb, count, delta, deltaClass, percent, plural, time } from "../lib/format.js";
-import { serverNow } from "../lib/clock.js";
+import { NONE, bpb, count, delta, deltaClass, percent, plural, serverNow, time } from "../lib/format.js";
 import { stripCell, unit } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { KEEP } from "./series.js";

@@ -1,10 +1,9 @@
 // The table of runs: pages of fifty by cursor, filtered and sorted by the service, kept fresh while
 // nobody is at work in it.
 
-import { h, replace, setText } from "../lib/dom.js";
+import { h, keyed, replace, setText } from "../lib/dom.js";
 import { count, plural } from "../lib/format.js";
 import { get } from "../lib/api.js";
-import { keyed } from "../lib/keyed.js";
 import { navigate } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
 import { announce, toast } from "../lib/states.js";
@@ -90,7 +89,8 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
   /** Rows of runs under way change to their verdicts without moving. */
   async function updateActive() {
     const ids = active.filter((run) => run.n === null).map((run) => run.id).slice(0, PAGE);
-    const answer = await get("/api/report/runs", { tag, ...(ids.length ? { ids: ids.join(",") } : { limit: 1 }) }, leaving);
+    const asked = ids.length ? { ids: ids.join(",") } : { limit: 1 };
+    const answer = await get("/api/report/runs", { tag, ...asked }, leaving);
     if (!ids.length) return answer;
     const news = new Map(answer.rows.map((run) => [run.id, run]));
     active = active.map((run) => news.get(run.id) ?? run);
@@ -117,7 +117,8 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
     const { statuses, category, q, since } = state();
     const decided = statuses.filter((word) => !ACTIVE.includes(word));
     const onlyActive = statuses.length && !decided.length;
-    const matching = onlyActive ? 0 : series.matching({ statuses: decided, category, since: since && Date.parse(since) });
+    const filter = { statuses: decided, category, since: since && Date.parse(since) };
+    const matching = onlyActive ? 0 : series.matching(filter);
     if (q) return `${count(rows.length)} found in ${count(scanned)} of ${count(matching)}`;
     if (matching < series.length) return `${count(matching)} of ${count(series.length)} match`;
     const all = matching + active.length;

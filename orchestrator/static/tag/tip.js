@@ -2,8 +2,9 @@
 
 import { h, replace, setStyle } from "../lib/dom.js";
 import { bpb, count, delta, deltaClass } from "../lib/format.js";
-import { mark } from "../lib/status.js";
+import { mark } from "../lib/parts.js";
 import { visible } from "../lib/visible.js";
+import { NEAR, WORDS } from "./series.js";
 
 const REST_MS = 120;
 const GAP = 14;
@@ -12,23 +13,26 @@ const GAP = 14;
 export function tip(describe) {
   const element = h("div.tip", { "aria-hidden": "true", hidden: true });
   let timer = null;
-  let shown = null; // the id of the run
+  let shown = null; // the run's id
 
-  function show(run, place) {
-    if (shown !== run.id) {
-      shown = run.id;
+  function show(series, row, place) {
+    const id = series.id(row);
+    if (shown !== id) {
+      shown = id;
       clearTimeout(timer);
-      replace(element, content(run, run.text));
-      if (!run.text) timer = setTimeout(() => addText(run, place), REST_MS);
+      const text = series.texts.get(row);
+      replace(element, content(series, row, text));
+      if (!text) timer = setTimeout(() => addText(series, row, place), REST_MS);
     }
     element.hidden = false;
     move(place);
   }
 
-  async function addText(run, place) {
-    const text = await describe(run.id).catch(() => "");
-    if (shown !== run.id || !text) return;
-    replace(element, content(run, text));
+  async function addText(series, row, place) {
+    const id = series.id(row);
+    const text = await describe(id).catch(() => "");
+    if (shown !== id || !text) return;
+    replace(element, content(series, row, text));
     move(place);
   }
 
@@ -48,14 +52,17 @@ export function tip(describe) {
   return { element, show, hide };
 }
 
-const content = (run, text) => [
-  h("div.line", mark(run.status), h("b.mono", `#${count(run.n)}`), ` ${run.word} · `, visible(run.category)),
-  Number.isNaN(run.val_bpb) ? h("div.muted", "no result") : h("div.mono", h("b", bpb(run.val_bpb)), " ", versus(run)),
-  text && h("div.text", visible(text)),
-];
-
-function versus({ val_bpb: value, before }) {
-  if (Number.isNaN(before)) return h("span.muted", "baseline");
-  const difference = value - before;
-  return [h("span", { class: deltaClass(difference) }, delta(difference)), h("span.muted.sans", " vs best then")];
+function content(series, row, text) {
+  const word = WORDS[series.status[row]];
+  const shownWord = series.status[row] === NEAR ? "near miss" : word;
+  const [value, before] = [series.bpb[row], series.before[row]];
+  const versus = Number.isNaN(before) ? h("span.muted", "baseline") : difference(value - before);
+  return [
+    h("div.line", mark(word), h("b.mono", `#${count(row + 1)}`), ` ${shownWord} · `, visible(series.categoryOf(row))),
+    Number.isNaN(value) ? h("div.muted", "no result") : h("div.mono", h("b", bpb(value)), " ", versus),
+    text && h("div.text", visible(text)),
+  ];
 }
+
+const difference = (by) =>
+  [h("span", { class: deltaClass(by) }, delta(by)), h("span.muted.sans", " vs best then")];
