@@ -105,7 +105,7 @@ export function mount(root, { id, query }, signal) {
   // Events of the tag may change the best now, the neighbours, the place in the queue.
   const refreshLater = throttled(refresh, TAG_MS, signal);
   live.subscribe(({ kind, tag }) => {
-    if (tag === current?.tag && (kind === "decided" || current.status === "queued")) refreshLater();
+    if (current && tag === current.tag && (kind === "decided" || current.status === "queued")) refreshLater();
   }, signal);
   every(PROGRESS_MS, () => current?.status === "running" && refresh(), signal);
   keys.bind({ ...evidence.keys, ...top.keys }, signal);

@@ -16,6 +16,9 @@ const PAGES = {
   actions: /^\/actions$/,
 };
 
+// Where a page needs another's style sheet before its own.
+const SHEETS = { compare: ["experiment", "compare"] };
+
 let root = null;
 let opened = () => {};
 let current = { path: null, leaving: new AbortController(), update: null };
@@ -80,7 +83,7 @@ async function mount({ page, params }, query, isFirst) {
   const { signal } = visit.leaving;
   const loaded = loading(root, "Loading the page", { lines: 6, signal });
   try {
-    const [module] = await Promise.all([import(`/static/${page}/page.js`), loadStyle(page, signal)]);
+    const [module] = await Promise.all([import(`/static/${page}/page.js`), loadStyles(page, signal)]);
     if (signal.aborted) return;
     replace(root);
     if (!isFirst) {
@@ -96,10 +99,13 @@ async function mount({ page, params }, query, isFirst) {
   }
 }
 
-/** Load a page's own style sheet, so that nothing shows unstyled, and remove it when the page is left. */
-function loadStyle(page, signal) {
-  const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: `/static/${page}/style.css` });
-  document.head.append(link);
-  signal.addEventListener("abort", () => link.remove());
-  return new Promise((resolve) => (link.onload = link.onerror = resolve));
+/** Load a page's style sheets, so that nothing shows unstyled, and remove them when the page is left. */
+function loadStyles(page, signal) {
+  return Promise.all((SHEETS[page] ?? [page]).map((name) => {
+    const link = document.createElement("link");
+    Object.assign(link, { rel: "stylesheet", href: `/static/${name}/style.css` });
+    document.head.append(link);
+    signal.addEventListener("abort", () => link.remove());
+    return new Promise((resolve) => (link.onload = link.onerror = resolve));
+  }));
 }
