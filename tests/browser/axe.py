@@ -1,4 +1,4 @@
-"""axe-core, from npm at test time: what of a page it calls serious or critical."""
+"""axe-core, from npm at test time: the serious and critical violations of a page."""
 
 import functools
 import shutil

@@ -42,7 +42,7 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def heard(message: ConsoleMessage) -> None:
+    def log(message: ConsoleMessage) -> None:
         if message.type == "error":
             complaints.append(message.text)
 
@@ -52,7 +52,7 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
         context.set_default_timeout(15_000)
         page = context.new_page()
         if not errors_allowed:
-            page.on("console", heard)
+            page.on("console", log)
             page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(url)
         return page
@@ -73,8 +73,8 @@ def live(system: System) -> System:
 
 
 def marks(page: Page, last: str) -> dict[str, float]:
-    """The page's performance marks, in ms from navigation, once there is one named `last`. Asked
-    for from here: what Playwright would let wait in the page, its security policy refuses."""
+    """The page's performance marks, in ms from navigation, once there is one named `last`. Polled
+    from here, because the page's security policy refuses what Playwright would run in it."""
     text = "performance.getEntriesByType('mark').map(mark => [mark.name, mark.startTime])"
 
     def found() -> dict[str, float]:
@@ -85,6 +85,6 @@ def marks(page: Page, last: str) -> dict[str, float]:
 
 
 def screenshots() -> Path | None:
-    """Where pictures go that a person wants to see: SCREENSHOTS, or nowhere."""
+    """The folder for pictures that a person wants to see, SCREENSHOTS, or None."""
     folder = os.environ.get("SCREENSHOTS")
     return Path(folder) if folder else None

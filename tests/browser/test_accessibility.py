@@ -1,5 +1,5 @@
 """axe-core finds no serious violation (npm fetches it when the tests run; it is not kept here), and
-news take the focus from nobody."""
+live updates do not move the focus."""
 
 import pytest
 from playwright.sync_api import expect
@@ -44,7 +44,7 @@ for step in range(2000):
 
 
 def test_news_leave_the_focus_where_it_is(live: System, open_page: OpenPage) -> None:
-    """Redrawn or not: who goes through a page by keyboard is not thrown back to its beginning."""
+    """Rendered again or not: the keyboard stays where it is on the page."""
     live.post("/api/experiment/setup", tag="slow", time_budget_seconds=300)
     done = [live.submit(stub(0.98 - n / 100, note=str(n)), hypothesis=f"run {n}") for n in range(2)]
     for run in done:

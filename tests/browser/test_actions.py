@@ -23,7 +23,7 @@ def entries(live: System) -> list[Any]:
 
 
 def test_a_tag_is_paused_and_goes_on(live: System, open_page: OpenPage) -> None:
-    """The effect is told before; a run that is submitted meanwhile waits."""
+    """The dialog says the effect first; a run that is submitted meanwhile waits."""
     page = open_page(f"{live.url}/actions?tag=t")
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("dialog")).to_contain_text("No further run of it starts")
@@ -104,7 +104,7 @@ def test_the_best_is_run_once_more(live: System, open_page: OpenPage) -> None:
 
 
 def test_a_gpu_is_drained_and_taken_back(live: System, open_page: OpenPage) -> None:
-    """The pool's actions stand in the ledger of all."""
+    """The ledger of all tags has the actions on the pool."""
     page = open_page(f"{live.url}/actions?tag=t")
     page.get_by_role("button", name="Drain cpu-0").click()
     steer(page, "Drain", "new fan")

@@ -1,4 +1,4 @@
-"""What stands around every page: connection, theme, keys, addresses, errors."""
+"""What every page has: connection, theme, keys, addresses, errors."""
 
 import httpx
 import pytest
@@ -52,7 +52,7 @@ def test_an_unknown_address_and_an_unknown_tag_say_so(live: System, open_page: O
 def test_a_page_that_is_left_while_it_loads_does_not_come_up_later(
     live: System, open_page: OpenPage
 ) -> None:
-    """Neither it nor the bars that stand for it: back is where the person was."""
+    """Neither it nor its loading bars: back shows the page before."""
     page = open_page(f"{live.url}/t/t")
     expect(page.locator(".tag-page")).to_be_visible()
     held: list[Route] = []
@@ -73,8 +73,8 @@ def test_a_page_that_is_left_while_it_loads_does_not_come_up_later(
     expect(page.locator(".tag-page")).to_be_visible()
 
 
-def test_an_orchestrator_that_goes_away_is_told_of(live: System, open_page: OpenPage) -> None:
-    """Amber after 15 s without a sign, with the time that what is shown dates from."""
+def test_a_page_says_that_the_orchestrator_is_gone(live: System, open_page: OpenPage) -> None:
+    """Amber after 15 s of silence, with the time of the data that is shown."""
     page = open_page(f"{live.url}/t/t", errors_allowed=True)
     expect(page.locator(".connection")).to_have_text("Live")
     page.clock.install()

@@ -150,7 +150,7 @@ def test_the_pointer_finds_the_nearest_run_and_a_drag_zooms(
     page = open_page(f"{searched.url}/t/t")
     dots = page.locator(".plot .keeps circle")
     expect(dots).to_have_count(3)
-    while not (dot_box := dots.nth(1).bounding_box()):  # none while the chart is drawn anew
+    while not (dot_box := dots.nth(1).bounding_box()):  # none while the chart is drawn again
         page.wait_for_timeout(50)
     page.mouse.move(dot_box["x"] + 4, dot_box["y"] + 6)
     expect(page.locator(".tip")).to_contain_text("0.990000")

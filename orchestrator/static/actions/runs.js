@@ -1,55 +1,51 @@
-// What runs and what waits, with what may be done to each; and the best, once more, for the noise.
+// What runs and what waits, with the actions on each; and the best, run once more to measure noise.
 
-import { h, setText } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
-import { count, time } from "../lib/format.js";
-import { mark } from "../lib/status.js";
+import { h, keyed, setText } from "../lib/dom.js";
+import { NONE, count, time } from "../lib/format.js";
+import { headings, mark, panel, scrollable } from "../lib/parts.js";
+import { remark } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
-import { action, panel } from "./parts.js";
-import { changePriority, requeueRun, stopRun } from "./steer.js";
+import { actionButton } from "./buttons.js";
+import { changePriority, repeatRun, requeueRun, stopRun } from "./steer.js";
 
 export function runsPanel(changed) {
   let best = null;
-  const again = action("Run the best once more", () => requeueRun({ id: best, status: "keep", hypothesis: "the best" }), changed, { name: "again" });
-  const { element, body, note } = panel("Runs", again);
+  const again = actionButton("Run the best once more", () => repeatRun({ id: best, hypothesis: "the best" }), changed);
+  const note = h("span.muted");
   const rows = h("tbody");
-  const none = h("p", { class: "state muted" }, "Nothing runs and nothing waits.");
-  const more = h("p", { class: "muted more", hidden: true });
-  body.append(h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Runs under way" }, h("table", {}, header(), rows)), none, more);
+  const table = h("table", headings(["Run", "GPU", "Since", "Actions"]), rows);
+  const none = remark("Nothing runs and nothing waits.");
+  const more = h("p.muted.more");
   return {
-    element,
-    update({ best: id, running, queued }) {
-      best = id;
+    element: panel("Runs", { note, end: again }, scrollable("div.scroll", "Runs under way", table), none, more),
+    update(bestId, running, queued) {
+      best = bestId;
       again.hidden = best === null;
-      const runs = [...running.experiments, ...queued.experiments];
+      // Without their progress, which would render each row again.
+      const runs = [...running.experiments, ...queued.experiments]
+        .map(({ id, status, hypothesis, gpu_id, started_at }) => ({ id, status, hypothesis, gpu_id, started_at }));
       setText(note, `${count(running.total)} running, ${count(queued.total)} queued`);
       none.hidden = runs.length > 0;
-      rows.parentElement.hidden = runs.length === 0;
+      table.hidden = runs.length === 0;
       const rest = running.total + queued.total - runs.length;
       more.hidden = rest <= 0;
       setText(more, `${count(rest)} more wait.`);
-      keyed(rows, runs.map(({ id: run, status, hypothesis, gpu_id, started_at }) => ({ id: run, status, hypothesis, gpu_id, started_at })), ({ id: run }) => run, (run) => row(run, changed));
+      keyed(rows, runs, ({ id }) => id, (run) => row(run, changed));
     },
   };
 }
-
-const header = () =>
-  h("thead", {}, h("tr", {}, ["Run", "GPU", "Since", "Actions"].map((label) => h("th", { scope: "col" }, label))));
 
 function row(run, changed) {
   const running = run.status === "running";
   const byHand = running && !run.gpu_id;
   const name = plain(run.hypothesis) || run.id;
-  const button = (label, verb, kind) => action(label, () => verb(run), changed, { kind, describe: `${label}: ${name}` });
-  return h(
-    "tr",
-    {},
-    h("td", { class: "run" }, h("span", { class: "status" }, mark(run.status), h("a", { href: `/e/${run.id}`, class: "cut", title: run.id }, name))),
-    h("td", {}, run.gpu_id ?? (byHand ? "by hand" : "—")),
-    h("td", {}, time(run.started_at)),
-    h(
-      "td",
-      { class: "buttons" },
+  const button = (label, act, kind) =>
+    actionButton(label, () => act(run), changed, { kind, describe: `${label}: ${name}` });
+  return h("tr",
+    h("td.run", h("span.status", mark(run.status), h("a.cut", { href: `/e/${run.id}`, title: run.id }, name))),
+    h("td", run.gpu_id ?? (byHand ? "by hand" : NONE)),
+    h("td", time(run.started_at)),
+    h("td.buttons",
       !running && button("Priority", changePriority),
       running && !byHand && button("Requeue", requeueRun),
       button(running ? "Stop" : "Cancel", stopRun, "danger"),

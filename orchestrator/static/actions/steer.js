@@ -1,41 +1,10 @@
-// Every steering action by name: what it does, in words, and the call that does it. Each resolves to
-// the answer, or to null when nothing was done.
+// Every operator action: what it does, in words, and the call that does it. Each resolves to the
+// service's answer, or to null when nothing was done.
 
 import { h } from "../lib/dom.js";
-import { duration } from "../lib/format.js";
+import { experimentPath } from "../lib/api.js";
 import { plain } from "../lib/visible.js";
 import { ask } from "./dialog.js";
-
-const experiment = (run) => [h("code", {}, run.id), run.hypothesis ? ` ${plain(run.hypothesis)}` : ""];
-const tagged = (tag) => ["Tag ", h("b", {}, tag)];
-
-export function pauseTag(tag, { queued, running }) {
-  return ask({
-    title: "Pause the tag",
-    target: tagged(tag),
-    effect: [
-      `No further run of it starts: ${queued} queued wait where they are.`,
-      running ? `${running} running go on to their verdict.` : "Nothing of it runs now.",
-      "Agents may still submit; GPUs turn to other tags.",
-    ],
-    path: "/api/steer/pause",
-    body: { tag },
-    button: "Pause",
-    done: `${tag} is paused.`,
-  });
-}
-
-export function resumeTag(tag, { queued }) {
-  return ask({
-    title: "Resume the tag",
-    target: tagged(tag),
-    effect: queued ? `${queued} queued runs may start at once.` : "Its runs may start again; none is queued.",
-    path: "/api/steer/resume",
-    body: { tag },
-    button: "Resume",
-    done: `${tag} goes on.`,
-  });
-}
 
 const MODES = {
   explore: "new directions, widely apart",
@@ -44,136 +13,137 @@ const MODES = {
   ablation: "earlier changes taken out of the best",
 };
 
+const experiment = (run) => [h("code", run.id), run.hypothesis ? ` ${plain(run.hypothesis)}` : ""];
+// A run that was decided meanwhile is queued once more instead.
+const requeued = (answer) =>
+  answer.requeueing ? "Its worker has been asked to give it back." : `Queued as ${answer.experiment_id}.`;
+const tagged = (tag, more) => ["Tag ", h("b", tag), more];
+
+export const pauseTag = (tag, { queued, running }) => ask("Pause the tag", tagged(tag), {
+  effect: [
+    `No further run of it starts: ${queued} queued wait where they are.`,
+    running ? `${running} running go on to their verdict.` : "Nothing of it runs now.",
+    "Agents may still submit; GPUs turn to other tags.",
+  ],
+  path: "/api/steer/pause",
+  body: { tag },
+  button: "Pause",
+  done: () => `${tag} is paused.`,
+});
+
+export const resumeTag = (tag, { queued }) => ask("Resume the tag", tagged(tag), {
+  effect: queued ? `${queued} queued runs may start at once.` : "Its runs may start again; none is queued.",
+  path: "/api/steer/resume",
+  body: { tag },
+  button: "Resume",
+  done: () => `${tag} goes on.`,
+});
+
 export function pinMode(tag, strategy) {
-  const element = h(
-    "select",
-    { id: "steer-mode" },
-    Object.entries(MODES).map(([mode, means]) => h("option", { value: mode, selected: mode === strategy.mode }, `${mode}: ${means}`)),
-  );
-  return ask({
-    title: "Set and pin the mode",
-    target: [...tagged(tag), `, now ${strategy.mode}${strategy.pinned ? " (pinned)" : ""}`],
-    effect: ["Agents are told so with their next suggest.", "It stays until it is released: no verdict changes it."],
+  const options = Object.entries(MODES).map(([mode, means]) =>
+    h("option", { value: mode, selected: mode === strategy.mode }, `${mode}: ${means}`));
+  return ask("Set and pin the mode", tagged(tag, `, now ${strategy.mode}${strategy.pinned ? " (pinned)" : ""}`), {
+    effect: ["Agents see it with their next suggest.", "It stays until it is released: no verdict changes it."],
     path: "/api/search/set-strategy",
     body: { tag, pinned: true },
-    fields: [{ name: "mode", label: "Mode", element, read: (select) => select.value }],
+    fields: { mode: ["Mode", h("select", options)] },
     button: "Set and pin",
     done: (answer) => `${tag}: ${answer.mode}, pinned.`,
   });
 }
 
-export function releaseMode(tag, strategy) {
-  return ask({
-    title: "Release the mode",
-    target: [...tagged(tag), `, pinned to ${strategy.mode}`],
-    effect: `It stays ${strategy.mode} for now, and adapts by itself with the next verdict.`,
-    path: "/api/search/set-strategy",
-    body: { tag, mode: strategy.mode, pinned: false },
-    button: "Release",
-    done: `${tag} adapts again.`,
-  });
-}
+export const releaseMode = (tag, strategy) => ask("Release the mode", tagged(tag, `, pinned to ${strategy.mode}`), {
+  effect: `It stays ${strategy.mode} for now, and adapts by itself with the next verdict.`,
+  path: "/api/search/set-strategy",
+  body: { tag, mode: strategy.mode, pinned: false },
+  button: "Release",
+  done: () => `${tag} adapts again.`,
+});
 
-export function leaveNote(tag) {
-  const element = h("textarea", { id: "steer-note", rows: 4, maxlength: 2000, required: true });
-  return ask({
-    title: "Leave a note for agents",
-    target: tagged(tag),
-    effect: "Every agent of the tag reads it with its next suggest, until it is dropped.",
-    path: "/api/steer/note",
-    body: { tag },
-    fields: [{ name: "text", label: "Note", element, read: (area) => area.value.trim() }],
-    reason: false,
-    button: "Leave the note",
-    done: "The note is left.",
-  });
-}
+export const leaveNote = (tag) => ask("Leave a note for agents", tagged(tag), {
+  effect: "Every agent of the tag reads it with its next suggest, until it is dropped.",
+  path: "/api/steer/note",
+  body: { tag },
+  fields: { text: ["Note", h("textarea", { rows: 4, maxlength: 2000, required: true })] },
+  reason: false,
+  button: "Leave the note",
+  done: () => "The note is left.",
+});
 
-export function dropNote(tag, note) {
-  return ask({
-    title: "Drop the note",
-    target: [...tagged(tag), `: ${plain(note.text)}`],
-    effect: "Agents get it no more. The ledger keeps it.",
-    path: "/api/steer/drop-note",
-    body: { tag, note_id: note.id },
-    reason: false,
-    button: "Drop the note",
-    done: "The note is dropped.",
-  });
-}
+export const dropNote = (tag, note) => ask("Drop the note", tagged(tag, `: ${plain(note.text)}`), {
+  effect: "Agents no longer get it. The ledger keeps it.",
+  path: "/api/steer/drop-note",
+  body: { tag, note_id: note.id },
+  reason: false,
+  button: "Drop the note",
+  done: () => "The note is dropped.",
+});
 
 export function stopRun(run) {
   const running = run.status === "running";
-  return ask({
-    title: running ? "Stop the run" : "Take the run out of the queue",
-    target: experiment(run),
+  return ask(running ? "Stop the run" : "Take the run out of the queue", experiment(run), {
     effect: [
       running ? "Its worker ends the training; what it has learnt is lost." : "It is never trained.",
       "It counts nowhere, and its source may be submitted again.",
     ],
-    path: `/api/experiment/${encodeURIComponent(run.id)}/cancel`,
+    path: experimentPath(run.id, "cancel"),
     button: running ? "Stop the run" : "Take it out",
     danger: true,
     done: (answer) => (answer.cancelling ? "Its worker has been asked to stop it." : "It is cancelled."),
   });
 }
 
-export function requeueRun(run) {
-  const running = run.status === "running";
-  return ask({
-    title: running ? "Give the run back to the queue" : "Run it once more",
-    target: experiment(run),
-    effect: running
-      ? ["This attempt ends; what it has learnt is lost.", "The run starts anew at its old place in the queue, on any GPU that fits."]
-      : ["The same source with the same seed is queued under a new id.", "Two results of one source tell how much is noise. This verdict stays."],
-    path: `/api/experiment/${encodeURIComponent(run.id)}/requeue`,
-    button: running ? "Give it back" : "Run it once more",
-    danger: running,
-    done: (answer) => (answer.requeueing ? "Its worker has been asked to give it back." : `Queued as ${answer.experiment_id}.`),
-  });
-}
+/** Give a running run back to the queue. */
+export const requeueRun = (run) => ask("Give the run back to the queue", experiment(run), {
+  effect: [
+    "This attempt ends; what it has learnt is lost.",
+    "The run starts again from its old place in the queue, on any GPU that fits.",
+  ],
+  path: experimentPath(run.id, "requeue"),
+  button: "Give it back",
+  danger: true,
+  done: requeued,
+});
+
+/** Queue a decided run's source again. */
+export const repeatRun = (run) => ask("Run it once more", experiment(run), {
+  effect: [
+    "The same source with the same seed is queued under a new id.",
+    "Two results of one source tell how much is noise. This verdict stays.",
+  ],
+  path: experimentPath(run.id, "requeue"),
+  button: "Run it once more",
+  done: requeued,
+});
 
 export function changePriority(run) {
-  const element = h("input", { id: "steer-priority", type: "number", min: -1000, max: 1000, step: 1, value: run.priority ?? 0, required: true });
-  return ask({
-    title: "Change the priority",
-    target: experiment(run),
-    effect: "Higher goes first; among equals, whoever came first. Running runs are not touched.",
-    path: `/api/experiment/${encodeURIComponent(run.id)}/priority`,
-    fields: [{ name: "priority", label: "Priority, −1000 to 1000", element, read: (input) => Number(input.value) }],
+  const input = h("input", { type: "number", min: -1000, max: 1000, step: 1, value: run.priority ?? 0, required: true });
+  return ask("Change the priority", experiment(run), {
+    effect: "Higher goes first; among equals, the one that came first. Running runs are not touched.",
+    path: experimentPath(run.id, "priority"),
+    fields: { priority: ["Priority, −1000 to 1000", input] },
     button: "Change it",
     done: (answer) => `Priority ${answer.priority}: now at place ${answer.position}.`,
   });
 }
 
-export function drainGpu(gpu) {
-  return ask({
-    title: "Drain the GPU",
-    target: [h("b", {}, gpu.id), ` ${plain(gpu.gpu_name)}`],
-    effect: [
-      gpu.run || gpu.current_experiment_id ? "Its run goes on to the verdict." : "It trains nothing now.",
-      "It takes no further run until it is undrained; runs directed to it wait.",
-    ],
-    path: "/api/pool/drain",
-    body: { gpu_id: gpu.id },
-    button: "Drain",
-    done: `${gpu.id} takes no more runs.`,
-  });
-}
+export const drainGpu = (gpu) => ask("Drain the GPU", [h("b", gpu.id), ` ${plain(gpu.gpu_name)}`], {
+  effect: [
+    gpu.run || gpu.current_experiment_id ? "Its run goes on to the verdict." : "It trains nothing now.",
+    "It takes no further run until it is undrained; runs directed to it wait.",
+  ],
+  path: "/api/pool/drain",
+  body: { gpu_id: gpu.id },
+  button: "Drain",
+  done: () => `${gpu.id} takes no more runs.`,
+});
 
-export function undrainGpu(gpu) {
-  return ask({
-    title: "Undrain the GPU",
-    target: [h("b", {}, gpu.id), gpu.drain ? `, drained by ${plain(gpu.drain.by)}: ${plain(gpu.drain.reason)}` : ""],
-    effect: "It takes runs again, at once where one waits.",
-    path: "/api/pool/undrain",
-    body: { gpu_id: gpu.id },
-    button: "Undrain",
-    done: `${gpu.id} takes runs again.`,
-  });
-}
+const drainedBy = ({ by, reason }) => `, drained by ${plain(by)}: ${plain(reason)}`;
 
-/** How long a run may still train, in words: what its budget leaves, if its text lasts so long. */
-export function remaining({ time_budget_seconds: budget, percent }) {
-  return percent === null ? "" : `at most ${duration((budget * (100 - Math.min(100, percent))) / 100)} to train`;
-}
+export const undrainGpu = (gpu) => ask("Undrain the GPU", [h("b", gpu.id), drainedBy(gpu.drain)], {
+  effect: "It takes runs again, at once where one waits.",
+  path: "/api/pool/undrain",
+  body: { gpu_id: gpu.id },
+  button: "Undrain",
+  done: () => `${gpu.id} takes runs again.`,
+});

@@ -1,19 +1,20 @@
-// Figures as rows, runs as columns. Rows in which all runs are alike, as far as they are known, come
-// last, folded.
+// Metrics and facts as rows, runs as columns. Rows whose known values are all equal come last, folded.
 
 import { h } from "../lib/dom.js";
-import { time } from "../lib/format.js";
-import { badge } from "../lib/status.js";
+import { NONE, time } from "../lib/format.js";
+import { badge } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { METRICS, shownDelta, shownMetric } from "../experiment/metrics.js";
 import { letter } from "./chips.js";
 
+const short = (hash) => hash?.slice(0, 12);
+
 const FACTS = [
   { label: "verdict", of: (run) => run.status, show: (run) => badge(run.status) },
-  { label: "hypothesis", of: (run) => run.hypothesis, long: true },
+  { label: "hypothesis", of: (run) => run.hypothesis, kind: "long" },
   { label: "category", of: (run) => run.category },
   { label: "best then", of: (run) => run.best_val_bpb_before?.toFixed(6) },
-  { label: "parent", of: (run) => run.parent_id, link: true },
+  { label: "parent", of: (run) => run.parent_id, show: parentLink },
   { label: "tag", of: (run) => run.tag },
   { label: "seed", of: (run) => run.seed },
   { label: "budget, s", of: (run) => run.time_budget_seconds },
@@ -22,73 +23,76 @@ const FACTS = [
   { label: "torch", of: (run) => run.environment.torch_version },
   { label: "driver", of: (run) => run.environment.driver_version },
   { label: "profile", of: (run) => run.environment.profile },
-  { label: "prepare.py", of: (run) => run.prepare_sha256?.slice(0, 12) },
-  { label: "validation text", of: (run) => run.environment.validation_sha256?.slice(0, 12) },
-  { label: "source", of: (run) => run.source_sha256?.slice(0, 12) },
+  { label: "prepare.py", of: (run) => short(run.prepare_sha256) },
+  { label: "validation text", of: (run) => short(run.environment.validation_sha256) },
+  { label: "source", of: (run) => short(run.source_sha256) },
   { label: "attempts", of: (run) => run.attempts.length },
-  { label: "warnings", of: (run) => run.warnings.join("; "), long: true },
+  { label: "warnings", of: (run) => run.warnings.join("; "), kind: "long" },
   { label: "decided", of: (run) => run.finished_at, show: (run) => time(run.finished_at) },
 ];
 
-const NOTHING = new Set([null, undefined, ""]);
+function parentLink({ parent_id: id }) {
+  return h("a", { href: `/e/${id}`, title: id }, `${short(id)}…`);
+}
+
+const isKnown = (value) => (value ?? "") !== "";
+let unfolded = false; // stays while runs are exchanged
 
 export function compareTable(runs, base) {
   const rows = [
-    ...METRICS.map((metric) => ({ label: metric.label, values: runs.map(metric.of), judged: metric.judged, cell: (run) => metricCell(metric, run, base) })),
-    ...FACTS.map((fact) => ({ label: fact.label, values: runs.map(fact.of), cell: (run) => factCell(fact, run) })),
-  ].filter(({ values }) => values.some((value) => !NOTHING.has(value)));
-  const differing = rows.filter(({ values }) => new Set(values.filter((value) => !NOTHING.has(value)).map(String)).size > 1);
-  const equal = rows.filter((row) => !differing.includes(row));
-  const columns = runs.length + 1;
-  const folded = h("tbody", { id: "equal-rows", hidden: !compareTable.open }, equal.map((row) => line(row, runs)));
-  const button = h(
-    "button",
-    {
-      type: "button", class: "plain", data: { focus: "alike" }, "aria-expanded": String(compareTable.open), "aria-controls": "equal-rows",
-      on: {
-        click: () => {
-          compareTable.open = folded.hidden;
-          folded.hidden = !compareTable.open;
-          button.setAttribute("aria-expanded", String(compareTable.open));
-        },
-      },
-    },
-    `${equal.length} more are alike in all`,
-  );
-  return h(
-    "table",
-    { class: "metrics compared" },
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Figure")), runs.map((run, place) => heading(run, place, base)))),
-    h("tbody", {}, differing.map((row) => line(row, runs))),
-    equal.length > 0 && h("tbody", {}, h("tr", {}, h("td", { colspan: columns }, button))),
+    ...METRICS.map((metric) => ({ ...metric, cell: (run) => metricCell(metric, run, base) })),
+    ...FACTS.map((fact) => ({ ...fact, cell: (run) => factCell(fact, run) })),
+  ].map((row) => ({ ...row, distinct: new Set(runs.map(row.of).filter(isKnown).map(String)).size }));
+  const differing = rows.filter(({ distinct }) => distinct > 1);
+  const equal = rows.filter(({ distinct }) => distinct === 1);
+  const line = ({ label, cell, judged }) =>
+    h("tr", { class: judged ? "judged" : null }, h("th", { scope: "row" }, label), runs.map(cell));
+  const folded = h("tbody", { id: "equal-rows" }, equal.map(line));
+  return h("table.metrics.compared",
+    h("thead", h("tr",
+      h("th", { scope: "col" }, h("span.visually-hidden", "Figure")),
+      runs.map((run, place) => heading(run, place, base)),
+    )),
+    h("tbody", differing.map(line)),
+    equal.length > 0 && h("tbody", h("tr", h("td", { colspan: runs.length + 1 }, foldButton(folded, equal.length)))),
     folded,
   );
 }
-// Whether the rows that are alike are unfolded: it stays so while runs are exchanged.
-compareTable.open = false;
+
+function foldButton(folded, n) {
+  const attributes = { data: { focus: "alike" }, "aria-controls": "equal-rows", onclick: toggle };
+  const button = h("button.plain", attributes, `${n} more are alike in all`);
+  const show = () => {
+    folded.hidden = !unfolded;
+    button.ariaExpanded = String(unfolded);
+  };
+
+  function toggle() {
+    unfolded = !unfolded;
+    show();
+  }
+
+  show();
+  return button;
+}
 
 function heading(run, place, base) {
-  return h(
-    "th",
-    { scope: "col", class: "num", colspan: 1 },
-    h("b", { class: `letter run-${place}` }, letter(place)),
-    run === base ? " base" : "",
-    h("span", { class: "visually-hidden" }, ` ${plain(run.hypothesis)}`),
+  return h("th.num", { scope: "col" },
+    h(`b.letter.run-${place}`, letter(place)),
+    run === base && " base",
+    h("span.visually-hidden", ` ${plain(run.hypothesis)}`),
   );
 }
 
-const line = ({ label, cell, judged }, runs) =>
-  h("tr", { class: judged ? "judged" : null }, h("th", { scope: "row" }, label), runs.map(cell));
-
 function metricCell(metric, run, base) {
   const difference = run === base ? null : shownDelta(metric, metric.of(run), metric.of(base));
-  return h("td", { class: "num" }, shownMetric(metric, metric.of(run)), h("span", { class: "change" }, difference));
+  return h("td.num", shownMetric(metric, metric.of(run)), h("span.change", difference));
 }
 
-function factCell(fact, run) {
-  const value = fact.of(run);
-  if (NOTHING.has(value)) return h("td", { class: "num none" }, "—");
-  if (fact.show) return h("td", { class: "num" }, fact.show(run));
-  if (fact.link) return h("td", { class: "num" }, h("a", { href: `/e/${value}`, title: value }, `${value.slice(0, 12)}…`));
-  return h("td", { class: fact.long ? "long" : "num", title: plain(String(value)) }, plain(String(value)));
+function factCell({ of, show, kind = "num" }, run) {
+  const value = of(run);
+  if (!isKnown(value)) return h("td.num.none", NONE);
+  if (show) return h("td.num", show(run));
+  const text = plain(String(value));
+  return h("td", { class: kind, title: text }, text);
 }

@@ -2,102 +2,98 @@
 
 import { h, replace, setText } from "../lib/dom.js";
 import { count } from "../lib/format.js";
-import { LogReader, logView } from "./log.js";
+import { logPath, LogReader, logView } from "./log.js";
 
 const POLL_MS = 1000;
 
-export function logTab(id) {
+const kib = (bytes) => `${count(Math.ceil(bytes / 1024))} KiB`;
+
+/** Returns { element, update(run), show(isVisible) }; reads only while it is visible. */
+export function logTab(id, signal) {
   const view = logView();
-  const choice = h("select", { "aria-label": "Attempt", hidden: true, on: { change: () => start(Number(choice.value)) } });
-  const note = h("span", { class: "muted" });
-  const whole = h("a", { href: `/api/experiment/${encodeURIComponent(id)}/log`, target: "_blank", rel: "noopener" }, "The whole log");
-  const problem = h("p", { class: "problem", role: "alert" });
-  const element = h("div", { class: "log-tab" }, h("div", { class: "tab-bar" }, choice, note, h("span", { class: "end" }, whole)), problem, view.element);
+  const select = h("select", { "aria-label": "Attempt", hidden: true, onchange: () => start(Number(select.value)) });
+  const note = h("span.muted");
+  const whole = h("a", { href: logPath(id), target: "_blank", rel: "noopener" }, "The whole log");
+  const problem = h("p.problem", { role: "alert" });
+  const element = h("div.log-tab", h("div.tab-bar", select, note, h("span.end", whole)), problem, view.element);
   let reader = null;
   let attempt = 0;
   let newest = 0;
   let running = false;
   let shown = false;
   let timer = null;
-  let reading = null;
+  let reading = new AbortController();
+
+  const isLive = () => running && attempt === newest;
 
   function start(which) {
-    reading?.abort();
     attempt = which;
     reader = new LogReader(id, which);
     view.clear();
-    whole.setAttribute("href", `/api/experiment/${encodeURIComponent(id)}/log?attempt=${which}`);
+    whole.setAttribute("href", logPath(id, which));
     setText(note, "");
     read();
   }
 
-  /** Read what is new, all of it, and come back while there is more to come. */
+  /** Read all that is new, and come back while there is more to come. */
   async function read() {
     clearTimeout(timer);
     timer = null;
+    reading.abort();
     if (!reader || !shown) return;
-    const mine = new AbortController();
-    reading?.abort();
-    reading = mine;
-    const first = view.empty;
+    reading = new AbortController();
+    const mine = AbortSignal.any([signal, reading.signal]);
+    const isFirst = view.isEmpty();
     try {
       do {
-        const text = await reader.poll(mine.signal);
-        if (mine.signal.aborted) return;
+        const text = await reader.poll(mine);
+        if (mine.aborted) return;
         if (text) view.append(text);
       } while (reader.more);
       setText(problem, "");
     } catch (error) {
-      if (mine.signal.aborted) return;
+      if (mine.aborted) return;
       setText(problem, error.message);
     }
     describe();
-    if (first) view.toEnd();
-    if (running && attempt === newest && !document.hidden) timer = setTimeout(read, POLL_MS);
+    if (isFirst) view.toEnd();
+    if (isLive() && !document.hidden) timer = setTimeout(read, POLL_MS);
   }
 
   function describe() {
-    const kib = (bytes) => `${count(Math.ceil(bytes / 1024))} KiB`;
-    const part = reader.start > 0 ? `the last ${kib(reader.total - reader.start)} of ${kib(reader.total)}` : kib(reader.total);
-    setText(note, view.empty ? "Nothing was written yet." : `${part}${running && attempt === newest ? ", live" : ""}`);
+    const { start: from, total } = reader;
+    const part = from > 0 ? `the last ${kib(total - from)} of ${kib(total)}` : kib(total);
+    setText(note, view.isEmpty() ? "Nothing was written yet." : `${part}${isLive() ? ", live" : ""}`);
+  }
+
+  /** The run as it is now; called at each change of it. */
+  function update(run) {
+    const attempts = run.attempts.map(({ epoch }) => epoch);
+    running = run.status === "running";
+    whole.hidden = !attempts.length;
+    if (!attempts.length) {
+      setText(note, run.status === "queued" ? "No worker has it yet." : "No worker has run it: there is no log.");
+      return;
+    }
+    select.hidden = attempts.length < 2;
+    const follows = attempt === newest;
+    if (newest !== attempts.at(-1)) {
+      newest = attempts.at(-1);
+      replace(select, attempts.map((epoch) => h("option", { value: epoch }, `Attempt ${epoch}`)));
+      select.value = follows ? newest : attempt;
+      if (follows) start(newest);
+    } else if (timer === null) {
+      read(); // what was written between the last look and the end
+    }
+  }
+
+  function show(isVisible) {
+    shown = isVisible;
+    read();
   }
 
   const wake = () => !document.hidden && running && read();
-  document.addEventListener("visibilitychange", wake);
-
-  return {
-    element,
-    /** The run as it is now; called at each change of it. */
-    update(run) {
-      const attempts = run.attempts.map(({ epoch }) => epoch);
-      running = run.status === "running";
-      if (!attempts.length) {
-        setText(note, run.status === "queued" ? "No worker has it yet." : "No worker has run it: there is no log.");
-        whole.hidden = true;
-        return;
-      }
-      whole.hidden = false;
-      choice.hidden = attempts.length < 2;
-      const followed = attempt === newest;
-      if (newest !== attempts.at(-1)) {
-        newest = attempts.at(-1);
-        replace(choice, attempts.map((epoch) => h("option", { value: epoch }, `Attempt ${epoch}`)));
-        choice.value = followed ? newest : attempt;
-        if (followed) start(newest);
-      } else if (timer === null) {
-        read(); // what was written between the last look and the end
-      }
-    },
-    show(visible) {
-      shown = visible;
-      if (visible) read();
-      else clearTimeout(timer);
-    },
-    close() {
-      document.removeEventListener("visibilitychange", wake);
-      clearTimeout(timer);
-      reading?.abort();
-      reader = null;
-    },
-  };
+  document.addEventListener("visibilitychange", wake, { signal });
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return { element, update, show };
 }

@@ -1,100 +1,71 @@
-// This run's figures beside its parent's, the best's then and the best's now, with signed differences.
+// This run's metrics beside those of its parent, the best then and the best now, with signed
+// differences.
 
 import { h } from "../lib/dom.js";
-import { at } from "../lib/curves.js";
-import { bpb, delta, deltaClass, number, NONE } from "../lib/format.js";
+import { lossAt } from "../lib/curves.js";
+import { delta, deltaClass, isNumber, number } from "../lib/format.js";
 
-const known = (value) => typeof value === "number" && Number.isFinite(value);
+const LOSS = { label: "train loss", of: (run) => run.curve.at(-1)?.loss, digits: 4 };
 
-/** The figures of a run in the order in which they are read; `digits` are decimals. */
+/** Metrics in the order in which they are read; `digits` are decimals, `judged` decides the verdict. */
 export const METRICS = [
-  { name: "val_bpb", label: "val_bpb", of: (run) => run.val_bpb, digits: 6, judged: true },
-  { name: "loss", label: "train loss", of: (run) => run.curve.at(-1)?.loss ?? null, digits: 4 },
-  { name: "peak_vram_mb", label: "peak VRAM, GB", of: (run) => gb(run.peak_vram_mb), digits: 1 },
-  { name: "tokens_per_second", label: "tokens/s, k", of: pace, digits: 0 },
-  { name: "mfu_percent", label: "MFU, %", of: (run) => run.mfu_percent, digits: 1 },
-  { name: "num_steps", label: "steps", of: (run) => run.num_steps, digits: 0 },
-  { name: "total_tokens_m", label: "tokens, M", of: (run) => run.total_tokens_m, digits: 1 },
-  { name: "training_seconds", label: "training, s", of: (run) => run.training_seconds, digits: 1 },
-  { name: "num_params_m", label: "parameters, M", of: (run) => run.num_params_m, digits: 1 },
-  { name: "depth", label: "depth", of: (run) => run.depth, digits: 0 },
+  { label: "val_bpb", of: (run) => run.val_bpb, digits: 6, judged: true },
+  LOSS,
+  { label: "peak VRAM, GB", of: (run) => (isNumber(run.peak_vram_mb) ? run.peak_vram_mb / 1024 : null), digits: 1 },
+  { label: "tokens/s, k", of: thousandTokensPerSecond, digits: 0 },
+  { label: "MFU, %", of: (run) => run.mfu_percent, digits: 1 },
+  { label: "steps", of: (run) => run.num_steps, digits: 0 },
+  { label: "tokens, M", of: (run) => run.total_tokens_m, digits: 1 },
+  { label: "training, s", of: (run) => run.training_seconds, digits: 1 },
+  { label: "parameters, M", of: (run) => run.num_params_m, digits: 1 },
+  { label: "depth", of: (run) => run.depth, digits: 0 },
 ];
 
-function gb(megabytes) {
-  return known(megabytes) ? megabytes / 1024 : null;
+function thousandTokensPerSecond({ total_tokens_m: tokens, training_seconds: seconds }) {
+  return isNumber(tokens) && seconds > 0 ? (tokens * 1000) / seconds : null;
 }
 
-function pace(run) {
-  return known(run.total_tokens_m) && run.training_seconds > 0 ? (run.total_tokens_m * 1000) / run.training_seconds : null;
-}
-
-export const shownMetric = (metric, value) =>
-  !known(value) ? NONE : metric.judged ? bpb(value) : number(value, metric.digits);
+export const shownMetric = (metric, value) => number(value, metric.digits);
 
 export function shownDelta(metric, value, base) {
-  if (!known(value) || !known(base)) return null;
+  if (!isNumber(value) || !isNumber(base)) return null;
   const difference = value - base;
-  return h(
-    "span",
-    { class: metric.judged ? deltaClass(difference) : "delta" },
-    delta(difference, { digits: metric.digits, same: "=" }),
-  );
+  const kind = metric.judged ? deltaClass(difference) : "delta";
+  return h("span", { class: kind }, delta(difference, { digits: metric.digits, same: "=" }));
 }
 
-/** The figures, for a run that is under way: its loss against theirs at equal progress. */
+/** The metrics of a run; while it runs, its loss is compared at equal progress. */
 function metricsFor(run) {
   const now = run.curve.at(-1);
   if (run.status !== "running" || !now) return METRICS;
-  const loss = { name: "loss", label: `train loss, ${Math.round(now.percent)} %`, of: (other) => at(other.curve, now.percent), digits: 4 };
-  return METRICS.map((metric) => (metric.name === "loss" ? loss : metric));
+  const label = `train loss, ${Math.round(now.percent)} %`;
+  const loss = { ...LOSS, label, of: (other) => lossAt(other.curve, now.percent) };
+  return METRICS.map((metric) => (metric === LOSS ? loss : metric));
 }
 
-/**
- * `columns` are { label, run, href } of other runs; a run that stands in two columns is one of them
- * only, with both names.
- */
+/** `columns` are { label, run } of other runs. */
 export function metricTable(run, columns) {
-  const rows = metricsFor(run).filter(({ name, of }) => name === "val_bpb" || known(of(run)) || columns.some((column) => known(of(column.run))));
-  return h(
-    "table",
-    { class: "metrics" },
-    h(
-      "thead",
-      {},
-      h(
-        "tr",
-        {},
-        h("th", { scope: "col" }, h("span", { class: "visually-hidden" }, "Metric")),
-        h("th", { scope: "col", class: "num" }, "This"),
-        columns.map(({ label, href }) => h("th", { scope: "col", class: "num", colspan: 2 }, h("a", { href }, label))),
-      ),
-    ),
-    h(
-      "tbody",
-      {},
-      rows.map((metric) =>
-        h(
-          "tr",
-          { class: metric.judged ? "judged" : null },
-          h("th", { scope: "row" }, metric.label),
-          h("td", { class: "num own" }, shownMetric(metric, metric.of(run))),
-          columns.map(({ run: other }) => [
-            h("td", { class: "num" }, shownMetric(metric, metric.of(other))),
-            h("td", { class: "num change" }, shownDelta(metric, metric.of(run), metric.of(other))),
-          ]),
-        ),
-      ),
-    ),
+  const runs = [run, ...columns.map((column) => column.run)];
+  const metrics = metricsFor(run).filter(({ judged, of }) => judged || runs.some((one) => isNumber(of(one))));
+  const heading = ({ label, run: other }) =>
+    h("th.num", { scope: "col", colspan: 2 }, h("a", { href: `/e/${other.id}` }, label));
+  const row = (metric) => {
+    const [own, ...values] = runs.map(metric.of);
+    return h("tr", { class: metric.judged ? "judged" : null },
+      h("th", { scope: "row" }, metric.label),
+      h("td.num.own", shownMetric(metric, own)),
+      values.map((value) => [
+        h("td.num", shownMetric(metric, value)),
+        h("td.num.change", shownDelta(metric, own, value)),
+      ]),
+    );
+  };
+  return h("table.metrics",
+    h("thead", h("tr",
+      h("th", { scope: "col" }, h("span.visually-hidden", "Metric")),
+      h("th.num", { scope: "col" }, "This"),
+      columns.map(heading),
+    )),
+    h("tbody", metrics.map(row)),
   );
-}
-
-/** The other runs of a page, each once: { label, run, href }, labels of one run joined. */
-export function merged(others) {
-  const columns = [];
-  for (const { label, run } of others) {
-    const same = columns.find((column) => column.run.id === run.id);
-    if (same) same.label = `${same.label} = ${label.toLowerCase()}`;
-    else columns.push({ label, run, href: `/e/${run.id}` });
-  }
-  return columns;
 }

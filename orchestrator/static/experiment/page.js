@@ -1,149 +1,114 @@
-// Why this verdict? The sentence, the numbers, the curves, the evidence; live up to the verdict.
+// Why this verdict? The sentence, the metrics, the curves, the evidence; live until the verdict.
 
 import { h, replace, setText } from "../lib/dom.js";
-import { get } from "../lib/api.js";
+import { experimentPath, get } from "../lib/api.js";
+import { curveChart, curvePanel } from "../lib/curves.js";
 import * as keys from "../lib/keys.js";
+import { livePage } from "../lib/live-page.js";
 import * as live from "../lib/live.js";
-import { curveChart } from "../lib/curves.js";
 import { learnNumbers, numberOf } from "../lib/numbers.js";
-import { failed, loading } from "../lib/states.js";
-import { throttled } from "../lib/throttle.js";
-import { sheet } from "../lib/sheet.js";
+import { panel } from "../lib/parts.js";
+import { setTitle } from "../lib/router.js";
+import { announce } from "../lib/states.js";
+import { every, throttled } from "../lib/throttle.js";
 import { plain } from "../lib/visible.js";
 import { crashLead } from "./crash.js";
 import { facts } from "./facts.js";
 import { head } from "./head.js";
-import { merged, metricTable } from "./metrics.js";
+import { metricTable } from "./metrics.js";
 import { sentence } from "./sentence.js";
 import { tabs } from "./tabs.js";
 
-await sheet("/static/experiment/style.css");
-
 const EVENT_MS = 250;
 const TAG_MS = 5000;
-// Numbers adorn: where a long history is read for the first time, the page does not wait for them.
-const NUMBERS_MS = 150;
 const PROGRESS_MS = 2000;
-const CURVES = { parent: "Parent", best_then: "Best then", best_now: "Best now" };
+const BESIDE = { parent: ["Parent", "parent"], best_then: ["Best then", "then"], best_now: ["Best now", "best"] };
 
-export function mount(root, params, ctx) {
-  const { id } = params;
-  const page = { run: null, around: null, number: "", closed: false };
-  const others = new Map(); // details of the runs around this one, which are over
-  const waiting = h("div");
-  const problem = h("p", { class: "problem", role: "alert" });
-  const top = head(ctx, { changed: () => refresh() });
-  const lead = crashLead(id);
-  const table = h("div", { class: "body metrics-body" });
-  const note = h("span", { class: "muted" });
-  const chart = curveChart({ label: "Learning curves", empty: "The curve begins with the first step." });
-  const details = h("div", { class: "body" });
-  const evidence = tabs(id, params.query, ctx);
-  const body = h(
-    "div",
-    { hidden: true },
-    top.element,
-    lead.element,
-    h(
-      "div",
-      { class: "evidence" },
-      h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Metrics"), note), table),
-      h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Learning curves"), h("span", { class: "muted" }, "training loss at equal progress")), h("div", { class: "body" }, chart.element)),
-      h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Run")), details),
-    ),
-    evidence.element,
-  );
-  replace(root, h("div", { class: "experiment" }, problem, waiting, body));
-  ctx.setTitle(id);
-  const done = loading(waiting, { lines: 8, label: "Loading the experiment" });
+export function mount(root, { id, query }, signal) {
+  setTitle(id);
+  const others = new Map(); // runs to compare with, which are decided
+  let current = null;
+  const top = head(() => refresh());
+  const lead = crashLead(id, signal);
+  const table = h("div.body.metrics-body");
+  const note = h("span.muted");
+  const chart = curveChart({ label: "Learning curves", empty: "The curve begins with the first step.", signal });
+  const details = h("div.body");
+  const evidence = tabs(id, query, signal);
 
-  async function load() {
-    try {
-      const path = `/api/experiment/${encodeURIComponent(id)}`;
-      const [run, around] = await Promise.all([get(path), get(`${path}/surroundings`)]);
-      const numbered = learnNumbers(decided(run, around)).catch(() => {});
-      await Promise.all([loadOthers(around), Promise.race([numbered, pause(NUMBERS_MS)])]);
-      setText(problem, "");
-      done();
-      if (!page.closed) show(run, around);
-      await numbered;
-      if (!page.closed && page.run === run && page.number !== numberOf(id)) show(run, around);
-    } catch (error) {
-      if (page.closed) return;
-      if (page.run === null) replace(waiting, failed(error, () => refresh()));
-      else setText(problem, `${error.message} What you see is older.`);
-    } finally {
-      done();
-    }
+  async function load(showBody) {
+    const [run, comparison] = await Promise.all([
+      get(experimentPath(id), {}, signal),
+      get(experimentPath(id, "surroundings"), {}, signal),
+    ]);
+    const decided = [run, ...Object.values(comparison)].filter((one) => one?.finished_at);
+    // The page does not wait for numbers, which take a while when a long history is first read.
+    const numbered = learnNumbers(decided.map((one) => one.id)).catch(() => {});
+    await loadOthers(comparison);
+    show(run, comparison);
+    showBody();
+    const shownNumber = numberOf(id);
+    await numbered;
+    if (!signal.aborted && shownNumber !== numberOf(id)) show(run, comparison);
   }
 
-  /** Those of the page's runs that have a number. */
-  function decided(run, around) {
-    const related = Object.values(around).filter((one) => one?.finished_at);
-    return [run, ...related].filter(({ finished_at: at }) => at).map((one) => one.id);
-  }
-
-  async function loadOthers(around) {
-    const wanted = Object.keys(CURVES).map((name) => around[name]?.id).filter((other) => other && other !== id && !others.has(other));
-    const found = await Promise.all([...new Set(wanted)].map((other) => get(`/api/experiment/${encodeURIComponent(other)}`)));
+  async function loadOthers(comparison) {
+    const wanted = new Set(Object.keys(BESIDE).map((name) => comparison[name]?.id ?? id));
+    const missing = [...wanted].filter((other) => other !== id && !others.has(other));
+    const found = await Promise.all(missing.map((other) => get(experimentPath(other), {}, signal)));
     for (const run of found) others.set(run.id, run);
   }
 
-  function show(run, around) {
-    const before = page.run;
-    Object.assign(page, { run, around, number: numberOf(id) });
-    replace(waiting);
-    body.hidden = false;
-    ctx.setTitle(`${numberOf(id)} ${run.status}: ${plain(run.hypothesis).slice(0, 60)}`.trim());
-    top.update(run, around);
-    lead.update(run);
-    const beside = merged(
-      Object.entries(CURVES)
-        .filter(([name]) => around[name] && around[name].id !== id && others.has(around[name].id))
-        .map(([name, label]) => ({ label, run: others.get(around[name].id) })),
-    );
-    replace(table, metricTable(run, beside.map((column) => ({ ...column, label: `${column.label} ${numberOf(column.run.id)}` }))));
-    setText(note, beside.length ? "Δ val_bpb below zero: this is better" : "nothing to compare with yet");
-    chart.update([
-      { id, label: "This", kind: "this", points: run.curve },
-      ...beside.map(({ label, run: other }) => ({ id: other.id, label, kind: label.startsWith("Parent") ? "parent" : label.startsWith("Best then") ? "then" : "best", points: other.curve })),
-    ]);
-    replace(details, facts(run));
-    evidence.update(run, around);
-    if (before && before.status !== run.status) {
-      const { lead: word, rest } = sentence(run, around);
-      ctx.announce(`${word}: ${rest}`);
+  /** The runs to compare with, each once: { label, kind, run }. */
+  function columns(comparison) {
+    const found = new Map();
+    for (const [name, [label, kind]] of Object.entries(BESIDE)) {
+      const run = others.get(comparison[name]?.id);
+      const same = found.get(run?.id);
+      if (same) same.label += ` = ${label.toLowerCase()}`;
+      else if (run) found.set(run.id, { label, kind, run });
     }
+    return [...found.values()];
   }
 
-  const refresh = throttled(load, EVENT_MS);
-  // What happens to the tag may move the best now, the neighbours, the place in the queue.
-  const refreshLater = throttled(async () => refresh(), TAG_MS);
-  const stop = live.subscribe(({ kind, subject, tag }) => {
-    if (kind === "resumed" || subject === id) refresh();
-    else if (tag === page.run?.tag && (kind === "decided" || page.run.status === "queued")) refreshLater();
+  function show(run, comparison) {
+    const before = current;
+    current = run;
+    setTitle(`${numberOf(id)} ${run.status}: ${plain(run.hypothesis).slice(0, 60)}`.trim());
+    top.update(run, comparison);
+    lead.update(run);
+    const beside = columns(comparison);
+    replace(table, metricTable(run, beside.map((one) => ({ ...one, label: `${one.label} ${numberOf(one.run.id)}` }))));
+    setText(note, beside.length ? "Δ val_bpb below zero: this is better" : "nothing to compare with yet");
+    chart.update([
+      { label: "This", kind: "this", points: run.curve },
+      ...beside.map(({ label, kind, run: other }) => ({ label, kind, points: other.curve })),
+    ]);
+    replace(details, facts(run));
+    evidence.update(run, comparison);
+    if (before && before.status !== run.status) announce(`${run.status}: ${sentence(run, comparison).rest}`);
+  }
+
+  const refresh = livePage(root, signal, {
+    name: "experiment",
+    label: "Loading the experiment",
+    body: h("div",
+      top.element,
+      lead.element,
+      h("div.evidence", panel("Metrics", { note }, table), curvePanel(chart), panel("Run", {}, details)),
+      evidence.element,
+    ),
+    load,
+    pause: EVENT_MS,
+    concerns: ({ kind, subject }) => kind === "resumed" || subject === id,
   });
-  const timer = setInterval(() => page.run?.status === "running" && refresh(), PROGRESS_MS);
-  const unbind = keys.bind({ ...evidence.keys, ...top.keys });
-  refresh();
+  // Events of the tag may change the best now, the neighbours, the place in the queue.
+  const refreshLater = throttled(refresh, TAG_MS, signal);
+  live.subscribe(({ kind, tag }) => {
+    if (current && tag === current.tag && (kind === "decided" || current.status === "queued")) refreshLater();
+  }, signal);
+  every(PROGRESS_MS, () => current?.status === "running" && refresh(), signal);
+  keys.bind({ ...evidence.keys, ...top.keys }, signal);
 
-  return {
-    update({ query }) {
-      evidence.navigated(query);
-    },
-    unmount() {
-      page.closed = true;
-      stop();
-      unbind();
-      done();
-      clearInterval(timer);
-      refresh.cancel();
-      refreshLater.cancel();
-      chart.close();
-      evidence.close();
-      lead.close();
-    },
-  };
+  return ({ query: next }) => evidence.navigated(next);
 }
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,57 +1,61 @@
-// The evidence below: diff, log, source, record. Which one is in view stands in the address.
+// The evidence: diff, log, source, record, one tab each. The address says which tab a person chose.
 
-import { h, replace, setText } from "../lib/dom.js";
-import { getText } from "../lib/api.js";
-import { failed, loading, notSent } from "../lib/states.js";
+import { h, replace } from "../lib/dom.js";
+import { experimentPath, getText } from "../lib/api.js";
+import { scrollable } from "../lib/parts.js";
+import { navigate } from "../lib/router.js";
+import { failed, loading, notSent, remark } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
-import { diffTable, parse, size, sourceTable } from "./diff.js";
+import { loadDiff, sourceTable } from "./diff.js";
 import { logTab } from "./logtab.js";
 
 const NAMES = { diff: "Diff", log: "Log", source: "Source", record: "Record" };
+const AGAINST = {
+  parent: "parent", best_then: "best then", best_now: "best now", previous: "earlier verdict", next: "later verdict",
+};
 const LOG_FIRST = new Set(["running", "crash", "timeout"]);
 
-export function tabs(id, query, ctx) {
-  const log = logTab(id);
-  const panels = {
-    diff: h("div", { class: "diff-tab" }),
-    log: log.element,
-    source: h("div", { class: "source-tab" }),
-    record: h("div", { class: "record-tab" }),
-  };
+export function tabs(id, query, signal) {
+  const log = logTab(id, signal);
+  const panels = { diff: h("div"), log: log.element, source: h("div"), record: h("div") };
+  const names = Object.keys(NAMES);
   const buttons = {};
-  const list = h("div", { class: "tabs", role: "tablist", "aria-label": "Evidence" });
-  for (const [name, label] of Object.entries(NAMES)) {
-    buttons[name] = h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, on: { click: () => choose(name) } }, label);
-    list.append(buttons[name]);
-    Object.assign(panels[name], { id: `panel-${name}` });
-    panels[name].setAttribute("role", "tabpanel");
+  for (const name of names) {
+    const attributes = { role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, onclick: () => choose(name) };
+    buttons[name] = h("button", attributes, NAMES[name]);
+    Object.assign(panels[name], { id: `panel-${name}`, role: "tabpanel" });
     panels[name].setAttribute("aria-labelledby", `tab-${name}`);
   }
-  list.addEventListener("keydown", (event) => {
+  const list = h("div.tabs", { role: "tablist", "aria-label": "Evidence", onkeydown: press }, Object.values(buttons));
+  let shown = null; // the name of the tab in view
+  let run = null;
+  let comparison = null;
+  let line = lineOf(query);
+  let hasSource = false;
+  let hasDiff = false;
+
+  function press(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step) return;
-    const names = Object.keys(NAMES);
-    choose(names[(names.indexOf(state.name) + step + names.length) % names.length]);
-    buttons[state.name].focus();
+    choose(names.at((names.indexOf(shown) + step) % names.length));
+    buttons[shown].focus();
     event.preventDefault();
-  });
-  const element = h("section", { class: "panel tabbed" }, h("header", {}, list), Object.values(panels));
-  const state = { name: null, run: null, around: null, source: null, line: lineOf(query), against: null };
+  }
 
-  /** Show a tab because a person asked for it: it stays, and stands in the address. */
+  /** Show a tab because a person asked for it: it stays, and the address has it. */
   function choose(name) {
     const next = new URLSearchParams(location.search);
     next.set("tab", name);
     next.delete("line");
-    ctx.navigate(`${location.pathname}?${next}`, { replace: true });
+    navigate(`${location.pathname}?${next}`, { replace: true });
   }
 
   function open(name) {
-    if (name === state.name) return;
-    state.name = name;
-    for (const key of Object.keys(NAMES)) {
+    if (name === shown) return;
+    shown = name;
+    for (const key of names) {
       panels[key].hidden = key !== name;
-      buttons[key].setAttribute("aria-selected", String(key === name));
+      buttons[key].ariaSelected = String(key === name);
       buttons[key].tabIndex = key === name ? 0 : -1;
     }
     log.show(name === "log");
@@ -59,122 +63,105 @@ export function tabs(id, query, ctx) {
   }
 
   function fill() {
-    if (!state.run) return;
-    if (state.name === "source" && state.source === null) showSource();
-    if (state.name === "diff" && state.against === null) showDiff(firstOther());
-    if (state.name === "record") showRecord();
-  }
-
-  const comparable = (other) => other && other.id !== id && other.source_sha256;
-
-  function firstOther() {
-    const { parent, best_then: then, best_now: now } = state.around;
-    return [parent, then ?? now].find(comparable)?.id ?? "";
+    if (!run) return;
+    if (shown === "source" && !hasSource) showSource();
+    if (shown === "diff" && !hasDiff) showDiff(firstOther());
+    if (shown === "record") showRecord();
   }
 
   async function showSource() {
-    state.source = "";
-    if (!state.run.source_sha256) {
+    hasSource = true;
+    if (!run.source_sha256) {
       replace(panels.source, notSent("This run"));
       return;
     }
-    const done = loading(panels.source, { label: "Loading the source" });
+    const loaded = loading(panels.source, "Loading the source");
     try {
-      state.source = await getText(`/api/experiment/${encodeURIComponent(id)}/train.py`);
-      replace(panels.source, sourceTable(state.source, { line: state.line, label: "Source" }));
-      aim(panels.source);
+      const text = await getText(experimentPath(id, "train.py"), {}, signal);
+      replace(panels.source, sourceTable(text, "Source", line));
+      showLine(panels.source);
     } catch (error) {
-      state.source = null;
+      hasSource = false;
       replace(panels.source, failed(error, showSource));
     } finally {
-      done();
+      loaded();
     }
   }
 
-  async function showDiff(other) {
-    state.against = other;
-    if (!state.run.source_sha256) {
-      replace(panels.diff, notSent("This run"), authorSays());
+  const isComparable = (other) => other && other.id !== id && other.source_sha256;
+
+  function firstOther() {
+    const { parent, best_then: then, best_now: now } = comparison;
+    return [parent, then ?? now].find(isComparable)?.id ?? "";
+  }
+
+  async function showDiff(against) {
+    hasDiff = true;
+    const fallback = run.diff_summary && remark(`Its author says: ${plain(run.diff_summary)}`);
+    if (!run.source_sha256) {
+      replace(panels.diff, notSent("This run"), fallback);
       return;
     }
     const lines = h("div");
-    const note = h("span", { class: "muted" });
-    replace(panels.diff, h("div", { class: "tab-bar" }, h("label", {}, "Against ", otherChoice(other)), note), lines);
-    if (!other) {
-      replace(lines, h("p", { class: "state muted" }, "There is no earlier source to compare with: the Source tab has all of it."));
-      return;
-    }
-    const done = loading(lines, { label: "Loading the diff" });
-    try {
-      const rows = parse(await getText(`/api/experiment/${encodeURIComponent(id)}/diff`, { against: other }));
-      const { added, removed } = size(rows);
-      setText(note, rows.length ? `+${added} −${removed} lines` : "");
-      replace(lines, rows.length ? diffTable(rows, { label: "Diff", line: state.line }) : h("p", { class: "state muted" }, "The two sources are equal."));
-      aim(lines);
-    } catch (error) {
-      replace(lines, failed(error, () => showDiff(other)), authorSays());
-    } finally {
-      done();
+    const note = h("span.muted");
+    replace(panels.diff, h("div.tab-bar", h("label", "Against ", selectOther(against)), note), lines);
+    if (against) {
+      await loadDiff(lines, note, { id, against, label: "Diff", line, fallback });
+      showLine(lines);
+    } else {
+      replace(lines, remark("There is no earlier source to compare with: the Source tab has all of it."));
     }
   }
 
-  function authorSays() {
-    const summary = state.run.diff_summary;
-    return summary && h("p", { class: "state muted" }, `Its author says: ${plain(summary)}`);
-  }
-
-  function otherChoice(chosen) {
-    const names = { parent: "parent", best_then: "best then", best_now: "best now", previous: "earlier verdict", next: "later verdict" };
-    const options = new Map();
-    for (const [name, label] of Object.entries(names)) {
-      const other = state.around[name];
-      if (comparable(other)) options.set(other.id, [...(options.get(other.id) ?? []), label]);
-    }
-    return h(
-      "select",
-      { on: { change: (event) => showDiff(event.target.value) } },
-      [...options].map(([other, labels]) => h("option", { value: other, selected: other === chosen }, labels.join(" = "))),
+  function selectOther(chosen) {
+    const named = Object.entries(AGAINST).filter(([name]) => isComparable(comparison[name]));
+    const labels = Map.groupBy(named, ([name]) => comparison[name].id);
+    return h("select", { onchange: (event) => showDiff(event.target.value) },
+      [...labels].map(([other, entries]) =>
+        h("option", { value: other, selected: other === chosen }, entries.map(([, label]) => label).join(" = "))),
     );
   }
 
   function showRecord() {
-    const { curve, ...record } = state.run;
-    const text = JSON.stringify({ ...record, curve: `${curve.length} points` }, null, 2);
-    replace(
-      panels.record,
-      h("div", { class: "tab-bar" }, h("a", { href: `/api/experiment/${encodeURIComponent(id)}`, target: "_blank", rel: "noopener" }, "As the API has it")),
-      h("pre", { class: "record", tabindex: "0", role: "region", "aria-label": "Record" }, plain(text).replaceAll("␊", "\n")),
+    const text = JSON.stringify({ ...run, curve: `${run.curve.length} points` }, null, 2);
+    const link = h("a", { href: experimentPath(id), target: "_blank", rel: "noopener" }, "As the API has it");
+    replace(panels.record,
+      h("div.tab-bar", link),
+      scrollable("pre.record", "Record", text.split("\n").map(plain).join("\n")),
     );
+  }
+
+  function update(nextRun, nextComparison) {
+    const moved = run?.status !== nextRun.status;
+    [run, comparison] = [nextRun, nextComparison];
+    const asked = new URLSearchParams(location.search).get("tab");
+    if (asked in NAMES) open(asked);
+    // A tab that nobody chose follows the run to its verdict, and then stays.
+    else if (shown === null || (run.status === "running" && moved)) open(LOG_FIRST.has(run.status) ? "log" : "diff");
+    log.update(run);
+    if (moved || shown !== "record") fill();
+  }
+
+  /** The address's query changed. */
+  function navigated(next) {
+    line = lineOf(next);
+    const asked = next.get("tab");
+    if (asked in NAMES) open(asked);
   }
 
   const key = (name) => [`${NAMES[name]} tab`, () => choose(name)];
   return {
-    element,
+    element: h("section.panel.tabbed", h("header", list), Object.values(panels)),
     keys: { d: key("diff"), l: key("log"), s: key("source"), r: key("record") },
-    update(run, around) {
-      const moved = state.run === null || state.run.status !== run.status;
-      Object.assign(state, { run, around });
-      const asked = new URLSearchParams(location.search).get("tab");
-      if (asked in NAMES) open(asked);
-      // A tab that nobody chose follows the run up to its verdict, and then stays.
-      else if (state.name === null || (run.status === "running" && moved)) open(LOG_FIRST.has(run.status) ? "log" : "diff");
-      log.update(run);
-      if (moved || state.name !== "record") fill();
-    },
-    navigated(next) {
-      state.line = lineOf(next);
-      const asked = next.get("tab");
-      if (asked in NAMES) open(asked);
-    },
-    close: () => log.close(),
+    update,
+    navigated,
   };
 }
 
+/** The line number that the address asks for, or null. */
 function lineOf(query) {
   const line = Number(query.get("line"));
   return Number.isInteger(line) && line > 0 ? line : null;
 }
 
-function aim(panel) {
-  panel.querySelector(".aimed")?.scrollIntoView({ block: "center" });
-}
+const showLine = (panel) => panel.querySelector(".aimed")?.scrollIntoView({ block: "center" });

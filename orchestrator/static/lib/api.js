@@ -1,43 +1,36 @@
-// Speaks to the service: JSON, problem+json as errors, the CSRF header, and one question for the
-// token when the service wants one.
+// Calls the service: JSON or text, problem+json as errors, the CSRF header. Where the service needs a
+// token, the first refusal asks the person for it.
 
 import { askForToken } from "./login.js";
 
 const TIMEOUT_MS = 30_000;
 
-/** What the service said, as one line in `message`; `status` is 0 when it said nothing. */
-export class ApiError extends Error {
-  constructor(status, message, problem = null) {
+/** What the service answered, as one line in `message`; `status` is 0 when it did not answer. */
+class ApiError extends Error {
+  constructor(status, message) {
     super(message);
     this.status = status;
-    this.problem = problem;
   }
 }
 
-function cookie(name) {
-  const found = document.cookie.split("; ").find((pair) => pair.startsWith(`${name}=`));
-  return found ? decodeURIComponent(found.slice(name.length + 1)) : null;
-}
-
 function headers(body) {
-  const csrf = cookie("autoresearch_csrf");
+  const csrf = /(?:^|; )autoresearch_csrf=([^;]*)/.exec(document.cookie);
   return {
     accept: "application/json",
-    ...(body === undefined ? {} : { "content-type": "application/json" }),
-    ...(csrf ? { "x-csrf-token": csrf } : {}),
+    ...(body && { "content-type": "application/json" }),
+    ...(csrf && { "x-csrf-token": decodeURIComponent(csrf[1]) }),
   };
 }
 
-async function send(path, { method = "GET", body, signal } = {}) {
+async function send(path, { body, signal } = {}) {
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
   let response;
   try {
     response = await fetch(path, {
-      method,
+      method: body ? "POST" : "GET",
       headers: headers(body),
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body && JSON.stringify(body),
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
-      credentials: "same-origin",
     });
   } catch (error) {
     if (signal?.aborted) throw error;
@@ -45,37 +38,40 @@ async function send(path, { method = "GET", body, signal } = {}) {
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => null);
-  throw new ApiError(response.status, problem?.detail ?? `${response.status} ${response.statusText}`, problem);
+  throw new ApiError(response.status, problem?.detail ?? `${response.status} ${response.statusText}`);
 }
 
-/** As `send`; a 401 asks the person for the token once, whoever asks first, and tries again. */
+/** As `send`; a 401 asks the person for the token, once for all requests that wait, and tries again. */
 async function authorized(path, options) {
   try {
     return await send(path, options);
   } catch (error) {
     if (error.status !== 401) throw error;
-    await askForToken((token) => send("/api/login", { method: "POST", body: { token } }));
+    await askForToken((token) => send("/api/login", { body: { token } }));
     return send(path, options);
   }
 }
 
 /** A path with query parameters; those that are null or empty are left out. */
 export function url(path, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const given = Object.entries(query).filter(([, value]) => (value ?? "") !== "");
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
 /** GET as JSON. */
-export async function get(path, query, { signal } = {}) {
+export async function get(path, query, signal) {
   return (await authorized(url(path, query), { signal })).json();
 }
 
-/** GET as text: logs, sources, diffs. */
-export async function getText(path, query, { signal } = {}) {
+/** GET as text: sources and diffs. */
+export async function getText(path, query, signal) {
   return (await authorized(url(path, query), { signal })).text();
 }
 
 /** POST JSON, answered with JSON. */
-export async function post(path, body = {}, { signal } = {}) {
-  return (await authorized(path, { method: "POST", body, signal })).json();
+export async function post(path, body) {
+  return (await authorized(path, { body })).json();
 }
+
+/** Where the service has an experiment, or a part of it such as "diff". */
+export const experimentPath = (id, part) => `/api/experiment/${encodeURIComponent(id)}${part ? `/${part}` : ""}`;

@@ -1,238 +1,208 @@
-// Learning curves over each other at equal progress: an SVG with a shared crosshair.
+// Learning curves in one chart at equal progress: an SVG with a shared crosshair.
 //
-// x is the share of the run that is done, y the smoothed training loss. The steep beginning is left
-// out of the range of y (not of the picture), or every difference that matters would be a hair wide.
+// x is the share of the run that is done, y the smoothed training loss. The range of y leaves out the
+// steep beginning, or every difference that matters would be a hair wide.
 
-import { h, replace, svg } from "./dom.js";
-import { delta } from "./format.js";
+import { h, replace, setStyle, setText, svg } from "./dom.js";
+import { NONE, delta } from "./format.js";
+import { headings, panel } from "./parts.js";
+import { remark } from "./states.js";
+import { ticks } from "./ticks.js";
 
 const HEIGHT = 230;
 const MARGIN = { left: 44, right: 14, top: 10, bottom: 22 };
 const STEEP_PERCENT = 15;
 const TABLE_PERCENT = [1, 5, 10, 25, 50, 75, 100];
+const STEPS = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -1000, End: 1000 };
+
+const shownLoss = (value) => (value === null ? NONE : value.toFixed(4));
+const end = ({ points }) => points.at(-1);
 
 /**
- * A chart of `series`: [{ id, label, kind, points: [{ percent, loss }] }]. `kind` is a class (this,
- * parent, best, or run-0 … run-7); the first series is what the others are measured against.
- * Answers { element, update(series), close() }.
+ * A chart of `series`: [{ label, kind, letter?, points: [{ percent, loss }] }]. `kind` is a class: this,
+ * parent, then, best, or run-0 … run-7. The others are measured against the first. Returns { element,
+ * update(series) }.
  */
-export function curveChart({ label, height = HEIGHT, empty = "No learning curve yet." }) {
-  const plot = h("div", { class: "plot" });
-  const legend = h("ul", { class: "curve-legend" });
-  const table = h("div", { class: "curve-table" });
-  const range = h("input", { type: "checkbox" });
-  const element = h(
-    "figure",
-    { class: "curves" },
-    h("figcaption", { class: "visually-hidden" }),
+export function curveChart({ label, height = HEIGHT, empty = "No learning curve yet.", signal }) {
+  const caption = h("figcaption.visually-hidden");
+  const plot = h("div.plot");
+  const legend = h("ul.curve-legend");
+  const table = h("div.curve-table");
+  const whole = h("input", { type: "checkbox", onchange: draw });
+  const element = h("figure.curves",
+    caption,
     plot,
     legend,
-    h(
-      "div",
-      { class: "curve-foot" },
-      h("label", {}, range, " From the first step"),
-      h("details", {}, h("summary", {}, "As a table"), table),
-    ),
+    h("div.curve-foot", h("label", whole, " From the first step"), h("details", h("summary", "As a table"), table)),
   );
-  // The crosshair stays through each drawing, with focus and pointer, while a run goes on.
-  const line = h("div", { class: "crosshair", hidden: true });
-  const slider = h("div", { class: "curve-slider", role: "slider", tabindex: "0", "aria-label": `${label}: progress under the crosshair`, "aria-valuemin": "0" });
-  const state = { series: [], shown: [], scale: null, at: null, width: 0 };
+  // Crosshair and slider keep their elements, and with them focus and pointer, while a run goes on.
+  const line = h("div.crosshair", { hidden: true });
+  const slider = h("div.curve-slider", {
+    role: "slider", tabindex: "0", "aria-label": `${label}: progress under the crosshair`, "aria-valuemin": "0",
+    onpointermove: (event) => move(scale.percent(event.clientX - plot.getBoundingClientRect().left)),
+    onpointerleave: () => move(null),
+    onkeydown: press,
+  });
+  let shown = [];
+  let scale = null;
+  let at = null; // the percent under the crosshair
+  let width = 0;
+
+  function update(series) {
+    shown = series.filter(({ points }) => points.length);
+    draw();
+  }
 
   function draw() {
-    state.width = plot.clientWidth;
-    if (!state.width) return;
-    const shown = (state.shown = state.series.filter(({ points }) => points.length));
-    element.querySelector("figcaption").textContent = summary(label, shown);
+    width = plot.clientWidth;
+    if (!width) return;
+    setText(caption, summary(label, shown));
     if (!shown.length) {
-      replace(plot, h("p", { class: "state muted" }, empty));
+      replace(plot, remark(empty));
       replace(legend);
       replace(table);
       return;
     }
-    const scale = (state.scale = scales(shown, state.width, height, range.checked));
+    scale = scales(shown, width, height, whole.checked);
     if (slider.parentNode === plot) plot.firstElementChild.replaceWith(picture(shown, scale));
     else replace(plot, picture(shown, scale), line, slider);
-    slider.setAttribute("aria-valuemax", String(Math.round(scale.end)));
-    showAt();
+    slider.ariaValueMax = Math.round(scale.end);
+    showCrosshair();
     replace(table, asTable(shown));
   }
 
   function move(percent) {
-    state.at = percent === null ? null : Math.min(state.scale.end, Math.max(0, percent));
-    showAt();
+    at = percent === null ? null : Math.min(scale.end, Math.max(0, percent));
+    showCrosshair();
   }
 
-  function showAt() {
-    const { shown, scale } = state;
-    line.hidden = state.at === null;
-    if (state.at !== null) line.style.setProperty("left", `${scale.x(state.at)}px`);
-    const percent = state.at ?? common(shown);
-    const values = shown.map((one) => at(one.points, percent));
-    const where = `${percent.toFixed(percent < 10 ? 1 : 0)} % of the run`;
-    replace(
-      legend,
-      shown.map((one, index) => legendItem(one, values[index], index ? values[0] : null)),
-      h("li", { class: "muted where" }, state.at === null ? `at ${where}` : where),
-    );
-    slider.setAttribute("aria-valuenow", String(Math.round(percent)));
-    slider.setAttribute(
-      "aria-valuetext",
-      `${where}: ${shown.map((one, index) => `${one.label} ${loss(values[index])}`).join(", ")}`,
-    );
-  }
-
-  slider.addEventListener("pointermove", (event) => {
-    move(state.scale.percent(event.clientX - slider.getBoundingClientRect().left + MARGIN.left));
-  });
-  slider.addEventListener("pointerleave", () => move(null));
-  slider.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -1000, End: 1000 }[event.key];
+  function press(event) {
+    const step = STEPS[event.key];
     if (event.key === "Escape") move(null);
-    else if (step) move((state.at ?? state.scale.end) + step);
+    else if (step) move((at ?? scale.end) + step);
     else return;
     event.preventDefault();
-  });
-  range.addEventListener("change", draw);
-  const observer = new ResizeObserver(() => plot.clientWidth !== state.width && draw());
+  }
+
+  function showCrosshair() {
+    line.hidden = at === null;
+    if (at !== null) setStyle(line, { left: `${scale.x(at)}px` });
+    // Without a crosshair: as far as the shortest curve has come, where all can be compared.
+    const percent = at ?? Math.min(...shown.map((one) => end(one).percent));
+    const values = shown.map(({ points }) => lossAt(points, percent));
+    const place = `${percent.toFixed(percent < 10 ? 1 : 0)} % of the run`;
+    replace(legend,
+      shown.map((one, index) => legendItem(one, values[index], index ? values[0] : null)),
+      h("li.muted.where", at === null ? `at ${place}` : place),
+    );
+    const spoken = shown.map((one, index) => `${one.label} ${shownLoss(values[index])}`);
+    slider.ariaValueNow = Math.round(percent);
+    slider.ariaValueText = `${place}: ${spoken.join(", ")}`;
+  }
+
+  const observer = new ResizeObserver(() => plot.clientWidth !== width && draw());
   observer.observe(plot);
-  return {
-    element,
-    update(series) {
-      state.series = series;
-      draw();
-    },
-    close: () => observer.disconnect(),
-  };
+  signal.addEventListener("abort", () => observer.disconnect());
+  return { element, update };
 }
 
-const loss = (value) => (value === null ? "—" : value.toFixed(4));
+/** The chart in its panel, as the pages show it. */
+export const curvePanel = (chart) =>
+  panel("Learning curves", { note: h("span.muted", "training loss at equal progress") }, h("div.body", chart.element));
 
 function legendItem({ label, kind, letter }, value, base) {
-  return h(
-    "li",
-    {},
-    h("i", { class: `key ${kind}`, "aria-hidden": "true" }),
-    letter && h("b", {}, letter),
-    h("span", { class: "name", title: label }, label),
-    h("span", { class: "mono" }, loss(value)),
-    base !== null && value !== null && h("span", { class: "mono muted" }, delta(value - base, { digits: 4, same: "±0" })),
+  const difference = base !== null && value !== null && delta(value - base, { digits: 4, same: "±0" });
+  return h("li",
+    h(`i.key.${kind}`, { "aria-hidden": "true" }),
+    letter && h("b", letter),
+    h("span.name", { title: label }, label),
+    h("span.mono", shownLoss(value)),
+    difference && h("span.mono.muted", difference),
   );
-}
-
-/** How far the shortest curve has come: up to there all can be compared. */
-function common(shown) {
-  return Math.min(...shown.map(({ points }) => points.at(-1).percent));
 }
 
 /** The loss at a progress, between the two points around it; null outside the curve. */
-export function at(points, percent) {
+export function lossAt(points, percent) {
   if (!points.length || percent < points[0].percent || percent > points.at(-1).percent) return null;
-  let low = 0;
-  let high = points.length - 1;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (points[middle].percent <= percent) low = middle;
-    else high = middle;
-  }
-  const [a, b] = [points[low], points[high]];
-  if (b.percent === a.percent) return b.loss;
+  const after = points.findIndex((point) => point.percent > percent);
+  if (after < 0) return points.at(-1).loss;
+  const [a, b] = [points[after - 1], points[after]];
   return a.loss + ((b.loss - a.loss) * (percent - a.percent)) / (b.percent - a.percent);
 }
 
-/** The same, but a curve that ends within a percent of the place answers with its end. */
-function nearEnd(points, percent) {
-  const last = points.at(-1).percent;
-  return at(points, last < percent && percent - last < 1 ? last : percent);
-}
-
 function scales(shown, width, height, whole) {
-  const end = Math.max(100, ...shown.map(({ points }) => points.at(-1).percent));
-  const furthest = Math.max(...shown.map(({ points }) => points.at(-1).percent));
+  const furthest = Math.max(...shown.map((one) => end(one).percent));
+  const last = Math.max(100, furthest);
   // While all curves are young the steep part is all there is.
   const from = whole || furthest < 2 * STEEP_PERCENT ? 0 : STEEP_PERCENT;
-  const seen = shown.flatMap(({ points }) => {
+  const losses = shown.flatMap(({ points }) => {
     const late = points.filter(({ percent }) => percent >= from);
-    return late.length ? late : points.slice(-1);
+    return (late.length ? late : points.slice(-1)).map(({ loss }) => loss);
   });
-  let low = Math.min(...seen.map(({ loss: value }) => value));
-  let high = Math.max(...seen.map(({ loss: value }) => value));
-  const pad = (high - low || Math.abs(high) * 0.02 || 1) * 0.06;
-  [low, high] = [low - pad, high + pad];
-  const inner = { width: Math.max(10, width - MARGIN.left - MARGIN.right), height: height - MARGIN.top - MARGIN.bottom };
+  const [least, most] = [Math.min(...losses), Math.max(...losses)];
+  const pad = (most - least || Math.abs(most) * 0.02 || 1) * 0.06;
+  const [low, high] = [least - pad, most + pad];
+  const inner = {
+    width: Math.max(10, width - MARGIN.left - MARGIN.right),
+    height: height - MARGIN.top - MARGIN.bottom,
+  };
   return {
-    width, height, end, low, high,
-    x: (percent) => MARGIN.left + (inner.width * percent) / end,
+    width, height, end: last, low, high,
+    x: (percent) => MARGIN.left + (inner.width * percent) / last,
     y: (value) => MARGIN.top + (inner.height * (high - value)) / (high - low),
-    percent: (x) => ((x - MARGIN.left) / inner.width) * end,
+    percent: (x) => ((x - MARGIN.left) / inner.width) * last,
   };
 }
 
-function ticks(low, high, wanted) {
-  const rough = (high - low) / wanted;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((size) => size >= rough);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const found = [];
-  for (let n = Math.ceil(low / step); n * step <= high; n += 1) found.push({ value: n * step, text: (n * step).toFixed(digits) });
-  return found;
-}
-
 function picture(shown, scale) {
-  const { width, height } = scale;
+  const { width, height, x, y } = scale;
   const bottom = height - MARGIN.bottom;
+  const right = width - MARGIN.right;
   const clip = `clip-${Math.round(width)}-${height}`;
-  const across = ticks(scale.low, scale.high, 4).map(({ value, text }) => [
-    svg("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: scale.y(value), y2: scale.y(value) }),
-    svg("text", { class: "tick", x: MARGIN.left - 6, y: scale.y(value) + 4, "text-anchor": "end" }, text),
+  const { values, decimals } = ticks(scale.low, scale.high, 4);
+  const across = values.map((value) => [
+    svg("line.grid", { x1: MARGIN.left, x2: right, y1: y(value), y2: y(value) }),
+    svg("text.tick", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(decimals)),
   ]);
-  const down = [0, 25, 50, 75, 100].map((percent) =>
-    svg("text", { class: "tick", x: scale.x(percent), y: height - 6, "text-anchor": percent === 100 ? "end" : "middle" }, `${percent} %`),
-  );
-  // The first is what the page is about: drawn last, on top.
-  const lines = [...shown].reverse().map(({ points, kind }) => {
-    const last = points.at(-1);
+  const down = [0, 25, 50, 75, 100].map((percent) => {
+    const anchor = percent === 100 ? "end" : "middle";
+    return svg("text.tick", { x: x(percent), y: height - 6, "text-anchor": anchor }, `${percent} %`);
+  });
+  // The first is what the page is about: it is drawn last, on top.
+  const curves = shown.toReversed().map(({ points, kind }) => {
+    const { percent, loss } = points.at(-1);
+    const path = points.map((point) => `${x(point.percent).toFixed(1)},${y(point.loss).toFixed(1)}`);
     return [
-      svg("polyline", { class: `curve ${kind}`, points: points.map((p) => `${scale.x(p.percent).toFixed(1)},${scale.y(p.loss).toFixed(1)}`).join(" ") }),
-      svg("circle", { class: `curve-end ${kind}`, cx: scale.x(last.percent), cy: scale.y(last.loss), r: 3 }),
+      svg(`polyline.curve.${kind}`, { points: path.join(" ") }),
+      svg(`circle.curve-end.${kind}`, { cx: x(percent), cy: y(loss), r: 3 }),
     ];
   });
-  return svg(
-    "svg",
-    { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
-    svg("clipPath", { id: clip }, svg("rect", { x: MARGIN.left, y: MARGIN.top - 4, width: width - MARGIN.left - MARGIN.right + 4, height: bottom - MARGIN.top + 8 })),
+  const area = {
+    x: MARGIN.left, y: MARGIN.top - 4, width: right - MARGIN.left + 4, height: bottom - MARGIN.top + 8,
+  };
+  return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+    svg("clipPath", { id: clip }, svg("rect", area)),
     across,
-    svg("line", { class: "axis", x1: MARGIN.left, x2: width - MARGIN.right, y1: bottom, y2: bottom }),
+    svg("line.axis", { x1: MARGIN.left, x2: right, y1: bottom, y2: bottom }),
     down,
-    svg("g", { "clip-path": `url(#${clip})` }, lines),
+    svg("g", { "clip-path": `url(#${clip})` }, curves),
   );
 }
 
 function summary(label, shown) {
   if (!shown.length) return `${label}: none yet.`;
-  const ends = shown.map(({ label: name, points }) => {
-    const last = points.at(-1);
-    return `${name} ${loss(last.loss)} at ${Math.round(last.percent)} %`;
-  });
+  const ends = shown.map((one) => `${one.label} ${shownLoss(end(one).loss)} at ${Math.round(end(one).percent)} %`);
   return `${label}. Last training loss: ${ends.join("; ")}.`;
 }
 
 function asTable(shown) {
-  return h(
-    "table",
-    {},
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Progress"), shown.map(({ label }) => h("th", { scope: "col", class: "num" }, label)))),
-    h(
-      "tbody",
-      {},
-      TABLE_PERCENT.map((percent) =>
-        h(
-          "tr",
-          {},
-          h("th", { scope: "row" }, `${percent} %`),
-          shown.map(({ points }) => h("td", { class: "num" }, loss(nearEnd(points, percent)))),
-        ),
-      ),
-    ),
-  );
+  const columns = ["Progress", ...shown.map(({ label }) => ({ name: label, kind: "num" }))];
+  // A curve that ends within a percent before the place shows its end.
+  const near = ({ points }, percent) => {
+    const last = points.at(-1).percent;
+    return lossAt(points, last < percent && percent - last < 1 ? last : percent);
+  };
+  const row = (percent) =>
+    h("tr", h("th", { scope: "row" }, `${percent} %`), shown.map((one) => h("td.num", shownLoss(near(one, percent)))));
+  return h("table", headings(columns), h("tbody", TABLE_PERCENT.map(row)));
 }

@@ -1,111 +1,112 @@
 // How numbers and times read, everywhere the same.
 
-import { h } from "./dom.js";
-import { serverNow } from "./clock.js";
+import { h, setText } from "./dom.js";
 
 export const NONE = "—";
-const MINUS = "−";
-const groups = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const MINUTE = 60;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+// How an error begins in which the worker names what ended the run.
+const ENDED_BY = /^(killed by|stopped after) /;
+const EXCEPTION = /^([\w.]*(Error|Exception|Interrupt|Exit)\b|FAIL\b)/;
 
-const known = (value) => typeof value === "number" && Number.isFinite(value);
+export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 /** val_bpb: six decimals, or a dash. */
-export function bpb(value) {
-  return known(value) ? value.toFixed(6) : NONE;
-}
+export const bpb = (value) => (isNumber(value) ? value.toFixed(6) : NONE);
 
-/** A signed difference: −0.000411, +0.000500; nothing between them reads `same`. */
+/** A signed difference: −0.000411, +0.000500; one that rounds to zero reads `same`. */
 export function delta(value, { digits = 6, same = "= best" } = {}) {
-  if (!known(value)) return NONE;
+  if (!isNumber(value)) return NONE;
   const text = Math.abs(value).toFixed(digits);
   if (Number(text) === 0) return same;
-  return (value < 0 ? MINUS : "+") + text;
+  return (value < 0 ? "−" : "+") + text;
 }
 
-/** 12,345. */
-export function count(value) {
-  return known(value) ? groups.format(value) : NONE;
-}
-
-/** A number with fixed decimals, grouped. */
-export function number(value, digits = 1) {
-  if (!known(value)) return NONE;
-  return value.toLocaleString("en-US", {
-    minimumFractionDigits: digits,
-    maximumFractionDigits: digits,
-  });
-}
-
-/** A share as percent: 7%, and "<1%" for what would read as none. */
-export function percent(share) {
-  if (!known(share)) return NONE;
-  if (share > 0 && share < 0.005) return "<1%";
-  return `${Math.round(share * 100)}%`;
-}
-
-/** GB of MB, one decimal. */
-export function gigabytes(megabytes) {
-  return known(megabytes) && megabytes > 0 ? (megabytes / 1024).toFixed(1) : NONE;
-}
-
-/** A length of time: 45 s, 12 min, 3 h 05, 2 d 4 h. */
-export function duration(seconds) {
-  if (!known(seconds)) return NONE;
-  const s = Math.max(0, Math.round(seconds));
-  if (s < 60) return `${s} s`;
-  if (s < 3600) return `${Math.floor(s / 60)} min`;
-  if (s < 86_400) return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, "0")}`;
-  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
-}
-
-/** Milliseconds since the epoch from what the API says, which is RFC 3339, or a number already. */
-export function milliseconds(at) {
-  return typeof at === "number" ? at : Date.parse(at);
-}
-
-/** "38 min ago". */
-export function ago(at, now = serverNow()) {
-  const seconds = (now - milliseconds(at)) / 1000;
-  if (!known(seconds)) return NONE;
-  if (seconds < 5) return "just now";
-  if (seconds < 86_400 * 2 && seconds >= 3600) return `${Math.round(seconds / 3600)} h ago`;
-  if (seconds >= 86_400 * 2) return `${Math.round(seconds / 86_400)} d ago`;
-  return `${duration(seconds)} ago`;
-}
-
-export function iso(at) {
-  const ms = milliseconds(at);
-  return known(ms) ? new Date(ms).toISOString().replace(/\.\d+Z$/, "Z") : "";
-}
-
-/** A <time> that says how long ago, keeps saying it, and shows the exact moment on hover and focus. */
-export function time(at, { focusable = false } = {}) {
-  if (at === null || at === undefined) return h("span", { class: "none" }, NONE);
-  const exact = iso(at);
-  return h(
-    "time",
-    { datetime: exact, class: "ago", tabindex: focusable ? "0" : null, data: { iso: exact, focus: exact } },
-    ago(at),
-  );
-}
-
-/** Lets every <time> on the page say the present distance. */
-export function refreshTimes(root = document) {
-  for (const element of root.querySelectorAll("time.ago")) {
-    const text = ago(element.dateTime);
-    if (element.firstChild?.nodeValue !== text) element.textContent = text;
-  }
-}
-
-/** A value with its class for a difference in val_bpb, of which less is better. */
+/** The class of a difference in val_bpb, of which less is better. */
 export function deltaClass(value) {
-  if (!known(value) || Number(value.toFixed(6)) === 0) return "delta";
+  if (!isNumber(value) || Number(value.toFixed(6)) === 0) return "delta";
   return value < 0 ? "delta better" : "delta worse";
 }
 
-// How an error begins in which the worker knows what ended the run.
-const ENDED_BY = /^(killed by|stopped after) /;
-const EXCEPTION = /^([\w.]*(Error|Exception|Interrupt|Exit)\b|FAIL\b)/;
+/** A number with fixed decimals, grouped: 12,345.0. */
+export function number(value, digits = 1) {
+  if (!isNumber(value)) return NONE;
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+/** 12,345. */
+export const count = (value) => number(value, 0);
+
+/** "1 run", "12,345 runs". */
+export const plural = (n, word) => `${count(n)} ${n === 1 ? word : `${word}s`}`;
+
+/** A share as percent: 7%, and "<1%" for what would read as none. */
+export function percent(share) {
+  if (!isNumber(share)) return NONE;
+  return share > 0 && share < 0.005 ? "<1%" : `${Math.round(share * 100)}%`;
+}
+
+/** GB of MB, one decimal. */
+export const gigabytes = (megabytes) => (megabytes > 0 ? number(megabytes / 1024) : NONE);
+
+/** A length of time: 45 s, 12 min, 3 h 05, 2 d 4 h. */
+export function duration(seconds) {
+  if (!isNumber(seconds)) return NONE;
+  const s = Math.max(0, Math.round(seconds));
+  if (s < MINUTE) return `${s} s`;
+  if (s < HOUR) return `${Math.floor(s / MINUTE)} min`;
+  if (s < DAY) return `${Math.floor(s / HOUR)} h ${String(Math.floor((s % HOUR) / MINUTE)).padStart(2, "0")}`;
+  return `${Math.floor(s / DAY)} d ${Math.floor((s % DAY) / HOUR)} h`;
+}
+
+// The service's clock: a laptop whose clock is minutes off must not show "in 3 min" for the past.
+let offset = 0;
+
+/** Milliseconds since the epoch by the service's clock. */
+export const serverNow = () => Date.now() + offset;
+
+/** Learn from a message that the service sent at `at` (ms). Its travel makes the guess a little late. */
+export function learnServerTime(at) {
+  if (Number.isFinite(at)) offset = at - Date.now();
+}
+
+/** Milliseconds since the epoch of a moment, which is RFC 3339 or already a number. */
+export const milliseconds = (at) => (typeof at === "number" ? at : Date.parse(at));
+
+/** The seconds from one moment to another. */
+export const secondsBetween = (from, to) => (milliseconds(to) - milliseconds(from)) / 1000;
+
+/** "38 min ago". */
+function ago(at) {
+  const seconds = secondsBetween(at, serverNow());
+  if (!isNumber(seconds)) return NONE;
+  if (seconds < 5) return "just now";
+  if (seconds < HOUR) return `${duration(seconds)} ago`;
+  return seconds < 2 * DAY ? `${Math.round(seconds / HOUR)} h ago` : `${Math.round(seconds / DAY)} d ago`;
+}
+
+/** RFC 3339 in whole seconds. */
+export function iso(at) {
+  const ms = milliseconds(at);
+  return isNumber(ms) ? new Date(ms).toISOString().replace(/\.\d+Z$/, "Z") : "";
+}
+
+/** Local clock time: 23:10. */
+export const clockTime = (at) => new Date(at).toTimeString().slice(0, 5);
+
+/** A <time> that says how long ago, and shows the exact moment on hover and focus. */
+export function time(at, { focusable = false } = {}) {
+  if (at === null || at === undefined) return h("span.none", NONE);
+  const exact = iso(at);
+  const tabindex = focusable ? "0" : null;
+  return h("time.ago", { datetime: exact, tabindex, data: { iso: exact, focus: exact } }, ago(at));
+}
+
+/** Bring every <time> on the page up to now. */
+export function refreshTimes() {
+  for (const element of document.querySelectorAll("time.ago")) setText(element, ago(element.dateTime));
+}
 
 /** The one line of a recorded error that says most, as rules/failure.py has it for a terminal. */
 export function headline(error) {

@@ -1,109 +1,91 @@
-// Live events. One stream serves every tab of a browser through a shared worker, since browsers
-// allow six connections to a host and a seventh tab would hang; without shared workers each tab has
-// its own and gives it back while hidden.
+// Live events. One stream serves every tab of a browser through a shared worker, because browsers
+// allow six connections to a host and a seventh tab would hang. Without shared workers each tab has
+// its own stream and closes it while hidden.
 //
-// Events are hints: whoever hears one asks for what is new since its own cursor. So nothing depends
-// on hearing all of them, and a reconnect only has to say that something may have happened.
+// Events are hints: a subscriber asks for what is new since its own cursor. Nothing depends on
+// receiving all of them, and after a reconnect it is enough to say that something may have happened.
 
 import { openStream } from "./stream.js";
-import { learnServerTime } from "./clock.js";
+import { learnServerTime } from "./format.js";
 
 const STALE_AFTER_MS = 15_000;
 const GONE_AFTER_MS = 60_000;
 
-const listeners = new Set();
-const watchers = new Set();
-let lastHeard = 0;
+const messages = new EventTarget();
+const started = Date.now();
+let lastReceived = 0;
 let phase = "connecting";
 
+const emit = (type, detail) => messages.dispatchEvent(new CustomEvent(type, { detail }));
+
 /**
- * Call `listener({ kind, tag, subject, ... })` at each event; kind "resumed" stands for whatever was
- * missed. Answers a function that ends it.
+ * Call `listener({ kind, tag, subject, ... })` at each event until `signal` aborts; kind "resumed"
+ * stands for all that may have been missed.
  */
-export function subscribe(listener) {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
+export function subscribe(listener, signal) {
+  messages.addEventListener("event", ({ detail }) => listener(detail), { signal });
 }
 
-/** Call `watcher({ phase, lastHeard })` when the phase changes: connecting, live, stale, gone. */
+/** Call `watcher({ phase, lastReceived })` now and when the phase changes: connecting, live, stale, gone. */
 export function watch(watcher) {
-  watchers.add(watcher);
-  watcher({ phase, lastHeard });
-  return () => watchers.delete(watcher);
+  messages.addEventListener("phase", () => watcher({ phase, lastReceived }));
+  watcher({ phase, lastReceived });
 }
 
 function setPhase(next) {
   if (next === phase) return;
   phase = next;
-  for (const watcher of watchers) watcher({ phase, lastHeard });
+  emit("phase");
 }
 
-function heard(message) {
+function receive(message) {
   const wasAway = phase === "stale" || phase === "gone";
-  lastHeard = Date.now();
-  if (message.kind === "heartbeat") learnServerTime(message.at);
+  lastReceived = Date.now();
   setPhase("live");
-  if (message.kind !== "heartbeat") tell(message);
-  else if (message.opened || wasAway) tell({ kind: "resumed" });
-}
-
-function tell(message) {
-  for (const listener of listeners) {
-    try {
-      listener(message);
-    } catch (error) {
-      console.error(error);
-    }
+  if (message.kind !== "heartbeat") {
+    emit("event", message);
+    return;
   }
+  learnServerTime(message.at);
+  if (message.opened || wasAway) emit("event", { kind: "resumed" });
 }
 
-function judge() {
-  const silent = Date.now() - (lastHeard || started);
-  if (silent >= GONE_AFTER_MS) setPhase("gone");
-  else if (silent >= STALE_AFTER_MS) setPhase("stale");
+function checkSilence() {
+  const silence = Date.now() - (lastReceived || started);
+  if (silence >= GONE_AFTER_MS) setPhase("gone");
+  else if (silence >= STALE_AFTER_MS) setPhase("stale");
 }
-
-let started = 0;
 
 export function install() {
-  started = Date.now();
-  setInterval(judge, 1000);
+  setInterval(checkSilence, 1000);
   // A page that comes back from the background must not show an old phase until the next second.
-  document.addEventListener("visibilitychange", judge);
-  if (typeof SharedWorker === "function") {
-    try {
-      shared();
-      return;
-    } catch {
-      // Refused by a policy: as if there were none.
-    }
+  document.addEventListener("visibilitychange", checkSilence);
+  follow();
+  // A page that comes back from the browser's cache of pages has a dead connection.
+  addEventListener("pageshow", (event) => event.persisted && follow());
+}
+
+function follow() {
+  try {
+    const worker = new SharedWorker("/static/lib/stream-worker.js", { type: "module", name: "events" });
+    worker.addEventListener("error", followAlone, { once: true });
+    worker.port.onmessage = ({ data }) => receive(data);
+  } catch {
+    followAlone(); // no shared workers here, or a policy refuses them
   }
-  own();
 }
 
-function shared() {
-  const worker = new SharedWorker("/static/lib/stream-worker.js", { type: "module", name: "events" });
-  worker.port.onmessage = ({ data }) => heard(data);
-  worker.port.start();
-  // A page that goes into the browser's cache of pages comes back with a dead port.
-  addEventListener("pagehide", () => worker.port.postMessage("bye"));
-  addEventListener("pageshow", (event) => {
-    if (event.persisted) worker.port.postMessage("hello");
-  });
-  worker.addEventListener("error", own, { once: true });
-}
-
-function own() {
+function followAlone() {
   let stream = null;
   let lastId = null;
-  const follow = () => {
+  const toggle = () => {
     if (document.hidden) {
       lastId = stream?.close() ?? lastId;
       stream = null;
     } else {
-      stream ??= openStream(heard, lastId);
+      stream ??= openStream(receive, lastId);
     }
   };
-  document.addEventListener("visibilitychange", follow);
-  follow();
+  document.addEventListener("visibilitychange", toggle);
+  toggle();
 }

@@ -2,19 +2,19 @@
 
 import { get } from "./api.js";
 
-const AT_ONCE = 50;
 const known = new Map();
 
-/** The number of a run, "#842", or "" while it has none (or none was asked for). */
+/** The tag in an id such as exp-0660f78349a45a-mar11. */
+export const tagOf = (id) => id.slice(19);
+
+/** The number of a run, "#842", or "" while it has none or none was asked for. */
 export const numberOf = (id) => (known.has(id) ? `#${known.get(id).toLocaleString("en-US")}` : "");
 
-/** Learn the numbers of runs, each once. */
+/** Learn the numbers of up to fifty runs, each once. */
 export async function learnNumbers(ids) {
-  const byTag = Map.groupBy([...new Set(ids)].filter((id) => !known.has(id)), (id) => id.slice(19));
+  const byTag = Map.groupBy([...new Set(ids)].filter((id) => !known.has(id)), tagOf);
   for (const [tag, missing] of byTag) {
-    for (let from = 0; from < missing.length; from += AT_ONCE) {
-      const { rows } = await get("/api/report/runs", { tag, ids: missing.slice(from, from + AT_ONCE).join(",") });
-      for (const { id, n } of rows) if (n !== null) known.set(id, n);
-    }
+    const { rows } = await get("/api/report/runs", { tag, ids: missing.join(",") });
+    for (const { id, n } of rows) if (n !== null) known.set(id, n);
   }
 }

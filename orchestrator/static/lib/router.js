@@ -1,119 +1,111 @@
-// Addresses to pages. A page is a module loaded when it is first wanted:
+// Addresses to pages. A page is a module that is loaded when it is first opened:
 //
-//   export function mount(root, params, ctx) { ...; return { unmount(), update?(params) }; }
+//   export function mount(root, params, signal) { …; return update; }
 //
-// `params` holds what the path names and `query`, a URLSearchParams. When only the query changes and
-// the page has `update`, it is told instead of being built anew.
+// `params` holds what the path names and `query`, a URLSearchParams. `signal` aborts when the page is
+// left. When only the query changes, `update(params)` is called where the page returned one.
 
-import { failed, loading } from "./states.js";
 import { replace } from "./dom.js";
+import { failed, loading } from "./states.js";
 
-const ROUTES = [
-  { pattern: /^\/$/, page: "overview", names: [] },
-  { pattern: /^\/t\/([^/]+)$/, page: "tag", names: ["tag"] },
-  { pattern: /^\/e\/([^/]+)$/, page: "experiment", names: ["id"] },
-  { pattern: /^\/compare$/, page: "compare", names: [] },
-  { pattern: /^\/actions$/, page: "actions", names: [] },
-];
+const PAGES = {
+  overview: /^\/$/,
+  tag: /^\/t\/(?<tag>[^/]+)$/,
+  experiment: /^\/e\/(?<id>[^/]+)$/,
+  compare: /^\/compare$/,
+  actions: /^\/actions$/,
+};
+
+// Where a page needs another's style sheet before its own.
+const SHEETS = { compare: ["experiment", "compare"] };
+
+let root = null;
+let opened = () => {};
+let current = { path: null, leaving: new AbortController(), update: null };
 
 /** The page and parameters of a path, or null where there is no page. */
-export function match(pathname) {
-  for (const { pattern, page, names } of ROUTES) {
+function match(pathname) {
+  for (const [page, pattern] of Object.entries(PAGES)) {
     const found = pattern.exec(pathname);
     if (!found) continue;
-    return { page, params: Object.fromEntries(names.map((name, i) => [name, decodeURIComponent(found[i + 1])])) };
+    const names = Object.entries(found.groups ?? {});
+    return { page, params: Object.fromEntries(names.map(([name, text]) => [name, decodeURIComponent(text)])) };
   }
   return null;
 }
 
-export class Router {
-  #root;
-  #context;
-  #mounted = null;
-  #path = null;
-  #visit = 0;
-  #loaded = () => {};
-  #listeners = new Set();
+/** Show the address's page in `element`; call `onPage({ page, params })` after each change of page. */
+export function start(element, onPage) {
+  root = element;
+  opened = onPage;
+  document.addEventListener("click", follow);
+  addEventListener("popstate", show);
+  return show();
+}
 
-  /** `context` is handed to each page, with `navigate` added. */
-  constructor(root, context) {
-    this.#root = root;
-    this.#context = { ...context, navigate: (to, options) => this.navigate(to, options) };
-  }
+/** Go to an address of this site; `replace` adds no entry to the history, as for filters. */
+export function navigate(to, { replace: replacing = false } = {}) {
+  history[replacing ? "replaceState" : "pushState"](null, "", to);
+  return show();
+}
 
-  start() {
-    document.addEventListener("click", (event) => this.#follow(event));
-    addEventListener("popstate", () => this.#show());
-    return this.#show();
-  }
+export function setTitle(title) {
+  document.title = `${title} · n-autoresearch`;
+}
 
-  /** Call `listener({ page, params })` after each change of page. */
-  onChange(listener) {
-    this.#listeners.add(listener);
-  }
+/** Open a plain click on a link to one of the pages without loading the document again. */
+function follow(event) {
+  if (event.defaultPrevented || event.button !== 0) return;
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  const link = event.target.closest?.("a[href]");
+  if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
+  if (!match(link.pathname) || (link.hash && link.pathname === location.pathname)) return;
+  event.preventDefault();
+  navigate(link.pathname + link.search + link.hash);
+}
 
-  /** Go to an address of this site; `replace` keeps the history as it is, as filters do. */
-  navigate(to, { replace: replacing = false } = {}) {
-    history[replacing ? "replaceState" : "pushState"](null, "", to);
-    return this.#show();
-  }
+function show() {
+  const { pathname } = location;
+  const found = match(pathname);
+  const query = new URLSearchParams(location.search);
+  if (pathname === current.path && current.update) return current.update({ ...found.params, query });
+  const isFirst = current.path === null;
+  current.leaving.abort();
+  current = { path: pathname, leaving: new AbortController(), update: null };
+  replace(root);
+  if (!found) return replace(root, failed({ status: 404, message: `There is no page at ${pathname}.` }));
+  opened(found);
+  return mount(found, query, isFirst);
+}
 
-  #follow(event) {
-    if (event.defaultPrevented || event.button !== 0) return;
-    if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
-    const link = event.target.closest?.("a[href]");
-    if (!link || link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
-    if (!match(link.pathname) || (link.hash && link.pathname === location.pathname)) return;
-    event.preventDefault();
-    this.navigate(link.pathname + link.search + link.hash);
-  }
-
-  async #show() {
-    const query = new URLSearchParams(location.search);
-    const found = match(location.pathname);
-    if (location.pathname === this.#path && this.#mounted?.update) {
-      this.#mounted.update({ ...found.params, query });
-      return;
+async function mount({ page, params }, query, isFirst) {
+  const visit = current;
+  const { signal } = visit.leaving;
+  const loaded = loading(root, "Loading the page", { lines: 6, signal });
+  try {
+    const [module] = await Promise.all([import(`/static/${page}/page.js`), loadStyles(page, signal)]);
+    if (signal.aborted) return;
+    replace(root);
+    if (!isFirst) {
+      scrollTo(0, 0);
+      root.focus({ preventScroll: true });
     }
-    const visit = ++this.#visit;
-    const moving = this.#path !== null;
-    this.#leave();
-    this.#path = location.pathname;
-    if (!found) {
-      replace(this.#root, failed({ status: 404, message: `There is no page at ${location.pathname}.` }));
-      return;
-    }
-    for (const listener of this.#listeners) listener(found);
-    await this.#mount(found, query, visit, moving);
+    visit.update = module.mount(root, { ...params, query }, signal);
+  } catch (error) {
+    console.error(error);
+    if (!signal.aborted) replace(root, failed(error, () => location.reload()));
+  } finally {
+    loaded();
   }
+}
 
-  async #mount({ page, params }, query, visit, moving) {
-    this.#loaded = loading(this.#root, { lines: 6, label: "Loading the page" });
-    try {
-      const module = await import(`/static/${page}/page.js`);
-      if (visit !== this.#visit) return;
-      this.#loaded();
-      replace(this.#root);
-      if (moving) {
-        scrollTo(0, 0);
-        this.#root.focus({ preventScroll: true });
-      }
-      this.#mounted = module.mount(this.#root, { ...params, query }, this.#context);
-    } catch (error) {
-      console.error(error);
-      if (visit !== this.#visit) return;
-      this.#loaded();
-      replace(this.#root, failed(error, () => location.reload()));
-    }
-  }
-
-  #leave() {
-    this.#loaded();
-    try {
-      this.#mounted?.unmount();
-    } finally {
-      this.#mounted = null;
-      replace(this.#root);
-    }
-  }
+/** Load a page's style sheets, so that nothing shows unstyled, and remove them when the page is left. */
+function loadStyles(page, signal) {
+  return Promise.all((SHEETS[page] ?? [page]).map((name) => {
+    const link = document.createElement("link");
+    Object.assign(link, { rel: "stylesheet", href: `/static/${name}/style.css` });
+    document.head.append(link);
+    signal.addEventListener("abort", () => link.remove());
+    return new Promise((resolve) => (link.onload = link.onerror = resolve));
+  }));
 }

@@ -1,45 +1,35 @@
 // The runs picked for comparing: kept for this browser tab, over all pages.
 
+import { url } from "./api.js";
+
 const STORED = "compare";
 export const MAXIMUM = 8;
-const listeners = new Set();
+export const FULL = `At most ${MAXIMUM} runs can be compared: take one out first.`;
 
-function stored() {
-  try {
-    const ids = JSON.parse(sessionStorage.getItem(STORED) ?? "[]");
-    return Array.isArray(ids) ? ids.filter((id) => typeof id === "string") : [];
-  } catch {
-    return [];
-  }
-}
+const changes = new EventTarget();
+let selected = JSON.parse(sessionStorage.getItem(STORED) ?? "[]");
 
-let selected = stored();
-
+/** The picked ids, in the order of picking. */
 export const ids = () => [...selected];
 export const has = (id) => selected.includes(id);
 
-/** The picked ids, in the order of picking. */
 export function set(next) {
   selected = [...new Set(next)].slice(0, MAXIMUM);
   sessionStorage.setItem(STORED, JSON.stringify(selected));
-  for (const listener of listeners) listener(ids());
+  changes.dispatchEvent(new Event("change"));
 }
 
-/** Pick or drop one; false when there are as many as can be compared. */
+/** Pick or drop one; false when as many are picked as can be compared. */
 export function toggle(id) {
-  if (has(id)) {
-    set(selected.filter((other) => other !== id));
-    return true;
-  }
-  if (selected.length >= MAXIMUM) return false;
-  set([...selected, id]);
+  const picked = has(id);
+  if (!picked && selected.length >= MAXIMUM) return false;
+  set(picked ? selected.filter((other) => other !== id) : [...selected, id]);
   return true;
 }
 
-/** Call `listener(ids)` at each change; answers a function that ends it. */
-export function subscribe(listener) {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
+/** Call `listener()` at each change until `signal` aborts. */
+export function subscribe(listener, signal) {
+  changes.addEventListener("change", () => listener(), { signal });
 }
 
-export const compareUrl = () => `/compare${selected.length ? `?${new URLSearchParams({ ids: selected.join(",") })}` : ""}`;
+export const compareUrl = () => url("/compare", { ids: selected.join(",") });

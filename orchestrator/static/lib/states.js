@@ -1,60 +1,55 @@
-// What a part of a page shows when it has nothing to show yet, or never will.
+// What a part of a page shows in place of its content: loading, failed, empty. And short messages.
 
 import { h, replace } from "./dom.js";
 
 const SKELETON_AFTER_MS = 200;
 
-/** Grey bars in the place of what comes; after a moment, so that a fast answer does not flash. */
-export function loading(root, { lines = 3, label = "Loading" } = {}) {
-  const timer = setTimeout(() => {
-    replace(
-      root,
-      h(
-        "div",
-        { class: "skeleton", role: "status" },
-        h("span", { class: "visually-hidden" }, label),
-        Array.from({ length: lines }, () => h("div", { class: "bar", "aria-hidden": "true" })),
-      ),
-    );
-  }, SKELETON_AFTER_MS);
-  return () => clearTimeout(timer);
+/**
+ * Show grey bars in `root` after a moment, so that a fast answer does not flash. Returns a function
+ * that stops it; so does `signal`.
+ */
+export function loading(root, label, { lines = 3, signal } = {}) {
+  const bars = Array.from({ length: lines }, () => h("div.bar", { "aria-hidden": "true" }));
+  const skeleton = h("div.skeleton", { role: "status" }, h("span.visually-hidden", label), bars);
+  const timer = setTimeout(() => replace(root, skeleton), SKELETON_AFTER_MS);
+  const stop = () => clearTimeout(timer);
+  signal?.addEventListener("abort", stop);
+  return stop;
 }
 
-/** In the place of a source or a diff, where there cannot be one. */
-export function notSent(run) {
-  return h("p", { class: "state muted" }, `${run} was trained by hand: its train.py was not sent here.`);
-}
+/** One muted sentence. */
+export const remark = (text) => h("p.state.muted", text);
+
+/** In place of a source or a diff that was never sent. */
+export const notSent = (run) => remark(`${run} was trained by hand: its train.py was not sent here.`);
 
 /** The cause, and a way to try again. */
 export function failed(error, retry) {
-  return h(
-    "div",
-    { class: "state error", role: "alert" },
-    h("p", { class: "headline" }, error.status === 404 ? "Not found" : "This could not be loaded"),
-    h("p", {}, error.message),
-    retry && h("button", { type: "button", on: { click: retry } }, "Try again"),
+  return h("div.state.error", { role: "alert" },
+    h("p.headline", error.status === 404 ? "Not found" : "This could not be loaded"),
+    h("p", error.message),
+    retry && h("button", { onclick: retry }, "Try again"),
   );
 }
 
 /** Nothing yet: what to do, with the command that does it. */
 export function empty(headline, command, note) {
-  return h(
-    "div",
-    { class: "state" },
-    h("p", { class: "headline" }, headline),
-    command && h("pre", { class: "command", tabindex: "0" }, command),
-    note && h("p", { class: "muted" }, note),
+  return h("div.state",
+    h("p.headline", headline),
+    command && h("pre.command", { tabindex: "0" }, command),
+    note && h("p.muted", note),
   );
 }
 
-/** A short word in the corner, gone by itself; screen readers hear it. */
-export function toast(text, { kind = "info" } = {}) {
-  const element = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" }, text);
+/** A short message in the corner for some seconds, read out by screen readers. */
+export function toast(text, kind = "info") {
+  const isError = kind === "error";
+  const element = h(`div.toast.${kind}`, { role: isError ? "alert" : "status" }, text);
   document.getElementById("overlay").append(element);
-  setTimeout(() => element.remove(), kind === "error" ? 10_000 : 4_000);
+  setTimeout(() => element.remove(), isError ? 10_000 : 4_000);
 }
 
-/** Say something to screen readers alone. */
+/** A message for screen readers alone. */
 export function announce(text) {
   document.getElementById("announcer").textContent = text;
 }

@@ -1,16 +1,17 @@
-// One connection to /api/events that outlives its breaks. Used by the page or by the shared worker.
+// One connection to /api/events that is opened again after each break. The page or the shared worker
+// uses it.
 
-// An EventSource tells of named events only to those who know the names.
-export const KINDS = [
+// An EventSource delivers a named event only to a listener of that name.
+const KINDS = [
   "setup", "registered", "queued", "claimed", "started", "cancelling", "decided", "strategy", "gpu",
   "steered", "heartbeat",
 ];
 const RETRY_MS = 3000;
 
 /**
- * Follow the events after `lastId` (from now on without one). `receive` gets flat objects with
- * `kind` and `id`; the first message of each connection is a heartbeat with `opened: true`.
- * Answers { close }, which answers the id of the last event.
+ * Follow the events after `lastId`, or from now on. `receive` gets flat objects with `kind` and `id`;
+ * the first message of each connection is a heartbeat with `opened: true`. Returns { close }, which
+ * returns the id of the last event.
  */
 export function openStream(receive, lastId = null) {
   let source = null;
@@ -19,11 +20,9 @@ export function openStream(receive, lastId = null) {
 
   function connect() {
     source = new EventSource(lastId ? `/api/events?since=${lastId}` : "/api/events");
-    source.onopen = () => {
-      opened = true;
-    };
+    source.onopen = () => (opened = true);
     source.onerror = () => {
-      // The browser itself comes back after a break, and names the last id; after a refusal (503,
+      // After a break the browser reconnects by itself and names the last id; after a refusal (503,
       // 401) it does not.
       if (source.readyState === EventSource.CLOSED) timer = setTimeout(connect, RETRY_MS);
     };
@@ -32,8 +31,9 @@ export function openStream(receive, lastId = null) {
 
   function take(kind, event) {
     if (event.lastEventId) lastId = event.lastEventId;
-    receive({ ...JSON.parse(event.data), kind, id: event.lastEventId, opened: opened && kind === "heartbeat" });
-    if (kind === "heartbeat") opened = false;
+    const heartbeat = kind === "heartbeat";
+    receive({ ...JSON.parse(event.data), kind, id: event.lastEventId, opened: opened && heartbeat });
+    if (heartbeat) opened = false;
   }
 
   connect();

@@ -1,10 +1,11 @@
-// Many hints, few requests.
+// Work that recurs until a page is left: throttled by events, or at an interval.
 
 /**
- * A function that runs `work` now and at most once each `ms`; calls in between lead to one run at
- * the end of the interval. Failures are left to the next hint. While the page is hidden it waits.
+ * A function that runs `work` now and at most once each `ms`; calls in between lead to one run at the
+ * end of the interval. A failure waits for the next call. While the page is hidden nothing runs, and
+ * after `signal` aborts nothing ever does.
  */
-export function throttled(work, ms) {
+export function throttled(work, ms, signal) {
   let timer = null;
   let running = false;
   let wanted = false;
@@ -12,7 +13,7 @@ export function throttled(work, ms) {
 
   async function run() {
     timer = null;
-    if (document.hidden) return;
+    if (document.hidden || signal?.aborted) return;
     running = true;
     wanted = false;
     last = performance.now();
@@ -32,12 +33,12 @@ export function throttled(work, ms) {
     timer = setTimeout(run, Math.max(0, last + ms - performance.now()));
   }
 
-  document.addEventListener("visibilitychange", () => !document.hidden && wanted && schedule());
-  const call = () => schedule();
-  call.cancel = () => {
-    clearTimeout(timer);
-    timer = null;
-    wanted = false;
-  };
-  return call;
+  document.addEventListener("visibilitychange", () => !document.hidden && wanted && schedule(), { signal });
+  return schedule;
+}
+
+/** Run `work` each `ms` until `signal` aborts. */
+export function every(ms, work, signal) {
+  const timer = setInterval(work, ms);
+  signal.addEventListener("abort", () => clearInterval(timer));
 }

@@ -1,6 +1,6 @@
-// Text that came out of a run, made harmless to the eye: what would steer a terminal, turn the
-// reading direction or hide shows as a symbol or as its code point. What comes out is plain text and
-// <span>s; it is never markup.
+// Text of a run, made safe to show: a character that would control a terminal, turn the reading
+// direction or be invisible shows as a symbol or as its code point. The result is plain text and
+// <span>s, never markup.
 
 import { h } from "./dom.js";
 
@@ -11,7 +11,7 @@ const HIDDEN =
   /[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{e0000}-\u{e0fff}]/gu;
 
 /** How one hidden character is shown: ␛ for escape, ⟨U+202E⟩ for a turned direction. */
-export function symbol(character) {
+function symbol(character) {
   const code = character.codePointAt(0);
   if (code < 0x20) return String.fromCodePoint(0x2400 + code);
   if (code === 0x7f) return "␡";
@@ -24,7 +24,7 @@ export function visible(line) {
   let from = 0;
   for (const match of line.matchAll(HIDDEN)) {
     if (match.index > from) parts.push(line.slice(from, match.index));
-    parts.push(h("span", { class: "hidden-char" }, symbol(match[0])));
+    parts.push(h("span.hidden-char", symbol(match[0])));
     from = match.index + match[0].length;
   }
   if (from < line.length) parts.push(line.slice(from));
@@ -34,7 +34,7 @@ export function visible(line) {
 /** The same as plain text, for titles and labels. */
 export const plain = (text) => String(text ?? "").replace(HIDDEN, symbol);
 
-/** A line no longer than `limit` characters, saying what was left out in its middle. */
+/** A line of about `limit` characters, with a note of what was left out of its middle. */
 export function shortened(line, limit) {
   if (line.length <= limit) return line;
   const half = Math.floor(limit / 2);

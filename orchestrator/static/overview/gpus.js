@@ -1,116 +1,87 @@
-// One card a GPU: what it trains and how far it is, and how it fares.
+// One card for each GPU: what it trains, how far it is, and its health.
 
-import { h, svg } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
+import { h, keyed } from "../lib/dom.js";
 import { duration, number } from "../lib/format.js";
+import { mark, panel } from "../lib/parts.js";
 import { empty } from "../lib/states.js";
-import { mark } from "../lib/status.js";
 import { plain } from "../lib/visible.js";
-import { drainGpu, undrainGpu } from "../actions/steer.js";
+import { drainButton } from "../actions/buttons.js";
 
-const SHAPE = { training: "running", idle: "discard", offline: "crash", quarantined: "crash", unfit: "cancelled", draining: "cancelled" };
+const SHAPES = {
+  training: "running", idle: "discard", offline: "crash", quarantined: "crash",
+  unfit: "cancelled", draining: "cancelled",
+};
+const RESTING = { idle: "waits for a run", offline: "nothing heard", draining: "takes no more runs" };
 const HOT_C = 85;
+const SILENT_S = 15;
 
-export function gpuGrid({ changed }) {
-  const grid = h("ul", { class: "gpus" });
-  const none = h("div", { hidden: true }, empty("No GPU", "uv run autoresearch worker --gpu all", "`autoresearch up` starts one worker for each GPU of this machine."));
-  const summary = h("span", { class: "muted" });
-  const element = h("section", { class: "panel" }, h("header", {}, h("h2", {}, "GPUs"), summary), none, grid);
+export function gpuGrid(changed) {
+  const grid = h("ul.gpus");
+  const note = "`autoresearch up` starts one worker for each GPU of this machine.";
+  const none = h("div", { hidden: true }, empty("No GPU", "uv run autoresearch worker --gpu all", note));
+  const summary = h("span.muted");
   return {
-    element,
-    update({ gpus }) {
+    element: panel("GPUs", { note: summary }, none, grid),
+    update(gpus) {
       none.hidden = gpus.length > 0;
-      summary.textContent = Object.entries(Object.groupBy(gpus, ({ status }) => status))
-        .map(([status, of]) => `${of.length} ${status}`)
-        .join(" · ");
-      keyed(grid, gpus.map(shown), ({ id }) => id, (gpu) => card(gpu, changed));
+      const groups = Object.entries(Object.groupBy(gpus, ({ status }) => status));
+      summary.textContent = groups.map(([status, some]) => `${some.length} ${status}`).join(" · ");
+      keyed(grid, gpus.map(rounded), ({ id }) => id, (gpu) => card(gpu, changed));
     },
   };
 }
 
-/** What of a GPU is shown, rounded as it is shown: a card is drawn anew only when that differs. */
-function shown(gpu) {
-  const beat = gpu.heartbeat_age_seconds;
-  return {
-    ...gpu,
-    heartbeat_age_seconds: beat < 15 ? 0 : Math.round(beat / 5) * 5,
-    health_age_seconds: null,
-    last_heartbeat: null,
-  };
+/** A GPU with its ages as they are shown: a card is rendered again only when what it shows differs. */
+function rounded(gpu) {
+  const age = gpu.heartbeat_age_seconds;
+  const shownAge = age < SILENT_S ? 0 : Math.round(age / 5) * 5;
+  return { ...gpu, heartbeat_age_seconds: shownAge, health_age_seconds: null, last_heartbeat: null };
 }
 
 function card(gpu, changed) {
-  return h(
-    "li",
-    { class: `gpu ${gpu.status}`, id: `gpu-${gpu.id}` },
-    h(
-      "div",
-      { class: "gpu-head" },
-      h("span", { class: "status" }, mark(SHAPE[gpu.status] ?? "discard"), h("b", { class: "cut", title: gpu.id }, plain(gpu.name))),
-      h("span", { class: "muted cut", title: plain(gpu.host ?? "") }, gpu.status),
-      drainButton(gpu, changed),
+  const name = h("b.cut", { title: gpu.id }, plain(gpu.name));
+  return h(`li.gpu.${gpu.status}`, { id: `gpu-${gpu.id}` },
+    h("div.gpu-head",
+      h("span.status", mark(SHAPES[gpu.status] ?? "discard"), name),
+      h("span.muted.cut", { title: plain(gpu.host ?? "") }, gpu.status),
+      drainButton(gpu, changed, "plain"),
     ),
-    h("div", { class: "gpu-run" }, gpu.run ? running(gpu.run) : h("p", { class: "muted cut" }, resting(gpu))),
-    h("div", { class: "gpu-health" }, health(gpu)),
-  );
-}
-
-function drainButton(gpu, changed) {
-  const draining = Boolean(gpu.drain);
-  return h(
-    "button",
-    {
-      type: "button", class: "plain small", data: { focus: "drain" },
-      "aria-label": `${draining ? "Undrain" : "Drain"} ${gpu.id}`,
-      on: { click: () => (draining ? undrainGpu(gpu) : drainGpu(gpu)).then((done) => done && changed()) },
-    },
-    draining ? "Undrain" : "Drain",
+    h("div.gpu-run", gpu.run ? progress(gpu.run) : h("p.muted.cut", resting(gpu))),
+    h("div.gpu-health", health(gpu)),
   );
 }
 
 function resting(gpu) {
   if (gpu.problem) return plain(gpu.problem);
   if (gpu.drain) return `drained by ${plain(gpu.drain.by)}: ${plain(gpu.drain.reason)}`;
-  return { idle: "waits for a run", offline: "nothing heard", draining: "takes no more runs" }[gpu.status] ?? "";
+  return RESTING[gpu.status] ?? "";
 }
 
-function running(run) {
-  const percent = run.percent ?? 0;
-  const text = run.percent === null ? "starting" : `${Math.round(percent)} %`;
+function progress({ experiment_id: id, hypothesis, percent, loss }) {
+  const text = percent === null ? "starting" : `${Math.round(percent)} %`;
+  const name = plain(hypothesis);
   return [
-    h("a", { href: `/e/${run.experiment_id}`, class: "cut", title: plain(run.hypothesis), data: { focus: "run" } }, plain(run.hypothesis) || run.experiment_id),
-    h(
-      "div",
-      { class: "progress-line" },
-      bar(percent, `Progress of the run: ${text}`, "progress"),
-      h("span", { class: "mono" }, text),
-      h("span", { class: "mono muted" }, run.loss === null ? "" : `loss ${run.loss.toFixed(3)}`),
+    h("a.cut", { href: `/e/${id}`, title: name, data: { focus: "run" } }, name || id),
+    h("div.progress-line",
+      h("progress", { max: 100, value: percent ?? 0, "aria-label": `Progress of the run: ${text}` }),
+      h("span.mono", text),
+      h("span.mono.muted", loss === null ? "" : `loss ${loss.toFixed(3)}`),
     ),
   ];
 }
 
-function bar(percent, label, kind) {
-  const share = Math.min(100, Math.max(0, percent));
-  return svg(
-    "svg",
-    { class: `bar ${kind}`, viewBox: "0 0 100 4", preserveAspectRatio: "none", role: "img", "aria-label": label },
-    svg("rect", { class: "track", width: 100, height: 4 }),
-    svg("rect", { class: "fill", width: share, height: 4 }),
-  );
-}
-
 function health(gpu) {
   const { temperature_c: heat, memory_used_mb: used, memory_total_mb: total, utilization_percent: load } = gpu.health;
-  const memory = total || gpu.vram_mb;
-  const silent = gpu.heartbeat_age_seconds;
+  const age = gpu.heartbeat_age_seconds;
+  const isSilent = age >= SILENT_S;
   return [
-    fact("load", load == null ? null : `${Math.round(load)} %`),
-    fact("mem", used == null ? null : `${number(used / 1024, 1)}/${number(memory / 1024, 0)} GB`),
-    fact("temp", heat == null ? null : `${Math.round(heat)} °C`, heat >= HOT_C ? "hot" : ""),
-    h("span", { class: silent >= 15 ? "silent" : "muted", title: "since the last heartbeat" }, silent >= 15 ? `silent ${duration(silent)}` : "♥ now"),
+    load != null && fact("load", `${Math.round(load)} %`),
+    used != null && fact("mem", `${number(used / 1024, 1)}/${number((total || gpu.vram_mb) / 1024, 0)} GB`),
+    heat != null && fact("temp", `${Math.round(heat)} °C`, heat >= HOT_C ? "hot" : null),
+    h("span", { class: isSilent ? "silent" : "muted", title: "since the last heartbeat" },
+      isSilent ? `silent ${duration(age)}` : "♥ now",
+    ),
   ];
 }
 
-function fact(label, value, kind = "") {
-  return value === null ? null : h("span", { class: kind }, h("span", { class: "muted" }, `${label} `), h("span", { class: "mono" }, value));
-}
+const fact = (label, value, kind) => h("span", { class: kind }, h("span.muted", `${label} `), h("span.mono", value));

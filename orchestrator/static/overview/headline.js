@@ -1,89 +1,62 @@
-// The first line: what the hours since then came to, over all tags.
+// The strip of figures: what the time since a moment brought, over all tags.
 
 import { h, replace } from "../lib/dom.js";
-import { bpb, count, delta, deltaClass, duration, iso, milliseconds, number, percent } from "../lib/format.js";
+import {
+  NONE, bpb, clockTime, count, delta, deltaClass, duration, iso, number, percent, secondsBetween,
+} from "../lib/format.js";
+import { stripCell } from "../lib/parts.js";
 
 const sum = (tags, of) => tags.reduce((total, tag) => total + of(tag), 0);
+const latestFirst = (of) => (a, b) => (of(b) ?? "").localeCompare(of(a) ?? "");
 
 /** Local clock time, with the day when it was not today. */
-function clock(at) {
+function shortTime(at) {
   const moment = new Date(at);
-  const today = new Date().toDateString() === moment.toDateString();
-  const time = moment.toTimeString().slice(0, 5);
-  return today ? time : `${moment.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" })} ${time}`;
+  const isToday = new Date().toDateString() === moment.toDateString();
+  const day = moment.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short" });
+  return isToday ? clockTime(at) : `${day} ${clockTime(at)}`;
 }
 
 export function headline(strip, { now, since, tags, gpus, idle_gpu_hours: idle }) {
-  const from = clock(since);
-  const length = duration((milliseconds(now) - milliseconds(since)) / 1000);
-  replace(
-    strip,
+  const from = shortTime(since);
+  const moment = h("time", { datetime: iso(since), title: iso(since) }, from);
+  const finished = sum(tags, (tag) => tag.since.finished);
+  const crashed = sum(tags, (tag) => tag.since.crash);
+  replace(strip,
     best(tags, from),
-    cell("Runs", count(sum(tags, (tag) => tag.since.finished)), [
-      `since `,
-      h("time", { datetime: iso(since), title: iso(since) }, from),
-      ` (${length})`,
-    ]),
+    stripCell("Runs", count(finished), ["since ", moment, ` (${duration(secondsBetween(since, now))})`]),
     keeps(tags),
-    crashes(tags),
+    stripCell("Crashed", percent(finished ? crashed / finished : 0), `${count(crashed)} of ${count(finished)}`),
     pool(gpus, tags, idle),
   );
 }
 
-function cell(label, value, note, unit) {
-  return h(
-    "div",
-    {},
-    h("dt", {}, label),
-    h("dd", {}, h("div", { class: "value" }, value, unit && h("span", { class: "unit" }, unit)), h("div", { class: "note cut" }, note)),
-  );
-}
-
-/** Of all tags the one that gained most since then; without a gain the one that ran last. */
+/** The tag that gained most since then; where none gained, the one that ran last. */
 function best(tags, from) {
   const measured = tags.filter((tag) => tag.best_val_bpb !== null);
-  const tag = measured.reduce((most, one) => ((one.since.gain ?? 0) < (most?.since.gain ?? 0) ? one : most), null) ??
-    [...measured].sort((a, b) => (b.last_finished_at ?? "").localeCompare(a.last_finished_at ?? ""))[0];
-  if (!tag) return h("div", {}, h("dt", {}, "Best val_bpb"), h("dd", {}, h("div", { class: "big" }, "—"), h("div", { class: "note" }, "no result yet")));
-  const gained = tag.since.gain !== null && Number(tag.since.gain.toFixed(6)) !== 0;
-  return h(
-    "div",
-    { class: "wide" },
-    h("dt", {}, "Best val_bpb of ", h("a", { href: `/t/${encodeURIComponent(tag.name)}` }, tag.name)),
-    h(
-      "dd",
-      {},
-      h("div", { class: "big" }, bpb(tag.best_val_bpb)),
-      h(
-        "div",
-        { class: "note cut" },
-        gained
-          ? [h("span", { class: `mono ${deltaClass(tag.since.gain)}` }, delta(tag.since.gain)), ` since ${from}`]
-          : `no gain since ${from}`,
-        tag.gain !== null && [" · ", h("span", { class: "mono" }, delta(tag.gain, { same: "±0" })), " vs baseline"],
-      ),
-    ),
-  );
+  const gained = measured.filter((tag) => tag.since.gain < 0).sort((a, b) => a.since.gain - b.since.gain);
+  const tag = gained[0] ?? measured.sort(latestFirst((one) => one.last_finished_at))[0];
+  if (!tag) return stripCell("Best val_bpb", NONE, "no result yet", { size: "big" });
+  const { gain } = tag.since;
+  const sinceThen = gain !== null && Number(gain.toFixed(6)) !== 0
+    ? [h("span", { class: `mono ${deltaClass(gain)}` }, delta(gain)), ` since ${from}`]
+    : `no gain since ${from}`;
+  const overall = tag.gain !== null && [" · ", h("span.mono", delta(tag.gain, { same: "±0" })), " vs baseline"];
+  const label = ["Best val_bpb of ", h("a", { href: `/t/${encodeURIComponent(tag.name)}` }, tag.name)];
+  return stripCell(label, bpb(tag.best_val_bpb), [sinceThen, overall], { kind: "wide", size: "big" });
 }
 
 function keeps(tags) {
   const kept = sum(tags, (tag) => tag.since.keep);
-  const latest = tags
-    .filter((tag) => tag.last_keep)
-    .sort((a, b) => b.last_keep.at.localeCompare(a.last_keep.at))[0];
-  return cell("Keeps", count(kept), latest ? ["last: ", h("a", { href: `/e/${latest.last_keep.experiment_id}` }, latest.last_keep.description || "keep")] : "none yet");
-}
-
-function crashes(tags) {
-  const crashed = sum(tags, (tag) => tag.since.crash);
-  const finished = sum(tags, (tag) => tag.since.finished);
-  return cell("Crashed", percent(finished ? crashed / finished : 0), `${count(crashed)} of ${count(finished)}`);
+  const last = tags.map((tag) => tag.last_keep).filter(Boolean).sort(latestFirst((keep) => keep.at))[0];
+  const link = last && h("a", { href: `/e/${last.experiment_id}` }, last.description || "keep");
+  return stripCell("Keeps", count(kept), link ? ["last: ", link] : "none yet");
 }
 
 function pool(gpus, tags, idle) {
   const training = gpus.filter(({ status }) => status === "training").length;
   const queued = sum(tags, (tag) => tag.counts.queued);
-  return cell("GPUs training", gpus.length ? `${training}/${gpus.length}` : "none", [
+  return stripCell("GPUs training", gpus.length ? `${training}/${gpus.length}` : "none", [
     `${count(queued)} queued`,
     gpus.length > 0 && ` · ${number(idle, idle < 10 ? 1 : 0)} idle GPU-hours`,
   ]);

@@ -1,4 +1,4 @@
-// A tag's running best as a line of a few pixels: a step at each keep, carried to now.
+// A tag's running best as a line of a few pixels: a step at each keep, up to now.
 
 import { svg } from "../lib/dom.js";
 import { bpb, milliseconds } from "../lib/format.js";
@@ -12,29 +12,25 @@ export function sparkline(points, until) {
   const label = points.length
     ? `Running best from ${bpb(points[0].val_bpb)} to ${bpb(points.at(-1).val_bpb)} in ${points.length} steps shown`
     : "No result yet";
-  return svg(
-    "svg",
-    { class: "spark", width: WIDTH, height: HEIGHT, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
+  const viewBox = `0 0 ${WIDTH} ${HEIGHT}`;
+  return svg("svg.spark", { width: WIDTH, height: HEIGHT, viewBox, role: "img", "aria-label": label },
     points.length > 0 && line(points, until),
   );
 }
 
 function line(points, until) {
   const times = points.map(({ at }) => milliseconds(at));
-  const first = times[0];
-  const end = Math.max(times.at(-1), until ? milliseconds(until) : 0);
   const values = points.map(({ val_bpb: value }) => value);
+  const [first, last] = [times[0], times.at(-1)];
+  const length = Math.max(last, until ? milliseconds(until) : 0) - first;
   const [top, bottom] = [values[0], values.at(-1)];
-  const x = (at) => PAD + ((WIDTH - 2 * PAD) * (at - first)) / (end - first || 1);
-  const fall = top - bottom;
-  const y = (value) => PAD + (HEIGHT - 2 * PAD) * (fall ? (top - value) / fall : 0.5);
-  let path = `M${x(first).toFixed(1)} ${y(top).toFixed(1)}`;
-  values.slice(1).forEach((value, index) => {
-    path += `H${x(times[index + 1]).toFixed(1)}V${y(value).toFixed(1)}`;
-  });
+  const x = (at) => PAD + ((WIDTH - 2 * PAD) * (at - first)) / (length || 1);
+  const y = (value) => PAD + (HEIGHT - 2 * PAD) * (top - bottom ? (top - value) / (top - bottom) : 0.5);
+  const steps = values.slice(1).map((value, index) => `H${x(times[index + 1]).toFixed(1)}V${y(value).toFixed(1)}`);
+  const path = `M${x(first).toFixed(1)} ${y(top).toFixed(1)}${steps.join("")}H${WIDTH - PAD}`;
   return [
-    svg("path", { class: "spark-area", d: `${path}H${WIDTH - PAD}V${HEIGHT}H${PAD}Z` }),
-    svg("path", { class: "spark-line", d: `${path}H${WIDTH - PAD}` }),
-    svg("circle", { class: "spark-end", cx: x(times.at(-1)), cy: y(bottom), r: 2.2 }),
+    svg("path.spark-area", { d: `${path}V${HEIGHT}H${PAD}Z` }),
+    svg("path.spark-line", { d: path }),
+    svg("circle.spark-end", { cx: x(last), cy: y(bottom), r: 2.2 }),
   ];
 }

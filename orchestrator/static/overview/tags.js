@@ -1,84 +1,70 @@
-// One row a tag: how far it got, what the last hours brought, whether it goes on.
+// One row for each tag: how far it got, what the last hours brought, whether it goes on.
 
-import { h } from "../lib/dom.js";
-import { keyed } from "../lib/keyed.js";
-import { bpb, count, delta, deltaClass, number, percent, time } from "../lib/format.js";
-import { mark } from "../lib/status.js";
+import { h, keyed } from "../lib/dom.js";
+import { NONE, bpb, count, delta, deltaClass, number, percent, time } from "../lib/format.js";
+import { headings, mark, panel, scrollable } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { sparkline } from "./spark.js";
 
 const ORDER = ["running", "queued", "paused", "idle"];
-
+const SHAPES = { paused: "cancelled", idle: "discard" };
+const num = (name) => ({ name, kind: "num" });
 const COLUMNS = [
-  ["Tag"], ["State"], ["Running best"], ["Best", "num"], ["Δ since", "num"], ["Δ baseline", "num"],
-  ["Runs", "num"], ["Since: runs", "num"], ["keep", "num"], ["crash", "num"], ["Last keep"], ["Runs / GPU-h", "num"], ["Mode"],
+  "Tag", "State", "Running best", num("Best"), num("Δ since"), num("Δ baseline"), num("Runs"), num("Since: runs"),
+  num("keep"), num("crash"), "Last keep", num("Runs / GPU-h"), "Mode",
 ];
+
+const lastActive = (tag) => tag.last_finished_at ?? tag.created_at;
 
 export function tagTable() {
   const rows = h("tbody");
-  const element = h(
-    "section",
-    { class: "panel" },
-    h("header", {}, h("h2", {}, "Tags")),
-    h(
-      "div",
-      { class: "scroll", tabindex: "0", role: "region", "aria-label": "Tags" },
-      h(
-        "table",
-        { class: "tags" },
-        h("thead", {}, h("tr", {}, COLUMNS.map(([label, kind]) => h("th", { scope: "col", class: kind }, label)))),
-        rows,
-      ),
-    ),
-  );
+  const table = scrollable("div.scroll", "Tags", h("table.tags", headings(COLUMNS), rows));
   return {
-    element,
+    element: panel("Tags", {}, table),
     update({ tags, now }) {
-      const sorted = [...tags].sort(
-        (a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) ||
-          (b.last_finished_at ?? b.created_at).localeCompare(a.last_finished_at ?? a.created_at),
-      );
-      // The line is carried on to now, but a row is not drawn anew for each second that passes.
-      const minute = now.slice(0, 16);
-      keyed(rows, sorted.map((tag) => ({ tag, now: tag.state === "idle" ? null : `${minute}:00Z` })), ({ tag }) => tag.name, row);
+      const sorted = tags.toSorted((a, b) =>
+        ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || lastActive(b).localeCompare(lastActive(a)));
+      // The line ends now, but to the minute: a row is not rendered again for each second.
+      const minute = `${now.slice(0, 16)}:00Z`;
+      const items = sorted.map((tag) => ({ tag, until: tag.state === "idle" ? tag.last_finished_at : minute }));
+      keyed(rows, items, ({ tag }) => tag.name, row);
     },
   };
 }
 
-function row({ tag, now }) {
-  const { counts, since } = tag;
+function row({ tag, until }) {
+  const { name, counts, since, best_experiment_id: best } = tag;
   const more = since.whole ? "" : "+";
-  return h(
-    "tr",
-    {},
-    h("th", { scope: "row", class: "name" }, h("a", { href: `/t/${encodeURIComponent(tag.name)}`, data: { focus: "name" } }, tag.name)),
-    h("td", {}, state(tag)),
-    h("td", { class: "spark-cell" }, sparkline(tag.spark, now ?? tag.last_finished_at)),
-    h("td", { class: "num strong" }, tag.best_experiment_id ? h("a", { href: `/e/${tag.best_experiment_id}`, data: { focus: "best" } }, bpb(tag.best_val_bpb)) : "—"),
+  return h("tr",
+    h("th.name", { scope: "row" }, h("a", { href: `/t/${encodeURIComponent(name)}`, data: { focus: "name" } }, name)),
+    h("td", state(tag)),
+    h("td.spark-cell", sparkline(tag.spark, until)),
+    h("td.num.strong", best ? h("a", { href: `/e/${best}`, data: { focus: "best" } }, bpb(tag.best_val_bpb)) : NONE),
     h("td", { class: `num ${deltaClass(since.gain)}` }, delta(since.gain, { same: "±0" })),
     h("td", { class: `num ${deltaClass(tag.gain)}` }, delta(tag.gain, { same: "±0" })),
-    h("td", { class: "num" }, count(counts.finished)),
-    h("td", { class: "num" }, count(since.finished) + more),
-    h("td", { class: "num" }, count(since.keep) + more),
-    h("td", { class: "num" }, since.finished ? percent(since.crash_rate) : "—"),
-    h("td", { class: "last" }, lastKeep(tag.last_keep)),
-    h("td", { class: "num" }, number(tag.per_gpu_hour, tag.per_gpu_hour < 100 ? 1 : 0)),
-    h("td", { title: plain(tag.mode_reason) }, tag.mode, tag.pinned && h("span", { class: "muted" }, " · pinned")),
+    h("td.num", count(counts.finished)),
+    h("td.num", count(since.finished) + more),
+    h("td.num", count(since.keep) + more),
+    h("td.num", since.finished ? percent(since.crash_rate) : NONE),
+    h("td.last", lastKeep(tag.last_keep)),
+    h("td.num", number(tag.per_gpu_hour, tag.per_gpu_hour < 100 ? 1 : 0)),
+    h("td", { title: plain(tag.mode_reason) }, tag.mode, tag.pinned && h("span.muted", " · pinned")),
   );
 }
 
 function state({ state: word, counts }) {
-  const note = word === "running" ? `${count(counts.running)} running` : word === "queued" ? `${count(counts.queued)} queued` : word;
-  const queued = word === "running" && counts.queued ? h("span", { class: "muted" }, ` +${count(counts.queued)}`) : null;
-  const shape = word === "paused" ? "cancelled" : word === "idle" ? "discard" : word;
-  return h("span", { class: "status" }, mark(shape), h("span", {}, note, queued));
+  const counted = word === "running" || word === "queued";
+  const queued = word === "running" && counts.queued > 0 && h("span.muted", ` +${count(counts.queued)}`);
+  const text = counted ? `${count(counts[word])} ${word}` : word;
+  return h("span.status", mark(SHAPES[word] ?? word), h("span", text, queued));
 }
 
 function lastKeep(keep) {
-  if (!keep) return "—";
+  if (!keep) return NONE;
   const ago = keep.runs_ago === 0 ? "the last run" : `${count(keep.runs_ago)}${keep.whole ? "" : "+"} runs ago`;
+  const text = plain(keep.description);
   return [
-    h("a", { href: `/e/${keep.experiment_id}`, class: "cut", title: plain(keep.description), data: { focus: "keep" } }, plain(keep.description) || "keep"),
-    h("span", { class: "muted" }, `${ago}, `, time(keep.at)),
+    h("a.cut", { href: `/e/${keep.experiment_id}`, title: text, data: { focus: "keep" } }, text || "keep"),
+    h("span.muted", `${ago}, `, time(keep.at)),
   ];
 }

@@ -1,285 +1,206 @@
-// The progress chart: every decided run, the running best, what was kept. It is a slider for the
-// keyboard and for screen readers: its value is a run.
+// The progress chart: every decided run, the running best, what was kept. For the keyboard and for
+// screen readers it is a slider whose value is a run.
 
 import { h, replace, svg } from "../lib/dom.js";
-import { bpb, count, delta } from "../lib/format.js";
-import { serverNow } from "../lib/clock.js";
+import { bpb, count, delta, serverNow } from "../lib/format.js";
+import { navigate } from "../lib/router.js";
 import { overlay } from "./overlay.js";
-import { paint, palette } from "./paint.js";
-import { KEEP, NEAR, WORDS, failed } from "./series.js";
+import { paint } from "./paint.js";
+import { WORDS, failed } from "./series.js";
 import { View } from "./view.js";
 import { tip } from "./tip.js";
 
-const HEIGHT = 440;
-const HEIGHT_NARROW = 360;
-const NARROW = 600;
-const DRAG = 6;
+const DRAG_PX = 6;
+const CLICK_PX = 12;
 
-export class Chart {
-  #series;
-  #options;
-  #view = null;
-  #zoom = null;
-  #row = -1;
-  #frame = 0;
-  #drag = null;
-  #observer;
+/**
+ * `options()` returns { x, fit, noise }; `describe(id)` resolves to a run's text. `resetButton` is for the
+ * frame of the chart: it shows while the chart is zoomed.
+ */
+export function progressChart(series, { options, describe, signal }) {
+  const canvas = h("canvas", { "aria-hidden": "true" });
+  const marks = svg("svg", { "aria-hidden": "true" });
+  const cross = svg("svg.cross", { "aria-hidden": "true" });
+  const tooltip = tip(describe);
+  const resetButton = h("button.chip", { hidden: true, onclick: resetZoom }, "Reset zoom");
+  const element = h("div.plot", {
+    tabindex: "0", role: "slider", "aria-label": "Runs in the order of verdicts", "aria-orientation": "horizontal",
+    "aria-valuemin": "1", "aria-valuemax": "1", "aria-valuenow": "1",
+    onpointermove: drag,
+    onpointerdown: press,
+    onpointerup: release,
+    onpointercancel: () => {
+      pressed = null;
+      hide();
+    },
+    onpointerleave: () => !pressed && document.activeElement !== element && hide(),
+    ondblclick: resetZoom,
+    onkeydown: key,
+    onfocus: () => current < 0 && show(start()),
+    onblur: hide,
+  }, canvas, marks, cross, tooltip.element);
+  let view = null;
+  let zoom = null; // a range of x in the units of the scale
+  let current = -1; // the row under the cursor
+  let pressed = null; // where the pointer went down, and where it was dragged to
+  let frame = 0;
 
-  /** `options()` answers { x, fit }; `open(id)` goes to a run, `describe(id)` resolves to its text. */
-  constructor(series, { options, open, describe, onZoom }) {
-    this.#series = series;
-    this.#options = options;
-    this.open = open;
-    this.onZoom = onZoom;
-    this.noise = null;
-    this.canvas = h("canvas", { "aria-hidden": "true" });
-    this.svg = svg("svg", { "aria-hidden": "true" });
-    this.cross = svg("svg", { class: "cross", "aria-hidden": "true" });
-    this.tip = tip(describe);
-    this.element = h(
-      "div",
-      {
-        class: "plot", tabindex: "0", role: "slider", "aria-label": "Runs in the order of verdicts",
-        "aria-orientation": "horizontal", "aria-valuemin": "1", "aria-valuemax": "1", "aria-valuenow": "1",
-        on: {
-          pointermove: (event) => this.#move(event),
-          pointerdown: (event) => this.#press(event),
-          pointerup: (event) => this.#release(event),
-          pointercancel: () => this.#cancel(),
-          pointerleave: () => this.#leave(),
-          dblclick: () => this.resetZoom(),
-          keydown: (event) => this.#key(event),
-          focus: () => this.#row < 0 && this.show(this.#start()),
-          blur: () => this.hide(),
-        },
-      },
-      this.canvas,
-      this.svg,
-      this.cross,
-      this.tip.element,
-    );
-    this.#observer = new ResizeObserver(() => this.draw());
-    this.#observer.observe(this.element);
-    this.redraw = () => this.draw();
-    addEventListener("themechange", this.redraw);
-    this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.scheme.addEventListener("change", this.redraw);
+  /** Draw with the next frame, however often it is called. */
+  function draw() {
+    frame ||= requestAnimationFrame(drawNow);
   }
 
-  destroy() {
-    this.#observer.disconnect();
-    removeEventListener("themechange", this.redraw);
-    this.scheme.removeEventListener("change", this.redraw);
-    cancelAnimationFrame(this.#frame);
-  }
-
-  get zoomed() {
-    return this.#zoom !== null;
-  }
-
-  /** Draw with the next frame, however often it is asked for. */
-  draw() {
-    if (!this.#frame) this.#frame = requestAnimationFrame(() => this.drawNow());
-  }
-
-  drawNow() {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
-    const width = this.element.clientWidth;
+  function drawNow() {
+    cancelAnimationFrame(frame);
+    frame = 0;
+    const { clientWidth: width, clientHeight: height } = element;
     if (!width) return;
-    const height = width < NARROW ? HEIGHT_NARROW : HEIGHT;
-    this.element.style.setProperty("height", `${height}px`);
-    this.#view = new View(this.#series, { ...this.#options(), zoom: this.#zoom, width, height, now: serverNow() });
-    paint(this.canvas, this.#view, palette());
-    overlay(this.svg, this.#view, this.noise);
-    this.element.setAttribute("aria-valuemax", Math.max(1, this.#series.length));
-    if (this.#row >= 0) this.#mark();
+    const { x, fit, noise } = options();
+    view = new View(series, { x, fit, zoom, width, height, now: serverNow() });
+    paint(canvas, view);
+    overlay(marks, view, noise);
+    element.ariaValueMax = Math.max(1, series.length);
+    if (current >= 0) markCurrent();
   }
 
-  /** The scale or the fit changed: a zoom of the old one means nothing. */
-  rescale() {
-    this.resetZoom();
-    this.draw();
+  function setZoom(range) {
+    zoom = range;
+    resetButton.hidden = zoom === null;
+    draw();
   }
 
-  resetZoom() {
-    if (this.#zoom === null) return;
-    this.#zoom = null;
-    this.onZoom(false);
-    this.draw();
+  /** Show all again, as after a change of scale: a zoom of the old one means nothing. */
+  function resetZoom() {
+    setZoom(null);
   }
 
   // ---- the cursor
 
-  #start() {
-    return this.#series.lastKeep?.row ?? this.#series.length - 1;
-  }
+  const start = () => series.lastKeep?.row ?? series.length - 1;
 
   /** Move the cursor to a row. */
-  show(row) {
-    if (row < 0 || row >= this.#series.length) return;
-    this.#row = row;
-    this.element.setAttribute("aria-valuenow", row + 1);
-    this.element.setAttribute("aria-valuetext", this.#spoken(row));
-    if (this.#view) this.#mark();
+  function show(row) {
+    if (row < 0 || row >= series.length) return;
+    current = row;
+    element.ariaValueNow = row + 1;
+    element.ariaValueText = spoken(row);
+    if (view) markCurrent();
   }
 
-  hide() {
-    this.#row = -1;
-    replace(this.cross);
-    this.tip.hide();
+  function hide() {
+    current = -1;
+    replace(cross);
+    tooltip.hide();
   }
 
-  get row() {
-    return this.#row;
+  /** Move the cursor `by` runs, or to the next keep in that direction. */
+  function step(by, { keeps = false } = {}) {
+    const row = current < 0 ? start() : current;
+    const rows = series.keeps.map((keep) => keep.row);
+    const keep = by > 0 ? rows.find((other) => other > row) : rows.findLast((other) => other < row);
+    show(keeps ? (keep ?? row) : Math.min(series.length - 1, Math.max(0, row + by)));
   }
 
-  /** The row `step` runs (or keeps) on from the cursor. */
-  step(step, { keeps = false } = {}) {
-    if (!this.#series.length) return;
-    const row = this.#row < 0 ? this.#start() : this.#row;
-    if (keeps) {
-      const rows = this.#series.keeps.map((keep) => keep.row);
-      const next = step > 0 ? rows.find((other) => other > row) : rows.findLast((other) => other < row);
-      this.show(next ?? row);
-    } else {
-      this.show(Math.min(this.#series.length - 1, Math.max(0, row + step)));
-    }
+  function spoken(row) {
+    const code = series.status[row];
+    const difference = delta(series.bpb[row] - series.before[row], { same: "equal to the best" });
+    const result = failed(code) ? "" : `, ${bpb(series.bpb[row])}, ${difference} against the best then`;
+    return `Run ${count(row + 1)}, ${WORDS[code]}${result}, ${series.categoryOf(row)}`;
   }
 
-  #spoken(row) {
-    const series = this.#series;
-    const word = WORDS[series.status[row]];
-    const value = failed(series.status[row]) ? "" : `, ${bpb(series.bpb[row])}, ${delta(series.bpb[row] - series.before[row], { same: "equal to the best" })} against the best then`;
-    return `Run ${count(row + 1)}, ${word}${value}, ${series.categories[series.category[row]]}`;
-  }
-
-  #mark() {
-    const view = this.#view;
-    if (!view.range && !failed(this.#series.status[this.#row])) return;
-    const { x, y } = view.point(this.#row);
-    this.cross.setAttribute("viewBox", `0 0 ${view.width} ${view.height}`);
-    if (x < view.area.left - 2 || x > view.area.right + 2) {
-      replace(this.cross);
-      this.tip.hide();
+  function markCurrent() {
+    if (!view.range && !failed(series.status[current])) return;
+    const { x, y } = view.point(current);
+    const { area, width, height } = view;
+    cross.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    if (x < area.left - 2 || x > area.right + 2) {
+      replace(cross);
+      tooltip.hide();
       return;
     }
-    replace(
-      this.cross,
-      svg("line", { x1: x, x2: x, y1: view.area.top - 6, y2: view.area.lanes + 36 }),
+    replace(cross,
+      svg("line", { x1: x, x2: x, y1: area.top - 6, y2: area.lanes + 36 }),
       svg("circle", { cx: x, cy: y, r: 7 }),
     );
-    this.tip.show(this.#about(this.#row), { x, y, width: view.width, height: view.height });
+    tooltip.show(series, current, { x, y, width, height });
   }
 
-  #about(row) {
-    const series = this.#series;
-    const code = series.status[row];
-    return {
-      id: series.id(row),
-      n: row + 1,
-      status: WORDS[code],
-      near: code === NEAR,
-      val_bpb: series.bpb[row],
-      before: series.before[row],
-      category: series.categories[series.category[row]],
-      text: code === KEEP ? series.texts.get(row) : null,
-    };
+  const open = (row) => row >= 0 && navigate(`/e/${series.id(row)}`);
+
+  // ---- pointer: hover shows a run, a click opens it, a drag zooms
+
+  function place(event) {
+    const box = element.getBoundingClientRect();
+    return { x: event.clientX - box.left, y: event.clientY - box.top };
   }
 
-  // ---- pointer
-
-  #at(event) {
-    const box = this.element.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
+  function press(event) {
+    if (event.button !== 0 || !view || event.pointerType === "touch") return;
+    pressed = { from: place(event).x, to: null };
+    element.setPointerCapture(event.pointerId);
   }
 
-  #move(event) {
-    if (!this.#view) return;
-    const [x, y] = this.#at(event);
-    if (this.#drag && Math.abs(x - this.#drag.x) > DRAG) {
-      this.#drag.to = x;
-      this.#select();
+  function drag(event) {
+    if (!view) return;
+    const { x, y } = place(event);
+    if (pressed && Math.abs(x - pressed.from) > DRAG_PX) pressed.to = x;
+    if (pressed?.to != null) showSelection();
+    else show(view.nearest(x, y));
+  }
+
+  function showSelection() {
+    const { area } = view;
+    const [left, right] = sorted(pressed.from, pressed.to);
+    tooltip.hide();
+    const height = area.lanes + 42 - area.top;
+    replace(cross, svg("rect.selection", { x: left, width: right - left, y: area.top - 6, height }));
+  }
+
+  function release(event) {
+    if (!pressed) return;
+    const { from, to } = pressed;
+    pressed = null;
+    if (to === null) {
+      const { x, y } = place(event);
+      open(view.nearest(x, y, CLICK_PX));
       return;
     }
-    if (this.#drag?.to !== undefined) return;
-    const row = this.#view.nearest(x, y);
-    if (row >= 0) this.show(row);
-  }
-
-  #press(event) {
-    if (event.button !== 0 || !this.#view || event.pointerType === "touch") return;
-    this.#drag = { x: this.#at(event)[0] };
-    this.element.setPointerCapture(event.pointerId);
-  }
-
-  #select() {
-    const { area } = this.#view;
-    const [left, right] = [this.#drag.x, this.#drag.to].sort((a, b) => a - b);
-    this.tip.hide();
-    replace(
-      this.cross,
-      svg("rect", { class: "selection", x: left, width: right - left, y: area.top - 6, height: area.lanes + 42 - area.top }),
-    );
-  }
-
-  #release(event) {
-    const drag = this.#drag;
-    this.#drag = null;
-    if (drag?.to !== undefined) {
-      const [from, to] = [drag.x, drag.to].map((px) => this.#view.unitAt(px)).sort((a, b) => a - b);
-      this.#zoom = [Math.max(from, this.#view.from), Math.min(to, this.#view.to)];
-      this.onZoom(true);
-      this.hide();
-      this.draw();
-      return;
-    }
-    if (!drag || !this.#view) return;
-    const row = this.#view.nearest(...this.#at(event), 12);
-    if (row >= 0) this.open(this.#series.id(row));
-  }
-
-  #cancel() {
-    this.#drag = null;
-    this.hide();
-  }
-
-  #leave() {
-    if (!this.#drag && document.activeElement !== this.element) this.hide();
+    const [left, right] = sorted(view.unitAt(from), view.unitAt(to));
+    hide();
+    setZoom([Math.max(left, view.from), Math.min(right, view.to)]);
   }
 
   // ---- keyboard
 
-  #key(event) {
+  function key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const keeps = event.shiftKey;
-    const actions = {
-      ArrowRight: () => this.step(1, { keeps }),
-      ArrowLeft: () => this.step(-1, { keeps }),
-      PageUp: () => this.step(Math.max(10, Math.round(this.#series.length / 50))),
-      PageDown: () => this.step(-Math.max(10, Math.round(this.#series.length / 50))),
-      Home: () => this.show(0),
-      End: () => this.show(this.#series.length - 1),
-      Enter: () => this.#row >= 0 && this.open(this.#series.id(this.#row)),
-      Escape: () => this.resetZoom(),
-    };
-    const action = actions[event.key];
+    const page = Math.max(10, Math.round(series.length / 50));
+    const action = {
+      ArrowRight: () => step(1, { keeps }),
+      ArrowLeft: () => step(-1, { keeps }),
+      PageUp: () => step(page),
+      PageDown: () => step(-page),
+      Home: () => show(0),
+      End: () => show(series.length - 1),
+      Enter: () => open(current),
+      Escape: resetZoom,
+    }[event.key];
     if (!action) return;
     event.preventDefault();
     event.stopPropagation();
     action();
   }
+
+  const observer = new ResizeObserver(draw);
+  observer.observe(element);
+  addEventListener("themechange", draw, { signal });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal });
+  signal.addEventListener("abort", () => {
+    observer.disconnect();
+    cancelAnimationFrame(frame);
+  });
+  return { element, resetButton, draw, drawNow, resetZoom, step, current: () => current };
 }
 
-/** The chart in words, for those who do not see it and for those in a hurry. */
-export function summary(series) {
-  const { length, best, baseline, crashes } = series;
-  if (!length) return "No run has been decided yet.";
-  const runs = `${count(length)} ${length === 1 ? "run" : "runs"} decided: ${count(series.counts[KEEP])} kept, ${count(series.discards)} discarded, ${count(crashes)} crashed.`;
-  if (Number.isNaN(best)) return `${runs} None has a result yet.`;
-  const last = series.lastKeep;
-  const since = length - 1 - last.row;
-  const gain = last.row === series.keeps[0].row ? "the first result" : `${delta(best - baseline)} against the baseline ${bpb(baseline)}`;
-  return `${runs} Best ${bpb(best)}, ${gain}, reached by run ${count(last.row + 1)}${since ? `, ${count(since)} ${since === 1 ? "run" : "runs"} ago` : ", the latest run"}.`;
-}
-
+const sorted = (a, b) => (a < b ? [a, b] : [b, a]);

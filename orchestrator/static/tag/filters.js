@@ -1,90 +1,88 @@
-// What of the runs is shown: chips of statuses, a category, a search.
+// The filters of the table of runs: chips of statuses, a category, a search.
 
 import { h, replace, setText } from "../lib/dom.js";
 import { count } from "../lib/format.js";
-import { mark } from "../lib/status.js";
+import { mark } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
-import { KEEP, NEAR } from "./series.js";
+import { KEEP, NEAR, TIMEOUT } from "./series.js";
 
 const TYPING_MS = 250;
-const CHIPS = ["keep", "near", "discard", "crash", "timeout"];
-const SHAPE = { near: "discard" };
+const CHIPS = { keep: "keep", near: "near miss", discard: "discard", crash: "crash", timeout: "timeout" };
 
 /**
- * `change(part)` is called with what the person chose of { statuses, category, q, since }; what is
- * typed once the typing rests or the field is left.
+ * `change(part)` is called with what the person chose of { statuses, category, q, since }; with what is
+ * typed once the typing pauses or the field is left.
  */
-export function filters({ change }) {
+export function filters({ change, signal }) {
   const search = h("input", {
-    type: "search", id: "search", placeholder: "Search changes  /", "aria-label": "Search the descriptions of runs", spellcheck: "false",
+    type: "search", id: "search", placeholder: "Search changes  /", "aria-label": "Search the descriptions of runs",
+    spellcheck: "false",
+    oninput: type,
+    onblur: () => timer !== null && submit(),
+    onkeydown: (event) => event.key === "Escape" && search.blur(),
   });
-  const category = h("select", { "aria-label": "Category" });
-  const chips = new Map(CHIPS.map((name) => [name, chip(name)]));
-  const since = h("button", { type: "button", class: "chip", "aria-pressed": "true", hidden: true, on: { click: () => change({ since: "" }) } });
-  const reset = h("button", {
-    type: "button", class: "plain", hidden: true, on: { click: () => change({ statuses: [], category: "", q: "", since: "" }) },
-  }, "Clear");
-  let state = null;
+  const category = h("select", { "aria-label": "Category", onchange: () => change({ category: category.value }) });
+  const chips = Object.entries(CHIPS).map(([name, label]) => {
+    const number = h("span.muted.mono");
+    const shape = mark(name === "near" ? "discard" : name);
+    return { name, number, button: h("button.chip", { onclick: () => toggle(name) }, shape, label, number) };
+  });
+  const since = h("button.chip", { "aria-pressed": "true", onclick: () => change({ since: "" }) });
+  const clear = h("button.plain", { onclick: () => change({ statuses: [], category: "", q: "", since: "" }) }, "Clear");
+  let statuses = [];
   let timer = null;
-  let known = "";
-
-  function chip(name) {
-    const number = h("span", { class: "muted mono" });
-    const button = h("button", { type: "button", class: "chip", "aria-pressed": "false", on: { click: () => toggle(name) } },
-      mark(SHAPE[name] ?? name), name === "near" ? "near miss" : name, number);
-    return { button, number };
-  }
+  let knownNames = "";
 
   function toggle(name) {
-    const on = state.statuses.includes(name);
-    change({ statuses: on ? state.statuses.filter((other) => other !== name) : [...state.statuses, name] });
+    change({ statuses: statuses.includes(name) ? statuses.filter((other) => other !== name) : [...statuses, name] });
   }
 
-  function typed() {
-    forget();
-    change({ q: search.value.trim() });
-  }
-
-  function forget() {
+  function stopTimer() {
     clearTimeout(timer);
     timer = null;
   }
 
-  search.addEventListener("input", () => {
-    forget();
-    timer = setTimeout(typed, TYPING_MS);
-  });
-  search.addEventListener("blur", () => timer !== null && typed());
-  search.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") search.blur();
-  });
-  category.addEventListener("change", () => change({ category: category.value }));
+  function type() {
+    stopTimer();
+    timer = setTimeout(submit, TYPING_MS);
+  }
 
-  return {
-    elements: [h("div", { class: "chips", role: "group", "aria-label": "Verdicts" }, [...chips.values()].map(({ button }) => button), since), category, search, reset],
-    search,
-    destroy: forget,
-    show(next, series) {
-      state = next;
-      const numbers = {
-        keep: series.counts[KEEP], near: series.counts[NEAR], discard: series.discards,
-        crash: series.crashes - series.counts[4], timeout: series.counts[4],
-      };
-      for (const [name, { button, number }] of chips) {
-        button.setAttribute("aria-pressed", String(next.statuses.includes(name)));
-        button.hidden = numbers[name] === 0 && !next.statuses.includes(name);
-        setText(number, count(numbers[name]));
-      }
-      since.hidden = !next.since;
-      setText(since, `since ${next.since}  ×`);
-      if (document.activeElement !== search) search.value = next.q;
-      const names = [...new Set([...series.categories, next.category].filter(Boolean))].sort();
-      if (known !== names.join("\n")) {
-        known = names.join("\n");
-        replace(category, h("option", { value: "" }, "All categories"), names.map((name) => h("option", { value: name }, plain(name))));
-      }
-      category.value = next.category;
-      reset.hidden = !(next.statuses.length || next.category || next.q || next.since);
-    },
-  };
+  function submit() {
+    stopTimer();
+    change({ q: search.value.trim() });
+  }
+
+  function show(state, series) {
+    ({ statuses } = state);
+    const timeouts = series.counts[TIMEOUT];
+    const numbers = {
+      keep: series.counts[KEEP], near: series.counts[NEAR], discard: series.discards,
+      crash: series.crashes - timeouts, timeout: timeouts,
+    };
+    for (const { name, number, button } of chips) {
+      const pressed = statuses.includes(name);
+      button.ariaPressed = String(pressed);
+      button.hidden = numbers[name] === 0 && !pressed;
+      setText(number, count(numbers[name]));
+    }
+    since.hidden = !state.since;
+    setText(since, `since ${state.since}  ×`);
+    if (document.activeElement !== search) search.value = state.q;
+    showCategories(state.category, series);
+    clear.hidden = !(statuses.length || state.category || state.q || state.since);
+  }
+
+  function showCategories(chosen, series) {
+    const names = [...new Set([...series.categories, chosen].filter(Boolean))].sort();
+    if (knownNames !== names.join("\n")) {
+      knownNames = names.join("\n");
+      const options = names.map((name) => h("option", { value: name }, plain(name)));
+      replace(category, h("option", { value: "" }, "All categories"), options);
+    }
+    category.value = chosen;
+  }
+
+  signal.addEventListener("abort", stopTimer);
+  const group = h("div.chips", { role: "group", "aria-label": "Verdicts" }, chips.map(({ button }) => button), since);
+  return { elements: [group, category, search, clear], search, show };
 }

@@ -1,130 +1,95 @@
 // The few marks of the chart, in SVG: axes, the running best, keeps and their names.
 
-import { svg, replace } from "../lib/dom.js";
-import { count, delta } from "../lib/format.js";
-import { plain } from "../lib/visible.js";
-import { candidates, place, shortened } from "./labels.js";
-import { ticks, xTicks } from "./scales.js";
+import { replace, svg } from "../lib/dom.js";
+import { count } from "../lib/format.js";
+import { ticks } from "../lib/ticks.js";
+import { measure, placeNames } from "./labels.js";
+import { xTicks } from "./scales.js";
 import { LANES } from "./series.js";
+import { LANE } from "./view.js";
 
-const LANE = 9;
-const FONT = '11px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
-let ruler = null;
-
-function measure(text) {
-  ruler ??= document.createElement("canvas").getContext("2d");
-  ruler.font = FONT;
-  return ruler.measureText(text).width;
-}
-
-const words = (keep) => {
-  const gain = Number.isNaN(keep.before) ? "" : ` ${delta(-keep.gain)}`;
-  return shortened(plain(keep.text) || (gain ? "keep" : "baseline")) + gain;
-};
+const Y_TICK_PX = 70;
+const X_TICK_PX = 130;
 
 /** Draw into `root`, an <svg> of the view's size; `noise` is the band of chance, or null. */
 export function overlay(root, view, noise) {
+  const { area } = view;
+  const plot = { x: area.left, y: area.top - 3, width: area.right - area.left, height: area.bottom - area.top + 4 };
   root.setAttribute("viewBox", `0 0 ${view.width} ${view.height}`);
-  const points = view.range ? keepPoints(view) : [];
-  replace(
-    root,
-    svg("defs", {}, clip(view)),
-    axes(view),
-    view.range && [
-      noise && band(view, noise),
-      svg("path", { class: "best-line", d: stepLine(view), "clip-path": "url(#plot)" }),
-      svg("g", { class: "keeps" }, points.map(({ x, y }) => svg("circle", { cx: x, cy: y, r: points.length > 150 ? 3.5 : 4.5 }))),
-      names(view, points),
-    ],
-    rails(view),
+  replace(root,
+    svg("clipPath", { id: "plot" }, svg("rect", plot)),
+    svg("g", yAxis(view), xAxis(view)),
+    view.range && [noise && band(view, noise), best(view)],
+    svg("g", rails(view)),
   );
 }
 
-function clip({ area }) {
-  return svg(
-    "clipPath",
-    { id: "plot" },
-    svg("rect", { x: area.left, y: area.top - 3, width: area.right - area.left, height: area.bottom - area.top + 4 }),
-  );
+function yAxis(view) {
+  const { area, range } = view;
+  if (!range) return null;
+  const { values, decimals } = ticks(...range, (area.bottom - area.top) / Y_TICK_PX);
+  return values.map((value) => {
+    const y = view.y(value);
+    return [
+      svg("line.grid", { x1: area.left, x2: area.right, y1: y, y2: y }),
+      leftOf(area, y + 4, value.toFixed(Math.max(decimals, 3))),
+    ];
+  });
 }
 
-function axes(view) {
+/** A text to the left of the plot. */
+const leftOf = (area, y, text, kind = "tick") =>
+  svg(`text.${kind}`, { x: area.left - 8, y, "text-anchor": "end" }, text);
+
+function xAxis(view) {
   const { area, width } = view;
-  const lines = [svg("line", { class: "axis", x1: area.left, x2: area.right, y1: area.bottom, y2: area.bottom })];
-  if (view.range) {
-    const { values, decimals } = ticks(...view.range, (area.bottom - area.top) / 70);
-    for (const value of values) {
-      const y = view.y(value);
-      lines.push(
-        svg("line", { class: "grid", x1: area.left, x2: area.right, y1: y, y2: y }),
-        svg("text", { class: "tick", x: area.left - 8, y: y + 4, "text-anchor": "end" }, value.toFixed(Math.max(decimals, 3))),
-      );
-    }
-  }
-  let free = -Infinity;
-  for (const { at, text } of xTicks(view.x, [view.from, view.to], Math.max(2, Math.floor(width / 130)))) {
+  const marks = [svg("line.axis", { x1: area.left, x2: area.right, y1: area.bottom, y2: area.bottom })];
+  let free = -Infinity; // where the last text ended
+  for (const { at, text } of xTicks(view.x, [view.from, view.to], Math.max(2, Math.floor(width / X_TICK_PX)))) {
     const half = measure(text) / 2;
     const x = Math.min(view.px(at), width - half - 2);
     if (x < area.left - 1 || x - half < free) continue;
     free = x + half + 12;
-    lines.push(svg("text", { class: "tick", x, y: area.axis, "text-anchor": "middle" }, text));
+    marks.push(svg("text.tick", { x, y: area.axis, "text-anchor": "middle" }, text));
   }
-  return svg("g", {}, lines);
+  return marks;
 }
 
 /** Two runs of one source differ by less than this in 19 of 20 cases. */
 function band(view, noise) {
-  const best = view.y(view.series.best);
-  const top = Math.max(view.area.top, view.y(view.series.best + noise.band));
-  return svg("rect", {
-    class: "noise", x: view.area.left, width: view.area.right - view.area.left, y: top, height: Math.max(0, best - top),
-  });
-}
-
-function keepPoints(view) {
   const { area, series } = view;
-  return series.keeps
-    .map((keep) => ({ keep, x: view.ofRow(keep.row), y: view.y(keep.bpb) }))
-    .filter(({ x, y }) => x >= area.left - 1 && x <= area.right + 1 && y >= area.top - 3 && y <= area.bottom + 1);
+  const bottom = view.y(series.best);
+  const y = Math.max(area.top, view.y(series.best + noise.band));
+  return svg("rect.noise", { x: area.left, width: area.right - area.left, y, height: Math.max(0, bottom - y) });
 }
 
-function stepLine(view) {
-  const { keeps, length } = view.series;
-  let path = "";
-  for (const keep of keeps) {
-    const x = view.ofRow(keep.row).toFixed(1);
-    const y = view.y(keep.bpb).toFixed(1);
-    path += path ? `H${x}V${y}` : `M${x},${y}`;
-  }
-  const now = view.x === "time" ? view.px(view.now) : view.ofRow(length - 1);
-  return `${path}H${now.toFixed(1)}`;
+/** The running best as a step line, the keeps on it, and names where they have space. */
+function best(view) {
+  const { area, series } = view;
+  const keeps = series.keeps.map((keep) => ({ ...keep, x: view.ofRow(keep.row), y: view.y(keep.bpb) }));
+  const points = keeps.filter(({ x, y }) =>
+    x >= area.left - 1 && x <= area.right + 1 && y >= area.top - 3 && y <= area.bottom + 1);
+  const r = points.length > 150 ? 3.5 : 4.5;
+  const names = placeNames(keeps, points, view);
+  return [
+    svg("path.best-line", { d: stepLine(view, keeps), "clip-path": "url(#plot)" }),
+    svg("g.keeps", points.map(({ x, y }) => svg("circle", { cx: x, cy: y, r }))),
+    svg("g.names", names.map(({ text, x, y, anchor }) => svg("text", { x, y: y + 4, "text-anchor": anchor }, text))),
+  ];
 }
 
-function names(view, points) {
-  const { ordered, most } = candidates(view.series.keeps, view.width);
-  const placed = place(ordered, most, {
-    area: view.area,
-    points,
-    at: (keep) => ({ x: view.ofRow(keep.row), y: view.y(keep.bpb) }),
-    text: words,
-    measure,
-  });
-  return svg(
-    "g",
-    { class: "names" },
-    placed.map(({ words: text, x, y, anchor }) => svg("text", { x, y: y + 4, "text-anchor": anchor }, text)),
-  );
+function stepLine(view, [first, ...rest]) {
+  const now = view.x === "time" ? view.px(view.now) : view.ofRow(view.series.length - 1);
+  const steps = rest.map(({ x, y }) => `H${x.toFixed(1)}V${y.toFixed(1)}`);
+  return `M${first.x.toFixed(1)},${first.y.toFixed(1)}${steps.join("")}H${now.toFixed(1)}`;
 }
 
+/** The labels of the rails and of the lanes. */
 function rails(view) {
   const { area } = view;
-  const label = (text, y, small) =>
-    svg("text", { class: small ? "lane" : "tick", x: area.left - 8, y, "text-anchor": "end" }, text);
-  return svg(
-    "g",
-    {},
-    view.above ? label(`▲ ${count(view.above)}`, area.rail + 4) : null,
-    label("crash", area.crash + 4),
-    LANES.map((mode, index) => label(mode, area.lanes + index * LANE + 7, true)),
-  );
+  return [
+    view.above > 0 && leftOf(area, area.rail + 4, `▲ ${count(view.above)}`),
+    leftOf(area, area.crash + 4, "crash"),
+    LANES.map((mode, index) => leftOf(area, area.lanes + index * LANE + 7, mode, "lane")),
+  ];
 }

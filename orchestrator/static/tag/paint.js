@@ -1,78 +1,71 @@
 // The many marks of the chart, on a canvas: dots, the rails, the lanes of modes.
 
+import { setStyle } from "../lib/dom.js";
 import { MANY } from "./scales.js";
 import { DISCARD, LANES, NEAR, failed } from "./series.js";
+import { LANE } from "./view.js";
 
 const BIN = 4;
-const LANE = 9;
+// Radii of dots by the number of runs in view, up to so many.
+const RADII = [[120, 3], [600, 2.3], [2000, 1.8], [MANY, 1.4], [Infinity, 0.8]];
 
-/** Colours as the style sheet has them now, so that a theme's change needs no list of its own. */
-export function palette() {
-  const style = getComputedStyle(document.documentElement);
-  const names = ["bg", "text", "muted", "line", "line-strong", "keep", "discard", "crash"];
-  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
-}
-
-function radius(rows) {
-  return rows <= 120 ? 3 : rows <= 600 ? 2.3 : rows <= 2000 ? 1.8 : rows <= MANY ? 1.4 : 0.8;
-}
-
-/** Draw all of a view on a canvas that is as large as it. */
-export function paint(canvas, view, colours) {
+/** Draw all of a view on a canvas of its size, in the colours of the present theme. */
+export function paint(canvas, view) {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(view.width * ratio);
   canvas.height = Math.round(view.height * ratio);
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
+  const [first, end] = view.rows();
+  const layer = (colour, draw) => {
+    setStyle(canvas, { color: `var(--${colour})` });
+    context.save();
+    context.fillStyle = getComputedStyle(canvas).color;
+    draw(context, view, first, end);
+    context.restore();
+  };
   if (view.range) {
-    dots(context, view, colours);
-    above(context, view, colours);
+    layer("discard", dots);
+    layer("discard", above);
   }
-  crashes(context, view, colours);
-  lanes(context, view, colours);
+  layer("crash", end - first > MANY ? crashShares : crashes);
+  layer("muted", lanes);
 }
 
-function dots(context, view, colours) {
+function dots(context, view, first, end) {
   const { series, area } = view;
-  const [first, end] = view.rows();
-  const size = radius(end - first);
-  context.save();
+  const n = end - first;
+  const size = RADII.find(([most]) => n <= most)[1];
+  const squares = size < 1; // as good as discs at this size, and faster
   context.beginPath();
   context.rect(area.left - 4, area.top - 4, area.right - area.left + 8, area.bottom - area.top + 4);
   context.clip();
-  context.fillStyle = colours.discard;
-  const many = size < 1;
-  if (many) context.globalAlpha = end - first > 30_000 ? 0.34 : 0.55;
-  else context.beginPath();
+  context.beginPath();
+  if (squares) context.globalAlpha = n > 30_000 ? 0.34 : 0.55;
   for (let row = first; row < end; row++) {
     const code = series.status[row];
-    if (code !== DISCARD && code !== NEAR) continue;
     const value = series.bpb[row];
-    if (value > view.range[1]) continue;
+    if ((code !== DISCARD && code !== NEAR) || value > view.range[1]) continue;
     const x = view.ofRow(row);
     const y = view.y(value);
-    if (many) {
+    if (squares) {
       context.fillRect(x - size, y - size, 2 * size, 2 * size);
     } else {
       context.moveTo(x + size, y);
       context.arc(x, y, size, 0, 2 * Math.PI);
     }
   }
-  if (!many) context.fill();
-  context.restore();
+  context.fill();
 }
 
-/** Runs above the range: a rail of triangles, so that they are told without stretching the axis. */
-function above(context, view, colours) {
+/** Runs above the range: a rail of triangles shows them without stretching the axis. */
+function above(context, view, first, end) {
   const { series, area } = view;
-  const [first, end] = view.rows();
-  let count = 0;
-  context.save();
-  context.fillStyle = colours.discard;
+  view.above = 0;
   context.globalAlpha = end - first > MANY ? 0.4 : 0.9;
   for (let row = first; row < end; row++) {
     if (!(series.bpb[row] > view.range[1])) continue;
-    count++;
+    view.above++;
     const x = view.ofRow(row);
     context.beginPath();
     context.moveTo(x - 3, area.rail + 3);
@@ -80,26 +73,17 @@ function above(context, view, colours) {
     context.lineTo(x, area.rail - 3);
     context.fill();
   }
-  context.restore();
-  view.above = count;
 }
 
-/** Each crash a stroke; of very many their share among the runs that lie in the same few pixels. */
-function crashes(context, view, colours) {
+/** Each crash as a stroke. */
+function crashes(context, view, first, end) {
   const { series, area } = view;
-  const [first, end] = view.rows();
-  context.save();
-  context.fillStyle = colours.crash;
-  if (end - first > MANY) {
-    crashShares(context, view, first, end);
-  } else {
-    for (let row = first; row < end; row++) {
-      if (failed(series.status[row])) context.fillRect(view.ofRow(row) - 0.75, area.crash - 5, 1.5, 10);
-    }
+  for (let row = first; row < end; row++) {
+    if (failed(series.status[row])) context.fillRect(view.ofRow(row) - 0.75, area.crash - 5, 1.5, 10);
   }
-  context.restore();
 }
 
+/** Of very many runs, the share of crashes among those in the same few pixels. */
 function crashShares(context, view, first, end) {
   const { series, area } = view;
   const bins = Math.ceil((area.right - area.left) / BIN) + 1;
@@ -118,29 +102,24 @@ function crashShares(context, view, first, end) {
   }
 }
 
-/** Which mode was in force: a lane each, so that no hue has to tell them apart. */
-function lanes(context, view, colours) {
+/** Which mode was in force: a lane for each, so that no hue has to tell them apart. */
+function lanes(context, view) {
   const { series, area } = view;
-  context.save();
-  context.fillStyle = colours.muted;
-  const length = series.length;
   series.choices.forEach((choice, index) => {
-    const next = series.choices[index + 1];
-    const [from, to] = span(view, choice, next, length);
+    const [from, to] = extent(view, choice, series.choices[index + 1]);
     const left = Math.max(area.left, from);
     const width = Math.min(area.right, to) - left;
     if (width <= 0) return;
-    context.globalAlpha = choice.pinned ? 1 : 0.75;
     const top = area.lanes + LANES.indexOf(choice.mode) * LANE;
+    context.globalAlpha = choice.pinned ? 1 : 0.75;
     context.fillRect(left, top + (choice.pinned ? 0.5 : 1.5), width, choice.pinned ? 7 : 5);
   });
-  context.restore();
 }
 
-function span(view, choice, next, length) {
-  if (view.x === "time") {
-    return [view.px(Date.parse(choice.at)), next ? view.px(Date.parse(next.at)) : view.area.right];
-  }
+/** From where to where a choice of mode was in force, in pixels. */
+function extent(view, choice, next) {
+  const { right } = view.area;
+  if (view.x === "time") return [view.px(Date.parse(choice.at)), next ? view.px(Date.parse(next.at)) : right];
   const place = (after) => view.px(view.x === "log" ? Math.log10(after + 0.5) : after + 0.5);
-  return [place(choice.after), next ? place(next.after) : Math.max(place(length), view.area.right)];
+  return [place(choice.after), next ? place(next.after) : Math.max(place(view.series.length), right)];
 }

@@ -1,22 +1,13 @@
-// A tag's history in typed arrays, filled from /api/report/series and added to by cursor. Rows stand
-// in the order of verdicts; a run's number is its row + 1.
+// A tag's history in columns, filled from /api/report/series and added to by cursor. Rows are in the
+// order of verdicts; a run's number is its row + 1.
 
 export const KEEP = 0, NEAR = 1, DISCARD = 2, CRASH = 3, TIMEOUT = 4, LOST = 5;
 const CODES = { k: KEEP, n: NEAR, d: DISCARD, c: CRASH, t: TIMEOUT, l: LOST };
 export const WORDS = ["keep", "discard", "discard", "crash", "timeout", "crash"];
 export const LANES = ["explore", "exploit", "combine", "ablation"];
 
-/** A run without a result. */
+/** True if a run has no result. */
 export const failed = (code) => code >= CRASH;
-
-const COLUMNS = {
-  created: Float64Array, // µs
-  finished: Float64Array, // ms
-  bpb: Float64Array, // NaN without a result
-  before: Float64Array, // the best before this run, NaN before the first
-  status: Uint8Array,
-  category: Uint16Array,
-};
 
 export class Series {
   constructor(tag) {
@@ -25,7 +16,12 @@ export class Series {
   }
 
   #clear() {
-    this.length = 0;
+    this.created = []; // µs
+    this.finished = []; // ms
+    this.bpb = []; // NaN without a result
+    this.before = []; // the best before this run, NaN before the first
+    this.status = []; // a code
+    this.category = []; // an index into `categories`
     this.cursor = null;
     this.categories = [];
     this.choices = [];
@@ -35,54 +31,45 @@ export class Series {
     this.keeps = []; // { row, bpb, before, gain, text }
     this.texts = new Map();
     this.best = NaN;
-    for (const [name, Kind] of Object.entries(COLUMNS)) this[name] = new Kind(0);
   }
 
-  /** Take in an answer; says whether everything was begun anew, and how many rows came. */
+  get length() {
+    return this.status.length;
+  }
+
+  /** Add an answer, or start over with it; returns true if rows came. */
   apply(answer) {
-    const anew = answer.first !== this.length || this.cursor === null;
-    if (anew) this.#clear();
+    const restarts = answer.first !== this.length || this.cursor === null;
+    if (restarts) this.#clear();
     const had = this.length;
     this.categories = answer.categories;
     this.threshold = answer.near_miss_threshold;
     this.strategy = answer.strategy;
     for (const { n, description } of answer.keeps) this.texts.set(n - 1, description);
     this.choices.push(...answer.choices);
-    this.#reserve(answer.total);
     for (const block of answer.blocks) this.#add(block);
     for (const keep of this.keeps) keep.text = this.texts.get(keep.row) ?? "";
     this.cursor = answer.cursor;
-    return { anew, added: this.length - had };
-  }
-
-  #reserve(total) {
-    if (total <= this.status.length) return;
-    const size = Math.max(total, Math.ceil(this.status.length * 1.5), 64);
-    for (const [name, Kind] of Object.entries(COLUMNS)) {
-      const larger = new Kind(size);
-      larger.set(this[name].subarray(0, this.length));
-      this[name] = larger;
-    }
+    return restarts || this.length > had;
   }
 
   #add(block) {
     let created = 0;
     let finished = 0;
     for (let i = 0; i < block.status.length; i++) {
-      const row = this.length++;
       const code = CODES[block.status[i]];
-      this.created[row] = created += block.created_us[i];
-      this.finished[row] = finished += block.finished_ms[i];
       const bpb = block.val_bpb[i] === null ? NaN : block.val_bpb[i] / 1e6;
-      this.bpb[row] = bpb;
-      this.before[row] = this.best;
-      this.status[row] = code;
-      this.category[row] = block.category[i];
+      this.created.push((created += block.created_us[i]));
+      this.finished.push((finished += block.finished_ms[i]));
+      this.bpb.push(bpb);
+      this.before.push(this.best);
+      this.status.push(code);
+      this.category.push(block.category[i]);
       this.counts[code]++;
-      if (code === KEEP) {
-        this.keeps.push({ row, bpb, before: this.best, gain: Number.isNaN(this.best) ? 0 : this.best - bpb, text: "" });
-        this.best = bpb;
-      }
+      if (code !== KEEP) continue;
+      const gain = Number.isNaN(this.best) ? 0 : this.best - bpb;
+      this.keeps.push({ row: this.length - 1, bpb, before: this.best, gain, text: "" });
+      this.best = bpb;
     }
   }
 
@@ -90,15 +77,17 @@ export class Series {
     return `exp-${this.created[row].toString(16).padStart(14, "0")}-${this.tag}`;
   }
 
-  /** The row of an id among the decided ones, or -1. Ids hold the moment of creation. */
+  /** The row of an id among the decided ones, or -1. An id holds the moment of its creation. */
   rowOf(id) {
-    const created = parseInt(id.slice(4, 18), 16);
-    for (let row = this.length - 1; row >= 0; row--) if (this.created[row] === created) return row;
-    return -1;
+    return this.created.lastIndexOf(parseInt(id.slice(4, 18), 16));
+  }
+
+  categoryOf(row) {
+    return this.categories[this.category[row]];
   }
 
   get baseline() {
-    return this.keeps.length ? this.keeps[0].bpb : NaN;
+    return this.keeps[0]?.bpb ?? NaN;
   }
 
   get lastKeep() {
@@ -125,41 +114,34 @@ export class Series {
     return low;
   }
 
-  /** Counts of keeps and crashes of the rows from `first` on. */
+  /** Counts of the rows from `first` on. */
   tally(first) {
-    let keep = 0;
-    let crash = 0;
-    for (let row = first; row < this.length; row++) {
-      if (this.status[row] === KEEP) keep++;
-      else if (failed(this.status[row])) crash++;
-    }
-    return { runs: this.length - first, keep, crash };
+    const codes = this.status.slice(first);
+    const keep = codes.filter((code) => code === KEEP).length;
+    return { runs: codes.length, keep, crash: codes.filter(failed).length };
   }
 
-  /** For each category: runs, keeps, crashes, near misses, and what its keeps have gained together. */
+  /** For each category: runs, keeps, crashes, and what its keeps have gained together. */
   byCategory() {
-    const found = this.categories.map((name) => ({ name, runs: 0, keep: 0, near: 0, crash: 0, gain: 0 }));
+    const found = this.categories.map((name) => ({ name, runs: 0, keep: 0, crash: 0, gain: 0 }));
     for (let row = 0; row < this.length; row++) {
       const one = found[this.category[row]];
       one.runs++;
       if (this.status[row] === KEEP) one.keep++;
-      else if (this.status[row] === NEAR) one.near++;
       else if (failed(this.status[row])) one.crash++;
     }
     for (const keep of this.keeps) found[this.category[keep.row]].gain += keep.gain;
     return found.sort((a, b) => b.gain - a.gain || b.keep - a.keep || b.runs - a.runs);
   }
 
-  /** How many decided runs a filter leaves: statuses as words, a category, a moment. */
+  /** How many decided runs a filter leaves: statuses as words, a category, a moment in ms. */
   matching({ statuses, category, since }) {
-    const wanted = statuses.length ? new Set(statuses) : null;
+    const wanted = WORDS.map((word, code) =>
+      !statuses.length || statuses.includes(word) || (code === NEAR && statuses.includes("near")));
     const index = category ? this.categories.indexOf(category) : null;
     let found = 0;
     for (let row = since ? this.firstSince(since) : 0; row < this.length; row++) {
-      const code = this.status[row];
-      if (index !== null && this.category[row] !== index) continue;
-      if (wanted && !wanted.has(WORDS[code]) && !(code === NEAR && wanted.has("near"))) continue;
-      found++;
+      if (wanted[this.status[row]] && (index === null || this.category[row] === index)) found++;
     }
     return found;
   }

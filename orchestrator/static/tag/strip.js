@@ -1,80 +1,63 @@
-// The verdict strip: best, last keep, runs, last hour, mode.
+// The strip of figures: best, last keep, runs, last hour, strategy.
 
 import { h, replace } from "../lib/dom.js";
-import { bpb, count, delta, deltaClass, percent, time } from "../lib/format.js";
-import { serverNow } from "../lib/clock.js";
+import { NONE, bpb, count, delta, deltaClass, percent, plural, serverNow, time } from "../lib/format.js";
+import { stripCell, unit } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { KEEP } from "./series.js";
 
-const HOUR = 3_600_000;
+const HOUR_MS = 3_600_000;
 
-const cell = (name, label, ...content) => h("div", { class: name }, h("dt", {}, label), h("dd", {}, content));
-
-export function strip() {
-  const element = h("dl", { class: "strip verdict" });
-  return {
-    element,
-    /** `active` counts { running, queued }. */
-    show(series, active) {
-      replace(element, best(series), lastKeep(series), runs(series, active), lastHour(series), mode(series));
-    },
-  };
+/** Fill `element`; `active` counts { running, queued }, null where not known yet. */
+export function showStrip(element, series, active) {
+  replace(element, best(series), lastKeep(series), runs(series, active), lastHour(series), strategy(series));
 }
 
 function best(series) {
-  const value = series.best;
-  const gain = value - series.baseline;
-  return cell(
-    "best", "Best val_bpb",
-    h("div", { class: "big" }, series.lastKeep ? h("a", { href: `/e/${series.id(series.lastKeep.row)}` }, bpb(value)) : "—"),
-    h("div", { class: "note cut" }, series.keeps.length > 1
-      ? [h("span", { class: `mono ${deltaClass(gain)}` }, delta(gain)), ` vs baseline ${bpb(series.baseline)}`]
-      : series.keeps.length ? "the baseline; nothing has beaten it yet" : "no result yet"),
-  );
+  const { best: value, baseline, lastKeep: keep } = series;
+  const gain = value - baseline;
+  const note = series.keeps.length > 1
+    ? [h("span", { class: `mono ${deltaClass(gain)}` }, delta(gain)), ` vs baseline ${bpb(baseline)}`]
+    : keep ? "the baseline; nothing has beaten it yet" : "no result yet";
+  const link = keep ? h("a", { href: `/e/${series.id(keep.row)}` }, bpb(value)) : NONE;
+  return stripCell("Best val_bpb", link, note, { kind: "best", size: "big" });
 }
 
 function lastKeep(series) {
   const keep = series.lastKeep;
-  if (!keep) return cell("", "Last keep", h("div", { class: "value" }, "—"), h("div", { class: "note" }, "none yet"));
+  if (!keep) return stripCell("Last keep", NONE, "none yet");
   const since = series.length - 1 - keep.row;
   const text = plain(keep.text);
-  return cell(
-    "", "Last keep",
-    h("div", { class: "value" }, h("a", { href: `/e/${series.id(keep.row)}`, data: { focus: "last keep" } }, `#${count(keep.row + 1)}`),
-      h("span", { class: "unit" }, since ? `${count(since)} ${since === 1 ? "run" : "runs"} ago` : "the latest run")),
-    h("div", { class: "note cut", title: text }, time(series.finished[keep.row]), text && ` · ${text}`),
+  const attributes = { href: `/e/${series.id(keep.row)}`, data: { focus: "last keep" } };
+  return stripCell(
+    "Last keep",
+    [h("a", attributes, `#${count(keep.row + 1)}`), unit(since ? `${plural(since, "run")} ago` : "the latest run")],
+    [time(series.finished[keep.row]), text && ` · ${text}`],
+    { title: text },
   );
 }
 
 function runs(series, { running, queued }) {
   const parts = { keep: series.counts[KEEP], discard: series.discards, crash: series.crashes };
-  const known = running !== null;
-  return cell(
-    "runs", "Runs",
-    h("div", { class: "value" }, count(series.length),
-      known && (running > 0 || queued > 0) && h("span", { class: "unit" }, `+ ${count(running)} running, ${count(queued)} queued`)),
-    h("div", { class: "shares", "aria-hidden": "true" },
-      Object.entries(parts).map(([name, n]) => n > 0 && h("i", { class: name, style: { "flex-grow": String(n) } }))),
-    h("div", { class: "note cut" }, `${count(parts.keep)} keep · ${count(parts.discard)} discard · ${count(parts.crash)} crash`),
+  const bars = Object.entries(parts).map(([name, n]) => n > 0 && h(`i.${name}`, { style: { "flex-grow": n } }));
+  const underWay = (running > 0 || queued > 0) && unit(`+ ${count(running)} running, ${count(queued)} queued`);
+  return stripCell(
+    "Runs",
+    [count(series.length), underWay],
+    Object.entries(parts).map(([name, n]) => `${count(n)} ${name}`).join(" · "),
+    { kind: "runs", extra: h("div.shares", { "aria-hidden": "true" }, bars) },
   );
 }
 
 function lastHour(series) {
-  const { runs: n, keep, crash } = series.tally(series.firstSince(serverNow() - HOUR));
-  return cell(
-    "hour", "Last hour",
-    h("div", { class: "value" }, count(n), h("span", { class: "unit" }, n === 1 ? "run" : "runs")),
-    h("div", { class: "note cut" }, n ? `${count(keep)} keep · ${count(crash)} crash (${percent(crash / n)})` : "nothing was decided"),
-  );
+  const { runs: n, keep, crash } = series.tally(series.firstSince(serverNow() - HOUR_MS));
+  const note = n ? `${count(keep)} keep · ${count(crash)} crash (${percent(crash / n)})` : "nothing was decided";
+  return stripCell("Last hour", [count(n), unit(n === 1 ? "run" : "runs")], note);
 }
 
-function mode(series) {
-  const { strategy } = series;
-  if (!strategy) return cell("", "Strategy", h("div", { class: "value" }, "—"));
-  const reason = plain(strategy.reason);
-  return cell(
-    "", "Strategy",
-    h("div", { class: "value" }, strategy.mode, strategy.pinned && h("span", { class: "unit pin" }, "pinned")),
-    h("div", { class: "note cut", title: reason }, reason),
-  );
+function strategy({ strategy: current }) {
+  if (!current) return stripCell("Strategy", NONE);
+  const reason = plain(current.reason);
+  const pinned = current.pinned && h("span.unit.pin", "pinned");
+  return stripCell("Strategy", [current.mode, pinned], reason, { title: reason });
 }

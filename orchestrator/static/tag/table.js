@@ -1,90 +1,96 @@
 // The table of runs: pages of fifty by cursor, filtered and sorted by the service, kept fresh while
 // nobody is at work in it.
 
-import { h, replace, setText } from "../lib/dom.js";
-import { count } from "../lib/format.js";
+import { h, keyed, replace, setText } from "../lib/dom.js";
+import { count, plural } from "../lib/format.js";
 import { get } from "../lib/api.js";
-import { keyed } from "../lib/keyed.js";
+import { navigate } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
 import { announce, toast } from "../lib/states.js";
 import { filters } from "./filters.js";
 import { COLUMNS, row } from "./rows.js";
 
 const PAGE = 50;
+const ACTIVE = ["running", "queued"];
 
-/** `state()` answers the page's state, `change(part)` changes it, `open(id)` goes to a run. */
-export function runsTable({ tag, series, state, change, open }) {
+/** `state()` returns the page's state, `change(part)` changes it; requests end when `leaving` aborts. */
+export function runsTable({ tag, series, state, change, signal: leaving }) {
   const body = h("tbody");
   const head = h("tr");
-  const status = h("span", { class: "muted", role: "status" });
-  const fresh = h("button", { type: "button", class: "chip fresh", hidden: true, on: { click: () => refresh({ asked: true }) } });
-  const more = h("button", { type: "button", on: { click: () => load({ on: true }) } }, "Show 50 more");
-  const problem = h("p", { class: "problem body", role: "alert" });
-  const none = h("p", { class: "body muted", hidden: true });
-  const bar = filters({ change });
-  const element = h("section", { class: "panel runs-panel", "aria-labelledby": "runs-title" },
-    h("header", {}, h("h2", { id: "runs-title" }, "Runs"), status, fresh),
-    h("div", { class: "toolbar" }, bar.elements),
-    h("div", { class: "scroll" }, h("table", { class: "runs", "aria-labelledby": "runs-title" }, h("thead", {}, head), body)),
-    none, problem, h("div", { class: "body tail" }, more));
+  const status = h("span.muted", { role: "status" });
+  const fresh = h("button.chip.fresh", { hidden: true, onclick: () => load() });
+  const more = h("button", { onclick: () => load({ next: true }) }, "Show 50 more");
+  const problem = h("p.problem.body", { role: "alert" });
+  const none = h("p.body.muted", { hidden: true });
+  const bar = filters({ change, signal: leaving });
+  const element = h("section.panel.runs-panel", { "aria-labelledby": "runs-title" },
+    h("header", h("h2", { id: "runs-title" }, "Runs"), status, fresh),
+    h("div.toolbar", bar.elements),
+    h("div.scroll", h("table.runs", { "aria-labelledby": "runs-title" }, h("thead", head), body)),
+    none,
+    problem,
+    h("div.body.tail", more),
+  );
 
-  let active = [];
+  let active = []; // runs under way when the first page was read, as they are now
   let rows = [];
-  let next = null;
+  let cursor = null;
   let scanned = 0;
   let loaded = false;
   let seen = 0; // how many runs were decided when the first page was read
-  let request = null;
+  let request = new AbortController();
 
   const query = () => {
     const { statuses, category, q, sort, since } = state();
     return { tag, status: statuses.join(","), cat: category, q, sort, since };
   };
 
-  /** Read the first page, or with `on` the next one. */
-  async function load({ on = false } = {}) {
-    request?.abort();
-    const mine = (request = new AbortController());
+  /** Read the first page, or the `next` one. */
+  async function load({ next = false } = {}) {
+    request.abort();
+    request = new AbortController();
+    const signal = AbortSignal.any([leaving, request.signal]);
     try {
-      const answer = await get("/api/report/runs", { ...query(), cursor: on ? next : null }, { signal: mine.signal });
+      const answer = await get("/api/report/runs", { ...query(), cursor: next ? cursor : null }, signal);
       problem.textContent = "";
-      rows = on ? [...rows, ...answer.rows] : answer.rows;
-      scanned = on ? scanned + answer.scanned : answer.scanned;
+      rows = next ? [...rows, ...answer.rows] : answer.rows;
+      scanned = next ? scanned + answer.scanned : answer.scanned;
       loaded = true;
-      if (!on) {
+      if (!next) {
         active = answer.active;
         // The columns may be a moment behind the rows.
         seen = Math.max(series.length, ...answer.rows.map((run) => run.n ?? 0));
       }
-      next = answer.next_cursor;
+      cursor = answer.next_cursor;
       draw();
       return answer;
     } catch (error) {
-      if (mine.signal.aborted) return null;
+      if (signal.aborted) return null;
       problem.textContent = `${error.message} What you see may be older.`;
       throw error;
     }
   }
 
   /**
-   * Something happened: take the news in, unless that would move what the person is reading. Answers
-   * what the service said, which also counts running and queued runs.
+   * After an event: load again, unless that would move what the person is reading. Returns the
+   * service's answer, which also counts running and queued runs.
    */
-  async function refresh({ asked = false } = {}) {
-    const quiet = !(element.matches(":hover") || element.contains(document.activeElement));
-    if (asked || !loaded || (quiet && rows.length <= PAGE)) return load();
-    const waiting = active.filter((run) => run.n === null).map((run) => run.id);
-    const answer = await update(waiting);
+  async function refresh() {
+    const isInUse = element.matches(":hover") || element.contains(document.activeElement);
+    if (!loaded || (!isInUse && rows.length <= PAGE)) return load();
+    const answer = await updateActive();
     const seenAsActive = active.filter((run) => run.n !== null && run.n > seen).length;
     const missed = Math.max(0, series.length - seen - seenAsActive);
     fresh.hidden = missed === 0;
-    setText(fresh, `${count(missed)} new ${missed === 1 ? "run" : "runs"}`);
+    setText(fresh, plural(missed, "new run"));
     return answer;
   }
 
-  /** Let rows that are on screen say what has become of their runs, where they are. */
-  async function update(ids) {
-    const answer = await get("/api/report/runs", { tag, ...(ids.length ? { ids: ids.slice(0, PAGE).join(",") } : { limit: 1 }) });
+  /** Rows of runs under way change to their verdicts without moving. */
+  async function updateActive() {
+    const ids = active.filter((run) => run.n === null).map((run) => run.id).slice(0, PAGE);
+    const asked = ids.length ? { ids: ids.join(",") } : { limit: 1 };
+    const answer = await get("/api/report/runs", { tag, ...asked }, leaving);
     if (!ids.length) return answer;
     const news = new Map(answer.rows.map((run) => [run.id, run]));
     active = active.map((run) => news.get(run.id) ?? run);
@@ -93,89 +99,85 @@ export function runsTable({ tag, series, state, change, open }) {
   }
 
   function draw() {
-    header();
     const shown = [...new Map([...active, ...rows].map((run) => [run.id, run])).values()];
+    const { q } = state();
+    replace(head, h("th.pick", h("span.visually-hidden", "Compare")), COLUMNS.map(heading));
     keyed(body, shown, (run) => run.id, (run) => row(run, pick));
     markPicked();
     fresh.hidden = true;
-    more.hidden = next === null;
+    more.hidden = cursor === null;
     none.hidden = shown.length > 0;
-    const { q } = state();
     none.textContent = q ? `Nothing among ${count(scanned)} runs mentions “${q}”.` : "No run matches.";
     setText(more, q && rows.length === 0 ? "Search further back" : "Show 50 more");
-    describe(shown.length);
+    setText(status, described(shown.length));
     bar.show(state(), series);
   }
 
-  function describe(shown) {
+  function described(shown) {
     const { statuses, category, q, since } = state();
-    const filter = { statuses: statuses.filter((word) => word !== "running" && word !== "queued"), category, since: since ? Date.parse(since) : 0 };
-    const matching = statuses.length && !filter.statuses.length ? 0 : series.matching(filter);
-    if (q) setText(status, `${count(rows.length)} found in ${count(scanned)} of ${count(matching)}`);
-    else if (matching === series.length) setText(status, `${count(Math.min(shown, matching + active.length))} of ${count(matching + active.length)}`);
-    else setText(status, `${count(matching)} of ${count(series.length)} match`);
+    const decided = statuses.filter((word) => !ACTIVE.includes(word));
+    const onlyActive = statuses.length && !decided.length;
+    const filter = { statuses: decided, category, since: since && Date.parse(since) };
+    const matching = onlyActive ? 0 : series.matching(filter);
+    if (q) return `${count(rows.length)} found in ${count(scanned)} of ${count(matching)}`;
+    if (matching < series.length) return `${count(matching)} of ${count(series.length)} match`;
+    const all = matching + active.length;
+    return `${count(Math.min(shown, all))} of ${count(all)}`;
   }
 
-  function header() {
+  function heading({ name, kind, sorts }) {
+    if (!sorts) return h("th", { scope: "col", class: kind }, name);
     const { sort } = state();
-    replace(head, h("th", { class: "pick" }, h("span", { class: "visually-hidden" }, "Compare")), COLUMNS.map((column) => {
-      const classes = [column.number && "num", column.class].filter(Boolean).join(" ") || null;
-      if (!column.sorts) return h("th", { scope: "col", class: classes }, column.name);
-      const place = column.sorts.indexOf(sort);
-      const descending = (sort === "newest" || sort === "worst");
-      return h("th", { scope: "col", class: classes, "aria-sort": place < 0 ? null : descending ? "descending" : "ascending" },
-        h("button", { type: "button", class: "sort", data: { focus: column.name }, on: { click: () => change({ sort: column.sorts[place === 0 ? 1 : 0] }) } },
-          column.name, place >= 0 && h("span", { "aria-hidden": "true" }, descending ? " ↓" : " ↑")));
-    }));
+    const isSorted = sorts.includes(sort);
+    const [order, arrow] = sort === "newest" || sort === "worst" ? ["descending", " ↓"] : ["ascending", " ↑"];
+    const onclick = () => change({ sort: sorts[sort === sorts[0] ? 1 : 0] });
+    const button = h("button.sort", { data: { focus: name }, onclick },
+      name, isSorted && h("span", { "aria-hidden": "true" }, arrow));
+    return h("th", { scope: "col", class: kind, "aria-sort": isSorted && order }, button);
   }
 
   // ---- selection and keys
 
   function pick(id) {
-    if (!selection.toggle(id)) {
-      toast(`At most ${selection.MAXIMUM} runs can be compared.`, { kind: "error" });
-    }
+    if (!selection.toggle(id)) toast(selection.FULL, "error");
     announce(`${selection.ids().length} runs picked for comparing`);
   }
 
   function markPicked() {
     for (const line of body.children) {
-      const on = selection.has(line.dataset.id);
-      line.querySelector("input").checked = on;
-      line.classList.toggle("chosen", on);
+      const picked = selection.has(line.dataset.id);
+      line.querySelector("input").checked = picked;
+      line.classList.toggle("chosen", picked);
     }
   }
 
-  const current = () => body.querySelector("tr:focus, tr:focus-within");
+  const currentRow = () => body.querySelector("tr:focus, tr:focus-within");
+  const openRow = (line) => navigate(`/e/${line.dataset.id}`);
 
   function move(step) {
     const lines = [...body.children];
-    const place = lines.indexOf(current());
-    const line = lines[Math.min(lines.length - 1, Math.max(0, place < 0 ? 0 : place + step))];
+    const place = lines.indexOf(currentRow());
+    const line = lines[place < 0 ? 0 : Math.min(lines.length - 1, Math.max(0, place + step))];
     line?.focus();
     line?.scrollIntoView({ block: "nearest" });
   }
 
-  body.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && event.target.matches("tr")) open(event.target.dataset.id);
-  });
+  function openCurrent() {
+    const line = currentRow();
+    if (!line || document.activeElement.closest("a, button, summary, [role=slider]")) return false;
+    return openRow(line);
+  }
 
-  const unsubscribe = selection.subscribe(markPicked);
+  selection.subscribe(markPicked, leaving);
   return {
-    element, load, refresh,
-    redraw: draw,
-    destroy: () => {
-      request?.abort();
-      bar.destroy();
-      unsubscribe();
-    },
+    element, load, refresh, draw,
     keys: {
       "/": ["Search", () => bar.search.focus()],
       j: ["Next row", () => move(1)],
       k: ["Row before", () => move(-1)],
-      Enter: ["Open", () => (document.activeElement.closest("a, button, summary, [role=slider]") || !current() ? false : open(current().dataset.id))],
-      x: ["Pick for comparing", () => (current() ? pick(current().dataset.id) : false)],
-      c: ["Compare what is picked", () => open(null)],
+      Enter: ["Open", openCurrent],
+      x: ["Pick for comparing", () => (currentRow() ? pick(currentRow().dataset.id) : false)],
+      c: ["Compare what is picked", () => navigate(selection.compareUrl())],
     },
   };
 }

@@ -1,54 +1,46 @@
-// What the crosshair says of a run.
+// The tooltip of a run under the cursor.
 
-import { h, replace } from "../lib/dom.js";
+import { h, replace, setStyle } from "../lib/dom.js";
 import { bpb, count, delta, deltaClass } from "../lib/format.js";
-import { mark } from "../lib/status.js";
+import { mark } from "../lib/parts.js";
 import { visible } from "../lib/visible.js";
+import { NEAR, WORDS } from "./series.js";
 
 const REST_MS = 120;
+const GAP = 14;
 
-/** `describe(id)` resolves to the run's description; asked for once the crosshair rests. */
+/** `describe(id)` resolves to the run's description; it is asked for once the cursor rests. */
 export function tip(describe) {
-  const element = h("div", { class: "tip", "aria-hidden": "true", hidden: true });
+  const element = h("div.tip", { "aria-hidden": "true", hidden: true });
   let timer = null;
-  let shown = null;
+  let shown = null; // the run's id
 
-  function show(run, place) {
-    if (shown !== run.id) {
-      shown = run.id;
+  function show(series, row, place) {
+    const id = series.id(row);
+    if (shown !== id) {
+      shown = id;
       clearTimeout(timer);
-      draw(run, run.text);
-      if (!run.text) timer = setTimeout(async () => {
-        const text = await describe(run.id).catch(() => "");
-        if (shown === run.id && text) {
-          draw(run, text);
-          move(place);
-        }
-      }, REST_MS);
+      const text = series.texts.get(row);
+      replace(element, content(series, row, text));
+      if (!text) timer = setTimeout(() => addText(series, row, place), REST_MS);
     }
     element.hidden = false;
     move(place);
   }
 
-  function draw(run, text) {
-    const versus = run.val_bpb - run.before;
-    replace(
-      element,
-      h("div", { class: "line" }, mark(run.status), h("b", { class: "mono" }, `#${count(run.n)}`), ` ${run.near ? "near miss" : run.status} · `, visible(run.category)),
-      Number.isNaN(run.val_bpb)
-        ? h("div", { class: "muted" }, "no result")
-        : h("div", { class: "mono" }, h("b", {}, bpb(run.val_bpb)), " ", Number.isNaN(run.before)
-          ? h("span", { class: "muted" }, "baseline")
-          : [h("span", { class: deltaClass(versus) }, delta(versus)), h("span", { class: "muted sans" }, " vs best then")]),
-      text && h("div", { class: "text" }, visible(text)),
-    );
+  async function addText(series, row, place) {
+    const id = series.id(row);
+    const text = await describe(id).catch(() => "");
+    if (shown !== id || !text) return;
+    replace(element, content(series, row, text));
+    move(place);
   }
 
   function move({ x, y, width, height }) {
     const { offsetWidth, offsetHeight } = element;
-    const left = x + 14 + offsetWidth > width ? x - 14 - offsetWidth : x + 14;
+    const left = x + GAP + offsetWidth > width ? x - GAP - offsetWidth : x + GAP;
     const top = Math.min(Math.max(4, y - offsetHeight - 12), height - offsetHeight - 4);
-    element.style.setProperty("transform", `translate(${Math.max(2, left)}px, ${top}px)`);
+    setStyle(element, { transform: `translate(${Math.max(2, left)}px, ${top}px)` });
   }
 
   function hide() {
@@ -59,3 +51,18 @@ export function tip(describe) {
 
   return { element, show, hide };
 }
+
+function content(series, row, text) {
+  const word = WORDS[series.status[row]];
+  const shownWord = series.status[row] === NEAR ? "near miss" : word;
+  const [value, before] = [series.bpb[row], series.before[row]];
+  const versus = Number.isNaN(before) ? h("span.muted", "baseline") : difference(value - before);
+  return [
+    h("div.line", mark(word), h("b.mono", `#${count(row + 1)}`), ` ${shownWord} · `, visible(series.categoryOf(row))),
+    Number.isNaN(value) ? h("div.muted", "no result") : h("div.mono", h("b", bpb(value)), " ", versus),
+    text && h("div.text", visible(text)),
+  ];
+}
+
+const difference = (by) =>
+  [h("span", { class: deltaClass(by) }, delta(by)), h("span.muted.sans", " vs best then")];

@@ -3,17 +3,18 @@
 import { domain, range, unit } from "./scales.js";
 import { LANES, failed } from "./series.js";
 
-const LANE = 9;
-const NARROW = 600;
+/** The height of a lane, and the width below which a chart is narrow, in pixels. */
+export const LANE = 9;
+export const NARROW = 600;
+const REACH = 24;
 
 /** Where the parts of a chart of this size lie. */
 function layout(width, height) {
-  const narrow = width < NARROW;
-  const lanes = LANES.length * LANE;
-  const bottom = height - lanes - 50;
+  const isNarrow = width < NARROW;
+  const bottom = height - LANES.length * LANE - 50;
   return {
-    left: narrow ? 54 : 66,
-    right: width - (narrow ? 12 : 20),
+    left: isNarrow ? 54 : 66,
+    right: width - (isNarrow ? 12 : 20),
     rail: 13, // the middle of the rail of runs above the range
     top: 26,
     bottom,
@@ -26,17 +27,13 @@ function layout(width, height) {
 export class View {
   /** `zoom` is a range of x in units of the scale, or null for all that `fit` shows. */
   constructor(series, { x, fit, zoom, width, height, now }) {
-    this.series = series;
-    this.x = x;
-    this.fit = fit;
-    this.width = width;
-    this.height = height;
+    Object.assign(this, { series, x, width, height, now });
     this.area = layout(width, height);
+    const { left, right, top, bottom } = this.area;
     [this.from, this.to] = zoom ?? domain(series, x, fit, now);
     this.range = range(series, fit);
-    this.scaleX = (this.area.right - this.area.left) / (this.to - this.from || 1);
-    if (this.range) this.scaleY = (this.area.bottom - this.area.top) / (this.range[1] - this.range[0]);
-    this.now = now;
+    this.scaleX = (right - left) / (this.to - this.from || 1);
+    if (this.range) this.scaleY = (bottom - top) / (this.range[1] - this.range[0]);
   }
 
   /** Pixels of a place in the units of the scale. */
@@ -57,28 +54,32 @@ export class View {
     return this.from + (px - this.area.left) / this.scaleX;
   }
 
+  /** The run number at a place in the units of the scale, unless x is time. */
+  numberAt(value) {
+    return this.x === "log" ? 10 ** value : value;
+  }
+
   /** Rows within the range of x: [first, end). */
   rows() {
-    const { series, x } = this;
-    if (x === "time") return [series.firstSince(this.from), series.firstSince(this.to + 1)];
-    const n = (value) => (x === "log" ? 10 ** value : value);
+    const { series } = this;
+    if (this.x === "time") return [series.firstSince(this.from), series.firstSince(this.to + 1)];
     return [
-      Math.max(0, Math.ceil(n(this.from) - 1e-9) - 1),
-      Math.min(series.length, Math.floor(n(this.to) + 1e-9)),
+      Math.max(0, Math.ceil(this.numberAt(this.from) - 1e-9) - 1),
+      Math.min(series.length, Math.floor(this.numberAt(this.to) + 1e-9)),
     ];
   }
 
   /** Where a run's mark lies: on the rail of crashes, on that of runs above the range, or between. */
   point(row) {
     const x = this.ofRow(row);
-    if (failed(this.series.status[row])) return { x, y: this.area.crash, rail: "crash" };
-    const value = this.series.bpb[row];
-    if (value > this.range[1]) return { x, y: this.area.rail, rail: "above" };
-    return { x, y: this.y(value), rail: null };
+    const { series, area } = this;
+    if (failed(series.status[row])) return { x, y: area.crash };
+    const value = series.bpb[row];
+    return { x, y: value > this.range[1] ? area.rail : this.y(value) };
   }
 
   /** The run whose mark is nearest to a pixel; -1 where there is none. */
-  nearest(px, py, reach = 24) {
+  nearest(px, py, reach = REACH) {
     if (!this.range) return -1;
     const [first, end] = this.rows();
     const low = Math.max(first, this.#rowBefore(px - reach));
@@ -95,7 +96,6 @@ export class View {
 
   #rowBefore(px) {
     const value = this.unitAt(px);
-    if (this.x === "time") return this.series.firstSince(value) - 1;
-    return Math.floor(this.x === "log" ? 10 ** value : value) - 1;
+    return (this.x === "time" ? this.series.firstSince(value) : Math.floor(this.numberAt(value))) - 1;
   }
 }

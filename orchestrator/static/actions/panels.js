@@ -1,0 +1,122 @@
+// The panels of the Actions page that are lists: the search, its notes, the GPUs. Each row says what is
+// the case and has the buttons that change it.
+
+import { h, keyed, setText } from "../lib/dom.js";
+import { count, time } from "../lib/format.js";
+import { panel } from "../lib/parts.js";
+import { remark } from "../lib/states.js";
+import { plain } from "../lib/visible.js";
+import { actionButton, drainButton } from "./buttons.js";
+import { dropNote, leaveNote, pauseTag, pinMode, releaseMode, resumeTag } from "./steer.js";
+
+/** A panel with a keyed list: `nothing` is said when it is empty, `show(items, note)` fills it. */
+function listPanel(title, { kind = "", nothing = "", end, key, render }) {
+  const note = h("span.muted");
+  const list = h(`ul.action-rows${kind}`);
+  const none = remark(nothing);
+  const element = panel(title, { note, end }, list, none);
+  const show = (items, text = "") => {
+    none.hidden = items.length > 0;
+    setText(note, text);
+    keyed(list, items, key, render);
+  };
+  return { element, show };
+}
+
+const actionRow = (content, ...buttons) => h("li", h("div", content), h("div.buttons", buttons));
+
+/** Who stopped something, and why. */
+const who = ({ by, reason, at }) => [`by ${plain(by)}, `, time(at), `: ${plain(reason)}`];
+
+// ---- the search: pause and resume, mode
+
+export function tagPanel(changed) {
+  const { element, show } = listPanel("Search", {
+    key: ({ row }) => row,
+    render: (item) => (item.row === "pause" ? pauseRow(item, changed) : modeRow(item, changed)),
+  });
+  return {
+    element,
+    update: ({ name: tag, pause }, strategy, counts) =>
+      show([{ row: "pause", tag, pause, counts }, { row: "mode", tag, strategy }]),
+  };
+}
+
+function pauseRow({ tag, pause, counts }, changed) {
+  const text = pause ? who(pause) : `${count(counts.running)} running, ${count(counts.queued)} queued.`;
+  return actionRow(
+    [h("b", pause ? "Paused" : "Goes on"), h("p.muted", text)],
+    pause
+      ? actionButton("Resume", () => resumeTag(tag, counts), changed, { kind: "primary", name: "pause" })
+      : actionButton("Pause", () => pauseTag(tag, counts), changed, { name: "pause" }),
+  );
+}
+
+function modeRow({ tag, strategy }, changed) {
+  return actionRow(
+    [
+      h("b", `Mode: ${strategy.mode}`),
+      h("span.muted", strategy.pinned ? ", pinned" : ", adapts by itself"),
+      h("p.muted", plain(strategy.reason), " · ", time(strategy.updated_at)),
+    ],
+    strategy.pinned && actionButton("Release", () => releaseMode(tag, strategy), changed),
+    actionButton("Set and pin", () => pinMode(tag, strategy), changed),
+  );
+}
+
+// ---- notes that agents get with their next suggest
+
+export function notesPanel(changed) {
+  let tag = null;
+  const { element, show } = listPanel("Notes for agents", {
+    kind: ".notes",
+    nothing: "No note stands. A note tells every agent of the tag what you know.",
+    end: actionButton("Leave a note", () => leaveNote(tag), changed, { name: "leave" }),
+    key: ({ id }) => `${tag} ${id}`,
+    render: (note) => noteRow(tag, note, changed),
+  });
+  return {
+    element,
+    update(name, notes) {
+      tag = name;
+      show(notes, notes.length ? String(notes.length) : "");
+    },
+  };
+}
+
+function noteRow(tag, note, changed) {
+  const lines = note.text.split("\n").map((line) => h("span.note-line", plain(line)));
+  const describe = `Drop the note of ${plain(note.by)}`;
+  return actionRow(
+    [h("p.note-text", lines), h("p.muted", `${plain(note.by)}, `, time(note.at))],
+    actionButton("Drop", () => dropNote(tag, note), changed, { name: "drop", describe }),
+  );
+}
+
+// ---- GPUs: which take runs, and who drained one
+
+export function gpuPanel(changed) {
+  const { element, show } = listPanel("GPUs", {
+    kind: ".gpu-rows",
+    nothing: "No GPU has registered.",
+    key: ({ id }) => id,
+    render: (gpu) => actionRow(
+      [
+        h("b", gpu.id),
+        h("span.muted", ` ${plain(gpu.gpu_name)}`),
+        h("p.muted", gpu.drain ? ["drained ", who(gpu.drain)] : gpu.status),
+      ],
+      drainButton(gpu, changed),
+    ),
+  });
+  return {
+    element,
+    update(workers) {
+      const drained = workers.filter(({ drain }) => drain).length;
+      // Without their heartbeats, which would render each row again.
+      const items = workers.map(({ id, gpu_name, status, drain, current_experiment_id }) =>
+        ({ id, gpu_name, status, drain, current_experiment_id }));
+      show(items, drained ? `${drained} drained` : "");
+    },
+  };
+}
