@@ -37,7 +37,11 @@ def check_what_it_answers(system: System) -> None:
     for tag in ("mar11", "apr02"):
         assert system.get("/api/experiment/history", tag=tag) == ANSWERS[tag]["history"]
         summary: dict[str, Any] = system.get("/api/report/summary", tag=tag)
-        assert summary == ANSWERS[tag]["summary"]
+        # By now the hand-run that was under way has been left for longer than it may take.
+        assert summary["stats"].pop("abandoned") == (1 if tag == "apr02" else 0)
+        expected: dict[str, Any] = json.loads(json.dumps(ANSWERS[tag]["summary"]))
+        del expected["stats"]["abandoned"]
+        assert summary == expected
     log = ANSWERS["log"]
     path = f"{system.url}/api/experiment/{log['experiment_id']}/log"
     content = httpx.get(path, timeout=40).content
