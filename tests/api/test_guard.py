@@ -232,7 +232,7 @@ def test_a_body_that_is_no_utf8_is_422(api: Api) -> None:
 
 
 def test_a_resumed_stream_that_missed_nothing_goes_on(api: Api) -> None:
-    """The id of the latest event is no reason to wait for ever or to end."""
+    """The id of the latest event is no reason to wait without end or to stop."""
     api.tag()
     last = api.register()
     with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:

@@ -178,7 +178,7 @@ def test_after_redis_return_the_reaper_waits_a_whole_lease(api: Api, server: Ser
 def test_after_its_own_start_the_reaper_waits_a_whole_lease(
     make_api: MakeApi, api: Api, server: Server
 ) -> None:
-    """Whoever died in the meantime is found dead by whoever comes, though later."""
+    """A worker that died in the meantime is found dead, though later."""
     api.tag()
     api.gpu()
     experiment_id = api.submit("1")
@@ -195,7 +195,7 @@ def test_a_full_redis_serves_what_frees_a_gpu_and_refuses_the_rest(
     api: Api, server: Server
 ) -> None:
     """Out of memory: what is new is 503 and leaves no trace. A lease can be renewed, so no live
-    run is taken for dead, and its end is decided. With room again all is as before."""
+    run is taken for dead, and its end is decided. With free memory again all is as before."""
     api.tag()
     api.gpu()
     experiment_id = api.submit("1")

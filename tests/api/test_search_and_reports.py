@@ -155,7 +155,7 @@ def test_tags_stand_newest_first(api: Api) -> None:
 
 
 def test_a_brief_gathers_the_whole_tag_in_less_than_eight_kilobytes(api: Api) -> None:
-    """As JSON with its text, or as plain markdown for whoever asks for that."""
+    """As JSON with its text, or as plain markdown where the request accepts that."""
     api.tag()
     api.gpu()
     long = "`x` " * 400

@@ -188,7 +188,7 @@ def test_a_report_that_a_requeued_run_was_stopped_may_come_twice(api: Api) -> No
 
 
 def test_a_run_that_ends_before_its_worker_hears_of_the_requeue_is_decided(api: Api) -> None:
-    """A result is a result; whoever wants another one asks again."""
+    """A result stands; another one needs another request."""
     api.tag()
     api.gpu()
     experiment_id = api.submit("1")
@@ -354,7 +354,7 @@ def test_a_drained_gpu_ends_its_run_and_gets_no_other(api: Api) -> None:
 
 
 def test_a_drain_outlives_its_worker(api: Api) -> None:
-    """Registered anew, gone and come back, with heartbeats that know nothing of it."""
+    """Registered again, gone and come back, with heartbeats that know nothing of it."""
     api.tag()
     api.gpu(boot_id="one")
     api.post("/api/pool/drain", gpu_id="gpu-0", **WHY)

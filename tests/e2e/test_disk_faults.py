@@ -97,7 +97,7 @@ def test_a_full_disk_of_redis_loses_nothing_that_was_acknowledged(
     eventually(system.ready, 60, "Redis' return")
     found = system.wait(running)
     assert found["status"] == "keep"
-    del done["verdict"]["digest"]  # made anew for whoever waits, and not stored
+    del done["verdict"]["digest"]  # made for each caller that waits, and not stored
     assert system.get(f"/api/experiment/{done['id']}")["verdict"] == done["verdict"]
     assert decisions(embedded_url(system)) == {done["id"]: 1, running: 1}
     system.post("/api/experiment/setup", tag="after")

@@ -167,7 +167,7 @@ def test_redis_killed_in_a_run_comes_back_with_everything(system: System) -> Non
     eventually(system.ready, what="Redis' return")
     found = system.wait(experiment_id)
     assert (found["status"], len(found["attempts"])) == ("keep", 1)
-    del done["verdict"]["digest"]  # made anew for whoever waits, and not stored
+    del done["verdict"]["digest"]  # made for each caller that waits, and not stored
     assert system.get(f"/api/experiment/{done['id']}")["verdict"] == done["verdict"]
     assert set(events_of(system.folder / "home").values()) == {1}
 

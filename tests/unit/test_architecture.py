@@ -1,4 +1,4 @@
-"""The plan of the house holds: which room imports which, and who spells Redis keys."""
+"""The layers hold: which package imports which, and who spells Redis keys."""
 
 import ast
 import subprocess
@@ -23,7 +23,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_the_contracts_of_import_linter_hold() -> None:
-    """pyproject.toml says which room may import which."""
+    """pyproject.toml says which package may import which."""
     command = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
