@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 import train
 
+pytestmark = pytest.mark.timeout(400)  # longer than the trainings below may take
+
 REPO = Path(__file__).parents[2]
 PROGRESS = re.compile(
     r"\rstep (\d{5}) \( *(\d+\.\d)%\) \| loss: (\d+\.\d{6}) \| lrm: (\d\.\d\d) \| dt: (\d+)ms"
@@ -327,7 +329,7 @@ def run_python(
         cwd=folder,
         env=environment,
         capture_output=True,
-        timeout=100,
+        timeout=300,  # seconds on an idle machine, minutes on one with other work
         check=False,
     )
     # Decoded here, because text=True would turn each carriage return into a newline.
