@@ -74,9 +74,8 @@ class Knob:
         """The value at a coordinate, of the kind of `like`, within the hard limits and rounded."""
         at = round(coordinate) if self.whole else coordinate
         if isinstance(like, Derived):
-            whole = round(coordinate)
-            power = self.scale == "power"
-            return replace(like, shift=whole if power else 0, plus=0 if power else whole)
+            changed = {"shift" if self.scale == "power" else "plus": round(coordinate)}
+            return Derived(like.base, **changed)
         if self.scale == "choice":
             return self.choices[min(max(int(at), 0), len(self.choices) - 1)]
         value = min(max(_DECODE.get(self.scale, float)(at), self.low), self.high)
@@ -155,11 +154,9 @@ def with_companions(
         if other is None or other not in values:
             continue
         halvings = max(0, round(knobs[name].encode(values[name]) - knobs[name].encode(value)))
-        full[other] = _halved(values[other], halvings)
+        match values[other]:
+            case Derived(plus=0) as old:
+                full[other] = replace(old, shift=old.shift - halvings)
+            case int() as number:
+                full[other] = max(1, number // 2**halvings)
     return full
-
-
-def _halved(value: Value, times: int) -> Value:
-    if isinstance(value, Derived):
-        return replace(value, shift=value.shift - times) if not value.plus else value
-    return max(1, value // 2**times) if isinstance(value, int) else value

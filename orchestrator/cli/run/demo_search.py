@@ -37,7 +37,6 @@ class Search:
 
     client: Client
     tag: str
-    baseline: str
     wanted: int
     agent: Agent
     decided: list[ExperimentDetail] = field(default_factory=list)
@@ -51,10 +50,8 @@ class Search:
             self.ended = "the baseline itself failed"
             return
         while len(self.decided) < self.wanted:
-            best = yield from self._retried(self._best_source)
-            guidance = yield from self._retried(self._guidance)
             try:
-                proposal = self.agent.propose(best, guidance)
+                proposal = yield from self._retried(self._propose)
             except NothingLeftError as error:
                 self.ended = str(error)
                 return
@@ -91,9 +88,11 @@ class Search:
 
     def _request(self, proposal: Proposal | None) -> SubmitRequest:
         if proposal is None:
-            what = "the baseline, unchanged"
             return SubmitRequest(
-                tag=self.tag, train_py=self.baseline, hypothesis=what, description="baseline"
+                tag=self.tag,
+                train_py=self.agent.baseline,
+                hypothesis="the baseline, unchanged",
+                description="baseline",
             )
         return SubmitRequest(
             tag=self.tag,
@@ -104,13 +103,11 @@ class Search:
             diff_summary=proposal.diff_summary,
         )
 
-    def _best_source(self) -> str:
-        return self.client.source(self.client.best(self.tag).best.experiment_id)
-
-    def _guidance(self) -> Guidance:
+    def _propose(self) -> Proposal:
+        best = self.client.source(self.client.best(self.tag).best.experiment_id)
         suggestion = self.client.suggestion(self.tag)
         strategy = self.client.strategy(self.tag)
-        return Guidance(
+        guidance = Guidance(
             mode=suggestion.strategy,
             temperature=strategy.temperature,
             explore_ratio=strategy.explore_ratio,
@@ -118,6 +115,7 @@ class Search:
             high_yield=suggestion.high_yield_categories,
             near_misses=[miss.experiment_id for miss in self.client.near_misses(self.tag)],
         )
+        return self.agent.propose(best, guidance)
 
 
 class Screen:
