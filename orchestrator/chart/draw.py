@@ -46,15 +46,13 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class Look:
-    """Everything about a chart but its points. Sizes are in inches."""
+    """Everything about a chart but its points. `width` is in inches; the height follows it."""
 
     title: str
     subtitle: str = ""
     theme: Theme = LIGHT
     by: Axis = "order"
     width: float = 10.0
-    height: float = 5.6
-    dpi: int = 150
 
 
 def draw(
@@ -72,7 +70,7 @@ def draw(
         # Text in a script that the font lacks is shown as boxes: no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(
-            figsize=(look.width, look.height), dpi=look.dpi, facecolor=look.theme.paper,
+            figsize=(look.width, 0.56 * look.width), dpi=150, facecolor=look.theme.paper,
             layout=ConstrainedLayoutEngine(w_pad=0.18, h_pad=0.08),
         )  # fmt: skip
         canvas = FigureCanvasAgg(figure)

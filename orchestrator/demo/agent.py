@@ -83,8 +83,8 @@ class Agent:
         if proposal:
             self._moves[experiment_id] = proposal.changes
         if val_bpb is None:
-            worst = [t.value for t in self._study.trials if t.value is not None]
-            val_bpb = max(worst, default=1.0) + _CRASH_PENALTY
+            measured = (t.value for t in self._study.trials if t.value is not None)
+            val_bpb = max(measured, default=1.0) + _CRASH_PENALTY
         self._tell(_values(source), val_bpb)
         self._results += 1
 
@@ -140,9 +140,8 @@ class Agent:
         if not known:
             return None
         count = min(len(known), self._random.choice((1, 2, 2)))
-        changes: dict[str, Value] = {}
-        for move in self._random.sample(known, count):
-            changes.update(move)
+        picked = self._random.sample(known, count)
+        changes = {name: value for move in picked for name, value in move.items()}
         return self._proposal(best, changes, "combination", "merges near misses")
 
     def _ablate(self, best: str) -> Proposal | None:
@@ -173,8 +172,7 @@ class Agent:
             step = math.copysign(step, knob.lean)
         # A tiny change is not worth a run.
         least = 1 if knob.whole else spread * (high - low) / 2
-        if abs(step) < least:
-            step = math.copysign(least, step)
+        step = math.copysign(max(abs(step), least), step)
         if not low <= here + step <= high:
             step = -step
         return knob.decode(min(max(here + step, low), high), old)
@@ -188,7 +186,8 @@ class Agent:
         real = {n: v for n, v in full.items() if n in values and not same_value(v, values[n])}
         if not real:
             return None
-        summary = ", ".join(f"{n} {_short(values[n])} → {_short(v)}" for n, v in real.items())
+        edits = (f"{n} {render(values[n])} → {render(v)}" for n, v in real.items())
+        summary = ", ".join(edits).replace("PROFILE.", "")
         return Proposal(with_constants(best, real), f"{summary}: {why}", category, summary, real)
 
     def _sample(self) -> dict[str, float]:
@@ -226,7 +225,3 @@ class Agent:
 
 def _values(source: str) -> dict[str, Value]:
     return {name: constant.value for name, constant in read_constants(source).items()}
-
-
-def _short(value: Value) -> str:
-    return render(value).removeprefix("PROFILE.")

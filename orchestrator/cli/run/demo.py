@@ -4,7 +4,6 @@ However a demo ends, what was decided is written down, the open run is cancelled
 that it started is stopped. What the agent decides is in orchestrator/demo.
 """
 
-import difflib
 import io
 import os
 import re
@@ -186,7 +185,7 @@ class Demonstration:
             return
         self._client.setup(SetupRequest(tag=search.tag, time_budget_seconds=budget))
         note(f"{system.url}, tag {search.tag}: {search.wanted} experiments of {budget:g} s each")
-        with self._screen:
+        with self._screen.bar:
             for _ in search.run():
                 system.poll()
                 self._screen.update()
@@ -217,14 +216,13 @@ class Demonstration:
         """results.tsv, progress.png and best_train.py in the current folder; what they say."""
         search, client, tag = self._search, self._client, self._search.tag
         best = search.best()
-        source = client.source(best.id) if best else ""
         profile = next((p for d in search.decided if (p := d.environment.profile)), "unknown")
         about = f"budget {self._budget:g} s a run · profile {profile} · seed {search.agent.seed}"
         picture = io.BytesIO()
         draw(points_of(list(all_rows(client, tag))), picture, Look(tag, about))
         files = {"results.tsv": f"{client.tsv(tag).tsv}\n".encode()}
-        if source:
-            files["best_train.py"] = source.encode()
+        if best is not None:
+            files["best_train.py"] = client.source(best.id).encode()
         files["progress.png"] = picture.getvalue()
         for name, content in files.items():
             _keep_old(Path(name), content)
@@ -236,7 +234,7 @@ class Demonstration:
             "decided": len(search.decided),
             "best_val_bpb": best.val_bpb if best else None,
             "best_experiment_id": best.id if best else None,
-            "best_diff": _difference(search.agent.baseline, source) if source else "",
+            "best_diff": client.diff(best.id, search.decided[0].id) if best else "",
             "files": {name: str(Path.cwd() / name) for name in files},
         }
 
@@ -285,11 +283,3 @@ def _keep_old(path: Path, content: bytes) -> None:
     with suppress(FileNotFoundError):
         if path.read_bytes() != content:
             path.replace(f"{path}~")
-
-
-def _difference(baseline: str, best: str) -> str:
-    """Unified diff from the baseline to the best; empty if the baseline is the best."""
-    before, after = baseline.splitlines(), best.splitlines()
-    names = ("train.py (baseline)", "train.py (best)")
-    lines = difflib.unified_diff(before, after, *names, n=1, lineterm="")
-    return "".join(f"{line}\n" for line in lines)

@@ -122,31 +122,24 @@ class Screen:
     """On stderr: a line for each verdict, and the progress of the current run, as a bar on a
     terminal or as a line each ten seconds elsewhere.
 
-    Use as a context manager around the search and call `update` often.
+    Use `bar` as a context manager around the search and call `update` often.
     """
 
     def __init__(self, search: Search) -> None:
         self._search = search
         screen = console(stderr=True)
         self._plain = not screen.is_terminal
-        self._bar = run_bar(screen, drawn=not self._plain)
-        self._task = self._bar.add_task("choosing the first edit", total=None, state="")
+        self.bar = run_bar(screen, drawn=not self._plain)
+        self._task = self.bar.add_task("choosing the first edit", total=None, state="")
         self._told = 0
         self._next_line = 0.0
-
-    def __enter__(self) -> "Screen":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def say(self, line: str) -> None:
         """A line above the bar."""
         if self._plain:
             note(line)
         else:
-            self._bar.console.print(visible(line))
+            self.bar.console.print(visible(line))
 
     def update(self) -> None:
         search = self._search
@@ -161,7 +154,7 @@ class Screen:
         label = f"[{number}/{search.wanted}] {search.current.description}"
         share, state = step(search.current)
         total = None if share is None else 1.0  # without a total the bar pulses
-        self._bar.update(
+        self.bar.update(
             self._task, description=label, state=state, total=total, completed=share or 0.0
         )
         if self._plain and time.monotonic() >= self._next_line:

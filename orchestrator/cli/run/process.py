@@ -159,8 +159,7 @@ def _await_parents_end() -> None:
 def allow_open_files(wanted: int = _OPEN_FILES) -> None:
     """Raise this process's limit on open files to `wanted`, or as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     try:

@@ -80,8 +80,8 @@ class _Child:
         return self.process is not None and self.process.poll() is None
 
     def signal(self, number: int) -> None:
-        if self.process is not None and self.running:
-            self.process.send_signal(number)
+        if self.process is not None:
+            self.process.send_signal(number)  # does nothing if it has ended
 
     def kill(self) -> None:
         """Kill the child and all that is left in its session."""

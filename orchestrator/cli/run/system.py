@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from gpu_worker import gpu as gpus
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import Client
@@ -168,16 +170,12 @@ class System:
 
 def _environment(settings: Settings, url: str, workers: Workers) -> dict[str, str]:
     """This process's environment with the settings in it, for children."""
-    own = {variable(name): _text(getattr(settings, name)) for name in type(settings).model_fields}
-    given = {name: text for name, text in own.items() if text is not None}
+    own = {variable(name): _text(value) for name, value in settings if value is not None}
     more = {"AUTORESEARCH_ORCHESTRATOR": url, "PYTHONUNBUFFERED": "1"}
-    return os.environ | workers.environment | given | more
+    return os.environ | workers.environment | own | more
 
 
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, tuple):
-        return ",".join(value)
-    reveal = getattr(value, "get_secret_value", None)
-    return str(reveal() if reveal else value)
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
