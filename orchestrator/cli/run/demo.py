@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gpu_worker import hostcheck
 from gpu_worker.settings import WorkerSettings
 from orchestrator.chart.draw import Look, draw
 from orchestrator.chart.values import points_of
@@ -119,9 +119,8 @@ def _ensure_data(settings: WorkerSettings) -> None:
             process.wait()
     if code != 0:
         raise CommandError(f"prepare.py ended with exit code {code}; its output is above")
-    after = check_training(settings)
-    if not after.ok:
-        raise CommandError("; ".join(after.problems) or "prepare.py --check fails")
+    if problems := hostcheck.judge(check_training(settings), needs_cuda=False):
+        raise CommandError("; ".join(problems))
 
 
 # ---------------------------------------------------------------------------------------- the demo
@@ -213,9 +212,13 @@ class Demonstration:
             note(f"{current.id} could not be cancelled: {error.message}")
 
     def _write_results(self) -> dict[str, Any]:
-        """results.tsv, progress.png and best_train.py in the current folder; what they say."""
+        """results.tsv, progress.png and best_train.py in the current folder; what they say.
+
+        A file with another content is kept under its name with a `~`.
+        """
         search, client, tag = self._search, self._client, self._search.tag
         best = search.best()
+        diff = client.diff(best.id, search.decided[0].id) if best else ""
         profile = next((p for d in search.decided if (p := d.environment.profile)), "unknown")
         about = f"budget {self._budget:g} s a run · profile {profile} · seed {search.agent.seed}"
         picture = io.BytesIO()
@@ -225,7 +228,9 @@ class Demonstration:
             files["best_train.py"] = client.source(best.id).encode()
         files["progress.png"] = picture.getvalue()
         for name, content in files.items():
-            _keep_old(Path(name), content)
+            path = Path(name)
+            if path.exists() and path.read_bytes() != content:
+                path.replace(f"{name}~")  # it may be somebody's own
             with atomic_file(name) as file:
                 file.write(content)
         return {
@@ -234,7 +239,7 @@ class Demonstration:
             "decided": len(search.decided),
             "best_val_bpb": best.val_bpb if best else None,
             "best_experiment_id": best.id if best else None,
-            "best_diff": client.diff(best.id, search.decided[0].id) if best else "",
+            "best_diff": diff,
             "files": {name: str(Path.cwd() / name) for name in files},
         }
 
@@ -276,10 +281,3 @@ class Demonstration:
         """All of a child's output is in its log; the screen shows warnings and errors."""
         if _LOUD.search(line):
             self._screen.say(f"{name}: {line}")
-
-
-def _keep_old(path: Path, content: bytes) -> None:
-    """Move an existing file with another content aside, to its name with a `~`."""
-    with suppress(FileNotFoundError):
-        if path.read_bytes() != content:
-            path.replace(f"{path}~")
