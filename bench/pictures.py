@@ -117,7 +117,7 @@ def search(url: str, runs: int, seed: int) -> None:
     """Let the built-in agent try `runs` sources."""
     with Client(url) as client:
         client.setup(SetupRequest(tag=TAG))
-        going = Search(client, TAG, STUB, runs, Agent(STUB, seed))
+        going = Search(client, TAG, runs, Agent(STUB, seed))
         began = time.monotonic()
         for _ in going.run():
             pass

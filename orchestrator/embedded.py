@@ -206,7 +206,7 @@ class EmbeddedServer:
                 deadline = time.monotonic() + self._timeout_seconds
                 if not told:
                     _log.warning("the embedded Redis server is loading %s", self._dir)
-                    told = True
+                told = True
             elif time.monotonic() > deadline:
                 raise SetupError(failure)
             time.sleep(0.02)

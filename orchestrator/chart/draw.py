@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from orchestrator.chart.values import (
-    LOG_ABOVE,
-    RAIL,
-    Point,
-    labelled,
-    running_best,
-    value_range,
-)
+from orchestrator.chart.values import LOG_ABOVE, RAIL, Point, labelled, running_best, value_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,15 +46,13 @@ DARK = Theme(
 
 @dataclass(frozen=True)
 class Look:
-    """Everything about a chart but its points. Sizes are in inches."""
+    """Everything about a chart but its points. `width` is in inches; the height follows it."""
 
     title: str
     subtitle: str = ""
     theme: Theme = LIGHT
     by: Axis = "order"
     width: float = 10.0
-    height: float = 5.6
-    dpi: int = 150
 
 
 def draw(
@@ -74,12 +65,12 @@ def draw(
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     # The same history gives the same bytes; letters as paths would make them ten times as many.
-    style = rc_context({"svg.hashsalt": "autoresearch", "svg.fonttype": "none"})
-    with style, warnings.catch_warnings():
+    svg: dict[Any, Any] = {"svg.hashsalt": "autoresearch", "svg.fonttype": "none"}
+    with rc_context(svg | {"text.parse_math": False}), warnings.catch_warnings():
         # Text in a script that the font lacks is shown as boxes: no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph")
         figure = Figure(
-            figsize=(look.width, look.height), dpi=look.dpi, facecolor=look.theme.paper,
+            figsize=(look.width, 0.56 * look.width), dpi=150, facecolor=look.theme.paper,
             layout=ConstrainedLayoutEngine(w_pad=0.18, h_pad=0.08),
         )  # fmt: skip
         canvas = FigureCanvasAgg(figure)
@@ -118,18 +109,11 @@ class _Chart:
         axes, look, theme = self._axes, self._look, self._theme
         muted: dict[str, Any] = {"color": theme.muted, "fontsize": 9.5}
         axes.set_facecolor(theme.paper)
-        axes.set_title(
-            look.title, loc="left", fontsize=14, fontweight="bold", color=theme.ink, pad=24,
-            parse_math=False,
-        )  # fmt: skip
-        axes.text(
-            0, 1.025, look.subtitle, transform=axes.transAxes, va="bottom", parse_math=False,
-            **muted,
-        )  # fmt: skip
-        by_time = look.by == "time"
-        axes.set_xlabel(
-            "hours since the first verdict" if by_time else "runs, in order of verdict", **muted
-        )
+        title = {"fontsize": 14, "fontweight": "bold", "color": theme.ink}
+        axes.set_title(look.title, title, loc="left", pad=24)
+        axes.text(0, 1.025, look.subtitle, transform=axes.transAxes, va="bottom", **muted)
+        names = {"time": "hours since the first verdict", "order": "runs, in order of verdict"}
+        axes.set_xlabel(names[look.by], **muted)
         axes.set_ylabel("val_bpb, lower is better", **muted)
         axes.grid(axis="y", color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
@@ -197,11 +181,11 @@ class _Chart:
         best = running_best(self._points)
         if not best:
             return
-        y = [p.val_bpb or 0 for p in best]
+        x = [*self._x(best), max(self._x(self._points))]
+        y = [p.val_bpb or 0 for p in [*best, best[-1]]]
         self._axes.plot(
-            [*self._x(best), max(self._x(self._points))], [*y, y[-1]], drawstyle="steps-post",
-            color=self._theme.keep, linewidth=1.8, label="best so far", zorder=3,
-            solid_capstyle="round",
+            x, y, drawstyle="steps-post", color=self._theme.keep, linewidth=1.8,
+            label="best so far", zorder=3, solid_capstyle="round",
         )  # fmt: skip
 
     def label_keeps(self) -> None:
@@ -215,9 +199,8 @@ class _Chart:
             for place in _PLACES:
                 label = self._label(point, *place)
                 box = label.get_window_extent()
-                inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
-                inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
-                free = not any(box.overlaps(other) for other in taken)
+                inside = frame.contains(*box.min) and frame.contains(*box.max)
+                free = not box.count_overlaps(taken)
                 if inside and free and not box.padded(6).count_contains(dots):
                     taken.append(box.padded(2))
                     break
@@ -234,7 +217,6 @@ class _Chart:
             fontsize=8.5,
             color=self._theme.ink,
             zorder=5,
-            parse_math=False,
             # A halo would turn the letters of an SVG into paths.
             bbox={"facecolor": self._theme.paper, "edgecolor": "none", "alpha": 0.8, "pad": 1.2},
         )

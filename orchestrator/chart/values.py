@@ -68,7 +68,7 @@ def _decided(rows: Sequence[ExportRow]) -> list[ExportRow]:
 
 
 def _seconds(row: ExportRow) -> float:
-    return datetime.fromisoformat((row.finished_at or "").replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(row.finished_at or "").timestamp()
 
 
 def value_range(points: Sequence[Point]) -> tuple[float, float]:
@@ -84,16 +84,12 @@ def value_range(points: Sequence[Point]) -> tuple[float, float]:
     low = values[0]
     top = max(keeps, default=low)
     if top - low < _LEAST_HEIGHT:
-        top = max(top, _most(values))
+        # The highest run that is no outlier (Tukey's fence).
+        quartile = values[(3 * (len(values) - 1)) // 4]
+        fence = quartile + 1.5 * max(quartile - low, 1e-6)
+        top = max(top, *(v for v in values if v <= fence))
     height = max(top - low, _LEAST_HEIGHT, 1e-3 * abs(low))
     return low - 0.25 * height, top + max(0.12 * height, low + height - top)
-
-
-def _most(values: Sequence[float]) -> float:
-    """The highest of the sorted `values` that is no outlier (Tukey's fence)."""
-    quartile = values[(3 * (len(values) - 1)) // 4]
-    fence = quartile + 1.5 * max(quartile - values[0], 1e-6)
-    return max(v for v in values if v <= fence)
 
 
 def running_best(points: Sequence[Point]) -> list[Point]:

@@ -235,7 +235,6 @@ def chart(
         theme=DARK if dark else LIGHT,
         by=cast("Axis", by),
         width=width,
-        height=0.56 * width,
     )
     with atomic_file(output) as file:
         draw(points, file, look, cast('Literal["png", "svg"]', kind))

@@ -8,7 +8,7 @@ same proposals. It submits nothing.
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.demo.constants import Value, read_constants, render, same_value, with_constants
@@ -16,7 +16,6 @@ from orchestrator.demo.knobs import Knob, usable_knobs, with_companions
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.study import Study
 
 _TRIES_PER_MOVE = 40
 # How far a step goes, in parts of a knob's range.
@@ -57,24 +56,25 @@ class Proposal:
     changes: Mapping[str, Value]
 
 
-@dataclass
 class Agent:
     """Proposes edits of `baseline`; pass each result to `observe` before the next proposal."""
 
-    baseline: str
-    seed: int
-    _seen: set[str] = field(default_factory=set)
-    _moves: dict[str, Mapping[str, Value]] = field(default_factory=dict)
+    def __init__(self, baseline: str, seed: int) -> None:
+        import optuna
 
-    def __post_init__(self) -> None:
-        self._base = _values(self.baseline)
+        self.baseline = baseline
+        self.seed = seed
+        self._base = _values(baseline)
         self.knobs = usable_knobs(self._base)
         if not self.knobs:
             raise NothingLeftError("train.py has no constant that the built-in agent knows")
-        self._random = random.Random(self.seed)  # noqa: S311  (a search, not a secret)
-        self._study = _new_study(self.seed)
+        self._random = random.Random(seed)  # noqa: S311  (a search, not a secret)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=6)
+        self._study = optuna.create_study(sampler=sampler)
         self._results = 0
-        self._seen.add(self.baseline)
+        self._seen = {baseline}
+        self._moves: dict[str, Mapping[str, Value]] = {}
 
     def observe(self, experiment_id: str, proposal: Proposal | None, val_bpb: float | None) -> None:
         """Learn the result of a proposal, or of the baseline (None); no val_bpb means a crash."""
@@ -83,19 +83,18 @@ class Agent:
         if proposal:
             self._moves[experiment_id] = proposal.changes
         if val_bpb is None:
-            worst = [t.value for t in self._study.trials if t.value is not None]
-            val_bpb = max(worst, default=1.0) + _CRASH_PENALTY
+            measured = (t.value for t in self._study.trials if t.value is not None)
+            val_bpb = max(measured, default=1.0) + _CRASH_PENALTY
         self._tell(_values(source), val_bpb)
         self._results += 1
 
     def propose(self, best: str, guidance: Guidance) -> Proposal:
         """An untried edit of the source `best`; NothingLeftError if none is found."""
-        values = _values(best)
         moves: dict[str, Callable[[], Proposal | None]] = {
-            "combine": lambda: self._combine(best, values, guidance),
-            "ablation": lambda: self._ablate(best, values),
-            "exploit": lambda: self._step_one_or_two(best, values, guidance, large=False),
-            "explore": lambda: self._step_one_or_two(best, values, guidance, large=True),
+            "combine": lambda: self._combine(best, guidance),
+            "ablation": lambda: self._ablate(best),
+            "exploit": lambda: self._step_one_or_two(best, guidance, large=False),
+            "explore": lambda: self._step_one_or_two(best, guidance, large=True),
         }
         # Every mode falls back on exploring, which always has something to try.
         for mode in dict.fromkeys((self._mode(guidance), "explore")):
@@ -113,11 +112,10 @@ class Agent:
             return "explore"
         return "exploit" if guidance.mode == "explore" else guidance.mode
 
-    def _step_one_or_two(
-        self, best: str, values: dict[str, Value], guidance: Guidance, *, large: bool
-    ) -> Proposal | None:
+    def _step_one_or_two(self, best: str, guidance: Guidance, *, large: bool) -> Proposal | None:
         """Explore: a large step of one constant, in a category that was hardly tried. Exploit: a
         small step of one or two, in a category that paid."""
+        values = _values(best)
         usable = list(self._usable(values).values())
         if not usable:
             return None
@@ -129,35 +127,31 @@ class Agent:
         spread = _LARGE_STEP if large else _SMALL_STEP
         spread *= max(0.3 if large else 0.5, guidance.temperature)
         aim, toward = self._sample(), 0.5 if large else 0.25
-        changes = {
-            knob.name: self._step(knob, values, aim, toward=toward, spread=spread)
-            for knob in chosen
-        }
+        changes: dict[str, Value] = {}
+        for knob in chosen:
+            pull = toward * (aim[knob.name] - knob.encode(values[knob.name]))
+            changes[knob.name] = self._step(knob, values[knob.name], pull, spread)
         why = "a large step, little tried" if large else "a small step near the best"
-        return self._proposal(best, values, changes, chosen[0].category, why)
+        return self._proposal(best, changes, chosen[0].category, why)
 
-    def _combine(self, best: str, values: dict[str, Value], guidance: Guidance) -> Proposal | None:
+    def _combine(self, best: str, guidance: Guidance) -> Proposal | None:
         """The edits of one or two near misses on top of the best: small gains may add up."""
         known = [self._moves[i] for i in guidance.near_misses if i in self._moves]
         if not known:
             return None
         count = min(len(known), self._random.choice((1, 2, 2)))
-        changes: dict[str, Value] = {}
-        for move in self._random.sample(known, count):
-            changes.update((n, v) for n, v in move.items() if n in values)
-        return self._proposal(best, values, changes, "combination", "merges near misses")
+        picked = self._random.sample(known, count)
+        changes = {name: value for move in picked for name, value in move.items()}
+        return self._proposal(best, changes, "combination", "merges near misses")
 
-    def _ablate(self, best: str, values: dict[str, Value]) -> Proposal | None:
+    def _ablate(self, best: str) -> Proposal | None:
         """Take back one edit of the best, in case it does not help."""
-        changed = [
-            name for name in self._usable(values) if not same_value(values[name], self._base[name])
-        ]
+        values = _values(best)
+        changed = [n for n in self._usable(values) if not same_value(values[n], self._base[n])]
         if not changed:
             return None
         name = self._random.choice(changed)
-        return self._proposal(
-            best, values, {name: self._base[name]}, "ablation", "takes one edit back"
-        )
+        return self._proposal(best, {name: self._base[name]}, "ablation", "takes one edit back")
 
     def _usable(self, values: Mapping[str, Value]) -> dict[str, Knob]:
         """The baseline's knobs that the source still has, with a value that they fit."""
@@ -166,45 +160,34 @@ class Agent:
     def _pick(self, pool: Sequence[Knob]) -> Knob:
         return self._random.choices(pool, weights=[k.weight for k in pool])[0]
 
-    def _step(
-        self,
-        knob: Knob,
-        values: Mapping[str, Value],
-        aim: Mapping[str, float],
-        *,
-        toward: float,
-        spread: float,
-    ) -> Value:
-        """A new value: part of the way to TPE's proposal, and a random step of `spread` ranges."""
+    def _step(self, knob: Knob, old: Value, pull: float, spread: float) -> Value:
+        """A new value: `pull` is part of the way to TPE's proposal; a random step of `spread`
+        ranges is added to it."""
         low, high = knob.range(self._base[knob.name])
-        here = knob.encode(values[knob.name])
+        here = knob.encode(old)
         step = self._random.gauss(0, spread * (high - low))
         if self._results >= _FEW_RESULTS:
-            step += toward * (aim[knob.name] - here)
+            step += pull
         elif knob.lean and self._random.random() < _LEAN_RATE:
             step = math.copysign(step, knob.lean)
         # A tiny change is not worth a run.
         least = 1 if knob.whole else spread * (high - low) / 2
-        if abs(step) < least:
-            step = math.copysign(least, step)
+        step = math.copysign(max(abs(step), least), step)
         if not low <= here + step <= high:
             step = -step
-        return knob.decode(min(max(here + step, low), high), values[knob.name])
+        return knob.decode(min(max(here + step, low), high), old)
 
     def _proposal(
-        self,
-        best: str,
-        values: Mapping[str, Value],
-        changes: Mapping[str, Value],
-        category: str,
-        why: str,
+        self, best: str, changes: Mapping[str, Value], category: str, why: str
     ) -> Proposal | None:
+        values = _values(best)
         own = {n: v for n, v in changes.items() if n in self.knobs}
         full = dict(changes) | with_companions(self.knobs, own, self._base)
         real = {n: v for n, v in full.items() if n in values and not same_value(v, values[n])}
         if not real:
             return None
-        summary = ", ".join(f"{n} {_short(values[n])} → {_short(v)}" for n, v in real.items())
+        edits = (f"{n} {render(values[n])} → {render(v)}" for n, v in real.items())
+        summary = ", ".join(edits).replace("PROFILE.", "")
         return Proposal(with_constants(best, real), f"{summary}: {why}", category, summary, real)
 
     def _sample(self) -> dict[str, float]:
@@ -240,16 +223,5 @@ class Agent:
         return spaces
 
 
-def _new_study(seed: int) -> "Study":
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=6))
-
-
 def _values(source: str) -> dict[str, Value]:
     return {name: constant.value for name, constant in read_constants(source).items()}
-
-
-def _short(value: Value) -> str:
-    return render(value).removeprefix("PROFILE.")

@@ -8,12 +8,15 @@ do another.
 """
 
 import ast
+import contextlib
 import math
+import operator
 import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,10 @@ Value = int | float | str | Derived
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _CONSTANT_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _BASE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-    ast.FloorDiv: lambda a, b: a // b,
-}
+_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Pow: operator.pow,
+}  # fmt: skip
 _LARGEST_EXPONENT = 64
 _LARGEST = 1e18
 
@@ -46,14 +46,9 @@ _LARGEST = 1e18
 class Constant:
     """A constant's value, and where its text stands: byte offsets in the UTF-8 source."""
 
-    name: str
     value: Value
     start: int
     end: int
-
-
-class _NotConstantError(Exception):
-    """The expression is of no kind that this module edits."""
 
 
 def read_constants(source: str) -> dict[str, Constant]:
@@ -62,19 +57,18 @@ def read_constants(source: str) -> dict[str, Constant]:
         warnings.simplefilter("ignore")  # a doubtful escape in the file is its author's business
         tree = ast.parse(source)
     bound = _times_bound(tree)
-    text = source.encode()
-    starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
+    starts = [0, *(match.end() for match in _LINE_END.finditer(source.encode()))]
     found: dict[str, Constant] = {}
     for statement in tree.body:
-        name, node = _assignment(statement)
-        if node is None or bound[name] != 1:
-            continue
-        start = starts[node.lineno - 1] + node.col_offset
-        end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
-        try:
-            found[name] = Constant(name, _evaluate(node), start, end)
-        except _NotConstantError:
-            continue
+        match statement:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=node)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as node)
+            ) if _CONSTANT_NAME.fullmatch(name) and bound[name] == 1:
+                start = starts[node.lineno - 1] + node.col_offset
+                end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+                with contextlib.suppress(ValueError, ArithmeticError):
+                    found[name] = Constant(_evaluate(node), start, end)
     return found
 
 
@@ -86,10 +80,10 @@ def with_constants(source: str, changes: Mapping[str, Value]) -> str:
     """
     constants = read_constants(source)
     text = source.encode()
-    for constant in sorted((constants[name] for name in changes), key=lambda c: -c.start):
-        value = changes[constant.name]
-        if not same_value(constant.value, value):
-            text = text[: constant.start] + render(value).encode() + text[constant.end :]
+    for name in sorted(changes, key=lambda name: -constants[name].start):
+        old, value = constants[name], changes[name]
+        if not same_value(old.value, value):
+            text = text[: old.start] + render(value).encode() + text[old.end :]
     return text.decode()
 
 
@@ -121,18 +115,6 @@ def _render_derived(value: Derived) -> str:
     return value.base
 
 
-def _assignment(statement: ast.stmt) -> tuple[str, ast.expr | None]:
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target, value = statement.targets[0], statement.value
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        target, value = statement.target, statement.value
-    else:
-        return "", None
-    if isinstance(target, ast.Name) and _CONSTANT_NAME.fullmatch(target.id):
-        return target.id, value
-    return "", None
-
-
 def _times_bound(tree: ast.Module) -> Counter[str]:
     """How often each name is bound anywhere, which is more often than at the top level alone."""
     count: Counter[str] = Counter()
@@ -145,59 +127,35 @@ def _times_bound(tree: ast.Module) -> Counter[str]:
 
 
 def _evaluate(node: ast.expr) -> Value:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    try:
-        return _number(node)
-    except _NotConstantError:
-        return _derived(node)
-
-
-def _derived(node: ast.expr) -> Derived:
-    """`a.b`, `a.b + 1`, `a.b - 1`, `a.b * 2`, `a.b // 2`."""
-    if isinstance(node, ast.Attribute):
-        base = ast.unparse(node)
-        if _BASE.fullmatch(base):
+    """A right side's value; ValueError or ArithmeticError for one of another kind."""
+    match node:
+        case ast.Constant(value=str() as text):
+            return text
+        case ast.Attribute() if _BASE.fullmatch(base := ast.unparse(node)):
             return Derived(base)
-    elif isinstance(node, ast.BinOp) and isinstance(node.left, ast.Attribute):
-        plain, amount = _derived(node.left), _number(node.right)
-        if isinstance(amount, int) and isinstance(node.op, ast.Add | ast.Sub):
-            return replace(plain, plus=amount if isinstance(node.op, ast.Add) else -amount)
-        if isinstance(amount, int) and amount > 0 and amount & (amount - 1) == 0:
+        case ast.BinOp(left=ast.Attribute() as left, right=ast.Constant(value=int() as amount)) if (
+            _BASE.fullmatch(base := ast.unparse(left))
+        ):
             shift = amount.bit_length() - 1
-            if isinstance(node.op, ast.Mult | ast.FloorDiv):
-                return replace(plain, shift=shift if isinstance(node.op, ast.Mult) else -shift)
-    raise _NotConstantError
+            match node.op:
+                case ast.Add() | ast.Sub():
+                    return Derived(base, plus=amount if isinstance(node.op, ast.Add) else -amount)
+                case ast.Mult() | ast.FloorDiv() if amount == 2 ** max(shift, 0):
+                    return Derived(base, shift=shift if isinstance(node.op, ast.Mult) else -shift)
+    return _number(node)
 
 
 def _number(node: ast.expr) -> int | float:
-    if isinstance(node, ast.Constant) and not isinstance(node.value, bool):
-        if isinstance(node.value, int | float) and abs(node.value) <= _LARGEST:
-            return node.value
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_number(node.operand)
-    elif isinstance(node, ast.BinOp):
-        return _binary(node.op, _number(node.left), _number(node.right))
-    raise _NotConstantError
-
-
-def _binary(operator: ast.operator, left: float, right: float) -> int | float:
-    operation = _ARITHMETIC.get(type(operator))
-    if isinstance(operator, ast.Pow) and abs(right) <= _LARGEST_EXPONENT:
-        operation = _power
-    if operation is None:
-        raise _NotConstantError
-    try:
-        value = operation(left, right)
-    except (ArithmeticError, ValueError) as error:
-        raise _NotConstantError from error
-    if not abs(value) <= _LARGEST:
-        raise _NotConstantError
-    return value
-
-
-def _power(base: float, exponent: float) -> float:
-    value: object = base**exponent
-    if not isinstance(value, int | float):
-        raise _NotConstantError  # a complex number
-    return value
+    value: object = None
+    match node:
+        case ast.Constant():
+            value = node.value
+        case ast.UnaryOp(op=ast.USub()):
+            value = -_number(node.operand)
+        case ast.BinOp() if type(node.op) in _ARITHMETIC:
+            left, right = _number(node.left), _number(node.right)
+            if not isinstance(node.op, ast.Pow) or abs(right) <= _LARGEST_EXPONENT:
+                value = _ARITHMETIC[type(node.op)](left, right)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
+        return value
+    raise ValueError("no number, or a very large one")

@@ -74,9 +74,8 @@ class Knob:
         """The value at a coordinate, of the kind of `like`, within the hard limits and rounded."""
         at = round(coordinate) if self.whole else coordinate
         if isinstance(like, Derived):
-            whole = round(coordinate)
-            power = self.scale == "power"
-            return replace(like, shift=whole if power else 0, plus=0 if power else whole)
+            changed = {"shift" if self.scale == "power" else "plus": round(coordinate)}
+            return Derived(like.base, **changed)
         if self.scale == "choice":
             return self.choices[min(max(int(at), 0), len(self.choices) - 1)]
         value = min(max(_DECODE.get(self.scale, float)(at), self.low), self.high)
@@ -102,8 +101,6 @@ def _rounded(value: float, scale: Scale) -> float:
 
 
 _TRIPLE = math.log(3)
-# What must be halved along with a constant.
-_SHRINKS_TOO = {"TOTAL_BATCH_SIZE": "DEVICE_BATCH_SIZE"}
 
 KNOBS: Sequence[Knob] = (
     Knob("TOTAL_BATCH_SIZE", "hyperparams", "power", 1, 1, weight=6, lean=-1),
@@ -145,21 +142,18 @@ def usable_knobs(values: Mapping[str, Value]) -> dict[str, Knob]:
 def with_companions(
     knobs: Mapping[str, Knob], changes: Mapping[str, Value], values: Mapping[str, Value]
 ) -> dict[str, Value]:
-    """`changes`, with the constants that must change along so that the run does not crash.
+    """`changes`, with the device's batch halved as often as the total, or the run would crash.
 
     `values` are the baseline's.
     """
     full = dict(changes)
-    for name, value in changes.items():
-        other = _SHRINKS_TOO.get(name)
-        if other is None or other not in values:
-            continue
-        halvings = max(0, round(knobs[name].encode(values[name]) - knobs[name].encode(value)))
-        full[other] = _halved(values[other], halvings)
+    total, device = "TOTAL_BATCH_SIZE", "DEVICE_BATCH_SIZE"
+    if total in changes:
+        knob = knobs[total]
+        halvings = max(0, round(knob.encode(values[total]) - knob.encode(changes[total])))
+        match values.get(device):
+            case Derived(plus=0) as old:
+                full[device] = replace(old, shift=old.shift - halvings)
+            case int() as number:
+                full[device] = max(1, number // 2**halvings)
     return full
-
-
-def _halved(value: Value, times: int) -> Value:
-    if isinstance(value, Derived):
-        return replace(value, shift=value.shift - times) if not value.plus else value
-    return max(1, value // 2**times) if isinstance(value, int) else value

@@ -65,8 +65,7 @@ def detail(experiment_id: str, status: Any, **fields: Any) -> ExperimentDetail:
 
 
 def searching(orchestrator: Orchestrator, wanted: int, baseline: str = BASELINE) -> Search:
-    agent = Agent(baseline, seed=1)
-    return Search(cast("Client", orchestrator), "t", baseline, wanted, agent)
+    return Search(cast("Client", orchestrator), "t", wanted, Agent(baseline, seed=1))
 
 
 def test_the_baseline_comes_first_and_everything_else_differs() -> None:

@@ -4,7 +4,7 @@ However a demo ends, what was decided is written down, the open run is cancelled
 that it started is stopped. What the agent decides is in orchestrator/demo.
 """
 
-import difflib
+import io
 import os
 import re
 import shutil
@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gpu_worker import hostcheck
 from gpu_worker.settings import WorkerSettings
 from orchestrator.chart.draw import Look, draw
 from orchestrator.chart.values import points_of
@@ -76,15 +75,16 @@ def demo(
     workers = plan_workers(worker_settings)
     with interruptible():
         _ensure_data(worker_settings)
-    chosen = Plan(
-        tag=tag or time.strftime("demo-%Y%m%d-%H%M%S"),
-        baseline=baseline,
-        wanted=experiments or (3 if workers.on_cpu else 10),
-        budget=budget or (20.0 if workers.on_cpu else 300.0),
-        seed=seed,
-    )
+    wanted = experiments or (3 if workers.on_cpu else 10)
+    seconds = budget or (20.0 if workers.on_cpu else 300.0)
+    try:
+        agent = Agent(baseline, seed)
+    except (NothingLeftError, SyntaxError) as error:
+        raise ConfigError(f"this train.py cannot be tuned: {error}") from error
+    tag = tag or time.strftime("demo-%Y%m%d-%H%M%S")
     with Stops().counted() as stops:
-        Demonstration(chosen, settings, workers, stops).run(as_json=json)
+        shown = Demonstration(settings, workers, stops, agent, tag, wanted, seconds)
+        shown.run(as_json=json)
 
 
 # ----------------------------------------------------------------------------------- training data
@@ -119,9 +119,8 @@ def _ensure_data(settings: WorkerSettings) -> None:
             process.wait()
     if code != 0:
         raise CommandError(f"prepare.py ended with exit code {code}; its output is above")
-    after = check_training(settings)
-    if not after.ok:
-        raise CommandError("; ".join(after.problems) or "prepare.py --check fails")
+    if problems := hostcheck.judge(check_training(settings), needs_cuda=False):
+        raise CommandError("; ".join(problems))
 
 
 # ---------------------------------------------------------------------------------------- the demo
@@ -133,28 +132,24 @@ class InterruptedDemo(CommandError):
     exit_code = INTERRUPTED
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the demo is to do: `wanted` experiments of `budget` seconds, the baseline included."""
-
-    tag: str
-    baseline: str
-    wanted: int
-    budget: float
-    seed: int
-
-
 class Demonstration:
-    def __init__(self, plan: Plan, settings: Settings, workers: Workers, stops: Stops) -> None:
-        self._plan = plan
+    """`wanted` experiments of `budget` seconds, the baseline included."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        workers: Workers,
+        stops: Stops,
+        agent: Agent,
+        tag: str,
+        wanted: int,
+        budget: float,
+    ) -> None:
+        self._budget = budget
         self._stops = stops
-        try:
-            agent = Agent(plan.baseline, plan.seed)
-        except (NothingLeftError, SyntaxError) as error:
-            raise ConfigError(f"this train.py cannot be tuned: {error}") from error
         self._system = System(settings, workers, self._say, self._hear, logs_as="demo-")
         self._client = Client(self._system.url, secret(settings), timeout=10)
-        self._search = Search(self._client, plan.tag, plan.baseline, plan.wanted, agent)
+        self._search = Search(self._client, tag, wanted, agent)
         self._screen = Screen(self._search)
 
     def run(self, *, as_json: bool) -> None:
@@ -184,13 +179,13 @@ class Demonstration:
 
     def _run_search(self) -> None:
         """Until the search is over, the system is lost, or a signal says stop."""
-        plan, system = self._plan, self._system
+        system, search, budget = self._system, self._search, self._budget
         if self._stops.asked():
             return
-        self._client.setup(SetupRequest(tag=plan.tag, time_budget_seconds=plan.budget))
-        note(f"{system.url}, tag {plan.tag}: {plan.wanted} experiments of {plan.budget:g} s each")
-        with self._screen:
-            for _ in self._search.run():
+        self._client.setup(SetupRequest(tag=search.tag, time_budget_seconds=budget))
+        note(f"{system.url}, tag {search.tag}: {search.wanted} experiments of {budget:g} s each")
+        with self._screen.bar:
+            for _ in search.run():
                 system.poll()
                 self._screen.update()
                 reason = system.lost()
@@ -217,34 +212,35 @@ class Demonstration:
             note(f"{current.id} could not be cancelled: {error.message}")
 
     def _write_results(self) -> dict[str, Any]:
-        """results.tsv, progress.png and best_train.py in the current folder; what they say."""
-        plan, search, client = self._plan, self._search, self._client
+        """results.tsv, progress.png and best_train.py in the current folder; what they say.
+
+        A file with another content is kept under its name with a `~`.
+        """
+        search, client, tag = self._search, self._client, self._search.tag
         best = search.best()
-        source = client.source(best.id) if best else None
+        diff = client.diff(best.id, search.decided[0].id) if best else ""
         profile = next((p for d in search.decided if (p := d.environment.profile)), "unknown")
-        look = Look(
-            title=plan.tag,
-            subtitle=f"budget {plan.budget:g} s a run · profile {profile} · seed {plan.seed}",
-        )
-        rows = list(all_rows(client, plan.tag))
-        files = {"results.tsv": f"{client.tsv(plan.tag).tsv}\n".encode()}
-        if source is not None:
-            files["best_train.py"] = source.encode()
+        about = f"budget {self._budget:g} s a run · profile {profile} · seed {search.agent.seed}"
+        picture = io.BytesIO()
+        draw(points_of(list(all_rows(client, tag))), picture, Look(tag, about))
+        files = {"results.tsv": f"{client.tsv(tag).tsv}\n".encode()}
+        if best is not None:
+            files["best_train.py"] = client.source(best.id).encode()
+        files["progress.png"] = picture.getvalue()
         for name, content in files.items():
-            _keep_old(Path(name), content)
+            path = Path(name)
+            if path.exists() and path.read_bytes() != content:
+                path.replace(f"{name}~")  # it may be somebody's own
             with atomic_file(name) as file:
                 file.write(content)
-        _keep_old(Path("progress.png"))
-        with atomic_file("progress.png") as file:
-            draw(points_of(rows), file, look)
         return {
-            "tag": plan.tag,
-            "wanted": plan.wanted,
+            "tag": tag,
+            "wanted": search.wanted,
             "decided": len(search.decided),
             "best_val_bpb": best.val_bpb if best else None,
             "best_experiment_id": best.id if best else None,
-            "best_diff": _difference(plan.baseline, source) if source else "",
-            "files": {name: str(Path.cwd() / name) for name in (*files, "progress.png")},
+            "best_diff": diff,
+            "files": {name: str(Path.cwd() / name) for name in files},
         }
 
     def _present(self, done: dict[str, Any], *, as_json: bool) -> None:
@@ -259,10 +255,10 @@ class Demonstration:
             answer(f"{name:<14} {path}")
 
     def _raise_if_incomplete(self, done: dict[str, Any], tail: str) -> None:
-        decided, wanted = len(self._search.decided), self._plan.wanted
+        decided, wanted = len(self._search.decided), self._search.wanted
         if decided >= wanted:
             return
-        kept = f"{decided} of {wanted} experiments are decided and kept in tag {self._plan.tag}"
+        kept = f"{decided} of {wanted} experiments are decided and kept in tag {self._search.tag}"
         kept += " (`autoresearch up` brings it back)" if decided else ""
         if done:
             kept += f"; {', '.join(done['files'])} are written"
@@ -285,22 +281,3 @@ class Demonstration:
         """All of a child's output is in its log; the screen shows warnings and errors."""
         if _LOUD.search(line):
             self._screen.say(f"{name}: {line}")
-
-
-def _keep_old(path: Path, content: bytes = b"") -> None:
-    """Move an existing file with another content aside, to its name with a `~`."""
-    with suppress(FileNotFoundError):
-        if path.read_bytes() != content:
-            path.replace(f"{path}~")
-
-
-def _difference(baseline: str, best: str) -> str:
-    """Unified diff from the baseline to the best; empty if the baseline is the best."""
-    lines = difflib.unified_diff(
-        baseline.splitlines(keepends=True),
-        best.splitlines(keepends=True),
-        "train.py (baseline)",
-        "train.py (best)",
-        n=1,
-    )
-    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)

@@ -37,7 +37,6 @@ class Search:
 
     client: Client
     tag: str
-    baseline: str
     wanted: int
     agent: Agent
     decided: list[ExperimentDetail] = field(default_factory=list)
@@ -51,10 +50,8 @@ class Search:
             self.ended = "the baseline itself failed"
             return
         while len(self.decided) < self.wanted:
-            best = yield from self._retried(self._best_source)
-            guidance = yield from self._retried(self._guidance)
             try:
-                proposal = self.agent.propose(best, guidance)
+                proposal = yield from self._retried(self._propose)
             except NothingLeftError as error:
                 self.ended = str(error)
                 return
@@ -91,9 +88,11 @@ class Search:
 
     def _request(self, proposal: Proposal | None) -> SubmitRequest:
         if proposal is None:
-            what = "the baseline, unchanged"
             return SubmitRequest(
-                tag=self.tag, train_py=self.baseline, hypothesis=what, description="baseline"
+                tag=self.tag,
+                train_py=self.agent.baseline,
+                hypothesis="the baseline, unchanged",
+                description="baseline",
             )
         return SubmitRequest(
             tag=self.tag,
@@ -104,13 +103,11 @@ class Search:
             diff_summary=proposal.diff_summary,
         )
 
-    def _best_source(self) -> str:
-        return self.client.source(self.client.best(self.tag).best.experiment_id)
-
-    def _guidance(self) -> Guidance:
+    def _propose(self) -> Proposal:
+        best = self.client.source(self.client.best(self.tag).best.experiment_id)
         suggestion = self.client.suggestion(self.tag)
         strategy = self.client.strategy(self.tag)
-        return Guidance(
+        guidance = Guidance(
             mode=suggestion.strategy,
             temperature=strategy.temperature,
             explore_ratio=strategy.explore_ratio,
@@ -118,37 +115,31 @@ class Search:
             high_yield=suggestion.high_yield_categories,
             near_misses=[miss.experiment_id for miss in self.client.near_misses(self.tag)],
         )
+        return self.agent.propose(best, guidance)
 
 
 class Screen:
     """On stderr: a line for each verdict, and the progress of the current run, as a bar on a
     terminal or as a line each ten seconds elsewhere.
 
-    Use as a context manager around the search and call `update` often.
+    Use `bar` as a context manager around the search and call `update` often.
     """
 
     def __init__(self, search: Search) -> None:
         self._search = search
         screen = console(stderr=True)
         self._plain = not screen.is_terminal
-        self._bar = run_bar(screen, drawn=not self._plain)
-        self._task = self._bar.add_task("choosing the first edit", total=None, state="")
+        self.bar = run_bar(screen, drawn=not self._plain)
+        self._task = self.bar.add_task("choosing the first edit", total=None, state="")
         self._told = 0
         self._next_line = 0.0
-
-    def __enter__(self) -> "Screen":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def say(self, line: str) -> None:
         """A line above the bar."""
         if self._plain:
             note(line)
         else:
-            self._bar.console.print(visible(line))
+            self.bar.console.print(visible(line))
 
     def update(self) -> None:
         search = self._search
@@ -163,7 +154,7 @@ class Screen:
         label = f"[{number}/{search.wanted}] {search.current.description}"
         share, state = step(search.current)
         total = None if share is None else 1.0  # without a total the bar pulses
-        self._bar.update(
+        self.bar.update(
             self._task, description=label, state=state, total=total, completed=share or 0.0
         )
         if self._plain and time.monotonic() >= self._next_line:

@@ -4,6 +4,7 @@ Each check looks at one thing and changes nothing. It ends, if only after second
 torch).
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -69,11 +70,9 @@ def doctor(*, flags: UpFlags, orchestrator: Url = None, json: bool) -> None:
         raise typer.Exit(FAILED)
 
 
-def gpu(subject: Subject) -> Iterator[Finding]:
-    del subject
+def gpu(_: Subject) -> Iterator[Finding]:
     try:
-        nvml = gpus.load_nvml()
-        found = [gpus.Nvidia(nvml, i) for i in gpus.usable_indices(nvml)] if nvml else []
+        found = _nvidia_gpus()
     except gpus.DeviceError as error:
         todo = "look at `nvidia-smi`; reinstall or reload the driver"
         yield Finding("GPU", "fail", str(error), todo)
@@ -84,10 +83,15 @@ def gpu(subject: Subject) -> Iterator[Finding]:
         device, busy = each.device, each.obstacle()
         memory = f"{device.vram_mb / 1024:.0f} GiB, driver {device.driver_version}"
         text = f"{device.index}: {device.model}, {memory}"
-        if busy is None:
-            yield Finding("GPU", "ok", text)
-        else:
+        if busy:
             yield Finding("GPU", "warn", f"{text}; {busy}", "runs wait until the GPU is free")
+        else:
+            yield Finding("GPU", "ok", text)
+
+
+def _nvidia_gpus() -> list[gpus.Nvidia]:
+    nvml = gpus.load_nvml()
+    return [gpus.Nvidia(nvml, index) for index in gpus.usable_indices(nvml)] if nvml else []
 
 
 def launcher(subject: Subject) -> Iterator[Finding]:
@@ -106,7 +110,10 @@ def training(subject: Subject) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("training", "fail", error.message)
         return
-    problems = hostcheck.judge(found, needs_cuda=_has_gpu())
+    needs_cuda = False
+    with contextlib.suppress(gpus.DeviceError):  # the check of the GPU says so
+        needs_cuda = bool(_nvidia_gpus())
+    problems = hostcheck.judge(found, needs_cuda=needs_cuda)
     for problem in problems:
         yield Finding("training", "fail", problem, "uv sync --group train; uv run prepare.py")
     if not problems:
@@ -203,26 +210,16 @@ def disk(subject: Subject) -> Iterator[Finding]:
 
 
 def process_isolation(subject: Subject) -> Iterator[Finding]:
+    todo = "install bubblewrap, for a PID namespace; runs are cleaned up without it too"
     try:
         kind, why = isolation.choose(subject.worker.isolation)
     except RuntimeError as error:
         yield Finding("isolation", "fail", str(error), "install bubblewrap")
-        return
-    if kind == "bwrap":
-        yield Finding("isolation", "ok", why)
     else:
-        todo = "install bubblewrap, for a PID namespace; runs are cleaned up without it too"
-        yield Finding("isolation", "warn", why, todo)
+        bwrap = kind == "bwrap"
+        yield Finding("isolation", "ok" if bwrap else "warn", why, "" if bwrap else todo)
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     gpu, launcher, training, orchestrator, redis, disk, process_isolation,
 )  # fmt: skip
-
-
-def _has_gpu() -> bool:
-    try:
-        nvml = gpus.load_nvml()
-    except gpus.DeviceError:
-        return False
-    return bool(nvml and gpus.usable_indices(nvml))

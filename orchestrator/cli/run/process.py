@@ -46,7 +46,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(_why_not(host, port, error)) from error
+        why = f"cannot listen on {host} port {port}: {error.strerror or error}."
+        if error.errno == errno.EADDRINUSE:
+            why = f"port {port} on {host} is taken by {_who_answers(host, port)}"
+        if error.errno == errno.EACCES:
+            why = f"port {port} needs privileges: choose one above 1023 with --port."
+        raise ConfigError(why) from error
     return listener
 
 
@@ -60,22 +65,13 @@ def _local_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken by {_who_answers(host, port)}"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs privileges: choose one above 1023 with --port."
-    return f"cannot listen on {host} port {port}: {error.strerror or error}."
-
-
 def _who_answers(host: str, port: int) -> str:
     """A taken port's holder, judged by its answer to GET /healthz."""
     other = "choose another with --port, or --port 0 for a free one."
     url = _local_url(host.strip("[]"), port)
     try:
-        with httpx.Client(timeout=2, trust_env=False) as http:
-            response = http.get(f"{url}/healthz")
-            body = response.json() if response.is_success else None
+        response = httpx.get(f"{url}/healthz", timeout=2, trust_env=False)
+        body = response.json() if response.is_success else None
     except httpx.TransportError:
         return f"another program, which speaks no HTTP: end it, or {other}"
     except ValueError:
@@ -163,8 +159,7 @@ def _await_parents_end() -> None:
 def allow_open_files(wanted: int = _OPEN_FILES) -> None:
     """Raise this process's limit on open files to `wanted`, or as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
+    wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     try:

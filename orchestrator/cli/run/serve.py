@@ -66,11 +66,8 @@ def serve(
     settings = load(Settings, **flags)
     refuse_open_address(settings)
     log_to_stderr()
-    listener = (
-        listen(settings.host, settings.port)
-        if listen_fd is None
-        else socket.socket(fileno=listen_fd)
-    )
+    inherited = None if listen_fd is None else socket.socket(fileno=listen_fd)
+    listener = inherited or listen(settings.host, settings.port)
 
     def announce() -> None:
         url, redis, home = url_of(listener), redis_place(settings), str(settings.home)
@@ -168,46 +165,39 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
     if settings.redis_url is not None:
         yield settings
         return
-    server = EmbeddedServer(settings.paths)
-    with server as url, _kept_running(server):
-        yield settings.model_copy(update={"redis_url": SecretStr(url)})
+    server, over = EmbeddedServer(settings.paths), threading.Event()
+    watchdog = threading.Thread(target=_keep_running, args=(server, over), daemon=True)
+    with server as url:
+        watchdog.start()
+        try:
+            yield settings.model_copy(update={"redis_url": SecretStr(url)})
+        finally:
+            over.set()
+            watchdog.join()
+
+
+def _keep_running(server: EmbeddedServer, over: threading.Event) -> None:
+    """Start the embedded server again when its process is gone, until `over` is set."""
+    said = ""
+    while not over.wait(_WATCHDOG_SECONDS):
+        try:
+            if server.ensure_running():
+                _log.warning("the embedded Redis server was gone and has been started again")
+            said = ""
+        except SetupError as error:
+            if error.message != said:
+                _log.error("%s", error.message)
+            said = error.message
 
 
 def redis_place(settings: Settings) -> str:
     """Where Redis is, in words that hold no password."""
     if settings.redis_url is None:
         return f"{settings.paths.redis_dir} (embedded)"
-    parts = urlsplit(settings.redis_url.get_secret_value())
-    where = (
-        unquote(parts.path) if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-    )
-    return f"{parts.scheme}://{where}"
-
-
-@contextlib.contextmanager
-def _kept_running(server: EmbeddedServer) -> Iterator[None]:
-    """Start the embedded server again when its process is gone."""
-    over = threading.Event()
-
-    def watch() -> None:
-        said = ""
-        while not over.wait(_WATCHDOG_SECONDS):
-            try:
-                if server.ensure_running():
-                    _log.warning("the embedded Redis server was gone and has been started again")
-                said = ""
-            except SetupError as error:
-                if error.message != said:
-                    _log.error("%s", error.message)
-                said = error.message
-
-    thread = threading.Thread(target=watch, name="redis-watchdog", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    url = urlsplit(settings.redis_url.get_secret_value())
+    if url.scheme == "unix":
+        return f"unix://{unquote(url.path)}"
+    return f"{url.scheme}://{url.hostname}:{url.port or 6379}"
 
 
 # --------------------------------------------------------------------------------------------- MCP

@@ -41,18 +41,18 @@ def autoresearch(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "orchestrator.cli", *arguments]
 
 
+@dataclass(eq=False)
 class _Child:
     """One program and its present process, if it has one."""
 
-    def __init__(self, program: Program, environment: dict[str, str], stdin: int) -> None:
-        self.program = program
-        self._environment = environment
-        self._stdin = stdin
-        self.process: subprocess.Popen[bytes] | None = None
-        self.failures = 0
-        self.started_at = 0.0
-        self.restart_at: float | None = None
-        self._reader: BinaryIO | None = None
+    program: Program
+    environment: dict[str, str]
+    stdin: int
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    started_at: float = 0.0
+    restart_at: float | None = None
+    _reader: BinaryIO | None = None
 
     def start(self, now: float) -> None:
         log = self.program.log
@@ -66,10 +66,10 @@ class _Child:
                 self._reader.seek(0, os.SEEK_END)
             self.process = subprocess.Popen(
                 list(self.program.command),
-                stdin=self._stdin,
+                stdin=self.stdin,
                 stdout=out,
                 stderr=out,
-                env=self._environment,
+                env=self.environment,
                 start_new_session=True,
                 pass_fds=self.program.pass_fds,
             )
@@ -80,8 +80,8 @@ class _Child:
         return self.process is not None and self.process.poll() is None
 
     def signal(self, number: int) -> None:
-        if self.process is not None and self.running:
-            self.process.send_signal(number)
+        if self.process is not None:
+            self.process.send_signal(number)  # does nothing if it has ended
 
     def kill(self) -> None:
         """Kill the child and all that is left in its session."""
@@ -133,10 +133,10 @@ class Supervisor:
     def poll(self) -> None:
         """Pass on what children printed, and restart those that ended."""
         now = self._clock()
+        ended = [c for c in self._children.values() if c.process is not None and not c.running]
+        self.pass_on()  # all of what an ended child printed
         for child in self._children.values():
-            ended = child.process is not None and not child.running
-            self._pass_on(child)
-            if ended:
+            if child in ended:
                 self._plan_restart(child, now)
             elif child.restart_at is not None and now >= child.restart_at:
                 child.start(now)
@@ -144,18 +144,16 @@ class Supervisor:
     def pass_on(self) -> None:
         """Pass on what children printed, and nothing else."""
         for child in self._children.values():
-            self._pass_on(child)
+            for line in child.new_lines():
+                self._hear(child.program.name, line)
 
     def running(self) -> list[str]:
         return [name for name, child in self._children.items() if child.running]
 
     def hopeless(self) -> list[str]:
         """The children that ended and are not started again."""
-        return [
-            name
-            for name, child in self._children.items()
-            if child.process is None and child.restart_at is None
-        ]
+        children = self._children.items()
+        return [n for n, c in children if c.process is None and c.restart_at is None]
 
     def stop(
         self, names: Sequence[str], seconds: float, hurry: Callable[[], bool] = lambda: False
@@ -190,19 +188,13 @@ class Supervisor:
     ) -> bool:
         """True if all end within `seconds`."""
         deadline = self._clock() + seconds
-        while any(child.running for child in children):
+        while running := any(child.running for child in children):
             if self._clock() >= deadline or hurry():
-                return False
-            for child in children:
-                self._pass_on(child)
+                break
+            self.pass_on()
             time.sleep(0.05)
-        for child in children:
-            self._pass_on(child)
-        return True
-
-    def _pass_on(self, child: _Child) -> None:
-        for line in child.new_lines():
-            self._hear(child.program.name, line)
+        self.pass_on()
+        return not running
 
     def _plan_restart(self, child: _Child, now: float) -> None:
         assert child.process is not None  # noqa: S101  (for the type checker: `poll` looked)

@@ -4,13 +4,15 @@ The listening socket belongs to this process and is handed to the orchestrator, 
 instead of failing while the orchestrator is started again.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+
+from pydantic import SecretStr
 
 from gpu_worker import gpu as gpus
 from gpu_worker.settings import WorkerSettings
@@ -101,24 +103,14 @@ class System:
     def __enter__(self) -> "System":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        try:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._listener, self.client, contextlib.closing(self._supervisor):
             self.stop(hurry=lambda: kind is not None)
-        finally:
-            self._supervisor.close()
-            self.client.__exit__(kind, error, tb)
-            self._listener.close()
 
     def start(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Start the orchestrator, and the workers once it answers. CommandError if it does not."""
-        fd = self._listener.fileno()
+        fd, log = self._listener.fileno(), self._log_of(ORCHESTRATOR)
         command = autoresearch("serve", "--listen-fd", str(fd))
-        log = self._log_of(ORCHESTRATOR)
         self._supervisor.start(Program(ORCHESTRATOR, command, log, pass_fds=(fd,)))
         deadline = time.monotonic() + _START_SECONDS
         while not self.client.alive(timeout=0.5):
@@ -147,9 +139,8 @@ class System:
         gone = self._supervisor.hopeless()
         if ORCHESTRATOR in gone:
             return f"the orchestrator ended; its log is {self._log_of(ORCHESTRATOR)}"
-        ours = self.workers.gpus
         # Other workers may serve the same Redis, and have the GPUs that ours could not get.
-        if ours and all(name in gone for name in ours) and not self._served:
+        if not self._served and all(name in gone for name in self.workers.gpus):
             return f"no worker is left; their logs are in {self.logs}"
         return None
 
@@ -179,16 +170,12 @@ class System:
 
 def _environment(settings: Settings, url: str, workers: Workers) -> dict[str, str]:
     """This process's environment with the settings in it, for children."""
-    own = {variable(name): _text(getattr(settings, name)) for name in type(settings).model_fields}
-    given = {name: text for name, text in own.items() if text is not None}
+    own = {variable(name): _text(value) for name, value in settings if value is not None}
     more = {"AUTORESEARCH_ORCHESTRATOR": url, "PYTHONUNBUFFERED": "1"}
-    return os.environ | workers.environment | given | more
+    return os.environ | workers.environment | own | more
 
 
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, tuple):
-        return ",".join(value)
-    reveal = getattr(value, "get_secret_value", None)
-    return str(reveal() if reveal else value)
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
