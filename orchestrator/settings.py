@@ -20,11 +20,6 @@ DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
 
 
-def default_home() -> Path:
-    """The platform's user-data directory for this program."""
-    return Path(platformdirs.user_data_dir("autoresearch", appauthor=False))
-
-
 class HomeSettings(BaseSettings):
     """What every process of the system shares."""
 
@@ -33,7 +28,8 @@ class HomeSettings(BaseSettings):
     )
 
     home: Path = Field(
-        default_factory=default_home, description="Folder of all files that the system keeps."
+        default_factory=lambda: platformdirs.user_data_path("autoresearch", appauthor=False),
+        description="Folder of all files that the system keeps.",
     )
     token: SecretStr | None = Field(
         None, description="Bearer token that each call must carry; `ps` shows flags."

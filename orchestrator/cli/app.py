@@ -82,7 +82,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(*, wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -95,10 +95,7 @@ def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version",
-            help="Print the version.",
-            callback=lambda wanted: _print_version(wanted=wanted),
-            is_eager=True,
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
