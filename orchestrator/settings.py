@@ -105,16 +105,12 @@ class HomePaths:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-
-    # The embedded Redis-protocol server.
-    @property
-    def redis_dir(self) -> Path:
-        return self.home / "redis"
-
-    # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.
-    @property
-    def kept_dirs(self) -> tuple[Path, ...]:
-        return self.home / "sources", self.home / "runs"
+        # The embedded Redis-protocol server.
+        self.redis_dir = home / "redis"
+        # Logs of the processes that `up` and `demo` start.
+        self.logs_dir = home / "logs"
+        # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.
+        self.kept_dirs = (home / "sources", home / "runs")
 
     # Sources by their hash: every train.py that ran, every prepare.py that a tag pinned.
     def source(self, sha256: str) -> Path:
@@ -139,11 +135,6 @@ class HomePaths:
     # A cache of the words of a tag's experiments; one per host, because SQLite locks on one host.
     def text_index(self, tag: str) -> Path:
         return self.home / "index" / _file_name(platform.node() or "host") / f"{tag}.sqlite3"
-
-    # Logs of the processes that `up` and `demo` start.
-    @property
-    def logs_dir(self) -> Path:
-        return self.home / "logs"
 
     # How far a mirror has come.
     def mirror(self, name: str) -> Path:

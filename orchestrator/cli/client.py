@@ -88,8 +88,6 @@ class Client:
         except httpx.HTTPError:
             return False
 
-    # -- experiments
-
     def experiment(self, experiment_id: str) -> schemas.ExperimentDetail:
         return self.get(f"/api/experiment/{experiment_id}", schemas.ExperimentDetail)
 
@@ -151,8 +149,6 @@ class Client:
         path = f"/api/experiment/{experiment_id}/diff"
         return self._send("GET", path, params={"against": against}).content.decode()
 
-    # -- tags
-
     def tags(self) -> list[schemas.TagInfo]:
         return self.get("/api/report/tags", schemas.TagsAnswer).tags
 
@@ -187,8 +183,6 @@ class Client:
     ) -> schemas.HistoryAnswer:
         path = "/api/experiment/history"
         return self.get(path, schemas.HistoryAnswer, tag=tag, status=status, limit=limit)
-
-    # -- below
 
     @contextmanager
     def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:

@@ -129,9 +129,6 @@ def _translated(uri: str) -> Iterator[None]:
         raise SinkAwayError(f"{sanitize.line(words, 500)}.") from error
 
 
-# ------------------------------------------------------------------------ what MLflow gets of a run
-
-
 def tags_of(detail: ExperimentDetail) -> dict[str, str]:
     """All facts in words. MLflow's page shows them, so a run's own text is sanitized."""
     texts = (detail.hypothesis, detail.diff_summary, detail.error)

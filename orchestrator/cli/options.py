@@ -107,9 +107,6 @@ def variable(name: str) -> str:
     return "REDIS_URL" if name == "redis_url" else f"AUTORESEARCH_{name.upper()}"
 
 
-# ---------------------------------------------------------------------------- from flags to values
-
-
 class ClientSettings(HomeSettings):
     """What a command needs to reach the orchestrator."""
 

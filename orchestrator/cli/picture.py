@@ -41,14 +41,6 @@ class View:
     recent: Sequence[schemas.Record] = ()
     best: schemas.ExperimentDetail | None = None
 
-    @property
-    def curve_of(self) -> schemas.ExperimentDetail | None:
-        """Whose learning curve is shown: this tag's run that got furthest, or the best."""
-        name = self.tag.name if self.tag else None
-        live = [d for d in self.running.values() if d.curve and name in (None, d.tag)]
-        furthest = max(live, key=lambda d: d.curve[-1].percent, default=None)
-        return furthest or (self.best if self.best and self.best.curve else None)
-
 
 @dataclass(frozen=True)
 class Frame:
@@ -187,8 +179,11 @@ def _progress(detail: schemas.ExperimentDetail, frame: Frame) -> str:
 
 
 def _curve(view: View, frame: Frame, rows: int) -> list[RenderableType]:
-    detail = view.curve_of
-    if detail is None:
+    """The learning curve of this tag's run that got furthest, or of the best."""
+    name = view.tag.name if view.tag else None
+    live = [d for d in view.running.values() if d.curve and name in (None, d.tag)]
+    detail = max(live, key=lambda d: d.curve[-1].percent, default=view.best)
+    if detail is None or not detail.curve:
         return []
     whose = f"loss of {detail.id}" if frame.medium else "loss"
     running = detail.status == "running" and detail.gpu_id
