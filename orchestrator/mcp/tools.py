@@ -59,7 +59,8 @@ async def submit(call: Call, request: models.SubmitAndWait) -> schemas.SubmitAns
     answer = await call.api.post("/api/experiment/submit", schemas.SubmitAnswer, body)
     if not request.wait_seconds:
         return answer
-    return await _until_decided(call, answer.experiment_id, request.wait_seconds)
+    waiting = models.WaitRequest(experiment_id=answer.experiment_id, seconds=request.wait_seconds)
+    return await wait(call, waiting)
 
 
 async def submit_file(call: Call, request: models.SubmitFile) -> schemas.SubmitAnswer:
@@ -77,23 +78,17 @@ async def submit_file(call: Call, request: models.SubmitFile) -> schemas.SubmitA
 
 async def wait(call: Call, request: models.WaitRequest) -> schemas.SubmitAnswer:
     """Wait for the verdict of a submitted experiment."""
-    return await _until_decided(call, request.experiment_id, request.seconds)
-
-
-async def _until_decided(call: Call, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
+    path = f"/api/experiment/{request.experiment_id}/wait"
     start = anyio.current_time()
     while True:
-        left = max(0.0, start + seconds - anyio.current_time())
-        found = await call.api.get(
-            f"/api/experiment/{experiment_id}/wait",
-            schemas.ExperimentDetail,
-            timeout=min(left, PROGRESS_SECONDS),
-        )
+        left = max(0.0, start + request.seconds - anyio.current_time())
+        timeout = min(left, PROGRESS_SECONDS)
+        found = await call.api.get(path, schemas.ExperimentDetail, timeout=timeout)
         if found.verdict is not None or left <= PROGRESS_SECONDS:
             return schemas.SubmitAnswer(**vars(found), experiment_id=found.id)
         percent = f" at {found.curve[-1].percent:.0f} %" if found.curve else ""
         gone = anyio.current_time() - start
-        await call.progress(gone, seconds, f"{found.status}{percent}")
+        await call.progress(gone, request.seconds, f"{found.status}{percent}")
 
 
 async def digest(call: Call, request: schemas.ExperimentRequest) -> schemas.Digest:
