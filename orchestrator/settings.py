@@ -20,11 +20,6 @@ DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
 
 
-def default_home() -> Path:
-    """The platform's user-data directory for this program."""
-    return Path(platformdirs.user_data_dir("autoresearch", appauthor=False))
-
-
 class HomeSettings(BaseSettings):
     """What every process of the system shares."""
 
@@ -33,7 +28,8 @@ class HomeSettings(BaseSettings):
     )
 
     home: Path = Field(
-        default_factory=default_home, description="Folder of all files that the system keeps."
+        default_factory=lambda: platformdirs.user_data_path("autoresearch", appauthor=False),
+        description="Folder of all files that the system keeps.",
     )
     token: SecretStr | None = Field(
         None, description="Bearer token that each call must carry; `ps` shows flags."
@@ -109,16 +105,12 @@ class HomePaths:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-
-    # The embedded Redis-protocol server.
-    @property
-    def redis_dir(self) -> Path:
-        return self.home / "redis"
-
-    # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.
-    @property
-    def kept_dirs(self) -> tuple[Path, ...]:
-        return self.home / "sources", self.home / "runs"
+        # The embedded Redis-protocol server.
+        self.redis_dir = home / "redis"
+        # Logs of the processes that `up` and `demo` start.
+        self.logs_dir = home / "logs"
+        # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.
+        self.kept_dirs = (home / "sources", home / "runs")
 
     # Sources by their hash: every train.py that ran, every prepare.py that a tag pinned.
     def source(self, sha256: str) -> Path:
@@ -143,11 +135,6 @@ class HomePaths:
     # A cache of the words of a tag's experiments; one per host, because SQLite locks on one host.
     def text_index(self, tag: str) -> Path:
         return self.home / "index" / _file_name(platform.node() or "host") / f"{tag}.sqlite3"
-
-    # Logs of the processes that `up` and `demo` start.
-    @property
-    def logs_dir(self) -> Path:
-        return self.home / "logs"
 
     # How far a mirror has come.
     def mirror(self, name: str) -> Path:

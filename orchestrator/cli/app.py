@@ -82,24 +82,12 @@ app = typer.Typer(
 )
 
 
-def _print_version(*, wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"autoresearch {version('n-autoresearch')}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            help="Print the version.",
-            callback=lambda wanted: _print_version(wanted=wanted),
-            is_eager=True,
-        ),
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    pass
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"autoresearch {version_of('n-autoresearch')}")
+        raise typer.Exit

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,7 +21,6 @@ from orchestrator.cli.errors import ApiError, CommandError, UnreachableError
 from orchestrator.cli.output import note
 
 OUTAGE_SECONDS = 60
-DECIDED = ("keep", "discard", "crash", "timeout", "cancelled")
 _LONG_POLL_SECONDS = 20
 _LOG_PIECE_BYTES = 1 << 20
 
@@ -90,8 +88,6 @@ class Client:
         except httpx.HTTPError:
             return False
 
-    # -- experiments
-
     def experiment(self, experiment_id: str) -> schemas.ExperimentDetail:
         return self.get(f"/api/experiment/{experiment_id}", schemas.ExperimentDetail)
 
@@ -119,9 +115,11 @@ class Client:
         detail = self.experiment(experiment_id)
         yield detail
         away_since: float | None = None
-        while detail.status not in DECIDED:
+        path = f"/api/experiment/{experiment_id}/wait"
+        while detail.finished_at is None:
             try:
-                detail = self.wait(experiment_id, every)
+                response = self._send("GET", path, params={"timeout": every}, timeout=every + 15)
+                detail = self._parsed(schemas.ExperimentDetail, response)
             except UnreachableError:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > OUTAGE_SECONDS:
@@ -131,19 +129,13 @@ class Client:
                 away_since = None
             yield detail
 
-    def wait(self, experiment_id: str, seconds: float) -> schemas.ExperimentDetail:
-        """The experiment once it is decided, or as it is after `seconds`."""
-        path = f"/api/experiment/{experiment_id}/wait"
-        response = self._send("GET", path, params={"timeout": seconds}, timeout=seconds + 15)
-        return self._parsed(schemas.ExperimentDetail, response)
-
     def log(self, experiment_id: str, offset: int = 0) -> bytes:
         """At most 1 MiB of the log from byte `offset`; empty when there is nothing (yet)."""
         last = offset + _LOG_PIECE_BYTES - 1
         path = f"/api/experiment/{experiment_id}/log"
         headers = {"Range": f"bytes={offset}-{last}", "Accept-Encoding": "identity"}
         response = self._send("GET", path, headers=headers, also=(404, 416))
-        if response.status_code in (404, 416):
+        if not response.is_success:
             return b""
         whole = response.content
         return whole if response.status_code == 206 else whole[offset : last + 1]
@@ -157,8 +149,6 @@ class Client:
         path = f"/api/experiment/{experiment_id}/diff"
         return self._send("GET", path, params={"against": against}).content.decode()
 
-    # -- tags
-
     def tags(self) -> list[schemas.TagInfo]:
         return self.get("/api/report/tags", schemas.TagsAnswer).tags
 
@@ -170,9 +160,6 @@ class Client:
 
     def best(self, tag: str) -> schemas.BestAnswer:
         return self.get("/api/experiment/best", schemas.BestAnswer, tag=tag)
-
-    def tsv(self, tag: str) -> schemas.TsvAnswer:
-        return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
 
     def export_page(self, tag: str, **query: str | float | None) -> schemas.ExportPage:
         """A page in order of creation; `query` may have `after` (an id), `status`, `limit`."""
@@ -188,13 +175,14 @@ class Client:
         path = "/api/experiment/near-misses"
         return self.get(path, schemas.NearMissAnswer, tag=tag).near_misses
 
+    def tsv(self, tag: str) -> schemas.TsvAnswer:
+        return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
+
     def history(
         self, tag: str, status: str | None = None, limit: int | None = None
     ) -> schemas.HistoryAnswer:
         path = "/api/experiment/history"
         return self.get(path, schemas.HistoryAnswer, tag=tag, status=status, limit=limit)
-
-    # -- below
 
     @contextmanager
     def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
@@ -227,7 +215,10 @@ class Client:
         raise self._refusal(response)
 
     def _refusal(self, response: httpx.Response) -> ApiError | UnreachableError:
-        body = self._json(response)
+        try:
+            body = dict(response.json())
+        except (ValueError, TypeError):
+            body = {}
         text = str(body.get("error") or f"{response.status_code} {response.reason_phrase}")
         if response.status_code >= 502:
             return UnreachableError(f"the orchestrator at {self.url} cannot serve now: {text}")
@@ -237,19 +228,11 @@ class Client:
 
     def _parsed(self, answer: type[Model], response: httpx.Response) -> Model:
         try:
-            return answer.model_validate(self._json(response))
+            return answer.model_validate_json(response.content)
         except ValueError as error:
             raise UnreachableError(
                 f"what answers at {self.url} is no orchestrator of this version: {error}"
             ) from error
-
-    @staticmethod
-    def _json(response: httpx.Response) -> dict[str, Any]:
-        try:
-            body = response.json()
-        except ValueError:
-            return {}
-        return body if isinstance(body, dict) else {}
 
 
 @contextmanager
@@ -284,7 +267,8 @@ def retried(
 ) -> T:
     """The answer of `call`, which is repeated after one of `errors` for at most `seconds`."""
     deadline = time.monotonic() + seconds
-    for failures in count():
+    failures = 0
+    while True:
         try:
             return call()
         except errors as error:
@@ -293,4 +277,4 @@ def retried(
             if not failures:
                 note(f"{error} Waiting for it.")
         time.sleep(pauses[min(failures, len(pauses) - 1)])
-    raise AssertionError("unreachable")
+        failures += 1

@@ -3,9 +3,7 @@
 It keeps no state of the system; a command that needs it reads it from the API.
 """
 
-import contextlib
 import json
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -54,21 +52,16 @@ Sign = Event | Live | Lost | Missed
 
 
 class Follower:
-    """Iterates over the events, reconnects, and resumes after the last event that was seen.
-
-    `stop`, from another thread, ends the iteration at once.
-    """
+    """Iterates over the events, reconnects, and resumes after the last event that was seen."""
 
     def __init__(self, client: Client, tag: str | None = None, since: str | None = None) -> None:
         self._client = client
         self._tag = tag
         self.last_id = since
-        self._stopped = False
-        self._response: httpx.Response | None = None
 
     def __iter__(self) -> Iterator[Sign]:
         tries = 0
-        while not self._stopped:
+        while True:
             try:
                 for sign in self._connection():
                     tries = 0
@@ -76,18 +69,9 @@ class Follower:
                 why = "the orchestrator closed the event stream"
             except (UnreachableError, httpx.TransportError, SSEError) as error:
                 why = str(error) or type(error).__name__
-            if self._stopped:
-                return
             yield Lost(why)
             time.sleep(_RECONNECT_SECONDS[min(tries, len(_RECONNECT_SECONDS) - 1)])
             tries += 1
-
-    def stop(self) -> None:
-        self._stopped = True
-        if self._response is not None:
-            connection = self._response.extensions["network_stream"].get_extra_info("socket")
-            with contextlib.suppress(OSError):  # closed already
-                connection.shutdown(socket.SHUT_RDWR)
 
     def _connection(self) -> Iterator[Sign]:
         """One connection from its opening to its end."""
@@ -98,18 +82,15 @@ class Follower:
         with self._client.stream(
             "/api/events", params=params, headers=headers, timeout=_SILENCE_SECONDS
         ) as response:
-            self._response = response
+            messages = EventSource(response).iter_sse()
             try:
-                messages = EventSource(response).iter_sse()
                 next(messages)  # the first message says that all later events will be delivered
                 if self.last_id is None:  # the second, a heartbeat, has the present position
                     self._sign(next(messages))
-                yield Live()
-                yield from filter(None, map(self._sign, messages))
             except StopIteration:
                 return
-            finally:
-                self._response = None
+            yield Live()
+            yield from filter(None, map(self._sign, messages))
 
     def _sign(self, message: ServerSentEvent) -> Event | Missed | None:
         if message.event == "missed":

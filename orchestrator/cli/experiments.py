@@ -20,7 +20,7 @@ from orchestrator.cli.client import Client, retried
 from orchestrator.cli.errors import DISCARDED, FAILED, CommandError, ConfigError
 from orchestrator.cli.options import Experiment, load_model
 from orchestrator.cli.output import answer, console, note, respond, write_json
-from orchestrator.cli.tables import state_line, verdict_line
+from orchestrator.cli.tables import verdict_line
 from orchestrator.cli.text import LogLines
 from orchestrator.schemas import ExperimentDetail
 
@@ -64,7 +64,10 @@ def submit(
         repeat=repeat,
     )
     submitted = client.submit(request)
-    _warn_of_an_empty_pool(client)
+    pool = client.pool()
+    if pool.idle + pool.training == 0:  # else such a queue looks like a slow one
+        why = "; ".join(worker.problem for worker in pool.workers if worker.problem)
+        note(f"no worker takes runs now{f' ({why})' if why else ''}: see `autoresearch worker`")
     if wait:
         _finish(_decided(client, submitted.experiment_id), as_json=json)
         return
@@ -119,17 +122,6 @@ def read_source(name: str) -> str:
         raise ConfigError(f"{name} is not UTF-8 text: {error}") from error
 
 
-def _warn_of_an_empty_pool(client: Client) -> None:
-    """Without this, a queue that no worker serves looks like a slow one."""
-    pool = client.pool()
-    if pool.idle + pool.training == 0:
-        why = "; ".join(worker.problem for worker in pool.workers if worker.problem)
-        note(f"no worker takes runs now{f' ({why})' if why else ''}: see `autoresearch worker`")
-
-
-# ------------------------------------------------------------------------ waiting for a verdict
-
-
 def _decided(client: Client, experiment: str, timeout: float | None = None) -> ExperimentDetail:
     """Wait for the verdict; stderr shows the progress. Ctrl-C leaves the run alone."""
     deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -148,7 +140,7 @@ def _decided(client: Client, experiment: str, timeout: float | None = None) -> E
                     return detail
                 if not drawn and detail.status != told:
                     told = detail.status
-                    note(state_line(detail))
+                    note(f"{experiment} {state}")
                 if time.monotonic() >= deadline:
                     break
     except KeyboardInterrupt:
@@ -203,47 +195,34 @@ def _finish(detail: ExperimentDetail, *, as_json: bool) -> None:
         raise typer.Exit(code)
 
 
-# ---------------------------------------------------------------------------------------- the log
+class Raw:
+    """Prints a log byte for byte, piece by piece; `end` when no more will come."""
 
-
-class Sink:
-    """Where a log goes, piece by piece; `end` when no more will come."""
-
-    def write(self, offset: int, data: bytes) -> None:
-        raise NotImplementedError
+    def write(self, data: bytes, offset: int) -> None:  # noqa: ARG002
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
 
     def end(self) -> None:
         pass
 
 
-class Raw(Sink):
-    """Byte for byte."""
-
-    def write(self, offset: int, data: bytes) -> None:
-        del offset
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
-
-
-class Objects(Sink):
+class Objects(Raw):
     """One JSON object a piece."""
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, data: bytes, offset: int) -> None:
         write_json({"offset": offset, "text": data.decode(errors="replace")})
 
 
-class Lines(Sink):
+class Lines(Raw):
     """Sanitized lines. On a terminal the last, incomplete line shows too and is overwritten."""
 
     def __init__(self) -> None:
         self._lines = LogLines()
         self._live = sys.stdout.isatty()
 
-    def write(self, offset: int, data: bytes) -> None:
-        del offset
-        done = self._lines.feed(data)
+    def write(self, data: bytes, offset: int) -> None:  # noqa: ARG002
         self._clear()
-        for line in done:
+        for line in self._lines.feed(data):
             answer(line)
         if self._live:
             text = Text(self._lines.line)
@@ -263,7 +242,7 @@ class Lines(Sink):
             sys.stdout.write("\r\x1b[K")
 
 
-def _show_log(client: Client, experiment: str, sink: Sink, *, follow: bool) -> ExperimentDetail:
+def _show_log(client: Client, experiment: str, sink: Raw, *, follow: bool) -> ExperimentDetail:
     """The log from its beginning; the experiment as it was when the log ended."""
     detail = client.experiment(experiment)
     offset = attempt = quiet = 0
@@ -276,7 +255,7 @@ def _show_log(client: Client, experiment: str, sink: Sink, *, follow: bool) -> E
                 offset, attempt = 0, detail.lease.epoch
             before = offset
             while piece := retried(partial(client.log, experiment, offset)):
-                sink.write(offset, piece)
+                sink.write(piece, offset)
                 offset += len(piece)
             if not follow or detail.finished_at:
                 return detail

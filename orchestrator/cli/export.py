@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, cast
+from typing import Annotated, Any, BinaryIO, Literal, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -21,12 +21,8 @@ from orchestrator.domain import FINISHED
 from orchestrator.rules.report import TSV_HEADER, tsv_line
 from orchestrator.schemas import ExportPage, ExportRow
 
-if TYPE_CHECKING:
-    import pyarrow as pa  # type: ignore[import-untyped]
-
 _FORMATS = ("jsonl", "parquet", "tsv")
 _TIMES = ("created_at", "started_at", "finished_at")
-_FINISHED = frozenset(status.value for status in FINISHED)
 _Write = Callable[[Sequence[ExportRow]], int]
 
 
@@ -95,33 +91,28 @@ def _write_rows(client: Client, tag: str, kind: str, file: str) -> int:
     first = client.export_page(tag)  # before the file is opened: there may be no such tag
     writer = _parquet if kind == "parquet" else _jsonl if kind == "jsonl" else _tsv
     with atomic_file(file) as out, writer(out) as write:
-        return sum(write(page.rows) for page in _with_bar(_pages(client, tag, first), file))
+        return sum(write(page.rows) for page in _pages(client, tag, first, file))
 
 
 def all_rows(client: Client, tag: str, what: str = "-") -> Iterator[ExportRow]:
     """Every experiment of a tag in order of creation; a bar names `what` unless that is `-`."""
-    for page in _with_bar(_pages(client, tag, client.export_page(tag)), what):
+    for page in _pages(client, tag, client.export_page(tag), what):
         yield from page.rows
 
 
-def _pages(client: Client, tag: str, page: ExportPage) -> Iterator[ExportPage]:
-    """That page and all after it."""
-    yield page
-    while page.next_after is not None:
-        page = retried(partial(client.export_page, tag, after=page.next_after))
-        yield page
-
-
-def _with_bar(source: Iterator[ExportPage], file: str) -> Iterator[ExportPage]:
-    """The same pages; stderr shows how many experiments were read, if it is a terminal."""
+def _pages(client: Client, tag: str, page: ExportPage, file: str) -> Iterator[ExportPage]:
+    """That page and all after it; a bar shows how many experiments were read."""
     screen = console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = not screen.is_terminal or file == "-"
     with Progress(*columns, console=screen, transient=True, disable=hidden) as bar:
         task = bar.add_task(file, total=None)
-        for page in source:
+        while True:
             yield page
             bar.update(task, total=page.total, advance=len(page.rows))
+            if page.next_after is None:
+                return
+            page = retried(partial(client.export_page, tag, after=page.next_after))
 
 
 def _write_journal(client: Client, tag: str, file: str) -> int:
@@ -135,39 +126,45 @@ def _write_journal(client: Client, tag: str, file: str) -> int:
     return entries
 
 
-# ---------------------------------------------------------------------------------------- formats
-
-
 @contextmanager
 def _jsonl(file: BinaryIO) -> Iterator[_Write]:
-    yield lambda rows: _lines(file, [escaped(row.model_dump_json()) for row in rows])
+    def write(rows: Sequence[ExportRow]) -> int:
+        file.writelines(f"{escaped(row.model_dump_json())}\n".encode() for row in rows)
+        return len(rows)
+
+    yield write
 
 
 @contextmanager
 def _tsv(file: BinaryIO) -> Iterator[_Write]:
+    def write(rows: Sequence[ExportRow]) -> int:
+        done = [row for row in rows if row.status in FINISHED]
+        for r in done:
+            line = tsv_line(r.commit_sha, r.status, r.val_bpb, r.peak_vram_mb, r.description)
+            file.write(f"{line}\n".encode())
+        return len(done)
+
     file.write(f"{TSV_HEADER}\n".encode())
-    yield lambda rows: _lines(
-        file,
-        [
-            tsv_line(r.commit_sha, r.status, r.val_bpb, r.peak_vram_mb, r.description)
-            for r in rows
-            if r.status in _FINISHED
-        ],
-    )
-
-
-def _lines(file: BinaryIO, lines: Sequence[str]) -> int:
-    file.writelines(f"{line}\n".encode() for line in lines)
-    return len(lines)
+    yield write
 
 
 @contextmanager
 def _parquet(file: BinaryIO) -> Iterator[_Write]:
-    """A row group for each page."""
-    import pyarrow as pa
+    """A row group for each page, a column for each field of a row."""
+    import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-    schema = _schema()
+    def column(name: str, annotation: str) -> pa.DataType:
+        if name in _TIMES:
+            return pa.timestamp("us", tz="UTC")
+        if name == "warnings":
+            return pa.list_(pa.string())
+        if "float" in annotation:
+            return pa.float64()
+        return pa.int64() if "int" in annotation else pa.string()
+
+    fields = ExportRow.model_fields
+    schema = pa.schema([(name, column(name, str(f.annotation))) for name, f in fields.items()])
 
     def write(rows: Sequence[ExportRow]) -> int:
         values = [row.model_dump() for row in rows]
@@ -179,27 +176,6 @@ def _parquet(file: BinaryIO) -> Iterator[_Write]:
 
     with pq.ParquetWriter(file, schema, compression="zstd") as table:
         yield write
-
-
-def _schema() -> "pa.Schema":
-    """A column for each field of a row, in its order."""
-    import pyarrow as pa
-
-    def kind(name: str, annotation: object) -> pa.DataType:
-        if name in _TIMES:
-            return pa.timestamp("us", tz="UTC")
-        if name == "warnings":
-            return pa.list_(pa.string())
-        words = str(annotation)
-        if "float" in words:
-            return pa.float64()
-        return pa.int64() if "int" in words else pa.string()
-
-    fields = ExportRow.model_fields
-    return pa.schema([pa.field(name, kind(name, f.annotation)) for name, f in fields.items()])
-
-
-# ------------------------------------------------------------------------------------------ chart
 
 
 def chart(

@@ -25,12 +25,11 @@ from orchestrator.cli.events import Event, Follower, Live, Lost, Missed
 from orchestrator.cli.options import load, wired
 from orchestrator.cli.output import answer, note, write_json
 from orchestrator.cli.run.process import interruptible
-from orchestrator.schemas import ExperimentDetail
-from orchestrator.settings import HomePaths, HomeSettings
+from orchestrator.domain import FINISHED
+from orchestrator.schemas import ExperimentDetail, ExportPage
+from orchestrator.settings import HomeSettings
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
-# As in results.tsv: a cancelled run was not decided.
-_MIRRORED = frozenset({"keep", "discard", "crash", "timeout"})
 
 T = TypeVar("T")
 
@@ -54,12 +53,6 @@ class Place:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-
-    @classmethod
-    def between(cls, paths: HomePaths, kind: str, source: str, target: str) -> "Place":
-        """The place of the mirror from `source` to `target`, which may be URLs with a password."""
-        digest = hashlib.sha256(f"{source}\n{target}".encode()).hexdigest()[:16]
-        return cls(paths.mirror(f"{kind}-{digest}"))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -110,14 +103,13 @@ class Mirror:
             if not self._wants(tag.name):
                 continue
             known = _retried(partial(self._sink.known, tag.name))
-            page = _retried(partial(self._client.export_page, tag.name))
-            while True:
+            page: ExportPage | None = None
+            while page is None or page.next_after is not None:
+                after = page.next_after if page else None
+                page = _retried(partial(self._client.export_page, tag.name, after=after))
                 for row in page.rows:
-                    if row.status in _MIRRORED and row.id not in known:
+                    if row.status in FINISHED and row.id not in known:
                         self._put(row.id)
-                if page.next_after is None:
-                    break
-                page = _retried(partial(self._client.export_page, tag.name, after=page.next_after))
 
     def follow(self) -> None:
         """Mirror without end."""
@@ -145,7 +137,7 @@ class Mirror:
         except ApiError as error:  # the event is of an earlier Redis
             note(f"{experiment_id} is left out: {error.message}")
             return
-        if detail.status in _MIRRORED and _retried(partial(self._sink.put, detail)):
+        if detail.status in FINISHED and _retried(partial(self._sink.put, detail)):
             self.count += 1
             self._say(detail)
 
@@ -155,8 +147,6 @@ def _retried(call: Callable[[], T]) -> T:
     errors = (UnreachableError, SinkAwayError)
     return retried(call, seconds=math.inf, pauses=_PAUSES, errors=errors)
 
-
-# ----------------------------------------------------------------------------------- the command
 
 mirror = typer.Typer(
     name="mirror", help="Tell decided runs to other programs, after the fact.", no_args_is_help=True
@@ -196,8 +186,10 @@ def mlflow(
         write_json(fact) if json else note(f"{detail.id} {detail.status}")
 
     sink = MlflowSink(tracking_uri, prefix, client.source if sources else None)
-    paths = load(HomeSettings).paths
-    place = Place.between(paths, "mlflow", client.url, f"{tracking_uri} {prefix} {tag}")
+    # A hash, because the URLs may have a password.
+    between = f"{client.url}\n{tracking_uri} {prefix} {tag}"
+    digest = hashlib.sha256(between.encode()).hexdigest()[:16]
+    place = Place(load(HomeSettings).paths.mirror(f"mlflow-{digest}"))
     client.tags()  # a missing orchestrator or a wrong token fails at once
     with place.held():
         runs = Mirror(client, sink, place, frozenset(tag or ()), say)

@@ -64,20 +64,16 @@ class MlflowSink:
             found = next(self._search(detail.tag, f"tags.`{_ID}` = '{detail.id}'"), None)
             if found is not None and found.info.status != "RUNNING":
                 return False
-            run_id = found.info.run_id if found else self._begin(detail)
-            self._fill(run_id, detail)
+            run = found or self._client.create_run(
+                self._experiment(detail.tag),
+                start_time=_milliseconds(detail.started_at or detail.created_at),
+                tags=tags_of(detail),
+                run_name=sanitize.line(detail.description or detail.id, 120),
+            )
+            self._fill(run.info.run_id, detail)
             end = _milliseconds(detail.finished_at)
-            self._client.set_terminated(run_id, _STATUS[detail.status], end)
+            self._client.set_terminated(run.info.run_id, _STATUS[detail.status], end)
             return True
-
-    def _begin(self, detail: ExperimentDetail) -> str:
-        run = self._client.create_run(
-            self._experiment(detail.tag),
-            start_time=_milliseconds(detail.started_at or detail.created_at),
-            tags=tags_of(detail),
-            run_name=sanitize.line(detail.description or detail.id, 120),
-        )
-        return str(run.info.run_id)
 
     def _fill(self, run_id: str, detail: ExperimentDetail) -> None:
         from mlflow.entities import Metric, Param
@@ -133,11 +129,9 @@ def _translated(uri: str) -> Iterator[None]:
         raise SinkAwayError(f"{sanitize.line(words, 500)}.") from error
 
 
-# ------------------------------------------------------------------------ what MLflow gets of a run
-
-
 def tags_of(detail: ExperimentDetail) -> dict[str, str]:
     """All facts in words. MLflow's page shows them, so a run's own text is sanitized."""
+    texts = (detail.hypothesis, detail.diff_summary, detail.error)
     tags = {
         _ID: detail.id,
         "autoresearch.tag": detail.tag,
@@ -147,14 +141,9 @@ def tags_of(detail: ExperimentDetail) -> dict[str, str]:
         "autoresearch.gpu": detail.gpu_id,
         "mlflow.user": "autoresearch",
         "mlflow.source.name": "train.py",
-        "mlflow.note.content": _note(detail),
+        "mlflow.note.content": sanitize.block("\n\n".join(filter(None, texts)), 4000),
     }
     return {name: value for name, value in tags.items() if value}
-
-
-def _note(detail: ExperimentDetail) -> str:
-    parts = [detail.hypothesis, detail.diff_summary, detail.error or ""]
-    return sanitize.block("\n\n".join(part for part in parts if part), 4000)
 
 
 def params_of(detail: ExperimentDetail) -> dict[str, str]:

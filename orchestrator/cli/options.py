@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
@@ -107,13 +107,17 @@ def variable(name: str) -> str:
     return "REDIS_URL" if name == "redis_url" else f"AUTORESEARCH_{name.upper()}"
 
 
-# ---------------------------------------------------------------------------- from flags to values
-
-
 class ClientSettings(HomeSettings):
     """What a command needs to reach the orchestrator."""
 
     orchestrator: str = DEFAULT_URL
+
+    @field_validator("orchestrator")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError(f"'{value}' is no URL such as {DEFAULT_URL}")
+        return value
 
 
 def load(kind: type[AnySettings], **flags: Any) -> AnySettings:
@@ -140,23 +144,12 @@ def load_model(kind: type[AnyModel], **fields: Any) -> AnyModel:
 def _first(error: ValidationError) -> tuple[str, str]:
     """The first field that is wrong, and why."""
     first = error.errors(include_url=False, include_context=False)[0]
-    return str(first["loc"][0]) if first["loc"] else "", first["msg"]
-
-
-def client_settings(orchestrator: str | None = None, token: str | None = None) -> ClientSettings:
-    """Which orchestrator the flags or the environment name."""
-    settings = load(ClientSettings, orchestrator=orchestrator, token=token)
-    url = settings.orchestrator
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"--orchestrator (AUTORESEARCH_ORCHESTRATOR): '{url}' is no URL such as {DEFAULT_URL}"
-        )
-    return settings
+    return str(first["loc"][0]) if first["loc"] else "", first["msg"].removeprefix("Value error, ")
 
 
 def connect(orchestrator: str | None = None, token: str | None = None) -> Client:
     """A client for the orchestrator that the flags or the environment name."""
-    settings = client_settings(orchestrator, token)
+    settings = load(ClientSettings, orchestrator=orchestrator, token=token)
     return Client(settings.orchestrator, secret(settings))
 
 

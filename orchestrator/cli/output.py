@@ -6,8 +6,8 @@ With `--json`, stdout holds JSON and nothing else, errors included.
 import contextlib
 import json
 import os
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,9 +79,6 @@ def fail(message: str, code: int, *, as_json: bool, **extra: Any) -> int:
     return code
 
 
-# ------------------------------------------------------------------------------------------- files
-
-
 @contextmanager
 def atomic_file(name: str) -> Iterator[BinaryIO]:
     """The file `name` to write to; `-` is stdout. It is replaced only when all is written."""
@@ -95,32 +92,17 @@ def atomic_file(name: str) -> Iterator[BinaryIO]:
             with path.open("wb") as file:
                 yield file
             return
-        with _replacing(path.resolve()) as file:  # not the link, but the file it points to
-            yield file
+        target = path.resolve()  # not the link, but the file it points to
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise CommandError(f"{name} cannot be written: {error.strerror or error}") from error
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(_mode(target))
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _mode(target: Path) -> int:
-    """The permissions that the file has, or would have had from `open`."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import schemas
-from orchestrator.cli.tables import coloured
+from orchestrator.cli.tables import coloured, plain
 from orchestrator.cli.text import one_line
 from orchestrator.rules import failure
 
@@ -40,14 +40,6 @@ class View:
     queue: Sequence[schemas.ExportRow] = ()
     recent: Sequence[schemas.Record] = ()
     best: schemas.ExperimentDetail | None = None
-
-    @property
-    def curve_of(self) -> schemas.ExperimentDetail | None:
-        """Whose learning curve is shown: this tag's run that got furthest, or the best."""
-        name = self.tag.name if self.tag else None
-        live = [d for d in self.running.values() if d.curve and name in (None, d.tag)]
-        furthest = max(live, key=lambda d: d.curve[-1].percent, default=None)
-        return furthest or (self.best if self.best and self.best.curve else None)
 
 
 @dataclass(frozen=True)
@@ -95,9 +87,6 @@ def _line(text: str, style: str = "") -> Text:
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
-# ------------------------------------------------------------------------------------------- head
-
-
 def _head(view: View, frame: Frame) -> list[RenderableType]:
     clock = datetime.fromtimestamp(frame.now, timezone.utc).astimezone().strftime("%H:%M:%S")
     title = Table.grid(expand=True)
@@ -136,23 +125,19 @@ def status_lines(view: View) -> list[Text]:
     return [first, counts]
 
 
-# ------------------------------------------------------------------------------------------- pool
-
-
 def _pool(view: View, frame: Frame) -> list[RenderableType]:
     if not view.pool.workers:
         return ["", _line("no GPU has registered: `autoresearch worker`", "yellow")]
-    health = ["°C", "memory", "util"] if frame.wide else ["°C"] if frame.medium else []
-    table = _table("GPU", "state", *health, "run")
+    health = [">°C", "memory", ">util"] if frame.wide else [">°C"] if frame.medium else []
+    table = plain("GPU", "state", *health, "run", cut=True)
     # Where not all fit, those that train or have a problem come first.
     workers, shown = view.pool.workers, frame.pool_rows
     if len(workers) > shown:
         workers = sorted(workers, key=lambda w: w.status == "idle")
     for worker in workers[:shown]:
         cells = _health(worker.health or schemas.Health())[: len(health)]
-        table.add_row(
-            one_line(worker.id), coloured(worker.status), *cells, _work(view, worker, frame)
-        )
+        state = coloured(worker.status)
+        table.add_row(one_line(worker.id), state, *cells, _work(view, worker, frame))
     more = len(workers) - shown
     return ["", table, *([Text(f"and {more} more", style="dim")] if more > 0 else [])]
 
@@ -193,12 +178,12 @@ def _progress(detail: schemas.ExperimentDetail, frame: Frame) -> str:
     return f"{bar(share, width, *marks)} {phase}  loss {last.loss:.4f}"
 
 
-# ----------------------------------------------------------------------- curve, queue and verdicts
-
-
 def _curve(view: View, frame: Frame, rows: int) -> list[RenderableType]:
-    detail = view.curve_of
-    if detail is None:
+    """The learning curve of this tag's run that got furthest, or of the best."""
+    name = view.tag.name if view.tag else None
+    live = [d for d in view.running.values() if d.curve and name in (None, d.tag)]
+    detail = max(live, key=lambda d: d.curve[-1].percent, default=view.best)
+    if detail is None or not detail.curve:
         return []
     whose = f"loss of {detail.id}" if frame.medium else "loss"
     running = detail.status == "running" and detail.gpu_id
@@ -229,38 +214,16 @@ def _recent(view: View, frame: Frame, rows: int) -> list[RenderableType]:
     if not view.recent or rows < 1:
         return []
     category = ["category"] if frame.medium else []
-    table = _table("verdict", "status", "val_bpb", *category, "what")
+    table = plain("verdict", "status", "val_bpb", *category, "what", cut=True)
     for record in view.recent[:rows]:
         value = f"{record.val_bpb:.6f}" if record.val_bpb else "—" if frame.unicode else "-"
         what = record.description
         if record.error and record.status in ("crash", "timeout"):
             what = f"{what}: {failure.headline(record.error)}"
-        table.add_row(
-            Text(when(record.finished_at or "", frame.now), style="dim"),
-            coloured(record.status),
-            value,
-            *([one_line(record.category)] if frame.medium else []),
-            one_line(what),
-        )
+        age = Text(when(record.finished_at or "", frame.now), style="dim")
+        words = map(one_line, [record.category, what] if frame.medium else [what])
+        table.add_row(age, coloured(record.status), value, *words)
     return ["", table]
-
-
-# ----------------------------------------------------------------------------------------- pieces
-
-
-def _table(*columns: str) -> Table:
-    """One line a row; the last column gets the width that is left."""
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-    for name in columns:
-        right = name in ("°C", "util")
-        table.add_column(
-            name,
-            no_wrap=True,
-            overflow="ellipsis",
-            justify="right" if right else "left",
-            ratio=1 if name == columns[-1] else None,
-        )
-    return table
 
 
 def when(moment: str, now: float) -> str:

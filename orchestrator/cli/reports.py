@@ -11,6 +11,7 @@ from orchestrator import schemas
 from orchestrator.cli import tables
 from orchestrator.cli.client import Client, explained
 from orchestrator.cli.errors import ApiError, CommandError, ConfigError
+from orchestrator.cli.experiments import step
 from orchestrator.cli.options import Tag, load_model
 from orchestrator.cli.output import answer, atomic_file, console, note, respond, write_json
 from orchestrator.cli.text import one_line, visible
@@ -76,8 +77,8 @@ def status(
         respond(json, data, tables.pool_table(pool), "", tables.tags_table(tags))
     elif what.startswith("exp-"):
         detail = client.experiment(what)
-        line = tables.verdict_line if detail.finished_at else tables.state_line
-        respond(json, detail, line(detail))
+        state = f"{what} {step(detail)[1]}"
+        respond(json, detail, tables.verdict_line(detail) if detail.finished_at else state)
     else:
         with explained(client, what):
             summary = client.summary(what)
@@ -126,9 +127,6 @@ def history(
         note(f"the newest {len(result.experiments)} of {result.total}")
 
 
-# ------------------------------------------------------------------------------------------- diff
-
-
 def diff(
     client: Client,
     a: Annotated[str, typer.Argument(metavar="A", help="An experiment's id.")],
@@ -151,7 +149,10 @@ def diff(
     except ApiError as error:  # a run by hand has no source here
         text = ""
         note(error.message)
-    deltas = {name: _delta(before, after, name) for name, _, _ in _METRICS}
+    deltas: dict[str, float | None] = {}
+    for name, _, _ in _METRICS:
+        left, right = getattr(before, name), getattr(after, name)
+        deltas[name] = None if left is None or right is None else right - left
     if json:
         a_record, b_record = (e.model_dump(mode="json", exclude={"curve"}) for e in (before, after))
         write_json({"a": a_record, "b": b_record, "deltas": deltas, "diff": text})
@@ -162,11 +163,6 @@ def diff(
         screen.print("", Syntax(visible(text), "diff", background_color="default"), sep="\n")
     else:
         answer(f"\n{text}" if text else "\nthe sources are the same")
-
-
-def _delta(a: ExperimentDetail, b: ExperimentDetail, metric: str) -> float | None:
-    left, right = getattr(a, metric), getattr(b, metric)
-    return None if left is None or right is None else right - left
 
 
 def _side_by_side(

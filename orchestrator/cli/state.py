@@ -42,12 +42,12 @@ def audit(
     if json:
         write_json([vars(report) for report in reports])
     else:
-        _tell(reports)
+        _print_reports(reports)
     if any(report.differences for report in reports):
         raise typer.Exit(FAILED)
 
 
-def _tell(reports: list[Report]) -> None:
+def _print_reports(reports: list[Report]) -> None:
     for report in reports:
         what = f"{report.tag}: {report.decisions} decisions, {report.experiments} experiments"
         if not report.differences:
@@ -72,7 +72,7 @@ def backup(
     goes on.
     """
     settings = _settings(flags)
-    with _named_errors(file), _counter("backing up") as count:
+    with _counter("backing up", file) as count:
         manifest = _with_store(
             settings, lambda store: service.backup(store, settings.paths, file, count)
         )
@@ -91,7 +91,7 @@ def restore(
     to the queue by themselves.
     """
     settings = _settings(flags, must_exist=False)
-    with _named_errors(file), _counter("restoring") as count:
+    with _counter("restoring", file) as count:
         manifest = _with_store(
             settings, lambda store: service.restore(store, settings.paths, file, count)
         )
@@ -127,20 +127,14 @@ def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
 
 
 @contextlib.contextmanager
-def _named_errors(file: Path) -> Iterator[None]:
-    """Name the file that could not be read or written."""
-    try:
-        yield
-    except OSError as error:
-        name = error.filename2 or error.filename or file
-        raise CommandError(f"{name}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _counter(what: str) -> Iterator[Callable[[int], None]]:
-    """A counter on the terminal; nothing in a pipe."""
+def _counter(what: str, file: Path) -> Iterator[Callable[[int], None]]:
+    """A counter on the terminal; nothing in a pipe. An error names the file that it is about."""
     columns = (SpinnerColumn(), TextColumn("{task.description} {task.completed}"),
                TimeElapsedColumn())  # fmt: skip
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda count: bar.advance(task, count)
+        try:
+            yield lambda count: bar.advance(task, count)
+        except OSError as error:
+            name = error.filename2 or error.filename or file
+            raise CommandError(f"{name}: {error.strerror or error}") from error

@@ -40,19 +40,6 @@ def verdict_line(detail: schemas.ExperimentDetail) -> str:
     return f"{detail.id} {detail.status}" + (f": {why}" if why else "")
 
 
-def state_line(detail: schemas.ExperimentDetail) -> str:
-    """One line that says how far an experiment is."""
-    if detail.status == "queued":
-        place = f", position {detail.position}" if detail.position is not None else ""
-        return f"{detail.id} queued{place}"
-    text = f"{detail.id} {detail.status}"
-    if detail.gpu_id and detail.status == "running":
-        text += f" on {detail.gpu_id}"
-    if detail.curve and detail.status == "running":
-        text += f", {detail.curve[-1].percent:.0f} %, loss {detail.curve[-1].loss:.4f}"
-    return text
-
-
 def experiments_table(records: Sequence[schemas.Record]) -> Table:
     table = plain("id", "status", ">val_bpb", "category", ">GPU min", "description")
     for r in records:
@@ -65,13 +52,8 @@ def experiments_table(records: Sequence[schemas.Record]) -> Table:
 def pool_table(pool: schemas.PoolAnswer) -> Table:
     table = plain("GPU", "name", "status", "experiment", "problem")
     for w in pool.workers:
-        table.add_row(
-            w.id,
-            one_line(w.gpu_name),
-            coloured(w.status),
-            w.current_experiment_id or "",
-            one_line(w.problem or ""),
-        )
+        rest = (w.current_experiment_id or "", one_line(w.problem or ""))
+        table.add_row(w.id, one_line(w.gpu_name), coloured(w.status), *rest)
     return table
 
 
@@ -113,15 +95,16 @@ def ledger_table(entries: Sequence[schemas.LedgerEntry]) -> Table:
     return table
 
 
-def plain(*columns: str) -> Table:
-    """A plain table; a column's name with `>` is right-aligned."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def plain(*columns: str, cut: bool = False) -> Table:
+    """A plain table; a column's name with `>` is right-aligned. With `cut` each row is one line,
+    and the last column gets the width that is left."""
+    table = Table(box=None, pad_edge=False, header_style="dim" if cut else "bold", expand=cut)
     for name in columns:
-        right = name.startswith(">")
         table.add_column(
             name.removeprefix(">"),
-            justify="right" if right else "left",
-            overflow="fold",
-            no_wrap=name == "id",
+            justify="right" if name.startswith(">") else "left",
+            overflow="ellipsis" if cut else "fold",
+            no_wrap=cut or name == "id",
+            ratio=1 if cut and name == columns[-1] else None,
         )
     return table

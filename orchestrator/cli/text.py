@@ -80,7 +80,9 @@ class LogLines:
             elif part:
                 if self._returned:
                     self._begin()
-                self._append(part)
+                left = LINE_LIMIT - len(self._line)
+                self._line += part[:left]
+                self._dropped += max(0, len(part) - left)
         return done
 
     @property
@@ -91,8 +93,3 @@ class LogLines:
 
     def _begin(self) -> None:
         self._line, self._dropped, self._returned = "", 0, False
-
-    def _append(self, part: str) -> None:
-        left = LINE_LIMIT - len(self._line)
-        self._line += part[:left]
-        self._dropped += max(0, len(part) - left)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
@@ -28,7 +29,6 @@ _PIPED_COLUMNS, _PIPED_LINES = 120, 60
 # Runs whose progress is read, each by a call of its own; more would not fit a screen.
 _SHOWN_RUNS = 16
 _RECENT, _QUEUE = 40, 20
-_TAG_AT = len("exp-0123456789abcd-")
 
 
 def watch(
@@ -47,8 +47,13 @@ def watch(
     """Ctrl-C ends it. In a pipe, one line for each event; with --json, one object."""
     screen = console()
     view = look(client, tag)
+    if once and json:
+        write_json(TypeAdapter(View).dump_python(view, mode="json"))
+        return
     if once:
-        _show_once(view, screen, as_json=json)
+        if not screen.is_terminal:
+            screen.width, screen.height = _PIPED_COLUMNS, _PIPED_LINES
+        screen.print(picture(view, _frame(screen)))
         return
     drawn = screen.is_terminal and not screen.is_dumb_terminal and not json
     with contextlib.suppress(KeyboardInterrupt), interruptible():
@@ -56,15 +61,6 @@ def watch(
             _draw(client, tag, view, screen)
         else:
             _print_events(client, view, tag, since, as_json=json)
-
-
-def _show_once(view: View, screen: Console, *, as_json: bool) -> None:
-    if as_json:
-        write_json(TypeAdapter(View).dump_python(view, mode="json"))
-        return
-    if not screen.is_terminal:
-        screen.width, screen.height = _PIPED_COLUMNS, _PIPED_LINES
-    screen.print(picture(view, _frame(screen)))
 
 
 def _draw(client: Client, tag: str | None, view: View, screen: Console) -> None:
@@ -89,18 +85,15 @@ def _frame(screen: Console, stale: str = "") -> Frame:
     return Frame(screen.width, screen.height, time.time(), stale, unicode)
 
 
-# ---------------------------------------------------------------------------------------- reading
-
-
 def look(client: Client, wanted: str | None) -> View:
     """A few reads whose cost does not grow with the number of experiments.
 
     CommandError for a tag that does not exist.
     """
     pool = client.pool()
-    running = [w.current_experiment_id for w in pool.workers if w.current_experiment_id]
+    running = _runs(client, pool)
     tag = _tag(client, wanted, running)
-    view = View(client.url, time.time(), pool, tag, running=_runs(client, running))
+    view = View(client.url, time.time(), pool, tag, running=running)
     if tag is None:
         return view
     name, best = tag.name, tag.best_experiment_id
@@ -115,26 +108,26 @@ def look(client: Client, wanted: str | None) -> View:
     return view
 
 
-def _tag(client: Client, wanted: str | None, running: list[str]) -> schemas.TagInfo | None:
+def _tag(
+    client: Client, wanted: str | None, running: Mapping[str, schemas.ExperimentDetail]
+) -> schemas.TagInfo | None:
     """The one asked for; else that of the first run; else the newest."""
     tags = {tag.name: tag for tag in client.tags()}
     if wanted is not None:
         if wanted not in tags:
             raise unknown_tag(wanted, list(tags))
         return tags[wanted]
-    names = [name for run in running if (name := run[_TAG_AT:]) in tags]
-    return tags[names[0]] if names else next(iter(tags.values()), None)
+    of_a_run = [tags[run.tag] for run in running.values()]
+    return next(iter([*of_a_run, *tags.values()]), None)
 
 
-def _runs(client: Client, running: list[str]) -> dict[str, schemas.ExperimentDetail]:
+def _runs(client: Client, pool: schemas.PoolAnswer) -> dict[str, schemas.ExperimentDetail]:
+    ids = [w.current_experiment_id for w in pool.workers if w.current_experiment_id]
     found = {}
-    for experiment_id in running[:_SHOWN_RUNS]:
+    for experiment_id in ids[:_SHOWN_RUNS]:
         with contextlib.suppress(ApiError):  # a worker may have an id of another Redis
             found[experiment_id] = client.experiment(experiment_id)
     return found
-
-
-# ------------------------------------------------------------------------------------------ events
 
 
 def _print_events(

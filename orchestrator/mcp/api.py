@@ -1,7 +1,6 @@
 """The REST API as the tools call it: asynchronous, with wire models as answers."""
 
 import uuid
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -29,24 +28,18 @@ class Api:
         params = query.model_dump(mode="json", exclude_none=True) if query else {}
         if timeout:
             params["timeout"] = timeout
-        return _parsed(answer, await self._send("GET", path, wait=timeout, params=params))
+        return _parsed(answer, await self.send("GET", path, wait=timeout, params=params))
 
     async def post(self, path: str, answer: type[Model], body: BaseModel) -> Model:
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         content = body.model_dump(mode="json", exclude_none=True)
-        return _parsed(answer, await self._send("POST", path, json=content, headers=headers))
+        return _parsed(answer, await self.send("POST", path, json=content, headers=headers))
 
     async def text(self, path: str, **query: str) -> str:
-        response = await self._send("GET", path, params=query)
+        response = await self.send("GET", path, params=query)
         return response.content.decode(errors="replace")
 
-    async def end_of(self, path: str, count: int) -> bytes:
-        """The last `count` bytes; empty if there is nothing yet."""
-        headers = {"Range": f"bytes=-{count}", "Accept-Encoding": "identity"}
-        response = await self._send("GET", path, headers=headers, accept=(404, 416))
-        return response.content if response.is_success else b""
-
-    async def _send(
+    async def send(
         self, method: str, path: str, wait: float = 0, accept: tuple[int, ...] = (), **options: Any
     ) -> httpx.Response:
         """Send a request. Raises ToolError for an error status that is not in `accept`."""
@@ -65,7 +58,6 @@ class Api:
 
 
 def _refusal(response: httpx.Response) -> str:
-    body: Mapping[str, Any]
     try:
         body = response.json()
     except ValueError:

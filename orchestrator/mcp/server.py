@@ -96,8 +96,7 @@ def _cleaned(value: Any, name: str = "") -> Any:
 
 
 def _named_fields(error: ValidationError) -> str:
-    found = [
+    return "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"
         for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-    return "; ".join(found)
+    )

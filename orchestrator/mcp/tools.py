@@ -1,7 +1,7 @@
 """The tools. A function is a tool: its docstring says to the agent what it is for, its hints say
 what it takes and gives, and its body is the REST call."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -30,71 +30,39 @@ class Call:
 Run = Callable[[Call, Any], Awaitable[schemas.Answer]]
 
 
-@dataclass(frozen=True)
-class Tool:
-    name: str
-    description: str
-    request: type[schemas.Request]
-    answer: type[schemas.Answer]
-    run: Run
-    read_only: bool
-
-
-def tool(*, name: str = "", writes: bool = False) -> Callable[[Run], Tool]:
-    """Make a tool of a function."""
-
-    def make(run: Run) -> Tool:
-        hints = get_type_hints(run)
-        description = " ".join((run.__doc__ or "").split())
-        return Tool(
-            name or run.__name__, description, hints["request"], hints["return"], run, not writes
-        )
-
-    return make
-
-
-@tool(writes=True)
 async def setup(call: Call, request: schemas.SetupRequest) -> schemas.SetupAnswer:
     """Create a tag: a search with its own best. 409: it exists, and you join it."""
     return await call.api.post("/api/experiment/setup", schemas.SetupAnswer, request)
 
 
-@tool()
 async def brief(call: Call, request: schemas.TagRequest) -> schemas.BriefAnswer:
     """Everything needed to go on with a tag, in less than 8 KB. Call it first, and again whenever
     your context was lost."""
     return await call.api.get("/api/report/brief", schemas.BriefAnswer, request)
 
 
-@tool()
 async def suggest(call: Call, request: schemas.SuggestRequest) -> schemas.Suggestion:
     """What to try next and what not to, notes from people, and with `idea` what was already tried
     near it."""
     return await call.api.get("/api/search/suggest", schemas.Suggestion, request)
 
 
-@tool()
 async def similar(call: Call, request: schemas.SimilarRequest) -> schemas.SimilarAnswer:
     """What was already tried near an idea, and how it went."""
     return await call.api.get("/api/search/similar", schemas.SimilarAnswer, request)
 
 
-@tool(writes=True)
 async def submit(call: Call, request: models.SubmitAndWait) -> schemas.SubmitAnswer:
     """Queue a train.py and wait for its verdict, which carries a digest: metrics with changes
     against parent and best, the thinned curve, warnings, and how a failed run failed."""
-    return await _submitted(call, request)
-
-
-async def _submitted(call: Call, request: models.SubmitAndWait) -> schemas.SubmitAnswer:
     body = schemas.SubmitRequest(**request.model_dump(exclude={"wait_seconds", "path"}))
     answer = await call.api.post("/api/experiment/submit", schemas.SubmitAnswer, body)
     if not request.wait_seconds:
         return answer
-    return await _until_decided(call, answer.experiment_id, request.wait_seconds)
+    waiting = models.WaitRequest(experiment_id=answer.experiment_id, seconds=request.wait_seconds)
+    return await wait(call, waiting)
 
 
-@tool(name="submit", writes=True)
 async def submit_file(call: Call, request: models.SubmitFile) -> schemas.SubmitAnswer:
     """Queue a train.py and wait for its verdict, which carries a digest: metrics with changes
     against parent and best, the thinned curve, warnings, and how a failed run failed. `path` saves
@@ -105,32 +73,24 @@ async def submit_file(call: Call, request: models.SubmitFile) -> schemas.SubmitA
         except (OSError, UnicodeDecodeError) as error:
             raise ToolError(f"{request.path} cannot be read: {error}") from error
         request = request.model_copy(update={"train_py": text})
-    return await _submitted(call, request)
+    return await submit(call, request)
 
 
-@tool()
 async def wait(call: Call, request: models.WaitRequest) -> schemas.SubmitAnswer:
     """Wait for the verdict of a submitted experiment."""
-    return await _until_decided(call, request.experiment_id, request.seconds)
-
-
-async def _until_decided(call: Call, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
+    path = f"/api/experiment/{request.experiment_id}/wait"
     start = anyio.current_time()
     while True:
-        left = max(0.0, start + seconds - anyio.current_time())
-        found = await call.api.get(
-            f"/api/experiment/{experiment_id}/wait",
-            schemas.ExperimentDetail,
-            timeout=min(left, PROGRESS_SECONDS),
-        )
+        left = max(0.0, start + request.seconds - anyio.current_time())
+        timeout = min(left, PROGRESS_SECONDS)
+        found = await call.api.get(path, schemas.ExperimentDetail, timeout=timeout)
         if found.verdict is not None or left <= PROGRESS_SECONDS:
             return schemas.SubmitAnswer(**vars(found), experiment_id=found.id)
         percent = f" at {found.curve[-1].percent:.0f} %" if found.curve else ""
         gone = anyio.current_time() - start
-        await call.progress(gone, seconds, f"{found.status}{percent}")
+        await call.progress(gone, request.seconds, f"{found.status}{percent}")
 
 
-@tool()
 async def digest(call: Call, request: schemas.ExperimentRequest) -> schemas.Digest:
     """A run in less than 2 KB, also while it runs."""
     path = f"/api/experiment/{request.experiment_id}/digest"
@@ -150,7 +110,6 @@ async def _source_of(call: Call, request: models.SourceRequest) -> tuple[str, st
     return experiment_id, await call.api.text(f"/api/experiment/{experiment_id}/train.py")
 
 
-@tool()
 async def source(call: Call, request: models.SourceRequest) -> models.Source:
     """The exact train.py of an experiment, or of a tag's best."""
     experiment_id, text = await _source_of(call, request)
@@ -158,7 +117,6 @@ async def source(call: Call, request: models.SourceRequest) -> models.Source:
     return models.Source(experiment_id=experiment_id, train_py=shown, exact=shown == text)
 
 
-@tool(writes=True)
 async def checkout(call: Call, request: models.CheckoutRequest) -> models.Checkout:
     """Write the exact train.py of an experiment, or of a tag's best, to a file."""
     target = _inside(request.path)
@@ -180,7 +138,6 @@ def _inside(path: str) -> Path:
     return target
 
 
-@tool()
 async def diff(call: Call, request: models.DiffRequest) -> models.Diff:
     """What an experiment changed: a unified diff against parent, best or any other."""
     path = f"/api/experiment/{request.experiment_id}/diff"
@@ -189,7 +146,6 @@ async def diff(call: Call, request: models.DiffRequest) -> models.Diff:
     return models.Diff(diff=shown, exact=shown == text)
 
 
-@tool()
 async def history(call: Call, request: models.HistoryRequest) -> models.History:
     """The newest experiments of a tag in short."""
     found = await call.api.get("/api/experiment/history", schemas.HistoryAnswer, request)
@@ -197,7 +153,6 @@ async def history(call: Call, request: models.HistoryRequest) -> models.History:
     return models.History.model_validate(vars(found) | {"experiments": experiments})
 
 
-@tool()
 async def best(call: Call, request: schemas.TagRequest) -> models.Best:
     """The best experiment of a tag."""
     found = await _best_of(call, request.tag)
@@ -210,33 +165,30 @@ def _tried(record: schemas.Record) -> schemas.Tried:
     return schemas.Tried.model_validate(vars(record) | short)
 
 
-@tool()
 async def near_misses(call: Call, request: schemas.NearMissRequest) -> schemas.NearMissAnswer:
     """Discarded runs that came close to the best: candidates to combine."""
     return await call.api.get("/api/experiment/near-misses", schemas.NearMissAnswer, request)
 
 
-@tool()
 async def pool(call: Call, request: models.NoArguments) -> schemas.PoolAnswer:
     """The GPUs and what they do."""
     return await call.api.get("/api/pool/list", schemas.PoolAnswer, request)
 
 
-@tool()
 async def log(call: Call, request: models.LogRequest) -> models.Log:
     """The end of a run's output, where its digest does not suffice."""
     path = f"/api/experiment/{request.experiment_id}/log"
-    data = await call.api.end_of(path, request.last_bytes)
+    headers = {"Range": f"bytes=-{request.last_bytes}", "Accept-Encoding": "identity"}
+    response = await call.api.send("GET", path, headers=headers, accept=(404, 416))
+    data = response.content if response.is_success else b""  # there is nothing yet
     return models.Log(untrusted_log=sanitize.block(data, request.last_bytes, end=True))
 
 
-@tool(writes=True)
 async def note(call: Call, request: models.NoteRequest) -> schemas.NoteAnswer:
     """Leave a note that every agent of the tag gets with its next suggest."""
     return await call.api.post("/api/steer/note", schemas.NoteAnswer, request)
 
 
-@tool(writes=True)
 async def cancel(call: Call, request: models.CancelRequest) -> schemas.CancelAnswer:
     """Take an experiment back, queued or running."""
     body = schemas.CancelRequest(reason=request.reason, by="agent")
@@ -244,10 +196,34 @@ async def cancel(call: Call, request: models.CancelRequest) -> schemas.CancelAns
     return await call.api.post(path, schemas.CancelAnswer, body)
 
 
-SHARED = (
+@dataclass(frozen=True)
+class Tool:
+    """A function as the protocol describes it."""
+
+    run: Run
+    name: str
+    description: str
+    request: type[schemas.Request]
+    answer: type[schemas.Answer]
+    read_only: bool
+
+
+def _tool(run: Run) -> Tool:
+    hints = get_type_hints(run)
+    return Tool(
+        run=run,
+        name="submit" if run is submit_file else run.__name__,
+        description=" ".join((run.__doc__ or "").split()),
+        request=hints["request"],
+        answer=hints["return"],
+        read_only=run not in (setup, submit, submit_file, checkout, note, cancel),
+    )
+
+
+_SHARED = (
     setup, brief, suggest, similar, wait, digest, source, diff, history, best, near_misses, pool,
     log, note, cancel,
 )  # fmt: skip
 # At /mcp the server has no access to the agent's files; over stdio it runs beside the agent.
-REMOTE: Sequence[Tool] = (*SHARED, submit)
-LOCAL: Sequence[Tool] = (*SHARED, submit_file, checkout)
+REMOTE = [_tool(run) for run in (*_SHARED, submit)]
+LOCAL = [_tool(run) for run in (*_SHARED, submit_file, checkout)]

@@ -1,9 +1,13 @@
 """The mirror's loop, against a real orchestrator: each decided run once, through all faults."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from orchestrator.cli import main, mirror
@@ -41,17 +45,46 @@ class Shelf:
             raise SinkAwayError("The shelf is locked.")
 
 
+class StoppedError(Exception):
+    pass
+
+
+class StoppableClient(Client):
+    """A client whose event stream another thread can end, without another attempt."""
+
+    stopped = False
+    response: httpx.Response | None = None
+
+    @contextmanager
+    def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
+        if self.stopped:
+            raise StoppedError
+        with super().stream(path, **options) as self.response:
+            yield self.response
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.response is not None:
+            connection = self.response.extensions["network_stream"].get_extra_info("socket")
+            with suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
+
+
 class Following:
     """A mirror that follows on a thread of its own, as the command does in a process."""
 
     def __init__(self, api: Api, shelf: Shelf, place: Place, *tags: str) -> None:
-        self._client = Client(api.url)
+        self._client = StoppableClient(api.url)
         self.mirror = Mirror(self._client, shelf, place, frozenset(tags), lambda _: None)
-        self._thread = threading.Thread(target=self.mirror.follow)
+        self._thread = threading.Thread(target=self._follow)
         self._thread.start()
 
+    def _follow(self) -> None:
+        with suppress(StoppedError):
+            self.mirror.follow()
+
     def stop(self) -> None:
-        self.mirror.follower.stop()
+        self._client.stop()
         self._thread.join(10)
         assert not self._thread.is_alive()
         self._client._http.close()

@@ -23,15 +23,7 @@ from pydantic import SecretStr
 
 from orchestrator.cli.client import is_loopback
 from orchestrator.cli.errors import CommandError, ConfigError
-from orchestrator.cli.options import (
-    ClientSettings,
-    ServeFlags,
-    Token,
-    Url,
-    client_settings,
-    load,
-    secret,
-)
+from orchestrator.cli.options import ClientSettings, ServeFlags, Token, Url, load, secret
 from orchestrator.cli.output import respond
 from orchestrator.cli.run.process import (
     Stops,
@@ -204,7 +196,7 @@ def redis_place(settings: Settings) -> str:
 
 
 def mcp(*, orchestrator: Url = None, token: Token = None) -> None:
-    settings = client_settings(orchestrator, token)
+    settings = load(ClientSettings, orchestrator=orchestrator, token=token)
     if sys.stdin.isatty():
         raise ConfigError(
             "this speaks a protocol, not to people: name it to a coding agent, for example"
