@@ -6,8 +6,7 @@ import { livePage } from "../lib/live-page.js";
 import { navigate, setTitle } from "../lib/router.js";
 import { empty } from "../lib/states.js";
 import { ledgerPanel } from "./ledger.js";
-import { gpuPanel, notesPanel, tagPanel } from "./panels.js";
-import { runsPanel } from "./runs.js";
+import { gpuPanel, notesPanel, runsPanel, tagPanel } from "./panels.js";
 
 const EVENT_MS = 400;
 const RUNS = 50;
@@ -25,7 +24,7 @@ export function mount(root, { query }, signal) {
     const info = tags.find(({ name }) => name === tag) ?? tags[0];
     tag = info?.name ?? null;
     showTags(tags.map(({ name }) => name));
-    await Promise.all([info && loadTag(info), loadPool(), ledger.load(tag)]);
+    await Promise.all([info && loadTag(info), loadGpus(), ledger.load(tag)]);
     return !info && empty("No search to steer yet", "uv run autoresearch setup mar11");
   }
 
@@ -53,7 +52,7 @@ export function mount(root, { query }, signal) {
     notes.update(name, left.notes);
   }
 
-  async function loadPool() {
+  async function loadGpus() {
     gpus.update((await get("/api/pool/list", {}, signal)).workers);
   }
 

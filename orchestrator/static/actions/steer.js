@@ -1,5 +1,5 @@
 // Every operator action: what it does, in words, and the call that does it. Each resolves to the
-// service's answer, or to null when nothing was done.
+// service's answer, or to null when nothing was done. And the buttons that take an action.
 
 import { h } from "../lib/dom.js";
 import { experimentPath } from "../lib/api.js";
@@ -117,7 +117,7 @@ export const repeatRun = (run) => ask("Run it once more", experiment(run), {
 });
 
 export function changePriority(run) {
-  const input = h("input", { type: "number", min: -1000, max: 1000, step: 1, value: run.priority ?? 0, required: true });
+  const input = h("input", { type: "number", min: -1000, max: 1000, value: run.priority ?? 0, required: true });
   return ask("Change the priority", experiment(run), {
     effect: "Higher goes first; among equals, the one that came first. Running runs are not touched.",
     path: experimentPath(run.id, "priority"),
@@ -127,7 +127,7 @@ export function changePriority(run) {
   });
 }
 
-export const drainGpu = (gpu) => ask("Drain the GPU", [h("b", gpu.id), ` ${plain(gpu.gpu_name)}`], {
+const drainGpu = (gpu) => ask("Drain the GPU", [h("b", gpu.id), ` ${plain(gpu.gpu_name)}`], {
   effect: [
     gpu.run || gpu.current_experiment_id ? "Its run goes on to the verdict." : "It trains nothing now.",
     "It takes no further run until it is undrained; runs directed to it wait.",
@@ -140,10 +140,29 @@ export const drainGpu = (gpu) => ask("Drain the GPU", [h("b", gpu.id), ` ${plain
 
 const drainedBy = ({ by, reason }) => `, drained by ${plain(by)}: ${plain(reason)}`;
 
-export const undrainGpu = (gpu) => ask("Undrain the GPU", [h("b", gpu.id), drainedBy(gpu.drain)], {
+const undrainGpu = (gpu) => ask("Undrain the GPU", [h("b", gpu.id), drainedBy(gpu.drain)], {
   effect: "It takes runs again, at once where one waits.",
   path: "/api/pool/undrain",
   body: { gpu_id: gpu.id },
   button: "Undrain",
   done: () => `${gpu.id} takes runs again.`,
 });
+
+// ---- buttons
+
+/**
+ * A button that asks with `run` and calls `changed(answer)` when something was done. `name` identifies
+ * it to the focus rules, `describe` says more to screen readers than its label.
+ */
+export function actionButton(label, run, changed, { kind, name = label, describe } = {}) {
+  const onclick = async () => {
+    const answer = await run();
+    if (answer) changed(answer);
+  };
+  return h("button", { class: kind, data: { focus: name }, "aria-label": describe, onclick }, label);
+}
+
+export function drainButton(gpu, changed, kind) {
+  const [label, act] = gpu.drain ? ["Undrain", undrainGpu] : ["Drain", drainGpu];
+  return actionButton(label, () => act(gpu), changed, { kind, name: "drain", describe: `${label} ${gpu.id}` });
+}

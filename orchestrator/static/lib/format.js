@@ -24,10 +24,7 @@ export function delta(value, { digits = 6, same = "= best" } = {}) {
 }
 
 /** The class of a difference in val_bpb, of which less is better. */
-export function deltaClass(value) {
-  if (!isNumber(value) || Number(value.toFixed(6)) === 0) return "delta";
-  return value < 0 ? "delta better" : "delta worse";
-}
+export const deltaClass = (value) => (Number(value?.toFixed(6)) < 0 ? "better" : "");
 
 /** A number with fixed decimals, grouped: 12,345.0. */
 export function number(value, digits = 1) {
@@ -46,9 +43,6 @@ export function percent(share) {
   if (!isNumber(share)) return NONE;
   return share > 0 && share < 0.005 ? "<1%" : `${Math.round(share * 100)}%`;
 }
-
-/** GB of MB, one decimal. */
-export const gigabytes = (megabytes) => (megabytes > 0 ? number(megabytes / 1024) : NONE);
 
 /** A length of time: 45 s, 12 min, 3 h 05, 2 d 4 h. */
 export function duration(seconds) {
