@@ -1,8 +1,7 @@
 // The few marks of the chart, in SVG: axes, the running best, keeps and their names.
 
 import { replace, svg } from "../lib/dom.js";
-import { count, delta } from "../lib/format.js";
-import { ticks } from "../lib/ticks.js";
+import { count, delta, ticks } from "../lib/format.js";
 import { plain } from "../lib/visible.js";
 import { LANES } from "./series.js";
 import { LANE, NARROW, xTicks } from "./view.js";

@@ -22,7 +22,7 @@ const COLUMNS = [
   { name: "Δ best then", kind: "num", cell: difference },
   { name: "Category", kind: "category cut", cell: (run) => visible(run.category) },
   { name: "Change", cell: text },
-  { name: "VRAM GB", kind: "num wide", cell: (run) => number(run.peak_vram_mb > 0 ? run.peak_vram_mb / 1024 : null) },
+  { name: "VRAM GB", kind: "num wide", cell: (run) => number(run.peak_vram_mb / 1024 || null) },
   { name: "Decided", kind: "num when", cell: when },
 ];
 

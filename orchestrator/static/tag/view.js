@@ -1,8 +1,7 @@
 // One frame of the chart: its layout in pixels, its scales, and where each run lies in it. x is by order,
 // by its logarithm, or by time; y shows what is of interest. Nothing is drawn here.
 
-import { clockTime } from "../lib/format.js";
-import { ticks } from "../lib/ticks.js";
+import { clockTime, ticks } from "../lib/format.js";
 import { LANES, failed } from "./series.js";
 
 /** The height of a lane, and the width below which a chart is narrow, in pixels. */
