@@ -20,11 +20,14 @@ export function mount(root, { query }, signal) {
   const ledger = ledgerPanel();
 
   async function load() {
-    const { tags } = await get("/api/report/tags", {}, signal);
+    const [{ tags }, { workers }] = await Promise.all([
+      get("/api/report/tags", {}, signal), get("/api/pool/list", {}, signal),
+    ]);
+    gpus.update(workers);
     const info = tags.find(({ name }) => name === tag) ?? tags[0];
     tag = info?.name ?? null;
     showTags(tags.map(({ name }) => name));
-    await Promise.all([info && loadTag(info), loadGpus(), ledger.load(tag)]);
+    await Promise.all([info && loadTag(info), ledger.load(tag)]);
     return !info && empty("No search to steer yet", "uv run autoresearch setup mar11");
   }
 
@@ -50,10 +53,6 @@ export function mount(root, { query }, signal) {
     search.update(info, strategy, { running: running.total, queued: queued.total });
     runs.update(info.best_experiment_id, running, queued);
     notes.update(name, left.notes);
-  }
-
-  async function loadGpus() {
-    gpus.update((await get("/api/pool/list", {}, signal)).workers);
   }
 
   const refresh = livePage(root, signal, {

@@ -83,20 +83,12 @@ export function url(path, query = {}) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
-/** GET as JSON. */
-export async function get(path, query, signal) {
-  return (await authorized(url(path, query), { signal })).json();
-}
-
-/** GET as text: sources and diffs. */
-export async function getText(path, query, signal) {
-  return (await authorized(url(path, query), { signal })).text();
-}
+/** GET as JSON; `getText` as text: sources and diffs. */
+export const get = async (path, query, signal) => (await authorized(url(path, query), { signal })).json();
+export const getText = async (path, query, signal) => (await authorized(url(path, query), { signal })).text();
 
 /** POST JSON, answered with JSON. */
-export async function post(path, body) {
-  return (await authorized(path, { body })).json();
-}
+export const post = async (path, body) => (await authorized(path, { body })).json();
 
 /** Where the service has an experiment, or a part of it such as "diff". */
 export const experimentPath = (id, part) => `/api/experiment/${encodeURIComponent(id)}${part ? `/${part}` : ""}`;

@@ -24,7 +24,7 @@ const HOUR_MS = 60 * MINUTE_MS;
 const VISIT_GAP_MS = HOUR_MS / 2;
 
 const HOURS = { "1h": 1, "12h": 12, "24h": 24, "7d": 168 };
-const LABELS = { visit: "Last visit", "1h": "1 h", "12h": "12 h", "24h": "24 h", "7d": "7 d" };
+const LENGTHS = { "1h": "1 h", "12h": "12 h", "24h": "24 h", "7d": "7 d" };
 
 const FIRST_RUN = `uv run autoresearch setup mar11
 uv run autoresearch submit train.py --tag mar11 --hypothesis "baseline" --wait`;
@@ -39,7 +39,8 @@ export function mount(root, { query }, signal) {
   const alerts = alertList();
   const tags = tagTable();
   const gpus = gpuGrid(() => refresh());
-  const choice = segments("since", "Report what happened since", sinceChoices(visited), (name) =>
+  const choices = { ...(visited !== null && { visit: "Last visit" }), ...LENGTHS };
+  const choice = segments("since", "Report what happened since", choices, (name) =>
     navigate(`/?since=${name}`, { replace: true }));
   choice.set(since.name);
 
@@ -80,12 +81,6 @@ export function mount(root, { query }, signal) {
 }
 
 // ---- the moment since which the overview reports: the last visit, or a length of time ago
-
-/** The choices as { name: label }; without "Last visit" at the first visit. */
-function sinceChoices(visited) {
-  const { visit, ...lengths } = LABELS;
-  return visited === null ? lengths : { visit, ...lengths };
-}
 
 /** When the visit before this one ended, in ms; null at the first. Stores that this one goes on. */
 function lastVisit() {
