@@ -1,22 +1,25 @@
 // The ledger: who did what, to what, why, and what came of it; newest first.
 
-import { h, keyed } from "../lib/dom.js";
+import { h } from "../lib/dom.js";
 import { get } from "../lib/api.js";
 import { time } from "../lib/format.js";
-import { headings, panel, scrollable } from "../lib/parts.js";
-import { remark } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
+import { listPanel } from "./panels.js";
 
 const PAGE = 50;
 
 export function ledgerPanel() {
   const all = h("input", { type: "checkbox", onchange: restart });
-  const rows = h("tbody");
-  const table = h("table.ledger", headings(["When", "Who", "What", "Why", "Outcome"]), rows);
-  const none = remark("Nobody has steered it yet.");
   const more = h("button", { hidden: true, onclick: loadOlder }, "Older");
-  const element = panel("Ledger", { end: h("label.muted", all, " all tags and GPUs") },
-    scrollable("div.scroll", "Ledger", table), none, h("p.more", more));
+  const { element, show } = listPanel("Ledger", {
+    kind: ".ledger",
+    nothing: "Nobody has steered it yet.",
+    end: h("label.muted", all, " all tags and GPUs"),
+    columns: ["When", "Who", "What", "Why", "Outcome"],
+    below: h("p.more", more),
+    key: ({ id }) => id,
+    render: row,
+  });
   let tag = null;
   let entries = [];
   let cursor = null;
@@ -32,21 +35,19 @@ export function ledgerPanel() {
     const overlap = older.length < entries.length;
     entries = [...answer.entries, ...(overlap ? older : [])];
     if (!overlap || cursor === null) cursor = answer.next_cursor;
-    show();
+    showAll();
   }
 
   async function loadOlder() {
     const answer = await read(cursor);
     entries = [...entries, ...answer.entries];
     cursor = answer.next_cursor;
-    show();
+    showAll();
   }
 
-  function show() {
-    none.hidden = entries.length > 0;
-    table.hidden = entries.length === 0;
+  function showAll() {
+    show(entries);
     more.hidden = cursor === null;
-    keyed(rows, entries, ({ id }) => id, row);
   }
 
   /** Forget what was loaded, for another tag. */

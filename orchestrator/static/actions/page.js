@@ -6,8 +6,7 @@ import { livePage } from "../lib/live-page.js";
 import { navigate, setTitle } from "../lib/router.js";
 import { empty } from "../lib/states.js";
 import { ledgerPanel } from "./ledger.js";
-import { gpuPanel, notesPanel, tagPanel } from "./panels.js";
-import { runsPanel } from "./runs.js";
+import { gpuPanel, notesPanel, runsPanel, tagPanel } from "./panels.js";
 
 const EVENT_MS = 400;
 const RUNS = 50;
@@ -21,11 +20,14 @@ export function mount(root, { query }, signal) {
   const ledger = ledgerPanel();
 
   async function load() {
-    const { tags } = await get("/api/report/tags", {}, signal);
+    const [{ tags }, { workers }] = await Promise.all([
+      get("/api/report/tags", {}, signal), get("/api/pool/list", {}, signal),
+    ]);
+    gpus.update(workers);
     const info = tags.find(({ name }) => name === tag) ?? tags[0];
     tag = info?.name ?? null;
     showTags(tags.map(({ name }) => name));
-    await Promise.all([info && loadTag(info), loadPool(), ledger.load(tag)]);
+    await Promise.all([info && loadTag(info), ledger.load(tag)]);
     return !info && empty("No search to steer yet", "uv run autoresearch setup mar11");
   }
 
@@ -51,10 +53,6 @@ export function mount(root, { query }, signal) {
     search.update(info, strategy, { running: running.total, queued: queued.total });
     runs.update(info.best_experiment_id, running, queued);
     notes.update(name, left.notes);
-  }
-
-  async function loadPool() {
-    gpus.update((await get("/api/pool/list", {}, signal)).workers);
   }
 
   const refresh = livePage(root, signal, {

@@ -1,24 +1,31 @@
-// The panels of the Actions page that are lists: the search, its notes, the GPUs. Each row says what is
-// the case and has the buttons that change it.
+// The panels of the Actions page: the search, its runs, its notes, the GPUs. Each row says what is the
+// case and has the buttons that change it.
 
 import { h, keyed, setText } from "../lib/dom.js";
-import { count, time } from "../lib/format.js";
-import { panel } from "../lib/parts.js";
+import { NONE, count, time } from "../lib/format.js";
+import { headings, mark, panel, scrollable } from "../lib/parts.js";
 import { remark } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
-import { actionButton, drainButton } from "./buttons.js";
-import { dropNote, leaveNote, pauseTag, pinMode, releaseMode, resumeTag } from "./steer.js";
+import {
+  actionButton, changePriority, drainButton, dropNote, leaveNote, pauseTag, pinMode, releaseMode, repeatRun,
+  requeueRun, resumeTag, stopRun,
+} from "./steer.js";
 
-/** A panel with a keyed list: `nothing` is said when it is empty, `show(items, note)` fills it. */
-function listPanel(title, { kind = "", nothing = "", end, key, render }) {
+/**
+ * A panel with a keyed list, or with a table where there are `columns`. `nothing` is said when it is empty,
+ * `show(items, note)` fills it.
+ */
+export function listPanel(title, { kind = "", nothing = "", end, columns, below, key, render }) {
   const note = h("span.muted");
-  const list = h(`ul.action-rows${kind}`);
+  const rows = h(columns ? "tbody" : `ul.action-rows${kind}`);
+  const list = columns ? scrollable("div.scroll", title, h(`table${kind}`, headings(columns), rows)) : rows;
   const none = remark(nothing);
-  const element = panel(title, { note, end }, list, none);
+  const element = panel(title, { note, end }, list, none, below);
   const show = (items, text = "") => {
     none.hidden = items.length > 0;
+    list.hidden = items.length === 0;
     setText(note, text);
-    keyed(list, items, key, render);
+    keyed(rows, items, key, render);
   };
   return { element, show };
 }
@@ -61,6 +68,54 @@ function modeRow({ tag, strategy }, changed) {
     ],
     strategy.pinned && actionButton("Release", () => releaseMode(tag, strategy), changed),
     actionButton("Set and pin", () => pinMode(tag, strategy), changed),
+  );
+}
+
+// ---- what runs and what waits; and the best, run once more to measure noise
+
+export function runsPanel(changed) {
+  let best = null;
+  const again = actionButton("Run the best once more", () => repeatRun({ id: best, hypothesis: "the best" }), changed);
+  const more = h("p.muted.more");
+  const { element, show } = listPanel("Runs", {
+    nothing: "Nothing runs and nothing waits.",
+    end: again,
+    columns: ["Run", "GPU", "Since", "Actions"],
+    below: more,
+    key: ({ id }) => id,
+    render: (run) => runRow(run, changed),
+  });
+  return {
+    element,
+    update(bestId, running, queued) {
+      best = bestId;
+      again.hidden = best === null;
+      // Without their progress, which would render each row again.
+      const runs = [...running.experiments, ...queued.experiments]
+        .map(({ id, status, hypothesis, gpu_id, started_at }) => ({ id, status, hypothesis, gpu_id, started_at }));
+      show(runs, `${count(running.total)} running, ${count(queued.total)} queued`);
+      const rest = running.total + queued.total - runs.length;
+      more.hidden = rest <= 0;
+      setText(more, `${count(rest)} more wait.`);
+    },
+  };
+}
+
+function runRow(run, changed) {
+  const running = run.status === "running";
+  const byHand = running && !run.gpu_id;
+  const name = plain(run.hypothesis) || run.id;
+  const button = (label, act, kind) =>
+    actionButton(label, () => act(run), changed, { kind, describe: `${label}: ${name}` });
+  return h("tr",
+    h("td.run", h("span.status", mark(run.status), h("a.cut", { href: `/e/${run.id}`, title: run.id }, name))),
+    h("td", run.gpu_id ?? (byHand ? "by hand" : NONE)),
+    h("td", time(run.started_at)),
+    h("td.buttons",
+      !running && button("Priority", changePriority),
+      running && !byHand && button("Requeue", requeueRun),
+      button(running ? "Stop" : "Cancel", stopRun, "danger"),
+    ),
   );
 }
 

@@ -1,17 +1,61 @@
-// Every operator action: what it does, in words, and the call that does it. Each resolves to the
-// service's answer, or to null when nothing was done.
+// Every operator action: what it does, in words, and the call that does it. Each asks in a dialog, where
+// nothing is sent without a reason and a refusal is shown, and resolves to the service's answer, or to null
+// when nothing was done.
 
 import { h } from "../lib/dom.js";
-import { experimentPath } from "../lib/api.js";
+import { experimentPath, post } from "../lib/api.js";
+import { openForm } from "../lib/dialog.js";
+import { toast } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
-import { ask } from "./dialog.js";
 
+const STORED = "steer-by"; // who acted last; the ledger shows it beside the reason
+const REASON_LIMIT = 500;
 const MODES = {
   explore: "new directions, widely apart",
   exploit: "small steps from the best",
   combine: "near misses put together on the best",
   ablation: "earlier changes taken out of the best",
 };
+
+const valueOf = (element) => (element.type === "number" ? element.valueAsNumber : element.value.trim());
+
+/**
+ * Ask, then POST. `effect` is a line, or several, that say what will happen; `fields` are further
+ * inputs as { name: [label, element] }; `danger` is for what loses work; `done(answer)` is the message
+ * at the end. Resolves to the answer, or to null when the person closed the dialog.
+ */
+function ask(title, target, { effect, path, body, fields, reason = true, button, danger, done }) {
+  const why = h("input", {
+    required: true, maxlength: REASON_LIMIT, autocomplete: "off", placeholder: "The ledger keeps it for later readers",
+  });
+  const who = h("input", {
+    value: localStorage.getItem(STORED) || "human", maxlength: 64, required: true, autocomplete: "off",
+  });
+  const inputs = Object.entries({ ...fields, ...(reason && { reason: ["Reason", why] }), by: ["By", who] });
+  for (const [name, [, element]] of inputs) element.id = `steer-${name}`;
+  const submit = h("button", { type: "submit", class: danger ? "danger" : "primary" }, button);
+  const first = inputs[0][1][1];
+  (first === who ? submit : first).autofocus = true;
+  const content = [
+    h("p.target", target),
+    h("ul.effect", [effect].flat().map((line) => h("li", line))),
+    inputs.map(([, [label, element]]) => [h("label", { for: element.id }, label), element]),
+  ];
+  let answer = null;
+
+  async function send() {
+    localStorage.setItem(STORED, valueOf(who));
+    const given = inputs.map(([name, [, element]]) => [name, valueOf(element)]);
+    answer = await post(path, { ...body, ...Object.fromEntries(given) });
+    toast(done(answer));
+  }
+
+  const leave = h("button", { onclick: () => dialog.close() }, "Leave it");
+  const dialog = openForm("steer", title, content, { submit, buttons: leave, send });
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(answer)));
+}
+
+// ---- the actions
 
 const experiment = (run) => [h("code", run.id), run.hypothesis ? ` ${plain(run.hypothesis)}` : ""];
 // A run that was decided meanwhile is queued once more instead.
@@ -117,7 +161,7 @@ export const repeatRun = (run) => ask("Run it once more", experiment(run), {
 });
 
 export function changePriority(run) {
-  const input = h("input", { type: "number", min: -1000, max: 1000, step: 1, value: run.priority ?? 0, required: true });
+  const input = h("input", { type: "number", min: -1000, max: 1000, value: run.priority ?? 0, required: true });
   return ask("Change the priority", experiment(run), {
     effect: "Higher goes first; among equals, the one that came first. Running runs are not touched.",
     path: experimentPath(run.id, "priority"),
@@ -127,7 +171,7 @@ export function changePriority(run) {
   });
 }
 
-export const drainGpu = (gpu) => ask("Drain the GPU", [h("b", gpu.id), ` ${plain(gpu.gpu_name)}`], {
+const drainGpu = (gpu) => ask("Drain the GPU", [h("b", gpu.id), ` ${plain(gpu.gpu_name)}`], {
   effect: [
     gpu.run || gpu.current_experiment_id ? "Its run goes on to the verdict." : "It trains nothing now.",
     "It takes no further run until it is undrained; runs directed to it wait.",
@@ -140,10 +184,29 @@ export const drainGpu = (gpu) => ask("Drain the GPU", [h("b", gpu.id), ` ${plain
 
 const drainedBy = ({ by, reason }) => `, drained by ${plain(by)}: ${plain(reason)}`;
 
-export const undrainGpu = (gpu) => ask("Undrain the GPU", [h("b", gpu.id), drainedBy(gpu.drain)], {
+const undrainGpu = (gpu) => ask("Undrain the GPU", [h("b", gpu.id), drainedBy(gpu.drain)], {
   effect: "It takes runs again, at once where one waits.",
   path: "/api/pool/undrain",
   body: { gpu_id: gpu.id },
   button: "Undrain",
   done: () => `${gpu.id} takes runs again.`,
 });
+
+// ---- buttons
+
+/**
+ * A button that asks with `run` and calls `changed(answer)` when something was done. `name` identifies
+ * it to the focus rules, `describe` says more to screen readers than its label.
+ */
+export function actionButton(label, run, changed, { kind, name = label, describe } = {}) {
+  const onclick = async () => {
+    const answer = await run();
+    if (answer) changed(answer);
+  };
+  return h("button", { class: kind, data: { focus: name }, "aria-label": describe, onclick }, label);
+}
+
+export function drainButton(gpu, changed, kind) {
+  const [label, act] = gpu.drain ? ["Undrain", undrainGpu] : ["Drain", drainGpu];
+  return actionButton(label, () => act(gpu), changed, { kind, name: "drain", describe: `${label} ${gpu.id}` });
+}

@@ -30,7 +30,7 @@ export function mount(root, { query }, signal) {
   let pair = null;
 
   const lost = h("p.problem", { role: "alert" });
-  const bar = chips({ add, remove, rebase });
+  const bar = chips({ add, remove, rebase: (id) => change(ids, id) });
   const chart = curveChart({ label: "Learning curves", height: 300, signal });
   const table = scrollable("div.scroll", "Figures of the runs");
   const diff = h("section.panel");
@@ -66,10 +66,6 @@ export function mount(root, { query }, signal) {
   function remove(id) {
     const rest = ids.filter((other) => other !== id);
     change(rest, base === id ? rest[0] : base);
-  }
-
-  function rebase(id) {
-    change(ids, id);
   }
 
   async function load() {

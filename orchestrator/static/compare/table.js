@@ -60,19 +60,14 @@ export function compareTable(runs, base) {
 }
 
 function foldButton(folded, n) {
-  const attributes = { data: { focus: "alike" }, "aria-controls": "equal-rows", onclick: toggle };
+  const attributes = { data: { focus: "alike" }, "aria-controls": "equal-rows", onclick: () => show(!unfolded) };
   const button = h("button.plain", attributes, `${n} more are alike in all`);
-  const show = () => {
-    folded.hidden = !unfolded;
-    button.ariaExpanded = String(unfolded);
+  const show = (open) => {
+    unfolded = open;
+    folded.hidden = !open;
+    button.ariaExpanded = String(open);
   };
-
-  function toggle() {
-    unfolded = !unfolded;
-    show();
-  }
-
-  show();
+  show(unfolded);
   return button;
 }
 

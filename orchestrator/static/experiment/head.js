@@ -8,8 +8,7 @@ import * as selection from "../lib/selection.js";
 import { toast } from "../lib/states.js";
 import { mark } from "../lib/parts.js";
 import { plain, visible } from "../lib/visible.js";
-import { actionButton } from "../actions/buttons.js";
-import { changePriority, repeatRun, requeueRun, stopRun } from "../actions/steer.js";
+import { actionButton, changePriority, repeatRun, requeueRun, stopRun } from "../actions/steer.js";
 import { noiseNote, sentence } from "./sentence.js";
 
 const REST_CHARACTERS = 400;

@@ -2,7 +2,7 @@
 // nothing is lost or comes twice. What a run writes is never trusted: a line of any length, rewritten
 // lines, escapes, turned text and broken UTF-8 are shown and do nothing.
 
-import { h, replace } from "../lib/dom.js";
+import { h, replace, setText } from "../lib/dom.js";
 import { experimentPath } from "../lib/api.js";
 import { count } from "../lib/format.js";
 import { scrollable } from "../lib/parts.js";
@@ -14,9 +14,10 @@ const LINES = 4000;
 const LINE_CHARACTERS = 2000;
 const PENDING_CHARACTERS = 64 * 1024;
 const AT_END_PX = 40;
+const POLL_MS = 1000;
 
 /** Where the service has the log of a run's attempt, or of its last one. */
-export const logPath = (id, attempt) => experimentPath(id, `log${attempt ? `?attempt=${attempt}` : ""}`);
+const logPath = (id, attempt) => experimentPath(id, `log${attempt ? `?attempt=${attempt}` : ""}`);
 
 /** Follows one attempt's log, from its last `tail` bytes. */
 export class LogReader {
@@ -68,7 +69,7 @@ export function lineElement(line) {
 }
 
 /** A <pre> that takes text as it comes and keeps its newest lines. */
-export function logView() {
+function logView() {
   const element = scrollable("pre.log", "Log");
   let pending = ""; // a line that has not ended
   let pendingLine = null;
@@ -99,4 +100,99 @@ export function logView() {
   }
 
   return { element, append, toEnd, clear, isEmpty: () => element.childElementCount === 0 };
+}
+
+const kib = (bytes) => `${count(Math.ceil(bytes / 1024))} KiB`;
+
+/**
+ * The Log tab, { element, update(run), show(isVisible) }: the newest attempt, or an earlier one, followed
+ * while it runs. It reads only while it is visible.
+ */
+export function logTab(id, signal) {
+  const view = logView();
+  const select = h("select", { "aria-label": "Attempt", hidden: true, onchange: () => start(Number(select.value)) });
+  const note = h("span.muted");
+  const whole = h("a", { href: logPath(id), target: "_blank", rel: "noopener" }, "The whole log");
+  const problem = h("p.problem", { role: "alert" });
+  const element = h("div.log-tab", h("div.tab-bar", select, note, h("span.end", whole)), problem, view.element);
+  let reader = null;
+  let attempt = 0;
+  let newest = 0;
+  let running = false;
+  let shown = false;
+  let timer = null;
+  let reading = new AbortController();
+
+  const isLive = () => running && attempt === newest;
+
+  function start(which) {
+    attempt = which;
+    reader = new LogReader(id, which);
+    view.clear();
+    whole.setAttribute("href", logPath(id, which));
+    setText(note, "");
+    read();
+  }
+
+  /** Read all that is new, and come back while there is more to come. */
+  async function read() {
+    clearTimeout(timer);
+    timer = null;
+    reading.abort();
+    if (!reader || !shown) return;
+    reading = new AbortController();
+    const mine = AbortSignal.any([signal, reading.signal]);
+    const isFirst = view.isEmpty();
+    try {
+      do {
+        const text = await reader.poll(mine);
+        if (mine.aborted) return;
+        if (text) view.append(text);
+      } while (reader.more);
+      setText(problem, "");
+    } catch (error) {
+      if (mine.aborted) return;
+      setText(problem, error.message);
+    }
+    describe();
+    if (isFirst) view.toEnd();
+    if (isLive() && !document.hidden) timer = setTimeout(read, POLL_MS);
+  }
+
+  function describe() {
+    const { start: from, total } = reader;
+    const part = from > 0 ? `the last ${kib(total - from)} of ${kib(total)}` : kib(total);
+    setText(note, view.isEmpty() ? "Nothing was written yet." : `${part}${isLive() ? ", live" : ""}`);
+  }
+
+  /** The run as it is now; called at each change of it. */
+  function update(run) {
+    const attempts = run.attempts.map(({ epoch }) => epoch);
+    running = run.status === "running";
+    whole.hidden = !attempts.length;
+    if (!attempts.length) {
+      setText(note, run.status === "queued" ? "No worker has it yet." : "No worker has run it: there is no log.");
+      return;
+    }
+    select.hidden = attempts.length < 2;
+    const follows = attempt === newest;
+    if (newest !== attempts.at(-1)) {
+      newest = attempts.at(-1);
+      replace(select, attempts.map((epoch) => h("option", { value: epoch }, `Attempt ${epoch}`)));
+      select.value = follows ? newest : attempt;
+      if (follows) start(newest);
+    } else if (timer === null) {
+      read(); // what was written between the last look and the end
+    }
+  }
+
+  function show(isVisible) {
+    shown = isVisible;
+    read();
+  }
+
+  const wake = () => !document.hidden && running && read();
+  document.addEventListener("visibilitychange", wake, { signal });
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return { element, update, show };
 }

@@ -30,7 +30,7 @@ export const shownMetric = (metric, value) => number(value, metric.digits);
 export function shownDelta(metric, value, base) {
   if (!isNumber(value) || !isNumber(base)) return null;
   const difference = value - base;
-  const kind = metric.judged ? deltaClass(difference) : "delta";
+  const kind = metric.judged ? deltaClass(difference) : null;
   return h("span", { class: kind }, delta(difference, { digits: metric.digits, same: "=" }));
 }
 

@@ -7,7 +7,7 @@ import { navigate } from "../lib/router.js";
 import { failed, loading, notSent, remark } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
 import { loadDiff, sourceTable } from "./diff.js";
-import { logTab } from "./logtab.js";
+import { logTab } from "./log.js";
 
 const NAMES = { diff: "Diff", log: "Log", source: "Source", record: "Record" };
 const AGAINST = {
@@ -21,10 +21,11 @@ export function tabs(id, query, signal) {
   const names = Object.keys(NAMES);
   const buttons = {};
   for (const name of names) {
-    const attributes = { role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, onclick: () => choose(name) };
-    buttons[name] = h("button", attributes, NAMES[name]);
-    Object.assign(panels[name], { id: `panel-${name}`, role: "tabpanel" });
-    panels[name].setAttribute("aria-labelledby", `tab-${name}`);
+    const [tab, panel] = [`tab-${name}`, `panel-${name}`];
+    const onclick = () => choose(name);
+    buttons[name] = h("button", { role: "tab", id: tab, "aria-controls": panel, onclick }, NAMES[name]);
+    Object.assign(panels[name], { id: panel, role: "tabpanel" });
+    panels[name].setAttribute("aria-labelledby", tab);
   }
   const list = h("div.tabs", { role: "tablist", "aria-label": "Evidence", onkeydown: press }, Object.values(buttons));
   let shown = null; // the name of the tab in view

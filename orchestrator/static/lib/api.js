@@ -1,9 +1,11 @@
 // Calls the service: JSON or text, problem+json as errors, the CSRF header. Where the service needs a
 // token, the first refusal asks the person for it.
 
-import { askForToken } from "./login.js";
+import { openForm } from "./dialog.js";
+import { h } from "./dom.js";
 
 const TIMEOUT_MS = 30_000;
+let asking = null; // for the token
 
 /** What the service answered, as one line in `message`; `status` is 0 when it did not answer. */
 class ApiError extends Error {
@@ -41,15 +43,38 @@ async function send(path, { body, signal } = {}) {
   throw new ApiError(response.status, problem?.detail ?? `${response.status} ${response.statusText}`);
 }
 
-/** As `send`; a 401 asks the person for the token, once for all requests that wait, and tries again. */
+/** As `send`; a 401 asks the person for the token and tries again. */
 async function authorized(path, options) {
   try {
     return await send(path, options);
   } catch (error) {
     if (error.status !== 401) throw error;
-    await askForToken((token) => send("/api/login", { body: { token } }));
+    // One dialog for all requests that wait.
+    asking ??= new Promise(askForToken).finally(() => (asking = null));
+    await asking;
     return send(path, options);
   }
+}
+
+function askForToken(done) {
+  const input = h("input", {
+    type: "password", id: "token", autocomplete: "current-password", required: true, spellcheck: "false",
+  });
+  const content = [
+    h("p.muted", "The value of AUTORESEARCH_TOKEN, where the orchestrator was started."),
+    h("label", { for: "token" }, "Token"),
+    input,
+  ];
+  const dialog = openForm("login", "This orchestrator wants its token", content, {
+    submit: h("button.primary", { type: "submit" }, "Sign in"),
+    send: () => send("/api/login", { body: { token: input.value.trim() } }).then(done),
+    explain(error) {
+      input.select();
+      return error.status === 401 ? "That is not the token." : error.message;
+    },
+  });
+  // Without a token there is nothing behind the dialog to go back to.
+  dialog.addEventListener("cancel", (event) => event.preventDefault());
 }
 
 /** A path with query parameters; those that are null or empty are left out. */
@@ -58,20 +83,12 @@ export function url(path, query = {}) {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
-/** GET as JSON. */
-export async function get(path, query, signal) {
-  return (await authorized(url(path, query), { signal })).json();
-}
-
-/** GET as text: sources and diffs. */
-export async function getText(path, query, signal) {
-  return (await authorized(url(path, query), { signal })).text();
-}
+/** GET as JSON; `getText` as text: sources and diffs. */
+export const get = async (path, query, signal) => (await authorized(url(path, query), { signal })).json();
+export const getText = async (path, query, signal) => (await authorized(url(path, query), { signal })).text();
 
 /** POST JSON, answered with JSON. */
-export async function post(path, body) {
-  return (await authorized(path, { body })).json();
-}
+export const post = async (path, body) => (await authorized(path, { body })).json();
 
 /** Where the service has an experiment, or a part of it such as "diff". */
 export const experimentPath = (id, part) => `/api/experiment/${encodeURIComponent(id)}${part ? `/${part}` : ""}`;

@@ -1,13 +1,10 @@
-// Learning curves in one chart at equal progress: an SVG with a shared crosshair.
-//
-// x is the share of the run that is done, y the smoothed training loss. The range of y leaves out the
-// steep beginning, or every difference that matters would be a hair wide.
+// Learning curves in one chart with a shared crosshair. x is the share of the run that is done, y the
+// smoothed training loss, without the steep beginning, or every difference that matters would be a hair wide.
 
 import { h, replace, setStyle, setText, svg } from "./dom.js";
-import { NONE, delta } from "./format.js";
+import { NONE, delta, ticks } from "./format.js";
 import { headings, panel } from "./parts.js";
 import { remark } from "./states.js";
-import { ticks } from "./ticks.js";
 
 const HEIGHT = 230;
 const MARGIN = { left: 44, right: 14, top: 10, bottom: 22 };
@@ -115,7 +112,7 @@ function legendItem({ label, kind, letter }, value, base) {
   return h("li",
     h(`i.key.${kind}`, { "aria-hidden": "true" }),
     letter && h("b", letter),
-    h("span.name", { title: label }, label),
+    h("span.name.cut", { title: label }, label),
     h("span.mono", shownLoss(value)),
     difference && h("span.mono.muted", difference),
   );

@@ -1,4 +1,4 @@
-// How numbers and times read, everywhere the same.
+// How numbers, times and the values of an axis read, everywhere the same.
 
 import { h, setText } from "./dom.js";
 
@@ -24,10 +24,7 @@ export function delta(value, { digits = 6, same = "= best" } = {}) {
 }
 
 /** The class of a difference in val_bpb, of which less is better. */
-export function deltaClass(value) {
-  if (!isNumber(value) || Number(value.toFixed(6)) === 0) return "delta";
-  return value < 0 ? "delta better" : "delta worse";
-}
+export const deltaClass = (value) => (Number(value?.toFixed(6)) < 0 ? "better" : "");
 
 /** A number with fixed decimals, grouped: 12,345.0. */
 export function number(value, digits = 1) {
@@ -46,9 +43,6 @@ export function percent(share) {
   if (!isNumber(share)) return NONE;
   return share > 0 && share < 0.005 ? "<1%" : `${Math.round(share * 100)}%`;
 }
-
-/** GB of MB, one decimal. */
-export const gigabytes = (megabytes) => (megabytes > 0 ? number(megabytes / 1024) : NONE);
 
 /** A length of time: 45 s, 12 min, 3 h 05, 2 d 4 h. */
 export function duration(seconds) {
@@ -106,6 +100,18 @@ export function time(at, { focusable = false } = {}) {
 /** Bring every <time> on the page up to now. */
 export function refreshTimes() {
   for (const element of document.querySelectorAll("time.ago")) setText(element, ago(element.dateTime));
+}
+
+const STEPS = [1, 2, 5, 10];
+
+/** Round values within a range, at most about `most` of them, and their decimals. */
+export function ticks(low, high, most) {
+  const raw = (high - low) / Math.max(most, 1);
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = STEPS.find((size) => size * power >= raw * 0.999) * power;
+  const values = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
+  return { values, decimals: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
 }
 
 /** The one line of a recorded error that says most, as rules/failure.py has it for a terminal. */

@@ -1,9 +1,7 @@
 // Live events. One stream serves every tab of a browser through a shared worker, because browsers
 // allow six connections to a host and a seventh tab would hang. Without shared workers each tab has
-// its own stream and closes it while hidden.
-//
-// Events are hints: a subscriber asks for what is new since its own cursor. Nothing depends on
-// receiving all of them, and after a reconnect it is enough to say that something may have happened.
+// its own stream and closes it while hidden. Events are hints: a subscriber asks for what is new since
+// its own cursor, so that nothing depends on receiving all of them.
 
 import { openStream } from "./stream.js";
 import { learnServerTime } from "./format.js";

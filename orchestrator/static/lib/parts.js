@@ -45,9 +45,6 @@ export function foldedList(list, rest, most, key, render) {
   };
 }
 
-/** A small word beside the value of a strip's cell. */
-export const unit = (text) => h("span.unit", text);
-
 /** A cell of a strip of figures: a label, a value, `extra` below it, and a note in small type. */
 export function stripCell(label, value, note, { kind, size = "value", title, extra } = {}) {
   const content = [h(`div.${size}`, value), extra, note && h("div.note.cut", { title }, note)];

@@ -1,5 +1,4 @@
-// One connection to /api/events that is opened again after each break. The page or the shared worker
-// uses it.
+// One connection to /api/events that is opened again after each break.
 
 // An EventSource delivers a named event only to a listener of that name.
 const KINDS = [

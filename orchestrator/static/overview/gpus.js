@@ -5,7 +5,7 @@ import { duration, number } from "../lib/format.js";
 import { mark, panel } from "../lib/parts.js";
 import { empty } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
-import { drainButton } from "../actions/buttons.js";
+import { drainButton } from "../actions/steer.js";
 
 const SHAPES = {
   training: "running", idle: "discard", offline: "crash", quarantined: "crash",

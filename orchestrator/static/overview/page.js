@@ -2,6 +2,7 @@
 
 import { h } from "../lib/dom.js";
 import { get } from "../lib/api.js";
+import { iso, serverNow } from "../lib/format.js";
 import { livePage } from "../lib/live-page.js";
 import { segments } from "../lib/parts.js";
 import { navigate, setTitle } from "../lib/router.js";
@@ -10,12 +11,20 @@ import { every } from "../lib/throttle.js";
 import { alertList } from "./alerts.js";
 import { gpuGrid } from "./gpus.js";
 import { headline } from "./headline.js";
-import { chosenSince, lastVisit, sinceChoices } from "./since.js";
 import { tagTable } from "./tags.js";
 
 const EVENT_MS = 2000;
 const BUSY_MS = 5000;
 const IDLE_MS = 30_000;
+
+const STORED_VISIT = "overview-visit";
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+// After a longer absence, coming back is another visit.
+const VISIT_GAP_MS = HOUR_MS / 2;
+
+const HOURS = { "1h": 1, "12h": 12, "24h": 24, "7d": 168 };
+const LENGTHS = { "1h": "1 h", "12h": "12 h", "24h": "24 h", "7d": "7 d" };
 
 const FIRST_RUN = `uv run autoresearch setup mar11
 uv run autoresearch submit train.py --tag mar11 --hypothesis "baseline" --wait`;
@@ -30,7 +39,8 @@ export function mount(root, { query }, signal) {
   const alerts = alertList();
   const tags = tagTable();
   const gpus = gpuGrid(() => refresh());
-  const choice = segments("since", "Report what happened since", sinceChoices(visited), (name) =>
+  const choices = { ...(visited !== null && { visit: "Last visit" }), ...LENGTHS };
+  const choice = segments("since", "Report what happened since", choices, (name) =>
     navigate(`/?since=${name}`, { replace: true }));
   choice.set(since.name);
 
@@ -68,4 +78,24 @@ export function mount(root, { query }, signal) {
     choice.set(since.name);
     refresh();
   };
+}
+
+// ---- the moment since which the overview reports: the last visit, or a length of time ago
+
+/** When the visit before this one ended, in ms; null at the first. Stores that this one goes on. */
+function lastVisit() {
+  const now = Date.now();
+  const visit = JSON.parse(localStorage.getItem(STORED_VISIT));
+  const since = visit && now - visit.seen > VISIT_GAP_MS ? visit.seen : (visit?.since ?? null);
+  localStorage.setItem(STORED_VISIT, JSON.stringify({ since, seen: now }));
+  return since;
+}
+
+/** What the address asks for: { name, moment() }, the moment as the API takes it. */
+function chosenSince(query, visited) {
+  const asked = query.get("since");
+  if (visited !== null && !(asked in HOURS)) return { name: "visit", moment: () => iso(visited) };
+  const name = asked in HOURS ? asked : "24h";
+  // In whole minutes, so that all pages with this choice send the same request.
+  return { name, moment: () => iso(Math.floor(serverNow() / MINUTE_MS) * MINUTE_MS - HOURS[name] * HOUR_MS) };
 }

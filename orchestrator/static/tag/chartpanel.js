@@ -5,8 +5,8 @@ import { bpb, count, delta, plural, time } from "../lib/format.js";
 import { headings, mark, panel, segments } from "../lib/parts.js";
 import { empty } from "../lib/states.js";
 import { visible } from "../lib/visible.js";
-import { defaultX } from "./scales.js";
 import { KEEP } from "./series.js";
+import { defaultX } from "./view.js";
 
 const FITS = { progress: "Progress", recent: "Recent", all: "All" };
 const AXES = { order: "order", time: "time", log: "log" };
@@ -23,8 +23,8 @@ export function chartPanel(chart, change) {
   const table = h("div.scroll.keeps-table", { hidden: true });
   const nothing = h("div", { hidden: true });
   chart.element.setAttribute("aria-describedby", "chart-summary");
-  const element = panel("Progress",
-    { kind: ".chart-panel", id: "chart-title", note: legend, end: [chart.resetButton, asTable, fit.element, axis.element] },
+  const end = [chart.resetButton, asTable, fit.element, axis.element];
+  const element = panel("Progress", { kind: ".chart-panel", id: "chart-title", note: legend, end },
     nothing, chart.element, table, words,
   );
   let shown = null;

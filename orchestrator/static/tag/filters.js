@@ -37,18 +37,14 @@ export function filters({ change, signal }) {
     change({ statuses: statuses.includes(name) ? statuses.filter((other) => other !== name) : [...statuses, name] });
   }
 
-  function stopTimer() {
-    clearTimeout(timer);
-    timer = null;
-  }
-
   function type() {
-    stopTimer();
+    clearTimeout(timer);
     timer = setTimeout(submit, TYPING_MS);
   }
 
   function submit() {
-    stopTimer();
+    clearTimeout(timer);
+    timer = null;
     change({ q: search.value.trim() });
   }
 
@@ -82,7 +78,7 @@ export function filters({ change, signal }) {
     category.value = chosen;
   }
 
-  signal.addEventListener("abort", stopTimer);
+  signal.addEventListener("abort", () => clearTimeout(timer));
   const group = h("div.chips", { role: "group", "aria-label": "Verdicts" }, chips.map(({ button }) => button), since);
   return { elements: [group, category, search, clear], search, show };
 }

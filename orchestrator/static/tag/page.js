@@ -11,16 +11,17 @@ import { throttled } from "../lib/throttle.js";
 import { progressChart } from "./chart.js";
 import { chartPanel } from "./chartpanel.js";
 import { categories, lineage, nearMisses, strategy } from "./panels.js";
-import { defaultX } from "./scales.js";
 import { NEAR, Series } from "./series.js";
-import { readState, writeState } from "./state.js";
 import { showStrip } from "./strip.js";
 import { runsTable } from "./table.js";
+import { defaultX } from "./view.js";
 
 const NEWS_MS = 1000;
 const ROWS_MS = 1500;
 const NEAR_LIMIT = 6;
 const HISTORY = new Set(["decided", "strategy", "resumed", "steered"]);
+const STATUSES = ["keep", "near", "discard", "crash", "timeout", "running", "queued"];
+const SORTS = { newest: "newest", oldest: "oldest", val_bpb: "best", "-val_bpb": "worst" };
 const ROW_FILTERS = ["statuses", "category", "sort", "q", "since"];
 
 export function mount(root, { tag, query }, signal) {
@@ -150,4 +151,36 @@ export function mount(root, { tag, query }, signal) {
   const refreshRows = throttled(loadRows, ROWS_MS, signal);
   live.subscribe((event) => (event.kind === "resumed" || event.tag === tag) && refreshRows(), signal);
   return update;
+}
+
+// ---- what of the page's state is in its address, and back
+
+/** { statuses, category, sort, q, fit, x, since } of a query; unknown values read as absent. */
+function readState(query) {
+  const text = (name) => query.get(name) ?? "";
+  const one = (name, known, fallback) => (known.includes(text(name)) ? text(name) : fallback);
+  return {
+    statuses: text("status").split(",").filter((word) => STATUSES.includes(word)),
+    category: text("cat"),
+    sort: SORTS[text("sort")] ?? "newest",
+    q: text("q"),
+    fit: one("fit", ["progress", "recent", "all"], "progress"),
+    x: one("x", ["order", "time", "log"], null),
+    since: Number.isNaN(Date.parse(text("since"))) ? "" : text("since"),
+  };
+}
+
+/** The query that `readState` reads as `state`; defaults are left out. */
+function writeState(state) {
+  const pairs = {
+    status: state.statuses.join(","),
+    cat: state.category,
+    sort: state.sort !== "newest" && Object.keys(SORTS).find((name) => SORTS[name] === state.sort),
+    q: state.q,
+    fit: state.fit !== "progress" && state.fit,
+    x: state.x,
+    since: state.since,
+  };
+  const given = Object.entries(pairs).filter(([, value]) => value);
+  return given.length ? `?${new URLSearchParams(given)}`.replaceAll("%2C", ",") : "";
 }

@@ -1,9 +1,8 @@
 // The many marks of the chart, on a canvas: dots, the rails, the lanes of modes.
 
 import { setStyle } from "../lib/dom.js";
-import { MANY } from "./scales.js";
 import { DISCARD, LANES, NEAR, failed } from "./series.js";
-import { LANE } from "./view.js";
+import { LANE, MANY } from "./view.js";
 
 const BIN = 4;
 // Radii of dots by the number of runs in view, up to so many.

@@ -104,14 +104,8 @@ export class Series {
 
   /** The first row decided at or after a moment. */
   firstSince(ms) {
-    let low = 0;
-    let high = this.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.finished[middle] < ms) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+    const row = this.finished.findIndex((at) => at >= ms);
+    return row < 0 ? this.length : row;
   }
 
   /** Counts of the rows from `first` on. */

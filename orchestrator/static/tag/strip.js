@@ -2,11 +2,14 @@
 
 import { h, replace } from "../lib/dom.js";
 import { NONE, bpb, count, delta, deltaClass, percent, plural, serverNow, time } from "../lib/format.js";
-import { stripCell, unit } from "../lib/parts.js";
+import { stripCell } from "../lib/parts.js";
 import { plain } from "../lib/visible.js";
 import { KEEP } from "./series.js";
 
 const HOUR_MS = 3_600_000;
+
+/** A small word beside a value. */
+const unit = (text) => h("span.unit", text);
 
 /** Fill `element`; `active` counts { running, queued }, null where not known yet. */
 export function showStrip(element, series, active) {

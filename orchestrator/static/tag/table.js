@@ -2,16 +2,29 @@
 // nobody is at work in it.
 
 import { h, keyed, replace, setText } from "../lib/dom.js";
-import { count, plural } from "../lib/format.js";
+import { NONE, bpb, count, delta, deltaClass, headline, number, plural, time } from "../lib/format.js";
 import { get } from "../lib/api.js";
+import { badge, panel } from "../lib/parts.js";
 import { navigate } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
 import { announce, toast } from "../lib/states.js";
+import { plain, visible } from "../lib/visible.js";
 import { filters } from "./filters.js";
-import { COLUMNS, row } from "./rows.js";
 
 const PAGE = 50;
 const ACTIVE = ["running", "queued"];
+
+/** { name, kind, cell(run) }; `sorts` are the two orders of a column, the first to be tried first. */
+const COLUMNS = [
+  { name: "Run", sorts: ["newest", "oldest"] },
+  { name: "Verdict", cell: verdict },
+  { name: "val_bpb", kind: "num", sorts: ["best", "worst"], cell: (run) => bpb(run.val_bpb) },
+  { name: "Δ best then", kind: "num", cell: difference },
+  { name: "Category", kind: "category cut", cell: (run) => visible(run.category) },
+  { name: "Change", cell: text },
+  { name: "VRAM GB", kind: "num wide", cell: (run) => number(run.peak_vram_mb / 1024 || null) },
+  { name: "Decided", kind: "num when", cell: when },
+];
 
 /** `state()` returns the page's state, `change(part)` changes it; requests end when `leaving` aborts. */
 export function runsTable({ tag, series, state, change, signal: leaving }) {
@@ -23,8 +36,7 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
   const problem = h("p.problem.body", { role: "alert" });
   const none = h("p.body.muted", { hidden: true });
   const bar = filters({ change, signal: leaving });
-  const element = h("section.panel.runs-panel", { "aria-labelledby": "runs-title" },
-    h("header", h("h2", { id: "runs-title" }, "Runs"), status, fresh),
+  const element = panel("Runs", { kind: ".runs-panel", id: "runs-title", note: [status, fresh] },
     h("div.toolbar", bar.elements),
     h("div.scroll", h("table.runs", { "aria-labelledby": "runs-title" }, h("thead", head), body)),
     none,
@@ -180,4 +192,48 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
       c: ["Compare what is picked", () => navigate(selection.compareUrl())],
     },
   };
+}
+
+// ---- a row
+
+/** A <tr> for a run; `pick(id)` selects it for comparing. */
+function row(run, pick) {
+  const { id, n } = run;
+  const box = h("input", {
+    type: "checkbox", "aria-label": `Compare run ${n ?? id}`, checked: selection.has(id), tabindex: "-1",
+    data: { focus: "pick" }, onchange: () => pick(id),
+  });
+  const name = n === null ? ["…", h("span.visually-hidden", id)] : `#${count(n)}`;
+  const link = h("a.mono", { href: `/e/${id}`, title: id, data: { focus: "link" } }, name);
+  return h("tr", { tabindex: "-1", data: { id, focus: "row" }, class: ACTIVE.includes(run.status) ? "active" : null },
+    h("td.pick", box),
+    h("th.run", { scope: "row" }, link),
+    COLUMNS.slice(1).map(({ kind, cell }) => h("td", { class: kind }, cell(run))),
+  );
+}
+
+function verdict({ status, near, reason }) {
+  return badge(status, near ? "near miss" : reason === "infra_lost" ? "lost" : status);
+}
+
+function difference(run) {
+  if (run.val_bpb === null) return h("span.none", NONE);
+  if (run.best_before === null) return h("span.muted", "baseline");
+  const by = run.val_bpb - run.best_before;
+  return h("span", { class: deltaClass(by) }, delta(by));
+}
+
+function text(run) {
+  const error = run.error && headline(run.error);
+  const title = [run.description, error].filter(Boolean).map(plain).join("\n");
+  return h("div.both", { title },
+    h("span.cut", visible(run.description)),
+    error && h("span.cut.error", visible(error)),
+  );
+}
+
+function when(run) {
+  if (run.status === "running") return [h("span.muted", "started "), time(run.started_at ?? run.created_at)];
+  if (run.status === "queued") return [h("span.muted", "queued "), time(run.created_at)];
+  return time(run.finished_at);
 }
