@@ -45,7 +45,7 @@ def tag_info(tag: domain.Tag, counts: domain.Counts) -> schemas.TagInfo:
     )
 
 
-def _fields(entry: Entry) -> dict[str, Any]:
+def fields_of(entry: Entry) -> dict[str, Any]:
     """An experiment and its run as one flat row; unknown metrics are None."""
     experiment, run = entry.experiment, entry.run
     return {
@@ -62,7 +62,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
 
 def record(entry: Entry) -> schemas.Record:
     """The upstream form: an unknown metric is 0."""
-    fields = _fields(entry)
+    fields = fields_of(entry)
     zeros = {name: fields[name] or 0 for name in _UNKNOWN_METRICS}
     return schemas.Record.model_validate(fields | zeros)
 
@@ -82,7 +82,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
         for attempt in found.attempts
     ]
     return schemas.ExperimentDetail.model_validate(
-        _fields(found.entry)
+        fields_of(found.entry)
         | {
             "position": found.position,
             "environment": vars(run.environment),
@@ -96,7 +96,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
 
 
 def export_row(entry: Entry) -> schemas.ExportRow:
-    fields = _fields(entry) | vars(entry.run.environment) | {"attempts": entry.run.epoch}
+    fields = fields_of(entry) | vars(entry.run.environment) | {"attempts": entry.run.epoch}
     return schemas.ExportRow.model_validate(fields)
 
 
@@ -179,7 +179,7 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
 
 
 def related(entry: Entry) -> schemas.Related:
-    return schemas.Related.model_validate(_fields(entry))
+    return schemas.Related.model_validate(fields_of(entry))
 
 
 def noise(value: Noise) -> schemas.Noise:

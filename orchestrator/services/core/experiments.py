@@ -28,7 +28,6 @@ from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.wakeups import LOOK_SECONDS, Wakeups
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import BY_HAND
-from orchestrator.store.reads import Entry
 
 # Adds to a verdict what it says about the run: the digest, which is another package's.
 WithDigest = Callable[[schemas.AnyVerdict], Awaitable[schemas.AnyVerdict]]
@@ -157,9 +156,11 @@ class Experiments:
 
     async def near_misses(self, request: schemas.NearMissRequest) -> schemas.NearMissAnswer:
         found, total = await self._store.reads.near_misses(request.tag, request.limit)
-        return schemas.NearMissAnswer(
-            near_misses=[_near_miss(entry, distance) for entry, distance in found], total=total
-        )
+        near_misses = [
+            schemas.NearMiss.model_validate(views.fields_of(entry) | {"delta": distance})
+            for entry, distance in found
+        ]
+        return schemas.NearMissAnswer(near_misses=near_misses, total=total)
 
     async def detail(self, experiment_id: str) -> schemas.ExperimentDetail:
         found = await self._store.reads.detail(experiment_id)
@@ -244,19 +245,6 @@ class Experiments:
             if epoch == entry.run.epoch and entry.run.state is not State.DECIDED:
                 return Slice(b"", 0, 0)  # it has not written yet
             raise
-
-
-def _near_miss(entry: Entry, distance: float) -> schemas.NearMiss:
-    experiment, run = entry.experiment, entry.run
-    return schemas.NearMiss(
-        experiment_id=experiment.id,
-        tag=experiment.tag,
-        val_bpb=run.metrics.val_bpb if run.metrics else 0.0,
-        delta=distance,
-        hypothesis=experiment.hypothesis,
-        category=experiment.category,
-        diff_summary=experiment.diff_summary,
-    )
 
 
 def _unified(before: str, after: str, before_name: str, after_name: str) -> str:

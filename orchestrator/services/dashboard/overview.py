@@ -154,10 +154,7 @@ def _alerts(overview: Overview, offline_seconds: float) -> list[schemas.Alert]:
         )
         for state, history in overview.tags
     ]
-    found = alerts.alerts(
-        activities, overview.gpus, overview.host, overview.now_us, offline_seconds
-    )
-    return [schemas.Alert(**vars(alert)) for alert in found]
+    return alerts.alerts(activities, overview.gpus, overview.host, overview.now_us, offline_seconds)
 
 
 def _runs_since_keep(history: History) -> int | None:
@@ -188,13 +185,8 @@ def _tag(state: TagState, history: History, since_us: int) -> schemas.TagOvervie
         baseline_val_bpb=baseline,
         gain=_difference(tag.best_val_bpb, baseline),
         near_misses=state.near_misses,
-        counts=schemas.TagCounts(
-            queued=counts.queued,
-            running=counts.running,
-            finished=counts.finished,
-            keep=counts.keep,
-            discard=counts.discard,
-            crash=counts.crash + counts.timeout,
+        counts=schemas.TagCounts.model_validate(
+            vars(counts) | {"finished": counts.finished, "crash": counts.crash + counts.timeout}
         ),
         since=_since_counts(tag.best_val_bpb, history, since_us),
         last_keep=_last_keep(history),
@@ -238,13 +230,8 @@ def _last_keep(history: History) -> schemas.LastKeep | None:
     if not history.keeps:
         return None
     keep = history.keeps[-1]
-    return schemas.LastKeep(
-        experiment_id=keep.experiment_id,
-        val_bpb=keep.val_bpb,
-        description=keep.description,
-        at=rfc3339(keep.decided_us),
-        runs_ago=_runs_since_keep(history) or 0,
-    )
+    ago = _runs_since_keep(history) or 0
+    return schemas.LastKeep(**vars(keep), at=rfc3339(keep.decided_us), runs_ago=ago)
 
 
 def _gpu(gpu: Gpu, overview: Overview, offline_seconds: float) -> schemas.GpuOverview:
@@ -261,15 +248,5 @@ def _gpu(gpu: Gpu, overview: Overview, offline_seconds: float) -> schemas.GpuOve
 
 
 def _current(entry: Entry, point: CurvePoint) -> schemas.CurrentRun:
-    experiment, run = entry.experiment, entry.run
-    return schemas.CurrentRun(
-        experiment_id=experiment.id,
-        tag=experiment.tag,
-        hypothesis=experiment.hypothesis,
-        category=experiment.category,
-        status=run.status.value,
-        started_at=None if run.started_us is None else rfc3339(run.started_us),
-        percent=point.get("percent"),
-        loss=point.get("loss"),
-        time_budget_seconds=run.time_budget_seconds,
-    )
+    progress = {"percent": point.get("percent"), "loss": point.get("loss")}
+    return schemas.CurrentRun.model_validate(views.fields_of(entry) | progress)
