@@ -53,9 +53,8 @@ def get_or_post(router: APIRouter, path: str, **options: Any) -> Callable[[Endpo
 
         signature = inspect.signature(endpoint)
         parameters = dict(signature.parameters)
-        parameters["body"] = parameters["body"].replace(
-            annotation=FromQuery[parameters["body"].annotation]
-        )
+        body = parameters["body"]
+        parameters["body"] = body.replace(annotation=Annotated[body.annotation, Query()])
         by_query.__name__ = f"{endpoint.__name__}_by_query"
         by_query.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=list(parameters.values())

@@ -6,6 +6,7 @@ Without repeats there is no estimate.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import variance
 
 # Of two runs that differ by chance alone, 19 of 20 lie within this many standard deviations of
 # their difference.
@@ -33,8 +34,5 @@ def estimate(groups: Iterable[Sequence[float]]) -> Noise | None:
     freedom = sum(len(group) - 1 for group in repeated)
     if not freedom:
         return None
-    squares = 0.0
-    for group in repeated:
-        mean = sum(group) / len(group)
-        squares += sum((value - mean) ** 2 for value in group)
+    squares = sum(variance(group) * (len(group) - 1) for group in repeated)
     return Noise(math.sqrt(squares / freedom), sum(map(len, repeated)), len(repeated))

@@ -13,6 +13,7 @@ from orchestrator.schemas.base import (
     CommitSha,
     Count,
     ExperimentId,
+    ExperimentRequest,
     GpuId,
     Name,
     Number,
@@ -109,8 +110,7 @@ class Verdict(Answer):
     digest: VerdictDigest = None
 
 
-class CrashRequest(Request):
-    experiment_id: ExperimentId
+class CrashRequest(ExperimentRequest):
     error: Text
 
 

@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
         self.plain = redis.Redis.from_url(url, decode_responses=True)
         self.plain.flushall()
         self.loop = asyncio.new_event_loop()
-        store = Store.connect(url, 5)
+        store = Store(url, 5)
         self.echo = Echo(store.redis)
         store.experiments._scripts._redis = self.echo  # shared with jobs and pool
         self.crossing = Crossing(store.experiments)

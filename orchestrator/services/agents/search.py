@@ -62,8 +62,7 @@ class Search:
             strategy=snapshot.strategy.mode,
             total_experiments=sum(count.total for count in categories.values()),
             category_stats={
-                name: schemas.CategoryStats(total=count.total, kept=count.kept)
-                for name, count in categories.items()
+                name: schemas.CategoryStats(**vars(count)) for name, count in categories.items()
             },
             underexplored_categories=advice.underexplored,
             high_yield_categories=advice.high_yield,

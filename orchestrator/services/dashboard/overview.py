@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 import anyio
 
@@ -111,7 +110,10 @@ class Overviews:
             curve = self._files.curve(tag_of(experiment_id), experiment_id)
             if curve:
                 points[experiment_id] = curve[-1]
-        return points, shutil.disk_usage(_existing(self._settings.home)).free
+        home = self._settings.home
+        # The home itself does not exist before the first write.
+        existing = next(path for path in (home, *home.parents) if path.exists())
+        return points, shutil.disk_usage(existing).free
 
 
 def _answer(overview: Overview, since_us: int, offline_seconds: float) -> schemas.OverviewAnswer:
@@ -123,13 +125,6 @@ def _answer(overview: Overview, since_us: int, offline_seconds: float) -> schema
         tags=[_tag(state, history, since_us) for state, history in overview.tags],
         gpus=[_gpu(gpu, overview, offline_seconds) for gpu in overview.gpus],
     )
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder that exists: the home does not before the first write."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
 
 
 def _idle(overview: Overview, since_us: int) -> float:
@@ -218,9 +213,7 @@ def _since_counts(best: float | None, history: History, since_us: int) -> schema
     # If nothing was kept before, the gain counts from the first result.
     start = history.keep_before(since_us) or next(iter(history.keeps), None)
     return schemas.SinceCounts(
-        finished=count.finished,
-        keep=count.keep,
-        crash=count.crash,
+        **vars(count),
         crash_rate=count.crash / judged if judged else 0.0,
         gain=_difference(best, start.val_bpb if start else None),
     )
