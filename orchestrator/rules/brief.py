@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from orchestrator.domain import Experiment, Note, Run, Snapshot
 from orchestrator.rules import sanitize
-from orchestrator.rules.deadends import DeadEnd
+from orchestrator.schemas import DeadEnd
 
 LIMIT_BYTES = 7500
 
@@ -145,7 +145,8 @@ def _near(situation: Situation, budget: _SizeBudget) -> list[str]:
 def _dead(ends: Sequence[DeadEnd], budget: _SizeBudget) -> list[str]:
     rows = []
     for end in ends[: budget.rows]:
-        cause = f": {_span(end.cause, budget.words)}" if end.cause else ""
+        why = end.untrusted_cause
+        cause = f": {_span(why, budget.words)}" if why else ""
         where = f" (such as {end.experiment_ids[0]})" if end.experiment_ids else ""
         rows.append(f"{_plain(end.text, 200)}{cause}{where}")
     return rows

@@ -12,8 +12,6 @@ from pydantic import TypeAdapter
 from orchestrator import domain, schemas
 from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
-from orchestrator.rules.deadends import DeadEnd
-from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
@@ -116,10 +114,6 @@ def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
     )
 
 
-def dead_end(value: DeadEnd) -> schemas.DeadEnd:
-    return schemas.DeadEnd.model_validate(vars(value) | {"untrusted_cause": value.cause})
-
-
 def stored_verdict(run: domain.Run) -> schemas.AnyVerdict | None:
     """The verdict as it was first given."""
     return None if run.verdict_json is None else verdict_from(run.verdict_json)
@@ -180,10 +174,6 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
 
 def related(entry: Entry) -> schemas.Related:
     return schemas.Related.model_validate(fields_of(entry))
-
-
-def noise(value: Noise) -> schemas.Noise:
-    return schemas.Noise(**vars(value), band=value.band)
 
 
 def operator_hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:

@@ -70,7 +70,7 @@ class Search:
             near_miss_categories=advice.near_miss_categories,
             recent_bpb_trend=trend,
             suggestions=advice.suggestions,
-            dead_ends=[views.dead_end(end) for end in dead_ends(categories, failed)],
+            dead_ends=dead_ends(categories, failed),
             near=await self._near(request),
             notes=[views.note(note) for note in summary.notes],
             paused=snapshot.tag.pause is not None,

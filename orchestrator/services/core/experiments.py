@@ -188,16 +188,13 @@ class Experiments:
         verdict = detail.verdict and await self._with_digest(detail.verdict)
         return detail.model_copy(update={"verdict": verdict})
 
-    async def run(self, experiment_id: str) -> Run:
-        return (await self._store.reads.entry(experiment_id)).run
-
     async def wait(self, experiment_id: str, seconds: float) -> Run:
         """The run once it is decided, or as it is after `seconds`."""
         deadline = anyio.current_time() + seconds
         with self._wakeups.deciding(experiment_id) as decided:
             while True:
                 decided.clear()  # before the read, so that no wake-up in between is missed
-                run = await self.run(experiment_id)
+                run = (await self._store.reads.entry(experiment_id)).run
                 remaining = deadline - anyio.current_time()
                 if run.state is State.DECIDED or remaining <= 0 or self._wakeups.closed:
                     return run
