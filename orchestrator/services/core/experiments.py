@@ -58,10 +58,8 @@ class Experiments:
         tag = Tag(
             name=request.tag,
             created_us=0,
-            time_budget_seconds=request.time_budget_seconds,
-            near_miss_threshold=request.near_miss_threshold,
-            max_consecutive_crashes=request.max_consecutive_crashes,
             prepare_sha256=await anyio.to_thread.run_sync(self._pin_prepare),
+            **request.model_dump(exclude={"tag"}),
         )
         try:
             stored = await self._store.experiments.setup(tag, INITIAL)
