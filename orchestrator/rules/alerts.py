@@ -16,8 +16,6 @@ ACTIVE_SECONDS = 86_400
 DISK_LOW_BYTES = 5 * 1024**3
 DISK_FULL_BYTES = 1024**3
 
-TAKES_RUNS = frozenset({"idle", "training"})
-
 
 @dataclass(frozen=True)
 class TagActivity:
@@ -55,7 +53,7 @@ def alerts(
     found = list(_of_host(host))
     for gpu, status in statuses:
         found.extend(_of_gpu(gpu, status, now_us))
-    takers = any(status in TAKES_RUNS for _, status in statuses)
+    takers = any(status in ("idle", "training") for _, status in statuses)
     for activity in tags:
         if activity.active(now_us):
             found.extend(_of_tag(activity, takers=takers))

@@ -92,13 +92,10 @@ class Experiments:
     async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
         source = await self._sources.keep(request.train_py, request.commit_sha)
         experiment = NewExperiment(
-            hypothesis=request.hypothesis,
             description=request.hypothesis if request.description is None else request.description,
-            category=request.category,
             commit_sha=source.commit_sha,
-            diff_summary=request.diff_summary,
-            parent_id=request.parent_id,
             source_sha256=source.sha256,
+            **request.model_dump(include={"hypothesis", "category", "diff_summary", "parent_id"}),
         )
         try:
             queued = await self._store.experiments.submit(
