@@ -43,17 +43,21 @@ class ResponseCache:
         self._events = events
         self._kept: OrderedDict[Hashable, tuple[str, asyncio.Future[Body]]] = OrderedDict()
 
-    async def body(self, key: Hashable, make: Callable[[], Awaitable[Body]]) -> Body:
+    async def body(self, key: Hashable, make: Callable[[], Awaitable[bytes]]) -> Body:
         """What `make()` answers, made once for each last id of the event stream."""
         last_id = await self._events.last_id()
         kept_id, making = self._kept.get(key, ("", None))
         if making is None or kept_id != last_id:
-            making = asyncio.ensure_future(make())
+            making = asyncio.ensure_future(self._made(make))
             self._kept[key] = last_id, making
             making.add_done_callback(lambda done: self._done(key, done))
         self._kept.move_to_end(key)
         # A caller that goes away must not cancel what others wait for.
         return await asyncio.shield(making)
+
+    @staticmethod
+    async def _made(make: Callable[[], Awaitable[bytes]]) -> Body:
+        return await Body.of(await make())
 
     def _done(self, key: Hashable, making: "asyncio.Future[Body]") -> None:
         """Forget a failure, and the answers asked for longest ago when they are too many."""

@@ -37,10 +37,10 @@ class SeriesReports:
     async def series(self, request: schemas.SeriesRequest) -> Body:
         """`SeriesAnswer` as JSON. Raises `NotFound`."""
 
-        async def make() -> Body:
+        async def make() -> bytes:
             history = await self._history(request.tag)
             strategy = (await self._store.experiments.snapshot(request.tag)).strategy
-            return await Body.of(_series_json(history, strategy, request.since).encode())
+            return _series_json(history, strategy, request.since).encode()
 
         return await self._cache.body(("series", request.tag, request.since), make)
 
@@ -49,13 +49,13 @@ class SeriesReports:
     async def runs(self, request: schemas.RunsRequest) -> Body:
         """`RunsAnswer` as JSON. Raises `NotFound`, `Invalid`."""
 
-        async def make() -> Body:
+        async def make() -> bytes:
             history = await self._history(request.tag)
             if request.ids:
                 answer = await self._by_id(history, request.ids.split(","))
             else:
                 answer = await self._page(history, request)
-            return await Body.of(answer.model_dump_json().encode())
+            return answer.model_dump_json().encode()
 
         return await self._cache.body(("runs", request.model_dump_json()), make)
 
