@@ -244,7 +244,7 @@ async def _predate(redis: Any, journal: str, milliseconds: int) -> None:
 
 async def write(url: str, name: str, runs: int, hours: float = 0, seed: int = 7) -> None:
     """A new tag with `runs` decided runs in the last `hours` (by default 84 an hour)."""
-    store = Store.connect(url, 30)
+    store = Store(url, 30)
     redis: Any = store.redis
     seconds, microseconds = await redis.time()
     now = seconds * 1_000_000 + microseconds

@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     application starts."""
     if settings.redis_url is None:
         raise errors.SetupError("No Redis: set REDIS_URL, or start with `autoresearch serve`.")
-    store = Store.connect(settings.redis_url.get_secret_value(), settings.redis_timeout_seconds)
+    store = Store(settings.redis_url.get_secret_value(), settings.redis_timeout_seconds)
     services = Services(store, settings)
 
     @asynccontextmanager

@@ -1,4 +1,5 @@
-"""The error tree: the docstring of a class is its meaning. Only routes/problems.py knows HTTP."""
+"""The error tree: the docstring of a class is its meaning. routes/problems.py maps errors to status
+codes."""
 
 from typing import Any
 

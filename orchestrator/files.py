@@ -83,17 +83,14 @@ class Files:
         with disk_errors("source"):
             if not path.exists():
                 _write_atomically(path, gzip.compress(text.encode(), mtime=0))
-        self._remember(sha256, text)
+        self._recent[sha256] = text
+        while len(self._recent) > RECENT_SOURCES:
+            self._recent.pop(next(iter(self._recent)), None)
         return sha256
 
     def recent_source(self, sha256: str) -> str | None:
         """The source with this hash if it is in memory; does not block, and needs no thread."""
         return self._recent.get(sha256)
-
-    def _remember(self, sha256: str, text: str) -> None:
-        self._recent[sha256] = text
-        while len(self._recent) > RECENT_SOURCES:
-            self._recent.pop(next(iter(self._recent)), None)
 
     def source(self, sha256: str) -> str:
         """The source with this hash. Raises `NotFound`; a damaged file is `Unavailable`."""
@@ -136,10 +133,9 @@ class Files:
             aside.replace(closed)
             live.unlink(missing_ok=True)
         except FileNotFoundError:
+            pass
+        finally:
             aside.unlink(missing_ok=True)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
 
     def log_path(self, tag: str, experiment_id: str, epoch: int) -> Path:
         """Where an attempt's log is now: compressed once the run has ended."""

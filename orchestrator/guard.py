@@ -55,7 +55,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            headers = _headers(scope)
+            headers = Headers(scope=scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
             if self._sessions is not None:
@@ -107,12 +107,6 @@ def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) 
             f"A page's call carries the header X-CSRF-Token with the value of its cookie"
             f" {CSRF_COOKIE}; log in again if there is none."
         )
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    """The headers by name, the first where a name comes twice. starlette's `Headers` searches all
-    of them at each lookup; this decodes them once."""
-    return {n.decode("latin-1"): v.decode("latin-1") for n, v in reversed(scope["headers"])}
 
 
 async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:

@@ -6,9 +6,8 @@ caller chooses how long they take.
 
 from time import perf_counter
 
+from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from orchestrator.services.dashboard.monitoring import Latency
 
 _WAITING = frozenset({"/api/job/claim", "/api/events", "/api/experiment/{experiment_id}/wait"})
 
@@ -16,7 +15,7 @@ _WAITING = frozenset({"/api/job/claim", "/api/events", "/api/experiment/{experim
 class Measured:
     """ASGI middleware around everything else."""
 
-    def __init__(self, app: ASGIApp, latency: Latency) -> None:
+    def __init__(self, app: ASGIApp, latency: Histogram) -> None:
         self._app = app
         self._latency = latency
 
@@ -30,7 +29,8 @@ class Measured:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "other")
                 if route not in _WAITING and b"wait=" not in scope["query_string"]:
-                    self._latency.observe(route, message["status"], perf_counter() - start)
+                    labels = self._latency.labels(route, f"{message['status'] // 100}xx")
+                    labels.observe(perf_counter() - start)
             await send(message)
 
         await self._app(scope, receive, measured)

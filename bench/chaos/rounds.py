@@ -182,7 +182,7 @@ class Harness:
 
     async def _audit_journals(self) -> None:
         """What `autoresearch audit` says, without the proxies."""
-        store = Store.connect(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
+        store = Store(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
         for tag in TAGS:
             report = await Audit(store).check(tag)
             for difference in report.differences:

@@ -114,7 +114,7 @@ def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     """Do `work` on the store that the settings name; start its embedded server if need be."""
 
     async def run(url: str) -> T:
-        store = Store.connect(url, settings.redis_timeout_seconds)
+        store = Store(url, settings.redis_timeout_seconds)
         try:
             await store.check_version()
             return await work(store)

@@ -1,8 +1,10 @@
 """What endpoints take beside their body: the services, and checked query parameters."""
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 
 from orchestrator import schemas
 from orchestrator.errors import Invalid
@@ -11,6 +13,7 @@ from orchestrator.services.wiring import Services
 MAX_WAIT_SECONDS = 300
 
 T = TypeVar("T")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 async def _services(request: Request) -> Services:
@@ -38,3 +41,26 @@ def only(*names: str) -> Any:
                 raise Invalid(f"No such query parameter: {name}; known here: {known}.")
 
     return Depends(check)
+
+
+def get_or_post(router: APIRouter, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+    """Registers a reading endpoint twice: the fields of its `body` come as a POST's JSON or as a
+    GET's query parameters."""
+
+    def register(endpoint: Endpoint) -> Endpoint:
+        async def by_query(**arguments: Any) -> Any:
+            return await endpoint(**arguments)
+
+        signature = inspect.signature(endpoint)
+        parameters = dict(signature.parameters)
+        body = parameters["body"]
+        parameters["body"] = body.replace(annotation=Annotated[body.annotation, Query()])
+        by_query.__name__ = f"{endpoint.__name__}_by_query"
+        by_query.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=list(parameters.values())
+        )
+        router.add_api_route(path, endpoint, methods=["POST"], **options)
+        router.add_api_route(path, by_query, methods=["GET"], **options)
+        return endpoint
+
+    return register

@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery, WaitSeconds, only
+from orchestrator.routes.deps import ServicesDep, WaitSeconds, get_or_post, only
 from orchestrator.routes.ranges import log_response
 
 router = problems.router(prefix="/api/experiment", tags=["experiments"])
@@ -35,40 +35,21 @@ async def crash(body: schemas.CrashRequest, services: ServicesDep) -> schemas.An
     return await services.experiments.crash(body)
 
 
-@router.post("/history")
+@get_or_post(router, "/history")
 async def history(body: schemas.HistoryRequest, services: ServicesDep) -> schemas.HistoryAnswer:
     return await services.experiments.history(body)
 
 
-@router.get("/history")
-async def history_by_query(
-    query: FromQuery[schemas.HistoryRequest], services: ServicesDep
-) -> schemas.HistoryAnswer:
-    return await services.experiments.history(query)
-
-
-@router.post("/best")
+@get_or_post(router, "/best")
 async def best(body: schemas.TagRequest, services: ServicesDep) -> schemas.BestAnswer:
     return await services.experiments.best(body.tag)
 
 
-@router.get("/best")
-async def best_by_query(query: TagQuery, services: ServicesDep) -> schemas.BestAnswer:
-    return await services.experiments.best(query.tag)
-
-
-@router.post("/near-misses")
+@get_or_post(router, "/near-misses")
 async def near_misses(
     body: schemas.NearMissRequest, services: ServicesDep
 ) -> schemas.NearMissAnswer:
     return await services.experiments.near_misses(body)
-
-
-@router.get("/near-misses")
-async def near_misses_by_query(
-    query: FromQuery[schemas.NearMissRequest], services: ServicesDep
-) -> schemas.NearMissAnswer:
-    return await services.experiments.near_misses(query)
 
 
 @router.post("/submit", status_code=202, dependencies=[only("wait")])

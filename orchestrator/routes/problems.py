@@ -33,7 +33,11 @@ STATUS_OF: Mapping[type[errors.AutoresearchError], int] = {
     errors.StoreBroken: 500,
     errors.SetupError: 500,
 }
-RETRY_AFTER_SECONDS = "2"
+HEADERS_OF = {
+    401: {"www-authenticate": "Bearer"},
+    429: {"retry-after": f"{TRIES_SECONDS:.0f}"},
+    503: {"retry-after": "2"},
+}
 
 
 def router(*, tags: list[str | Enum], prefix: str = "") -> APIRouter:
@@ -53,14 +57,7 @@ def response(error: errors.AutoresearchError, path: str) -> Response:
         name: value.model_dump() if isinstance(value, Answer) else value
         for name, value in error.extra.items()
     }
-    headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after"] = RETRY_AFTER_SECONDS
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        headers["retry-after"] = f"{TRIES_SECONDS:.0f}"
-    if status == HTTPStatus.UNAUTHORIZED:
-        headers["www-authenticate"] = "Bearer"
-    return _problem(status, error.message, path, headers, **extra)
+    return _problem(status, error.message, path, HEADERS_OF.get(status), **extra)
 
 
 def _problem(

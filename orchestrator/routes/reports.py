@@ -5,7 +5,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery
+from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery, get_or_post
 from orchestrator.services.dashboard.response_cache import Body
 
 router = problems.router(prefix="/api/report", tags=["reports"])
@@ -15,17 +15,12 @@ MARKDOWN_TYPE = "text/markdown"
 JSON_LINES_TYPE = "application/x-ndjson"
 
 
-@router.post("/summary")
+@get_or_post(router, "/summary")
 async def summary(body: schemas.TagRequest, services: ServicesDep) -> schemas.SummaryAnswer:
     return await services.reports.summary(body.tag)
 
 
-@router.get("/summary")
-async def summary_by_query(query: TagQuery, services: ServicesDep) -> schemas.SummaryAnswer:
-    return await services.reports.summary(query.tag)
-
-
-@router.post("/tsv", response_model=schemas.TsvAnswer)
+@get_or_post(router, "/tsv", response_model=schemas.TsvAnswer)
 async def tsv(
     body: schemas.TagRequest, services: ServicesDep, request: Request
 ) -> schemas.TsvAnswer | Response:
@@ -33,13 +28,6 @@ async def tsv(
     if TSV_TYPE in request.headers.get("accept", ""):
         return PlainTextResponse(answer.tsv, media_type=TSV_TYPE)
     return answer
-
-
-@router.get("/tsv", response_model=schemas.TsvAnswer)
-async def tsv_by_query(
-    query: TagQuery, services: ServicesDep, request: Request
-) -> schemas.TsvAnswer | Response:
-    return await tsv(query, services, request)
 
 
 @router.get("/export")
@@ -68,16 +56,9 @@ async def journal(query: TagQuery, services: ServicesDep) -> StreamingResponse:
     return StreamingResponse(lines, media_type=JSON_LINES_TYPE)
 
 
-@router.post("/diff")
+@get_or_post(router, "/diff")
 async def diff(body: schemas.DiffRequest, services: ServicesDep) -> schemas.DiffAnswer:
     return await services.reports.diff(body)
-
-
-@router.get("/diff")
-async def diff_by_query(
-    query: FromQuery[schemas.DiffRequest], services: ServicesDep
-) -> schemas.DiffAnswer:
-    return await services.reports.diff(query)
 
 
 @router.get("/tags")

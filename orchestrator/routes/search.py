@@ -2,19 +2,14 @@
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import FromQuery, ServicesDep, TagQuery
+from orchestrator.routes.deps import ServicesDep, get_or_post
 
 router = problems.router(prefix="/api/search", tags=["search"])
 
 
-@router.post("/strategy")
+@get_or_post(router, "/strategy")
 async def strategy(body: schemas.TagRequest, services: ServicesDep) -> schemas.Strategy:
     return await services.search.strategy(body.tag)
-
-
-@router.get("/strategy")
-async def strategy_by_query(query: TagQuery, services: ServicesDep) -> schemas.Strategy:
-    return await services.search.strategy(query.tag)
 
 
 @router.post("/set-strategy")
@@ -27,25 +22,11 @@ async def adapt(body: schemas.TagRequest, services: ServicesDep) -> schemas.Stra
     return await services.search.adapt(body.tag)
 
 
-@router.post("/suggest")
+@get_or_post(router, "/suggest")
 async def suggest(body: schemas.SuggestRequest, services: ServicesDep) -> schemas.Suggestion:
     return await services.search.suggest(body)
 
 
-@router.get("/suggest")
-async def suggest_by_query(
-    query: FromQuery[schemas.SuggestRequest], services: ServicesDep
-) -> schemas.Suggestion:
-    return await services.search.suggest(query)
-
-
-@router.post("/similar")
+@get_or_post(router, "/similar")
 async def similar(body: schemas.SimilarRequest, services: ServicesDep) -> schemas.SimilarAnswer:
     return await services.similar.similar(body)
-
-
-@router.get("/similar")
-async def similar_by_query(
-    query: FromQuery[schemas.SimilarRequest], services: ServicesDep
-) -> schemas.SimilarAnswer:
-    return await services.similar.similar(query)

@@ -5,15 +5,9 @@ An alert says what is wrong and what to do. It names its subject, so that the pa
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from orchestrator.domain import Gpu, Tag
-
-Severity = Literal["error", "warning"]
-Kind = Literal[
-    "gpu_offline", "gpu_quarantined", "gpu_unfit", "crash_streak", "no_keep", "queue_stuck",
-    "disk_low", "store",
-]  # fmt: skip
+from orchestrator.schemas import Alert
 
 # A search that has kept nothing for this many runs has likely run dry.
 NO_KEEP_RUNS = 100
@@ -21,18 +15,6 @@ NO_KEEP_RUNS = 100
 ACTIVE_SECONDS = 86_400
 DISK_LOW_BYTES = 5 * 1024**3
 DISK_FULL_BYTES = 1024**3
-
-TAKES_RUNS = frozenset({"idle", "training"})
-
-
-@dataclass(frozen=True)
-class Alert:
-    """`subject` is a GPU's id, a tag's name, or empty for the service itself."""
-
-    kind: Kind
-    severity: Severity
-    subject: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -47,10 +29,8 @@ class TagActivity:
     paused: bool = False
 
     def active(self, now_us: int) -> bool:
-        if self.queued or self.running:
-            return True
-        last = self.last_finished_us
-        return last is not None and now_us - last < ACTIVE_SECONDS * 1e6
+        idle_us = now_us - (self.last_finished_us or 0)
+        return bool(self.queued or self.running) or idle_us < ACTIVE_SECONDS * 1e6
 
 
 @dataclass(frozen=True)
@@ -73,7 +53,7 @@ def alerts(
     found = list(_of_host(host))
     for gpu, status in statuses:
         found.extend(_of_gpu(gpu, status, now_us))
-    takers = any(status in TAKES_RUNS for _, status in statuses)
+    takers = any(status in ("idle", "training") for _, status in statuses)
     for activity in tags:
         if activity.active(now_us):
             found.extend(_of_tag(activity, takers=takers))
@@ -82,48 +62,40 @@ def alerts(
 
 def _of_host(host: Host) -> Iterator[Alert]:
     if host.store_problem:
-        yield Alert("store", "error", "", f"Redis: {host.store_problem}")
+        text = f"Redis: {host.store_problem}"
+        yield Alert(kind="store", severity="error", subject="", text=text)
     if host.disk_free_bytes < DISK_LOW_BYTES:
-        full = host.disk_free_bytes < DISK_FULL_BYTES
         free = host.disk_free_bytes / 1024**3
-        yield Alert(
-            "disk_low",
-            "error" if full else "warning",
-            "",
-            f"{free:.1f} GiB are left for logs and sources: free some below AUTORESEARCH_HOME.",
-        )
+        text = f"{free:.1f} GiB are left for logs and sources: free some below AUTORESEARCH_HOME."
+        severity = "error" if host.disk_free_bytes < DISK_FULL_BYTES else "warning"
+        yield Alert(kind="disk_low", severity=severity, subject="", text=text)
 
 
 def _of_gpu(gpu: Gpu, status: str, now_us: int) -> Iterator[Alert]:
     if status == "offline":
         silent = duration((now_us - gpu.heartbeat_us) / 1e6)
         busy = " while it trained" if gpu.lease_experiment_id else ""
-        yield Alert("gpu_offline", "error", gpu.id, f"silent for {silent}{busy}: look at its host.")
+        text = f"silent for {silent}{busy}: look at its host."
+        yield Alert(kind="gpu_offline", severity="error", subject=gpu.id, text=text)
     elif status == "quarantined":
-        why = gpu.problem or "it failed in hardware"
-        yield Alert("gpu_quarantined", "error", gpu.id, f"quarantined: {why}")
+        text = f"quarantined: {gpu.problem or 'it failed in hardware'}"
+        yield Alert(kind="gpu_quarantined", severity="error", subject=gpu.id, text=text)
     elif gpu.problem:
-        yield Alert("gpu_unfit", "warning", gpu.id, f"takes no runs: {gpu.problem}")
+        text = f"takes no runs: {gpu.problem}"
+        yield Alert(kind="gpu_unfit", severity="warning", subject=gpu.id, text=text)
 
 
 def _of_tag(activity: TagActivity, *, takers: bool) -> Iterator[Alert]:
     tag = activity.tag
     if tag.consecutive_crashes >= tag.max_consecutive_crashes:
-        yield Alert(
-            "crash_streak",
-            "error",
-            tag.name,
-            f"{tag.consecutive_crashes} crashes in a row: read the last log.",
-        )
+        text = f"{tag.consecutive_crashes} crashes in a row: read the last log."
+        yield Alert(kind="crash_streak", severity="error", subject=tag.name, text=text)
     if (activity.runs_since_keep or 0) >= NO_KEEP_RUNS:
-        yield Alert("no_keep", "warning", tag.name, f"no keep for {activity.runs_since_keep} runs.")
+        text = f"no keep for {activity.runs_since_keep} runs."
+        yield Alert(kind="no_keep", severity="warning", subject=tag.name, text=text)
     if activity.queued and not (activity.running or activity.paused or takers):
-        yield Alert(
-            "queue_stuck",
-            "error",
-            tag.name,
-            f"{activity.queued} queued, and no GPU takes them: start a worker.",
-        )
+        text = f"{activity.queued} queued, and no GPU takes them: start a worker."
+        yield Alert(kind="queue_stuck", severity="error", subject=tag.name, text=text)
 
 
 def duration(seconds: float) -> str:

@@ -4,13 +4,12 @@ It uses counters and the newest failures; similar ideas are found by services/ag
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
 
 from orchestrator.domain import INFRA_LOST, Run, Status
 from orchestrator.rules import failure, sanitize
 from orchestrator.rules.suggest import CategoryCount
+from orchestrator.schemas import DeadEnd
 
 TRIED_OFTEN = 5
 REPEATED = 2
@@ -20,28 +19,11 @@ _IDS = 3
 _CAUSE_BYTES = 100
 
 
-@dataclass(frozen=True)
-class DeadEnd:
-    """Something that failed `tried` times. `cause` is in the words of failed runs."""
-
-    kind: Literal["category", "failure"]
-    text: str
-    tried: int
-    category: str | None = None
-    experiment_ids: tuple[str, ...] = ()
-    cause: str | None = None
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A failed run and its `cause`."""
-
-    experiment_id: str
-    cause: str
-
-
-def dead_ends(categories: Mapping[str, CategoryCount], failures: Sequence[Failed]) -> list[DeadEnd]:
-    """At most LIMIT, the most tried first. `failures` are the newest, in order of creation."""
+def dead_ends(
+    categories: Mapping[str, CategoryCount], failures: Mapping[str, str]
+) -> list[DeadEnd]:
+    """At most LIMIT, the most tried first. `failures` are the causes of the newest failed runs by
+    id, in order of creation."""
     found = [*_barren(categories), *_repeated(failures)]
     return sorted(found, key=lambda end: -end.tried)[:LIMIT]
 
@@ -51,18 +33,23 @@ def _barren(categories: Mapping[str, CategoryCount]) -> Iterator[DeadEnd]:
         if count.total >= TRIED_OFTEN and not count.kept and not count.near:
             clean = sanitize.line(name, 64)
             text = f"{count.total} experiments in {clean}: none kept, no near miss"
-            yield DeadEnd("category", text, count.total, category=clean)
+            yield DeadEnd(kind="category", text=text, tried=count.total, category=clean)
 
 
-def _repeated(failures: Sequence[Failed]) -> Iterator[DeadEnd]:
+def _repeated(failures: Mapping[str, str]) -> Iterator[DeadEnd]:
     alike: dict[str, list[str]] = defaultdict(list)
-    for failed in failures:
-        alike[failed.cause].append(failed.experiment_id)
+    for experiment_id, why in failures.items():
+        alike[why].append(experiment_id)
     for why, ids in alike.items():
         if len(ids) >= REPEATED:
             text = f"{len(ids)} of the last {len(failures)} failures were alike"
-            newest = tuple(ids[: -_IDS - 1 : -1])
-            yield DeadEnd("failure", text, len(ids), experiment_ids=newest, cause=why)
+            yield DeadEnd(
+                kind="failure",
+                text=text,
+                tried=len(ids),
+                experiment_ids=ids[: -_IDS - 1 : -1],
+                untrusted_cause=why,
+            )
 
 
 def cause(run: Run) -> str | None:

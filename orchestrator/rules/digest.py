@@ -14,6 +14,7 @@ from typing import NamedTuple
 from orchestrator import schemas
 from orchestrator.domain import Experiment, Run, State, Status
 from orchestrator.rules import failure, sanitize
+from orchestrator.rules.activity import thinned
 
 # Another JSON encoder may write numbers longer.
 LIMIT_BYTES = schemas.DIGEST_LIMIT_BYTES - 48
@@ -136,11 +137,9 @@ def _against_best(run: Run, best: Run | None) -> schemas.Comparison | None:
 
 
 def _rows(curve: Sequence[Point], parent: Sequence[Point], count: int) -> list[list[float | None]]:
-    last = len(curve) - 1
-    chosen = sorted({round(i * last / (count - 1)) for i in range(count)}) if last >= 0 else []
     return [
         [round(percent, 1), _rounded(loss, 4), _loss_at(parent, percent)]
-        for percent, loss in (curve[index] for index in chosen)
+        for percent, loss in thinned(curve, count)
     ]
 
 

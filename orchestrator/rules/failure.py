@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.rules import sanitize
+from orchestrator.schemas import Frame
 
 FRAMES = 3
 _LAST_LINES = 3
@@ -21,16 +22,6 @@ _EXCEPTION = re.compile(r"([A-Za-z_][\w.]{0,200})(?::\s?(.*))?$")
 # How an error begins if the worker knows what ended the run (gpu_worker/report.py).
 _ENDED_BY = ("killed by ", "stopped after ")
 _PROGRESS = re.compile(r"step\s*[:=]?\s*\d+.*\bloss\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A line of a traceback."""
-
-    file: str
-    line: int
-    function: str
-    code: str
 
 
 @dataclass(frozen=True)
@@ -86,8 +77,9 @@ def _traceback(lines: Sequence[str]) -> Failure:
     frames: list[Frame] = []
     for index, line in enumerate(lines):
         if match := _FRAME.match(line):
+            file, line_number, function = match.groups(default="")
             code = _code_below(lines, index)
-            frames.append(Frame(match[1], int(match[2]), match[3] or "", code))
+            frames.append(Frame(file=file, line=int(line_number), function=function, code=code))
         elif not line[0].isspace() and (match := _EXCEPTION.match(line)):
             rest = [m for m in lines[index + 1 : index + 3] if not m.startswith(_TRACEBACK)]
             message = "\n".join([match[2] or "", *rest])

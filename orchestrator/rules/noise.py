@@ -5,25 +5,13 @@ Without repeats there is no estimate.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from statistics import variance
+
+from orchestrator.schemas import Noise
 
 # Of two runs that differ by chance alone, 19 of 20 lie within this many standard deviations of
 # their difference.
 COVERAGE = 1.96
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The spread of val_bpb between repeats: `sd` of one run, from `runs` runs of `sources`."""
-
-    sd: float
-    runs: int
-    sources: int
-
-    @property
-    def band(self) -> float:
-        """The difference that 19 of 20 pairs of runs of one source stay below."""
-        return COVERAGE * math.sqrt(2) * self.sd
 
 
 def estimate(groups: Iterable[Sequence[float]]) -> Noise | None:
@@ -33,8 +21,7 @@ def estimate(groups: Iterable[Sequence[float]]) -> Noise | None:
     freedom = sum(len(group) - 1 for group in repeated)
     if not freedom:
         return None
-    squares = 0.0
-    for group in repeated:
-        mean = sum(group) / len(group)
-        squares += sum((value - mean) ** 2 for value in group)
-    return Noise(math.sqrt(squares / freedom), sum(map(len, repeated)), len(repeated))
+    squares = sum(variance(group) * (len(group) - 1) for group in repeated)
+    sd = math.sqrt(squares / freedom)
+    band = COVERAGE * math.sqrt(2) * sd
+    return Noise(sd=sd, band=band, runs=sum(map(len, repeated)), sources=len(repeated))

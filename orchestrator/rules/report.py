@@ -1,6 +1,4 @@
-"""Report texts from values: the results table and the difference of two runs. Pure."""
-
-from dataclasses import dataclass
+"""The results table as text. Pure."""
 
 from orchestrator.domain import Experiment, Run, Status
 
@@ -35,23 +33,3 @@ def tsv_line(
     word = status if completed else Status.CRASH.value
     head = f"{_one_line(commit)[:7]}\t{value:.6f}\t{memory:.1f}\t{word}"
     return f"{head}\t{_one_line(description)}"
-
-
-@dataclass(frozen=True)
-class Deltas:
-    """b - a; a metric that one side does not have counts as 0, as upstream does it."""
-
-    bpb: float
-    params_m: float
-    vram_mb: float
-
-
-def deltas(a: Run, b: Run) -> Deltas:
-    def of(run: Run, name: str) -> float:
-        return float(getattr(run.metrics, name, None) or 0.0)
-
-    return Deltas(
-        bpb=of(b, "val_bpb") - of(a, "val_bpb"),
-        params_m=of(b, "num_params_m") - of(a, "num_params_m"),
-        vram_mb=of(b, "peak_vram_mb") - of(a, "peak_vram_mb"),
-    )

@@ -6,12 +6,7 @@ asked for (`run.stop`) comes first.
 
 from dataclasses import dataclass
 
-from orchestrator.domain import (
-    INFRA_LOST,
-    AttemptEnding,
-    Run,
-    RunResult,
-)
+from orchestrator.domain import INFRA_LOST, AttemptEnding, Run, RunResult
 
 MAX_INFRASTRUCTURE_LOSSES = 2
 

@@ -9,9 +9,7 @@ from orchestrator.schemas.base import (
     ExperimentId,
     Mode,
     PublicStatus,
-    Request,
     RequiredText,
-    TagName,
     TagRequest,
 )
 from orchestrator.schemas.steering import Actor, Note, plain_lines
@@ -28,8 +26,7 @@ class Strategy(Answer):
     pinned: bool = False
 
 
-class SetStrategyRequest(Request):
-    tag: TagName
+class SetStrategyRequest(TagRequest):
     mode: Mode
     reason: Annotated[RequiredText, AfterValidator(plain_lines)]
     explore_ratio: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from orchestrator.schemas.base import Answer, Mode, PublicStatus, Request, TagName
+from orchestrator.schemas.base import Answer, Mode, PublicStatus, Request, TagRequest
 from orchestrator.schemas.pool import Health, Worker
 from orchestrator.schemas.steering import OperatorHold
 
@@ -16,6 +16,8 @@ class OverviewRequest(Request):
 
 
 class Alert(Answer):
+    """`subject` is a GPU's id, a tag's name, or empty for the service itself."""
+
     kind: Literal[
         "gpu_offline", "gpu_quarantined", "gpu_unfit", "crash_streak", "no_keep", "queue_stuck",
         "disk_low", "store",
@@ -130,10 +132,9 @@ StatusWords = Annotated[
 ]
 
 
-class SeriesRequest(Request):
+class SeriesRequest(TagRequest):
     """`since` is the `cursor` of the previous answer; without it, the answer holds everything."""
 
-    tag: TagName
     since: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,16}(\.\d{1,12}){3}$")] | None = (
         None
     )
@@ -185,11 +186,10 @@ class SeriesAnswer(Answer):
     keeps: list[SeriesKeep]
 
 
-class RunsRequest(Request):
+class RunsRequest(TagRequest):
     """A page of runs. `status` is a list with commas; `q` searches in hypothesis and description;
     `since` is the earliest moment of decision; `ids` asks for runs by id instead."""
 
-    tag: TagName
     status: StatusWords = ""
     cat: ShortText = ""
     q: ShortText = ""

@@ -13,6 +13,7 @@ from orchestrator.schemas.base import (
     CommitSha,
     Count,
     ExperimentId,
+    ExperimentRequest,
     GpuId,
     Name,
     Number,
@@ -21,15 +22,14 @@ from orchestrator.schemas.base import (
     Request,
     RequiredText,
     Seed,
-    TagName,
+    TagRequest,
     Text,
     ValBpb,
 )
 from orchestrator.schemas.steering import OperatorHold
 
 
-class SetupRequest(Request):
-    tag: TagName
+class SetupRequest(TagRequest):
     time_budget_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
     near_miss_threshold: Amount = 0.002
     max_consecutive_crashes: Annotated[int, Field(ge=1, le=1_000_000)] = 3
@@ -57,8 +57,7 @@ class SetupAnswer(Answer):
     branch: str
 
 
-class RegisterRequest(Request):
-    tag: TagName
+class RegisterRequest(TagRequest):
     hypothesis: Text
     description: Text
     category: Category
@@ -111,8 +110,7 @@ class Verdict(Answer):
     digest: VerdictDigest = None
 
 
-class CrashRequest(Request):
-    experiment_id: ExperimentId
+class CrashRequest(ExperimentRequest):
     error: Text
 
 
@@ -129,8 +127,7 @@ class CrashVerdict(Answer):
 AnyVerdict = Verdict | CrashVerdict
 
 
-class HistoryRequest(Request):
-    tag: TagName
+class HistoryRequest(TagRequest):
     status: PublicStatus | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
     cursor: ExperimentId | None = None
@@ -180,8 +177,7 @@ class BestAnswer(Answer):
     experiment: Record
 
 
-class NearMissRequest(Request):
-    tag: TagName
+class NearMissRequest(TagRequest):
     limit: Annotated[int, Field(ge=1, le=10_000)] = 20
 
 
@@ -200,10 +196,9 @@ class NearMissAnswer(Answer):
     total: int
 
 
-class SubmitRequest(Request):
+class SubmitRequest(TagRequest):
     """Register and enqueue in one call; `train_py` wins over `commit_sha` as the source."""
 
-    tag: TagName
     hypothesis: RequiredText
     train_py: Annotated[str, StringConstraints(min_length=1)] | None = None
     commit_sha: CommitSha | None = None
@@ -267,19 +262,17 @@ class Lease(Answer):
     renewed_at: str
 
 
-class ExperimentDetail(Answer):
-    """A record in full. Unlike in `Record`, an unknown metric is null."""
+class ExperimentFields(Answer):
+    """What is known of an experiment. Unlike in `Record`, an unknown metric is null. Units as in
+    `Metrics`."""
 
     id: str
     tag: str
     status: PublicStatus
-    parent_id: str | None
-    commit_sha: str
-    description: str
-    hypothesis: str
-    category: str
-    diff_summary: str
+    reason: str | None
+    error: str | None
     val_bpb: float | None
+    best_val_bpb_before: float | None
     peak_vram_mb: float | None
     training_seconds: float | None
     total_tokens_m: float | None
@@ -287,19 +280,27 @@ class ExperimentDetail(Answer):
     num_steps: int | None
     num_params_m: float | None
     depth: int | None
-    gpu_id: str | None
+    category: str
+    hypothesis: str
+    description: str
+    diff_summary: str
+    parent_id: str | None
+    commit_sha: str
+    source_sha256: str | None
+    prepare_sha256: str | None
+    seed: int
+    priority: int
+    time_budget_seconds: float
     created_at: str
     started_at: str | None
     finished_at: str | None
-    error: str | None
-    reason: str | None
-    seed: int
-    priority: int
+
+
+class ExperimentDetail(ExperimentFields):
+    """An experiment in full."""
+
+    gpu_id: str | None
     position: int | None
-    source_sha256: str | None
-    prepare_sha256: str | None
-    time_budget_seconds: float
-    best_val_bpb_before: float | None
     warnings: list[str]
     environment: Environment
     verdict: AnyVerdict | None

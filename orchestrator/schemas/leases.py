@@ -8,7 +8,7 @@ from orchestrator.ids import AttemptId
 from orchestrator.schemas.base import (
     Answer,
     Count,
-    ExperimentId,
+    ExperimentRequest,
     GpuId,
     PublicStatus,
     Request,
@@ -46,8 +46,7 @@ class ClaimAnswer(Answer):
     job: Job | None
 
 
-class LeaseRequest(Request):
-    experiment_id: ExperimentId
+class LeaseRequest(ExperimentRequest):
     gpu_id: GpuId
     epoch: Annotated[int, Field(ge=1)]
 

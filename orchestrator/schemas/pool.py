@@ -24,10 +24,13 @@ class Health(Request):
     utilization_percent: Number | None = None
 
 
-class RegisterGpuRequest(Request):
+class GpuRequest(Request):
+    gpu_id: GpuId
+
+
+class RegisterGpuRequest(GpuRequest):
     """An agent that trains by hand sends the first four fields; a daemon sends all."""
 
-    gpu_id: GpuId
     gpu_index: Annotated[int, Field(ge=0, le=10_000)]
     gpu_name: Name
     vram_mb: Amount
@@ -72,11 +75,10 @@ class RegisterGpuAnswer(Answer):
     timing: Timing
 
 
-class HeartbeatRequest(Request):
+class HeartbeatRequest(GpuRequest):
     """`problem` (text) keeps the GPU out of claims and shows in the pool list; `quarantined` marks
     a GPU whose hardware failed; `draining` one whose daemon is about to stop."""
 
-    gpu_id: GpuId
     health: Health | None = None
     problem: Text | None = None
     quarantined: bool = False
@@ -102,17 +104,12 @@ class AcquireAnswer(Answer):
     reason: str | None = None
 
 
-class ReleaseRequest(Request):
-    gpu_id: GpuId
+class ReleaseRequest(GpuRequest):
     experiment_id: ExperimentId | None = None
 
 
 class ReleaseAnswer(Answer):
     released: Literal[True] = True
-
-
-class GpuRequest(Request):
-    gpu_id: GpuId
 
 
 class DeregisterAnswer(Answer):

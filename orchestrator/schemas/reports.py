@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from orchestrator.schemas.base import Answer, ExperimentId, Mode, PublicStatus, Request, TagName
-from orchestrator.schemas.experiments import TagInfo
+from orchestrator.schemas.base import Answer, ExperimentId, Mode, PublicStatus, Request, TagRequest
+from orchestrator.schemas.experiments import ExperimentFields, TagInfo
 from orchestrator.schemas.steering import OperatorHold
 
 
@@ -62,46 +62,17 @@ class TsvAnswer(Answer):
     count: int
 
 
-class ExportRequest(Request):
+class ExportRequest(TagRequest):
     """A page of a tag's experiments in order of creation: the `limit` oldest after `after`."""
 
-    tag: TagName
     after: ExperimentId | None = None
     status: PublicStatus | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 1000
 
 
-class ExportRow(Answer):
-    """One experiment as a flat row; unknown values are null. Units as in `Metrics`."""
+class ExportRow(ExperimentFields):
+    """One experiment as a flat row."""
 
-    id: str
-    tag: str
-    status: PublicStatus
-    reason: str | None
-    error: str | None
-    val_bpb: float | None
-    best_val_bpb_before: float | None
-    peak_vram_mb: float | None
-    training_seconds: float | None
-    total_tokens_m: float | None
-    mfu_percent: float | None
-    num_steps: int | None
-    num_params_m: float | None
-    depth: int | None
-    category: str
-    hypothesis: str
-    description: str
-    diff_summary: str
-    parent_id: str | None
-    commit_sha: str
-    source_sha256: str | None
-    prepare_sha256: str | None
-    seed: int
-    priority: int
-    time_budget_seconds: float
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
     attempts: int
     gpu_id: str | None
     gpu_name: str | None

@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from orchestrator.schemas.base import Answer, GpuId, Priority, PublicStatus, Request, TagName
+from orchestrator.schemas.base import (
+    Answer,
+    GpuId,
+    Priority,
+    PublicStatus,
+    Request,
+    TagName,
+    TagRequest,
+)
 
 NOTES_LIMIT = 20
 NOTE_CHARACTERS = 2000
@@ -72,8 +80,7 @@ class PauseAnswer(Answer):
     pause: OperatorHold | None
 
 
-class NoteRequest(Request):
-    tag: TagName
+class NoteRequest(TagRequest):
     text: NoteText
     by: Actor = "human"
 
@@ -91,8 +98,7 @@ class NoteAnswer(Answer):
     note: Note
 
 
-class DropNoteRequest(Request):
-    tag: TagName
+class DropNoteRequest(TagRequest):
     note_id: NoteId
     by: Actor = "human"
 

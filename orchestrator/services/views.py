@@ -12,8 +12,6 @@ from pydantic import TypeAdapter
 from orchestrator import domain, schemas
 from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
-from orchestrator.rules.deadends import DeadEnd
-from orchestrator.rules.noise import Noise
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
@@ -45,7 +43,7 @@ def tag_info(tag: domain.Tag, counts: domain.Counts) -> schemas.TagInfo:
     )
 
 
-def _fields(entry: Entry) -> dict[str, Any]:
+def fields_of(entry: Entry) -> dict[str, Any]:
     """An experiment and its run as one flat row; unknown metrics are None."""
     experiment, run = entry.experiment, entry.run
     return {
@@ -62,7 +60,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
 
 def record(entry: Entry) -> schemas.Record:
     """The upstream form: an unknown metric is 0."""
-    fields = _fields(entry)
+    fields = fields_of(entry)
     zeros = {name: fields[name] or 0 for name in _UNKNOWN_METRICS}
     return schemas.Record.model_validate(fields | zeros)
 
@@ -82,7 +80,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
         for attempt in found.attempts
     ]
     return schemas.ExperimentDetail.model_validate(
-        _fields(found.entry)
+        fields_of(found.entry)
         | {
             "position": found.position,
             "environment": vars(run.environment),
@@ -96,7 +94,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
 
 
 def export_row(entry: Entry) -> schemas.ExportRow:
-    fields = _fields(entry) | vars(entry.run.environment) | {"attempts": entry.run.epoch}
+    fields = fields_of(entry) | vars(entry.run.environment) | {"attempts": entry.run.epoch}
     return schemas.ExportRow.model_validate(fields)
 
 
@@ -114,10 +112,6 @@ def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
         hypothesis=sanitize.line(experiment.hypothesis, HYPOTHESIS_BYTES),
         diff_summary=sanitize.line(experiment.diff_summary, DIFF_SUMMARY_BYTES),
     )
-
-
-def dead_end(value: DeadEnd) -> schemas.DeadEnd:
-    return schemas.DeadEnd.model_validate(vars(value) | {"untrusted_cause": value.cause})
 
 
 def stored_verdict(run: domain.Run) -> schemas.AnyVerdict | None:
@@ -179,11 +173,7 @@ def progression(keep: Keep) -> schemas.ProgressionPoint:
 
 
 def related(entry: Entry) -> schemas.Related:
-    return schemas.Related.model_validate(_fields(entry))
-
-
-def noise(value: Noise) -> schemas.Noise:
-    return schemas.Noise(**vars(value), band=value.band)
+    return schemas.Related.model_validate(fields_of(entry))
 
 
 def operator_hold(value: domain.OperatorHold | None) -> schemas.OperatorHold | None:

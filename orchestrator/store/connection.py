@@ -1,7 +1,6 @@
 """One Redis connection pool, and everything that lives on it. Servers: Redis >= 6.2, Valkey."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -46,24 +45,10 @@ class FlatRetry(Retry):
             _retrying.reset(token)
 
 
-@dataclass(frozen=True)
 class Store:
     """The whole state of the system, by what one does with it. `redis` is for tests and benches."""
 
-    redis: TextRedis
-    connections: tuple[SharedConnection, ...]
-    experiments: ExperimentStore
-    jobs: JobStore
-    pool: PoolStore
-    reads: ReadStore
-    events: EventStore
-    idempotency: IdempotencyStore
-    journal: JournalStore
-    dump: DumpStore
-    steering: SteeringStore
-
-    @classmethod
-    def connect(cls, url: str, timeout_seconds: float) -> "Store":
+    def __init__(self, url: str, timeout_seconds: float) -> None:
         """Prepare the pool for `url` (redis://, rediss:// or unix://); connects on first use.
 
         A command is sent a second time when no answer came in `timeout_seconds`: the scripts'
@@ -94,19 +79,17 @@ class Store:
         # Apart: its reads block.
         tail = SharedConnection(single.make_connection, timeout_seconds)
         scripts = Scripts(shared)
-        return cls(
-            redis=redis,
-            connections=(shared, tail),
-            experiments=ExperimentStore(scripts),
-            jobs=JobStore(scripts, redis),
-            pool=PoolStore(scripts, redis),
-            reads=ReadStore(redis, scripts),
-            events=EventStore(shared, tail),
-            idempotency=IdempotencyStore(redis),
-            journal=JournalStore(redis, shared),
-            dump=DumpStore(redis),
-            steering=SteeringStore(scripts, redis),
-        )
+        self.redis = redis
+        self.connections = (shared, tail)
+        self.experiments = ExperimentStore(scripts)
+        self.jobs = JobStore(scripts, redis)
+        self.pool = PoolStore(scripts, redis)
+        self.reads = ReadStore(redis, scripts)
+        self.events = EventStore(shared, tail)
+        self.idempotency = IdempotencyStore(redis)
+        self.journal = JournalStore(redis, shared)
+        self.dump = DumpStore(redis)
+        self.steering = SteeringStore(scripts, redis)
 
     async def ping(self) -> None:
         """Raises `Unavailable` when Redis does not answer."""

@@ -105,9 +105,11 @@ class DumpStore:
     async def begin_restore(self) -> None:
         """Raises `Conflict` where there is a state already."""
         with redis_errors():
-            if not await self._redis.exists(self._marker) and await self._has_keys():
+            found = [key async for key in self._redis.scan_iter(match=EVERYTHING, count=PART)]
+            if found and self._marker not in found:
                 raise Conflict("This Redis holds experiments already; restore into an empty one.")
-            await self._remove_all()
+            for key in found:
+                await self._redis.delete(key)
             await self._redis.set(self._marker, "1")
 
     async def restore(self, parts: list[Part]) -> None:
@@ -122,15 +124,6 @@ class DumpStore:
     async def finish_restore(self) -> None:
         with redis_errors():
             await self._redis.delete(self._marker)
-
-    async def _has_keys(self) -> bool:
-        async for _ in self._redis.scan_iter(match=EVERYTHING, count=PART):
-            return True
-        return False
-
-    async def _remove_all(self) -> None:
-        async for key in self._redis.scan_iter(match=EVERYTHING, count=PART):
-            await self._redis.delete(key)
 
 
 def _write(pipeline: Pipeline, part: Part) -> None:

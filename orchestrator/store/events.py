@@ -68,10 +68,4 @@ class EventStore:
 
 def _event_from(event_id: str, fields: dict[str, str]) -> Event:
     data = json.loads(fields["data"])
-    return Event(
-        id=event_id,
-        kind=fields["type"],
-        tag=fields["tag"],
-        subject=fields["id"],
-        data=data if isinstance(data, dict) else {},
-    )
+    return Event(event_id, fields["type"], fields["tag"], fields["id"], data)

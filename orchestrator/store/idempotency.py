@@ -58,16 +58,9 @@ class IdempotencyStore:
 
     async def finish(self, key: str, fingerprint: str, answer: StoredAnswer) -> None:
         """Keep the answer for a day."""
-        value = {
-            "fingerprint": fingerprint,
-            "status": answer.status,
-            "content_type": answer.content_type,
-            "body": answer.body,
-        }
+        value = json.dumps({"fingerprint": fingerprint, **vars(answer)})
         with redis_errors():
-            await self._redis.set(
-                keys.of_all("idem:", key), json.dumps(value), ex=IDEMPOTENCY_SECONDS
-            )
+            await self._redis.set(keys.of_all("idem:", key), value, ex=IDEMPOTENCY_SECONDS)
 
     async def forget(self, key: str) -> None:
         """Let the key be used again: the request failed on our side."""

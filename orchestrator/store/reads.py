@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.domain import (
     Attempt,
@@ -27,8 +27,7 @@ from orchestrator.store.scripts import Scripts, redis_errors
 CHUNK = 500
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An experiment with its run."""
 
     experiment: Experiment
@@ -116,8 +115,13 @@ class ReadStore:
                     pipeline.zcard(keys.of_tag(name, "status:", status.value))
             flat = await pipeline.execute()
         width = 3 + len(Status)
-        rows = [flat[i : i + width] for i in range(0, len(flat), width)]
-        return [_tag_state(row) for row in rows if row[0]]
+        found = []
+        for start in range(0, len(flat), width):
+            fields, strategy, near, *sizes = flat[start : start + width]
+            if fields:
+                tag, mode = records.tag_from(fields), records.strategy_from(strategy)
+                found.append(TagState(tag, mode, counts_from(fields, sizes), near))
+        return found
 
     async def entry(self, experiment_id: str) -> Entry:
         """One experiment. Raises `NotFound`."""
@@ -283,16 +287,6 @@ class ReadStore:
             notes=records.notes_from(reply["notes"]),
             failures=sorted(reply["failures"] or [])[-failures:] if failures else [],
         )
-
-
-def _tag_state(row: Sequence[Any]) -> TagState:
-    fields, strategy, near, *sizes = row
-    return TagState(
-        tag=records.tag_from(fields),
-        strategy=records.strategy_from(strategy),
-        counts=counts_from(fields, sizes),
-        near_misses=near,
-    )
 
 
 def counts_from(fields: records.Fields, sizes: Sequence[int]) -> Counts:

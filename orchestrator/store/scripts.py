@@ -6,6 +6,7 @@ answers with the first one's reply and changes nothing.
 """
 
 import hashlib
+import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -65,23 +66,16 @@ REFUSALS: dict[str, Callable[..., AutoresearchError]] = {
 R = TypeVar("R", bound=str)
 
 
-@dataclass
-class _RequestNonces:
-    """The nonces of one HTTP request that carries an Idempotency-Key: a base, the verb and a count,
-    so that the request sent again gets the replies of the first one's scripts. It may run other
-    verbs than the first one did, so a nonce names its verb."""
-
-    base: str
-    used: int = 0
-
-
-_request: ContextVar[_RequestNonces | None] = ContextVar("request_nonces", default=None)
+# The base of the nonces of an HTTP request that carries an Idempotency-Key, and their count. The
+# request sent again gets the replies of the first one's scripts. It may run other verbs than the
+# first one did, so a nonce names its verb.
+_request: ContextVar[tuple[str, Iterator[int]] | None] = ContextVar("request", default=None)
 
 
 @contextmanager
 def nonces_from(base: str) -> Iterator[None]:
     """Derive the nonces of all verbs run inside from `base`, and keep their replies for a day."""
-    token = _request.set(_RequestNonces(base))
+    token = _request.set((base, itertools.count(1)))
     try:
         yield
     finally:
@@ -92,8 +86,8 @@ def _next_nonce(verb: str) -> tuple[str, int]:
     request = _request.get()
     if request is None:
         return secrets.token_hex(12), NONCE_SECONDS
-    request.used += 1
-    return f"{request.base}:{verb}:{request.used}", IDEMPOTENCY_SECONDS
+    base, numbers = request
+    return f"{base}:{verb}:{next(numbers)}", IDEMPOTENCY_SECONDS
 
 
 @contextmanager

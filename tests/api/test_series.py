@@ -240,7 +240,7 @@ async def test_written_histories_are_as_the_journal_says(
 ) -> None:
     """What the browser tests and the figures rest on is what the product would have written."""
     await write(redis_url, "made", 400)
-    store = Store.connect(redis_url, 5)
+    store = Store(redis_url, 5)
     report = await Audit(store).check("made")
     await store.close()
     assert report.differences == []

@@ -9,6 +9,6 @@ from orchestrator.store.connection import Store
 
 @pytest.fixture
 async def store(each_redis_url: str) -> AsyncIterator[Store]:
-    store = Store.connect(each_redis_url, 5)
+    store = Store(each_redis_url, 5)
     yield store
     await store.close()

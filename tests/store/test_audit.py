@@ -18,7 +18,7 @@ Tamper = Callable[[redis.Redis, list[str]], object]
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
-    store = Store.connect(redis_url, 5)
+    store = Store(redis_url, 5)
     yield store
     await store.close()
 

@@ -29,7 +29,7 @@ def silent(_: int) -> None:
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
-    store = Store.connect(redis_url, 5)
+    store = Store(redis_url, 5)
     yield store
     await store.close()
 
@@ -37,7 +37,7 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 async def other(each_redis_url: str) -> AsyncIterator[Store]:
     """An empty server beside the first one, of each kind that there is."""
-    store = Store.connect(each_redis_url, 5)
+    store = Store(each_redis_url, 5)
     yield store
     await store.close()
 

@@ -18,7 +18,7 @@ import contextlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -166,11 +166,11 @@ class Machine(RuleBasedStateMachine):
         self.plain = redis.Redis.from_url(url, decode_responses=True)
         self.plain.flushall()
         self.loop = asyncio.new_event_loop()
-        store = Store.connect(url, 5)
-        self.echo = Echo(store.redis)
-        store.experiments._scripts._redis = self.echo  # shared with jobs and pool
-        self.crossing = Crossing(store.experiments)
-        self.store = replace(store, experiments=self.crossing)
+        self.store = Store(url, 5)
+        self.echo = Echo(self.store.redis)
+        self.store.experiments._scripts._redis = self.echo  # shared with jobs and pool
+        self.crossing = Crossing(self.store.experiments)
+        self.store.experiments = self.crossing  # type: ignore[assignment]
         config = Settings(home=home)
         files = Files(config.paths)
         self.judge = Judge(self.store)

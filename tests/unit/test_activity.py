@@ -13,7 +13,8 @@ from orchestrator.rules.activity import (
     per_gpu_hour,
     thinned,
 )
-from orchestrator.rules.noise import Noise, estimate
+from orchestrator.rules.noise import estimate
+from orchestrator.schemas import Noise
 
 
 def training(hour: float, gpu_id: str = "a") -> Training:
@@ -62,4 +63,4 @@ def test_noise_is_pooled_over_repeats_of_equal_sources() -> None:
 
 def test_without_repeats_the_noise_is_unknown() -> None:
     assert estimate([[1.0], [2.0], []]) is None
-    assert estimate([[1.0, 1.0]]) == Noise(0.0, 2, 1)
+    assert estimate([[1.0, 1.0]]) == Noise(sd=0.0, band=0.0, runs=2, sources=1)

@@ -9,12 +9,12 @@ from orchestrator.rules.alerts import (
     DISK_FULL_BYTES,
     DISK_LOW_BYTES,
     NO_KEEP_RUNS,
-    Alert,
     Host,
     TagActivity,
     alerts,
     duration,
 )
+from orchestrator.schemas import Alert
 
 NOW = 1_000_000_000_000_000
 MINUTE = 60_000_000

@@ -19,7 +19,7 @@ from orchestrator.domain import (
 )
 from orchestrator.rules import sanitize
 from orchestrator.rules.brief import LIMIT_BYTES, Situation, brief
-from orchestrator.rules.deadends import DeadEnd
+from orchestrator.schemas import DeadEnd
 from tests import hostile
 
 LONG_TAG = "m" * 64
@@ -52,7 +52,15 @@ def test_a_brief_shows_the_state_of_the_search_and_how_to_go_on() -> None:
     text = brief(
         situation(
             notes=[Note("note-1", "try *less* depth", "human", 1)],
-            dead_ends=[DeadEnd("failure", "3 failed alike", 3, None, ("exp-9",), "KeyError")],
+            dead_ends=[
+                DeadEnd(
+                    kind="failure",
+                    text="3 failed alike",
+                    tried=3,
+                    experiment_ids=["exp-9"],
+                    untrusted_cause="KeyError",
+                )
+            ],
         )
     )
     for part in (
@@ -96,7 +104,12 @@ PAIRS = st.lists(st.builds(pair, st.just("exp-" + "9" * 80), WORDS, WORDS), max_
     notes=st.lists(st.builds(Note, st.just("note-1"), WORDS, WORDS, st.just(1)), max_size=20),
     ends=st.lists(
         st.builds(
-            DeadEnd, st.just("failure"), WORDS, st.just(3), st.none(), st.just(("exp-1",)), WORDS
+            DeadEnd,
+            kind=st.just("failure"),
+            text=WORDS,
+            tried=st.just(3),
+            experiment_ids=st.just(["exp-1"]),
+            untrusted_cause=WORDS,
         ),
         max_size=8,
     ),

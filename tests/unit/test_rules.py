@@ -20,7 +20,7 @@ from orchestrator.domain import (
     rfc3339,
 )
 from orchestrator.rules.decide import decide
-from orchestrator.rules.report import deltas, tsv_row
+from orchestrator.rules.report import tsv_row
 from orchestrator.rules.retry import (
     CANCELLED,
     Requeue,
@@ -195,11 +195,6 @@ def test_a_table_row_holds_five_fields_whatever_the_text() -> None:
     assert row == "0123456\t0.997900\t44.0\tkeep\ta b  c"
     crashed = tsv_row(EXPERIMENT, run(status=TIMEOUT, metrics=None))
     assert crashed.split("\t")[1:4] == ["0.000000", "0.0", "crash"]
-
-
-def test_deltas_are_b_minus_a_and_missing_metrics_count_as_zero() -> None:
-    found = deltas(run(metrics=Metrics(1.0, num_params_m=50.0)), run(metrics=Metrics(0.5)))
-    assert (found.bpb, found.params_m, found.vram_mb) == (-0.5, -50.0, 0.0)
 
 
 @given(st.lists(st.integers(0, 4_000_000_000_000_000), min_size=2, max_size=20))

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from orchestrator import domain
-from orchestrator.rules.deadends import DeadEnd
 from orchestrator.schemas import Answer
 from orchestrator.services import views
 from orchestrator.store.reads import Detail, Entry
@@ -50,7 +49,6 @@ ATTEMPT = domain.Attempt(3, "box:0", NOW_US, NOW_US, "lost")
         views.tag_info(TAG, domain.Counts()),
         views.worker(GPU, NOW_US, 60),
         views.strategy(domain.Strategy("explore", 0.5, 1.0, NOW_US, "r", pinned=True)),
-        views.dead_end(DeadEnd("category", "t", 3, "optimizer", ("e",), "cause")),
     ],
     ids=lambda view: type(view).__name__,
 )

@@ -1,13 +1,12 @@
 """Gathers what a brief is made of: the tag's state in one step, and a page of each list."""
 
 from orchestrator import schemas
-from orchestrator.domain import FINISHED, Experiment, Run, Status
+from orchestrator.domain import FINISHED, Status
 from orchestrator.rules.brief import Situation, brief
 from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
 from orchestrator.rules.suggest import advise
 from orchestrator.services.agents.failures import Failures
 from orchestrator.store.connection import Store
-from orchestrator.store.reads import Entry
 
 ROWS = 8  # of each list; rules/brief.py shows fewer if they do not fit
 TREND_LENGTH = 5
@@ -46,18 +45,14 @@ class Briefs:
         trend = [keep.val_bpb for keep in summary.keeps[-TREND_LENGTH:]]
         return Situation(
             snapshot=snapshot,
-            best=_pair(best[0]) if best else None,
-            keeps=[_pair(entry) for entry in keeps],
-            near_misses=[(e.experiment, e.run, distance) for e, distance in near],
+            best=best[0] if best else None,
+            keeps=keeps,
+            near_misses=[(*entry, distance) for entry, distance in near],
             dead_ends=dead_ends(summary.categories, failed),
-            recent=[_pair(e) for e in reversed(recent) if e.run.status in FINISHED],
-            running=[_pair(e) for e in running],
-            queued=[_pair(e) for e in await reads.next_in_queue(name, ROWS)],
+            recent=[entry for entry in reversed(recent) if entry.run.status in FINISHED],
+            running=running,
+            queued=await reads.next_in_queue(name, ROWS),
             notes=summary.notes,
             advice=advise(snapshot, summary.categories, trend).suggestions,
             gpus=summary.gpus,
         )
-
-
-def _pair(entry: Entry) -> tuple[Experiment, Run]:
-    return entry.experiment, entry.run

@@ -62,8 +62,7 @@ class Search:
             strategy=snapshot.strategy.mode,
             total_experiments=sum(count.total for count in categories.values()),
             category_stats={
-                name: schemas.CategoryStats(total=count.total, kept=count.kept)
-                for name, count in categories.items()
+                name: schemas.CategoryStats(**vars(count)) for name, count in categories.items()
             },
             underexplored_categories=advice.underexplored,
             high_yield_categories=advice.high_yield,
@@ -71,7 +70,7 @@ class Search:
             near_miss_categories=advice.near_miss_categories,
             recent_bpb_trend=trend,
             suggestions=advice.suggestions,
-            dead_ends=[views.dead_end(end) for end in dead_ends(categories, failed)],
+            dead_ends=dead_ends(categories, failed),
             near=await self._near(request),
             notes=[views.note(note) for note in summary.notes],
             paused=snapshot.tag.pause is not None,

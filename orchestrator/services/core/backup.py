@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 import zlib
@@ -231,6 +232,5 @@ def _put(path: Path, content: IO[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with unfinished.open("wb") as file:
-        while piece := content.read(1 << 20):
-            file.write(piece)
+        shutil.copyfileobj(content, file)
     unfinished.replace(path)

@@ -28,7 +28,6 @@ from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.wakeups import LOOK_SECONDS, Wakeups
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import BY_HAND
-from orchestrator.store.reads import Entry
 
 # Adds to a verdict what it says about the run: the digest, which is another package's.
 WithDigest = Callable[[schemas.AnyVerdict], Awaitable[schemas.AnyVerdict]]
@@ -59,10 +58,8 @@ class Experiments:
         tag = Tag(
             name=request.tag,
             created_us=0,
-            time_budget_seconds=request.time_budget_seconds,
-            near_miss_threshold=request.near_miss_threshold,
-            max_consecutive_crashes=request.max_consecutive_crashes,
             prepare_sha256=await anyio.to_thread.run_sync(self._pin_prepare),
+            **request.model_dump(exclude={"tag"}),
         )
         try:
             stored = await self._store.experiments.setup(tag, INITIAL)
@@ -95,13 +92,10 @@ class Experiments:
     async def submit(self, request: schemas.SubmitRequest) -> schemas.SubmitAnswer:
         source = await self._sources.keep(request.train_py, request.commit_sha)
         experiment = NewExperiment(
-            hypothesis=request.hypothesis,
             description=request.hypothesis if request.description is None else request.description,
-            category=request.category,
             commit_sha=source.commit_sha,
-            diff_summary=request.diff_summary,
-            parent_id=request.parent_id,
             source_sha256=source.sha256,
+            **request.model_dump(include={"hypothesis", "category", "diff_summary", "parent_id"}),
         )
         try:
             queued = await self._store.experiments.submit(
@@ -157,9 +151,11 @@ class Experiments:
 
     async def near_misses(self, request: schemas.NearMissRequest) -> schemas.NearMissAnswer:
         found, total = await self._store.reads.near_misses(request.tag, request.limit)
-        return schemas.NearMissAnswer(
-            near_misses=[_near_miss(entry, distance) for entry, distance in found], total=total
-        )
+        near_misses = [
+            schemas.NearMiss.model_validate(views.fields_of(entry) | {"delta": distance})
+            for entry, distance in found
+        ]
+        return schemas.NearMissAnswer(near_misses=near_misses, total=total)
 
     async def detail(self, experiment_id: str) -> schemas.ExperimentDetail:
         found = await self._store.reads.detail(experiment_id)
@@ -187,16 +183,13 @@ class Experiments:
         verdict = detail.verdict and await self._with_digest(detail.verdict)
         return detail.model_copy(update={"verdict": verdict})
 
-    async def run(self, experiment_id: str) -> Run:
-        return (await self._store.reads.entry(experiment_id)).run
-
     async def wait(self, experiment_id: str, seconds: float) -> Run:
         """The run once it is decided, or as it is after `seconds`."""
         deadline = anyio.current_time() + seconds
         with self._wakeups.deciding(experiment_id) as decided:
             while True:
                 decided.clear()  # before the read, so that no wake-up in between is missed
-                run = await self.run(experiment_id)
+                run = (await self._store.reads.entry(experiment_id)).run
                 remaining = deadline - anyio.current_time()
                 if run.state is State.DECIDED or remaining <= 0 or self._wakeups.closed:
                     return run
@@ -244,19 +237,6 @@ class Experiments:
             if epoch == entry.run.epoch and entry.run.state is not State.DECIDED:
                 return Slice(b"", 0, 0)  # it has not written yet
             raise
-
-
-def _near_miss(entry: Entry, distance: float) -> schemas.NearMiss:
-    experiment, run = entry.experiment, entry.run
-    return schemas.NearMiss(
-        experiment_id=experiment.id,
-        tag=experiment.tag,
-        val_bpb=run.metrics.val_bpb if run.metrics else 0.0,
-        delta=distance,
-        hypothesis=experiment.hypothesis,
-        category=experiment.category,
-        diff_summary=experiment.diff_summary,
-    )
 
 
 def _unified(before: str, after: str, before_name: str, after_name: str) -> str:

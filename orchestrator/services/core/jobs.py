@@ -69,17 +69,14 @@ class Jobs:
             await self._judge.attempt_lost(claimed.attempt, error.message)
             raise
         return schemas.Job(
+            **vars(claimed),
             experiment_id=claimed.attempt.experiment_id,
             tag=claimed.attempt.tag,
             gpu_id=gpu_id,
             epoch=claimed.attempt.epoch,
-            seed=claimed.seed,
-            time_budget_seconds=claimed.time_budget_seconds,
             grace_seconds=self._settings.grace_seconds,
             lease_seconds=self._settings.lease_seconds,
             train_py=train_py,
-            source_sha256=claimed.source_sha256,
-            prepare_sha256=claimed.prepare_sha256,
         )
 
     async def renew(self, request: schemas.RenewRequest) -> schemas.LeaseAnswer:

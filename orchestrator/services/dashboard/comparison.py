@@ -27,11 +27,10 @@ class Comparisons:
         }
         ids = sorted({other for other in others.values() if other})
         found = {other.experiment.id: other for other in await self._store.reads.entries(name, ids)}
-        spread = await self._noise([entry, *found.values()])
         return schemas.ExperimentComparison(
             id=experiment_id,
             near_miss_threshold=tag.near_miss_threshold,
-            noise=None if spread is None else views.noise(spread),
+            noise=await self._noise([entry, *found.values()]),
             **{
                 role: views.related(found[other])
                 for role, other in others.items()
@@ -39,7 +38,7 @@ class Comparisons:
             },
         )
 
-    async def _noise(self, entries: list[Entry]) -> noise.Noise | None:
+    async def _noise(self, entries: list[Entry]) -> schemas.Noise | None:
         """From all runs of the sources of these experiments, with the same seeds."""
         tag = entries[0].experiment.tag
         sources = {

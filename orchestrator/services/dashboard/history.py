@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from orchestrator.domain import Tag
 from orchestrator.errors import Unavailable
@@ -21,6 +22,7 @@ from orchestrator.store.reads import Keep
 
 # When a run started is not in the journal but in its own record, so it is read of the newest only.
 TRAININGS = 5000
+_decided_us = attrgetter("decided_us")
 
 
 @dataclass
@@ -92,7 +94,3 @@ class Histories:
         starts = await self._store.reads.starts(name, [history.id_of(row) for row in rows])
         for row, (started_us, gpu_id) in zip(rows, starts, strict=True):
             history.trainings.append(Training(gpu_id, started_us, series.finished_us[row]))
-
-
-def _decided_us(keep: Keep) -> int:
-    return keep.decided_us

@@ -7,8 +7,7 @@ GPUs have labels. The number of GPUs by status counts all of them.
 
 import platform
 from dataclasses import asdict
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -22,28 +21,24 @@ from orchestrator.store.reads import TagState
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 LABELLED_TAGS = 100
 LABELLED_GPUS = 512
-_MIB = 1 << 20
+# What workers report of a GPU's health: the metric, its help, and the factor to its unit.
+_HEALTH = {
+    "temperature_c": ("gpu_temperature_celsius", "A GPU's temperature.", 1.0),
+    "memory_used_mb": ("gpu_memory_used_bytes", "Device memory in use.", 2.0**20),
+    "memory_total_mb": ("gpu_memory_total_bytes", "Device memory.", 2.0**20),
+    "utilization_percent": ("gpu_utilization_ratio", "Share of time with kernels running.", 0.01),
+}
 
 
-class Latency:
-    """How long this process took for requests, by route template and class of status."""
-
-    def __init__(self) -> None:
-        self.histogram = Histogram(
+class Monitoring:
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.latency = Histogram(
             "autoresearch_http_request_seconds",
             "Time to the first byte of an answer, by route and class of status.",
             ["route", "status"],
             buckets=_BUCKETS,
             registry=None,
         )
-
-    def observe(self, route: str, status: int, seconds: float) -> None:
-        self.histogram.labels(route, f"{status // 100}xx").observe(seconds)
-
-
-class Monitoring:
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self.latency = Latency()
         self._store = store
         self._settings = settings
 
@@ -56,7 +51,7 @@ class Monitoring:
         registry = CollectorRegistry(auto_describe=False)
         gpu_families = _about_gpus(pool.gpus, states, pool.now_us)
         registry.register(_Families([*gpu_families, *_about_tags(tags), _build_info()]))
-        registry.register(self.latency.histogram)
+        registry.register(self.latency)
         ProcessCollector(registry=registry)
         return registry
 
@@ -85,19 +80,7 @@ def _about_gpus(gpus: list[Gpu], states: dict[str, str], now_us: int) -> Familie
     info = _gauge("gpu_info", "A GPU's host and model.", "gpu", "host", "model", "profile")
     state = _gauge("gpu_state", "1 for the state that a GPU is in.", "gpu", "state")
     age = _gauge("gpu_heartbeat_age_seconds", "Since the last heartbeat of a GPU's worker.", "gpu")
-    health = {
-        "temperature_c": (_gauge("gpu_temperature_celsius", "A GPU's temperature.", "gpu"), 1.0),
-        "memory_used_mb": (
-            _gauge("gpu_memory_used_bytes", "Device memory in use.", "gpu"), float(_MIB),
-        ),
-        "memory_total_mb": (
-            _gauge("gpu_memory_total_bytes", "Device memory.", "gpu"), float(_MIB),
-        ),
-        "utilization_percent": (
-            _gauge("gpu_utilization_ratio", "Share of time in which kernels ran, 0 to 1.", "gpu"),
-            0.01,
-        ),
-    }  # fmt: skip
+    health = {name: _gauge(*metric, "gpu") for name, (*metric, _) in _HEALTH.items()}
     for gpu in gpus[:LABELLED_GPUS]:
         info.add_metric([gpu.id, gpu.host or "", gpu.gpu_name, gpu.profile or ""], 1)
         state.add_metric([gpu.id, states[gpu.id]], 1)
@@ -106,9 +89,8 @@ def _about_gpus(gpus: list[Gpu], states: dict[str, str], now_us: int) -> Familie
             continue  # its last values are old
         for name, value in gpu.health.items():
             if name in health:
-                family, factor = health[name]
-                family.add_metric([gpu.id], value * factor)
-    return [by_status, info, state, age, *(family for family, _ in health.values())]
+                health[name].add_metric([gpu.id], value * _HEALTH[name][2])
+    return [by_status, info, state, age, *health.values()]
 
 
 def _about_tags(tags: list[TagState]) -> Families:
@@ -143,13 +125,5 @@ def _about_tags(tags: list[TagState]) -> Families:
 
 def _build_info() -> GaugeMetricFamily:
     info = _gauge("build_info", "1, with the versions as labels.", "version", "python")
-    info.add_metric([_version(), platform.python_version()], 1)
+    info.add_metric([version("n-autoresearch"), platform.python_version()], 1)
     return info
-
-
-@cache
-def _version() -> str:
-    try:
-        return version("n-autoresearch")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"

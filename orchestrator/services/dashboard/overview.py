@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 import anyio
 
@@ -111,7 +110,10 @@ class Overviews:
             curve = self._files.curve(tag_of(experiment_id), experiment_id)
             if curve:
                 points[experiment_id] = curve[-1]
-        return points, shutil.disk_usage(_existing(self._settings.home)).free
+        home = self._settings.home
+        # The home itself does not exist before the first write.
+        existing = next(path for path in (home, *home.parents) if path.exists())
+        return points, shutil.disk_usage(existing).free
 
 
 def _answer(overview: Overview, since_us: int, offline_seconds: float) -> schemas.OverviewAnswer:
@@ -123,13 +125,6 @@ def _answer(overview: Overview, since_us: int, offline_seconds: float) -> schema
         tags=[_tag(state, history, since_us) for state, history in overview.tags],
         gpus=[_gpu(gpu, overview, offline_seconds) for gpu in overview.gpus],
     )
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder that exists: the home does not before the first write."""
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
 
 
 def _idle(overview: Overview, since_us: int) -> float:
@@ -154,10 +149,7 @@ def _alerts(overview: Overview, offline_seconds: float) -> list[schemas.Alert]:
         )
         for state, history in overview.tags
     ]
-    found = alerts.alerts(
-        activities, overview.gpus, overview.host, overview.now_us, offline_seconds
-    )
-    return [schemas.Alert(**vars(alert)) for alert in found]
+    return alerts.alerts(activities, overview.gpus, overview.host, overview.now_us, offline_seconds)
 
 
 def _runs_since_keep(history: History) -> int | None:
@@ -188,13 +180,8 @@ def _tag(state: TagState, history: History, since_us: int) -> schemas.TagOvervie
         baseline_val_bpb=baseline,
         gain=_difference(tag.best_val_bpb, baseline),
         near_misses=state.near_misses,
-        counts=schemas.TagCounts(
-            queued=counts.queued,
-            running=counts.running,
-            finished=counts.finished,
-            keep=counts.keep,
-            discard=counts.discard,
-            crash=counts.crash + counts.timeout,
+        counts=schemas.TagCounts.model_validate(
+            vars(counts) | {"finished": counts.finished, "crash": counts.crash + counts.timeout}
         ),
         since=_since_counts(tag.best_val_bpb, history, since_us),
         last_keep=_last_keep(history),
@@ -226,9 +213,7 @@ def _since_counts(best: float | None, history: History, since_us: int) -> schema
     # If nothing was kept before, the gain counts from the first result.
     start = history.keep_before(since_us) or next(iter(history.keeps), None)
     return schemas.SinceCounts(
-        finished=count.finished,
-        keep=count.keep,
-        crash=count.crash,
+        **vars(count),
         crash_rate=count.crash / judged if judged else 0.0,
         gain=_difference(best, start.val_bpb if start else None),
     )
@@ -238,13 +223,8 @@ def _last_keep(history: History) -> schemas.LastKeep | None:
     if not history.keeps:
         return None
     keep = history.keeps[-1]
-    return schemas.LastKeep(
-        experiment_id=keep.experiment_id,
-        val_bpb=keep.val_bpb,
-        description=keep.description,
-        at=rfc3339(keep.decided_us),
-        runs_ago=_runs_since_keep(history) or 0,
-    )
+    ago = _runs_since_keep(history) or 0
+    return schemas.LastKeep(**vars(keep), at=rfc3339(keep.decided_us), runs_ago=ago)
 
 
 def _gpu(gpu: Gpu, overview: Overview, offline_seconds: float) -> schemas.GpuOverview:
@@ -261,15 +241,5 @@ def _gpu(gpu: Gpu, overview: Overview, offline_seconds: float) -> schemas.GpuOve
 
 
 def _current(entry: Entry, point: CurvePoint) -> schemas.CurrentRun:
-    experiment, run = entry.experiment, entry.run
-    return schemas.CurrentRun(
-        experiment_id=experiment.id,
-        tag=experiment.tag,
-        hypothesis=experiment.hypothesis,
-        category=experiment.category,
-        status=run.status.value,
-        started_at=None if run.started_us is None else rfc3339(run.started_us),
-        percent=point.get("percent"),
-        loss=point.get("loss"),
-        time_budget_seconds=run.time_budget_seconds,
-    )
+    progress = {"percent": point.get("percent"), "loss": point.get("loss")}
+    return schemas.CurrentRun.model_validate(views.fields_of(entry) | progress)

@@ -152,26 +152,19 @@ def _mentions(entry: Entry, text: str) -> bool:
 
 
 def _row(history: History, entry: Entry) -> schemas.RunRow:
-    experiment, run = entry.experiment, entry.run
+    experiment, run, fields = entry.experiment, entry.run, views.fields_of(entry)
     row = None if run.finished_us is None else history.series.row_of(run.finished_us)
     completed = run.status in (Status.KEEP, Status.DISCARD)
-    return schemas.RunRow(
-        n=None if row is None else row + 1,
-        id=experiment.id,
-        status=run.status.value,
-        reason=run.reason,
-        near=row is not None and history.series.status[row] in WORDS["near"],
-        val_bpb=run.metrics.val_bpb if completed and run.metrics else None,
-        best_before=run.best_before,
-        category=experiment.category,
-        description=(experiment.description or experiment.hypothesis)[:DESCRIPTION_CHARACTERS],
-        error=run.error[-ERROR_CHARACTERS:] if run.error else None,
-        parent_id=experiment.parent_id,
-        gpu_id=run.gpu_id,
-        peak_vram_mb=run.metrics.peak_vram_mb if run.metrics else None,
-        created_at=rfc3339(experiment.created_us),
-        started_at=None if run.started_us is None else rfc3339(run.started_us),
-        finished_at=None if run.finished_us is None else rfc3339(run.finished_us),
+    description = experiment.description or experiment.hypothesis
+    return schemas.RunRow.model_validate(
+        fields
+        | {
+            "n": None if row is None else row + 1,
+            "near": row is not None and history.series.status[row] in WORDS["near"],
+            "val_bpb": fields["val_bpb"] if completed else None,
+            "description": description[:DESCRIPTION_CHARACTERS],
+            "error": run.error[-ERROR_CHARACTERS:] if run.error else None,
+        }
     )
 
 
