@@ -1,197 +1,32 @@
 """The command `uv run prepare.py`: bring text into the cache, train the tokenizer, tokenize.
 
 - Covers three sources: climbmix from its hub, text that this machine has anyway, a folder of yours.
-- Leaves out what training needs (prepare.py). No run imports this file and no tag pins it, so a
-  change of a download does not separate old runs from new ones.
+- Leaves out the network (download.py) and what training needs (prepare.py). A tag pins prepare.py
+  only, so a change here does not separate old runs from new ones.
 
     uv run prepare.py                      # climbmix; without a network the offline corpus
     uv run prepare.py --source offline     # Python's and the packages' own text
     uv run prepare.py --source ~/books     # a folder or a file of yours
-
-Environment: AUTORESEARCH_CACHE (folder), AUTORESEARCH_HUB (a mirror of climbmix).
 """
 
 import argparse
-import contextlib
 import hashlib
-import multiprocessing
 import os
 import shutil
 import sys
 import sysconfig
-import threading
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from http.client import HTTPException
-from multiprocessing.pool import ThreadPool
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from ssl import SSLError
-from typing import Any
-from urllib.error import HTTPError, URLError
 
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 import prepare
+from download import DEFAULT_SHARDS, LAST_SHARD, download_all, hub_error, shard_name
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, TokenFile, Tokenizer, TokenShards, log
-
-# climbmix: download -------------------------------------------------------------------------------
-
-HUB = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
-LAST_SHARD = 6542  # climbmix's validation shard; those before it are to train on
-DEFAULT_SHARDS = 10
-DOWNLOADS_AT_ONCE = 4
-PROBE_SECONDS = 4.0  # how long to wait for the hub before it counts as unreachable
-STALL_SECONDS = 30.0  # a connection that sends nothing for so long is given up
-ATTEMPTS = 6  # in a row without a single new byte
-BACKOFF_SECONDS = 0.5  # after the first failure, doubled after each further one, 30 at most
-NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
-
-
-class TransientError(Exception):
-    """An error of the network or the server that may be gone at the next attempt."""
-
-
-def shard_name(index: int) -> str:
-    return f"shard_{index:05d}.parquet"
-
-
-def shard_url(name: str) -> str:
-    base = (prepare.env_value("AUTORESEARCH_HUB") or HUB).rstrip("/")
-    if not base.startswith(("http://", "https://")):
-        raise PrepareError(f"AUTORESEARCH_HUB is {base!r}; it must start with http:// or https://.")
-    return f"{base}/{name}"
-
-
-@contextlib.contextmanager
-def open_url(url: str, byte_range: str, timeout: float) -> Iterator[Any]:
-    """The response to a GET of a range; PrepareError or TransientError, also while it is read."""
-    headers = {"Range": f"bytes={byte_range}", "User-Agent": "n-autoresearch"}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 (shard_url checks it)
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310
-            yield response
-    except HTTPError as error:
-        with error:
-            if error.code not in (408, 425, 429) and error.code < 500:
-                raise PrepareError(f"{url}: HTTP {error.code} {error.reason}") from error
-            raise TransientError(f"HTTP {error.code} {error.reason}") from error
-    except NETWORK_ERRORS as error:
-        reason = str(getattr(error, "reason", error))
-        raise TransientError(reason or type(error).__name__) from error
-
-
-def remote_size(url: str, timeout: float = STALL_SECONDS) -> int:
-    """Bytes of the file at url, from Content-Range, or Content-Length where ranges are ignored."""
-    with open_url(url, "0-0", timeout) as response:
-        name = "Content-Range" if response.status == 206 else "Content-Length"
-        size = response.headers.get(name, "").rpartition("/")[2]
-    if not size.isdecimal():
-        raise TransientError("the server does not say how long the file is")
-    return int(size)
-
-
-def file_size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def resume_download(url: str, part: Path, total: int, on_bytes: Callable[[int], None]) -> None:
-    """Append to `part` what it lacks of the `total` bytes of url; on_bytes gets its size so far."""
-    if file_size(part) > total:
-        part.unlink()
-    have = file_size(part)
-    on_bytes(have)
-    if have == total:
-        return
-    with open_url(url, f"{have}-", STALL_SECONDS) as response:
-        resumed = response.status == 206
-        expected = f"bytes {have}-{total - 1}/{total}"
-        if resumed and response.headers.get("Content-Range") != expected:
-            part.unlink(missing_ok=True)
-            raise TransientError("the server sent another range than the one asked for")
-        have = have if resumed else 0  # a server that ignores ranges sends the whole file
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(1 << 18):
-                have += len(chunk)
-                on_bytes(have)
-                file.write(chunk)
-    if have != total:
-        raise TransientError(f"the connection ended after {have:,} of {total:,} bytes")
-
-
-def download(
-    url: str, target: Path, on_bytes: Callable[[int], None], stop: threading.Event
-) -> None:
-    """Fetch url to target, with retries; the partial file is kept for a later call to resume."""
-    failures = 0
-    with prepare.atomic_write(target) as part:
-        while True:
-            before = file_size(part)
-            try:
-                total = remote_size(url)
-                if file_size(target) == total:  # from a download that the manifest does not know
-                    target.replace(part)
-                resume_download(url, part, total, on_bytes)
-                break
-            except TransientError as error:
-                failures = 1 if file_size(part) > before else failures + 1
-                if failures >= ATTEMPTS:
-                    raise PrepareError(f"{url}: {error}. Try the same command later.") from error
-                stop.wait(min(30.0, BACKOFF_SECONDS * 2 ** (failures - 1)))
-        try:
-            readable = "text" in pq.read_schema(part).names
-        except (pa.ArrowInvalid, OSError):
-            readable = False
-        if not readable:  # a proxy's error page, for one
-            part.unlink()
-            raise PrepareError(f"{url} gave no parquet file with a `text` column.")
-
-
-def download_all(names: Sequence[str], folder: Path) -> None:
-    """Fetch shards into `folder`, several at once; the first one that fails for good ends it."""
-    received: dict[str, int] = {}
-    stop = threading.Event()
-
-    def fetch(name: str) -> None:
-        def on_bytes(size: int) -> None:
-            if stop.is_set():
-                raise PrepareError("stopped, because another download failed")
-            received[name] = size
-
-        download(shard_url(name), folder / name, on_bytes, stop)
-
-    finished, terminal = 0, sys.stdout.isatty()
-    # Its threads are daemons: after Ctrl-C nothing waits for a connection that sends nothing.
-    with ThreadPool(DOWNLOADS_AT_ONCE) as pool:
-        results = pool.imap_unordered(fetch, names)
-        try:
-            while finished < len(names):
-                with contextlib.suppress(multiprocessing.TimeoutError):
-                    results.next(timeout=0.25)
-                    finished += 1
-                    if not terminal:
-                        log(f"climbmix: {finished} of {len(names)} shards")
-                if terminal:
-                    size = sum(list(received.values())) / 1e6
-                    log(f"\rclimbmix: {finished} of {len(names)} shards, {size:,.0f} MB ", end="")
-        finally:
-            stop.set()
-            if terminal:
-                log()
-
-
-def hub_error() -> str | None:
-    """Why the hub cannot be used, or None if it answers."""
-    url = shard_url(VALIDATION_SHARD)
-    with ThreadPool(1) as pool:  # in a thread, because name resolution has no timeout
-        try:
-            pool.apply_async(remote_size, (url, PROBE_SECONDS)).get(PROBE_SECONDS)
-        except multiprocessing.TimeoutError:
-            return f"no answer within {PROBE_SECONDS:.0f} s"
-        except (PrepareError, TransientError) as error:
-            return str(error)
-    return None
-
 
 # Text of this machine or of a folder --------------------------------------------------------------
 
@@ -209,10 +44,6 @@ def text_hash(text: bytes) -> bytes:
     return hashlib.blake2b(text, key=b"42").digest()
 
 
-def utf8_bytes(texts: Iterable[str]) -> int:
-    return sum(len(text.encode()) for text in texts)
-
-
 def split_text(text: str, limit: int) -> Iterator[str]:
     """Cut a text into pieces of at most `limit` characters, at blank lines, else lines or words."""
     start = 0
@@ -226,10 +57,8 @@ def split_text(text: str, limit: int) -> Iterator[str]:
 
 
 def source_files(source: str) -> list[Path]:
-    """The files of a source, in an order that depends only on their paths within it.
-
-    "offline": sources and documentation of Python and of the installed packages.
-    """
+    """The files of a source, in an order that depends only on their paths within it; for "offline"
+    the sources and documentation of Python and of the installed packages."""
     offline = source == "offline"
     libraries = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
     found: dict[Path, bytes] = {}
@@ -245,30 +74,22 @@ def source_files(source: str) -> list[Path]:
 def read_sections(path: Path) -> Iterator[list[str]]:
     """Sections of a file, each a list of documents; a row of a parquet file is a section."""
     if path.suffix == ".parquet":
-        for texts in prepare.read_texts(path):
-            yield from ([text] for text in texts)
-        return
-    if not path.is_file():  # a broken link, or a pipe, which would block
-        return
-    try:
-        with path.open(encoding="utf-8") as file:
+        yield from ([text] for texts in prepare.read_texts(path) for text in texts)
+    elif path.is_file():  # not a broken link, nor a pipe, which would block
+        with suppress(PermissionError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
             text = file.read(FOLDER_BYTES)
-    except (PermissionError, UnicodeDecodeError):
-        return
-    if "\0" not in text:
-        for section in split_text(text, SECTION_CHARS):
-            yield [piece for piece in split_text(section, DOCUMENT_CHARS) if piece.strip()]
+            for section in split_text(text, SECTION_CHARS) if "\0" not in text else ():
+                yield [piece for piece in split_text(section, DOCUMENT_CHARS) if piece.strip()]
 
 
-def collect_sections(paths: Iterable[Path], limit: int) -> list[list[str]]:
-    """The files' sections without repetitions, shuffled, up to about `limit` bytes of text."""
+def collect_sections(paths: Iterable[Path], limit: int) -> tuple[list[list[str]], int]:
+    """The files' sections without repetitions, shuffled, up to about `limit` bytes; their bytes."""
     sections: dict[bytes, list[str]] = {}
     size = 0
-    for section in (section for path in paths for section in read_sections(path)):
-        key = text_hash("".join(section).encode())
-        if key not in sections:
-            sections[key] = section
-            size += utf8_bytes(section)
+    for section in chain.from_iterable(map(read_sections, paths)):
+        text = "".join(section).encode()
+        if sections.setdefault(text_hash(text), section) is section:
+            size += len(text)
         if size >= limit:
             break
     if size < SMALLEST_BYTES:
@@ -276,26 +97,23 @@ def collect_sections(paths: Iterable[Path], limit: int) -> list[list[str]]:
             f"There are only {size:,} bytes of text; a corpus needs {SMALLEST_BYTES:,} at least. "
             "Name a larger folder with --source."
         )
-    return [sections[key] for key in sorted(sections)]
+    return [sections[key] for key in sorted(sections)], size
 
 
 def hold_out(sections: Iterable[list[str]], limit: int) -> tuple[list[str], list[str]]:
     """(training, validation) documents, shuffled; the first `limit` bytes of sections are held out.
-
-    A document that several sections share is in the result once, so it is never in both splits.
-    """
-    seen: set[bytes] = set()
-    splits: tuple[list[tuple[bytes, str]], ...] = ([], [])
+    A document that several sections share is in the result once, so it is never in both splits."""
+    documents: dict[bytes, tuple[bool, str]] = {}
     size = 0
     for section in sections:
         held_out = size < limit
-        size += utf8_bytes(section)
-        for key, text in ((text_hash(text.encode()), text) for text in section):
-            if key not in seen:
-                seen.add(key)
-                splits[held_out].append((key, text))
-    train, validation = ([text for _, text in sorted(split)] for split in splits)
-    return train, validation
+        for text in section:
+            data = text.encode()
+            size += len(data)
+            documents.setdefault(text_hash(data), (held_out, text))
+    shuffled = [documents[key] for key in sorted(documents)]
+    train = [text for held_out, text in shuffled if not held_out]
+    return train, [text for held_out, text in shuffled if held_out]
 
 
 # The corpus in the cache --------------------------------------------------------------------------
@@ -316,7 +134,7 @@ def reset_corpus(source: str, shards: list[str]) -> Manifest:
 def finish_corpus(manifest: Manifest) -> None:
     """Record that all shards are there, with the hash of the validation shard."""
     validation = (manifest.folder() / VALIDATION_SHARD).read_bytes()
-    Manifest(manifest.source, manifest.shards, hashlib.sha256(validation).hexdigest()).save()
+    replace(manifest, validation_sha256=hashlib.sha256(validation).hexdigest()).save()
 
 
 def write_shards(source: str, train: list[str], validation: list[str]) -> None:
@@ -334,15 +152,15 @@ def copy_shards(source: Path) -> None:
     """Replace the corpus by a copy of a folder that has climbmix's layout; its split stays."""
     if source == Manifest.folder().resolve():
         raise PrepareError(f"{source} is the cache itself. Name another folder.")
-    names = sorted(path.name for path in source.glob("shard_" + "[0-9]" * 5 + ".parquet"))
-    for name in names:
-        next(prepare.read_texts(source / name), None)  # raises if it holds something else
-    if len(names) < 2:
+    shards = sorted(source.glob("shard_" + "[0-9]" * 5 + ".parquet"))
+    for shard in shards:
+        next(prepare.read_texts(shard), None)  # raises if it holds something else
+    if len(shards) < 2:
         raise PrepareError(f"{source} has {VALIDATION_SHARD} but no shard to train on.")
-    manifest = reset_corpus(str(source), names)
-    for name in names:
-        with prepare.atomic_write(manifest.folder() / name) as part:
-            shutil.copyfile(source / name, part)
+    manifest = reset_corpus(str(source), [shard.name for shard in shards])
+    for shard in shards:
+        with prepare.atomic_write(manifest.folder() / shard.name) as part:
+            shutil.copyfile(shard, part)
     finish_corpus(manifest)
 
 
@@ -415,8 +233,7 @@ def prepare_text(current: Manifest | None, source: str, *, force: bool) -> None:
         copy_shards(Path(source))
     else:
         limit = OFFLINE_BYTES if source == "offline" else FOLDER_BYTES
-        sections = collect_sections(source_files(source), limit)
-        total = sum(map(utf8_bytes, sections))
+        sections, total = collect_sections(source_files(source), limit)
         train, validation = hold_out(sections, min(VALIDATION_BYTES, total // 12))
         write_shards(source, train, validation)
         log(f"data: {len(train):,} documents to train on, {len(validation):,} to validate")
@@ -449,7 +266,7 @@ def training_texts() -> Iterator[str]:
     """What the tokenizer is trained on: the beginnings of training documents, up to a limit."""
     left = TOKENIZER_CHARS
     for path in Manifest.require().paths("train"):
-        for text in (text for batch in prepare.read_texts(path) for text in batch):
+        for text in chain.from_iterable(prepare.read_texts(path)):
             if left <= 0:
                 return
             left -= min(len(text), TOKENIZER_DOCUMENT_CHARS)
@@ -505,8 +322,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help=f"shards of climbmix to train on, 90 MB each (default {DEFAULT_SHARDS}, -1: all)",
     )
     parser.add_argument("--force", action="store_true", help="replace the data and the tokenizer")
-    check_help = "change nothing; print one line of JSON, exit 1 if not ok"
-    parser.add_argument("--check", action="store_true", help=check_help)
+    parser.add_argument("--check", action="store_true", help="only print JSON; exit 1 if not ok")
     args = parser.parse_args(argv)
     if args.num_shards not in (None, -1, *range(1, LAST_SHARD + 1)):
         parser.error(f"--num-shards must be -1 or lie in 1 ... {LAST_SHARD}")

@@ -52,7 +52,7 @@ class AttemptContext:
     environment: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class UnreportedAttempt:
     """An attempt that is still to be reported. Without a supervisor its run has ended."""
 
@@ -63,8 +63,7 @@ class UnreportedAttempt:
 
 def orphan_seconds(lease_seconds: float, heartbeat_seconds: float) -> float:
     """How long a run may go on without its worker. It must be dead when the lease ends, and the
-    lease began with the last renewal: up to a heartbeat before the worker's last tick.
-    """
+    lease began with the last renewal: up to a heartbeat before the worker's last tick."""
     return lease_seconds - _ORPHAN_HEARTBEATS * heartbeat_seconds
 
 
@@ -103,10 +102,8 @@ class Attempt:
             self._started.set()
 
     async def follow(self) -> list[int]:
-        """Follow the run to its end and settle the report.
-
-        Returns the pids of its processes that could not be killed, normally none.
-        """
+        """Follow the run to its end and settle the report; the pids of its processes that could not
+        be killed, normally none."""
         side_tasks = (
             self._tick, self._renew_lease, self._upload_log,
             self._stop_when_drained, self._stop_when_cancelled, self._stop_when_gpu_fails,
@@ -188,12 +185,15 @@ class Attempt:
             limit = job.time_budget_seconds + job.grace_seconds + settings.kill_after_seconds
             limit += tree.KILL_TIMEOUT_SECONDS + _STUCK_SECONDS
             with anyio.move_on_after(limit) as overdue:
-                result = await self._listen(self._supervisor)
-            if not overdue.cancelled_caught:
-                return result or self._read_result()
-            logger.error("%s: its supervisor is stuck and is killed", self._run)
-            self._supervisor.kill()
-        return self._read_result()
+                if result := await self._listen(self._supervisor):
+                    return result
+            if overdue.cancelled_caught:
+                logger.error("%s: its supervisor is stuck and is killed", self._run)
+                self._supervisor.kill()
+        try:
+            return Result.from_json(self._folder.result.read_bytes())
+        except FileNotFoundError:
+            return None
 
     async def _listen(self, supervisor: SupervisorClient) -> Result | None:
         while message := await supervisor.next_message():
@@ -202,12 +202,6 @@ class Attempt:
             elif message.get("event") == "ended":
                 return Result.from_json(message["result"].encode())
         return None
-
-    def _read_result(self) -> Result | None:
-        try:
-            return Result.from_json(self._folder.result.read_bytes())
-        except FileNotFoundError:
-            return None
 
     async def _sweep(self) -> list[int]:
         """Kill what is left of a run whose supervisor died."""
@@ -232,7 +226,11 @@ class Attempt:
                     "%s: its report (%s) is dropped: %s", self._run, report.outcome, error
                 )
             else:
-                self._log_verdict(report, answer)
+                detail = report.error.partition("\n")[0]
+                if report.metrics:
+                    detail = f"val_bpb {report.metrics.val_bpb:.6f}"
+                outcome, status = report.outcome, answer.status
+                logger.info("%s: %s, now %s (%s)", self._run, outcome, status, detail)
         self._folder.settle()
         if self._supervisor is not None:
             self._supervisor.settled()
@@ -249,12 +247,6 @@ class Attempt:
                 environment=membership.environment(),
                 log_problem=self._upload.refused,
                 # A failing GPU may end a run before a heartbeat has seen the failure.
-                gpu_failure=await membership.gpu_failure() if failed else None,
+                gpu_failure=await membership.check_gpu() if failed else None,
             )
         )
-
-    def _log_verdict(self, sent: schemas.FinishRequest, answer: schemas.FinishAnswer) -> None:
-        detail = sent.error.partition("\n")[0]
-        if sent.metrics:
-            detail = f"val_bpb {sent.metrics.val_bpb:.6f}"
-        logger.info("%s: %s, now %s (%s)", self._run, sent.outcome, answer.status, detail)

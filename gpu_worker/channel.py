@@ -2,11 +2,9 @@
 
 The worker sends `order` first, then `tick` (the worker is alive), `stop` and `settled`. The
 supervisor sends `ready` (before the order) or `hello` (to a worker that adopts the run), then
-`started` and `ended`. What must outlive a process is in files (folders.py). A worker may adopt a
-supervisor of an older version, so the names of messages, fields and reasons stay.
-
-Standard library only, and little of it, because each run starts a supervisor. Hence named tuples:
-the dataclasses module imports a parser of Python.
+`started` and `ended`. A worker may adopt a supervisor of an older version, so the names of
+messages, fields and reasons stay. Standard library only, and little of it, because each run starts
+a supervisor; hence named tuples, because dataclasses imports a parser of Python.
 """
 
 import json

@@ -59,10 +59,8 @@ def jitter(seconds: float) -> float:
 
 
 def until_next(period: float, start: float) -> float:
-    """Seconds to the next beat of a rhythm that began at `start` on anyio's clock.
-
-    A late beat does not shift the next ones: callers that an outage has synchronised drift apart.
-    """
+    """Seconds to the next beat of a rhythm that began at `start` on anyio's clock. A late beat does
+    not shift the next ones, so callers that an outage has synchronised drift apart."""
     return period - (anyio.current_time() - start) % period
 
 

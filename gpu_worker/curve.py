@@ -8,16 +8,15 @@ Step, percent and loss are read in any order and spacing. Lines without all thre
 that is not finite, are skipped.
 """
 
-import math
 import re
 
+from gpu_worker.metrics import LINE_END, number
 from orchestrator.schemas import CurvePoint
 
 POINTS_SENT = 256
 _POINTS_KEPT = 4096
 _LINE_BYTES = 4096
 
-_LINE_END = re.compile(rb"[\r\n]+")
 _STEP = re.compile(rb"\bstep\s*[:=]?\s*(\d{1,15})", re.IGNORECASE)
 _PERCENT = re.compile(rb"(\d{1,3}(?:\.\d*)?)\s*%")
 _LOSS = re.compile(rb"\bloss\s*[:=]\s*([^\s|,;]+)", re.IGNORECASE)
@@ -34,27 +33,21 @@ class Curve:
         self._last: CurvePoint | None = None
 
     def feed(self, output: bytes) -> None:
-        *whole, rest = _LINE_END.split(self._rest + output)
+        *whole, rest = LINE_END.split(self._rest + output)
         # A longer line is no progress line; its beginning is enough to see that.
         self._rest = rest[:_LINE_BYTES]
-        for line in whole:
-            self._add(line)
+        for point in filter(None, (read_point(line[:_LINE_BYTES]) for line in whole)):
+            self._last = point
+            if self._seen % self._stride == 0:
+                self._points.append(point)
+            self._seen += 1
+            if len(self._points) > _POINTS_KEPT:
+                del self._points[1::2]
+                self._stride *= 2
 
     def close(self) -> None:
         """The output has ended, so its last line is complete."""
         self.feed(b"\n")
-
-    def _add(self, line: bytes) -> None:
-        point = read_point(line[:_LINE_BYTES])
-        if point is None:
-            return
-        self._last = point
-        if self._seen % self._stride == 0:
-            self._points.append(point)
-        self._seen += 1
-        if len(self._points) > _POINTS_KEPT:
-            del self._points[1::2]
-            self._stride *= 2
 
     def points(self) -> list[CurvePoint]:
         """At most POINTS_SENT points, evenly spread, with the first and the last."""
@@ -66,13 +59,8 @@ class Curve:
 
 def read_point(line: bytes) -> CurvePoint | None:
     step, percent, loss = _STEP.search(line), _PERCENT.search(line), _LOSS.search(line)
-    if step is None or percent is None or loss is None:
-        return None
-    try:
-        value = float(loss[1])
-    except ValueError:
-        return None
-    if not math.isfinite(value):
+    value = number(loss[1].decode(errors="replace")) if loss else None
+    if step is None or percent is None or value is None:
         return None
     return CurvePoint(step=int(step[1]), percent=float(percent[1]), loss=value)
 

@@ -54,7 +54,11 @@ def run(settings: WorkerSettings) -> int:
         return EXIT_CANNOT_SERVE
     gpu_id = settings.gpu_id or identity(gpu.device)
     logger.info("%s (%s) as %s; %s", gpu.device.label, gpu.device.model, gpu_id, why)
-    return anyio.run(Daemon(settings, gpu, gpu_id, chosen).serve)
+
+    async def serve() -> int:
+        return await Daemon(settings, gpu, gpu_id, chosen).serve()
+
+    return anyio.run(serve)
 
 
 def log_to_stderr() -> None:
@@ -66,21 +70,35 @@ def log_to_stderr() -> None:
 
 
 class Daemon:
+    """Needs a running event loop from the start."""
+
     def __init__(
         self, settings: WorkerSettings, gpu: Gpu, gpu_id: str, chosen: isolation.Isolation
     ) -> None:
         self._settings = settings
         self._gpu = gpu
         self._gpu_id = gpu_id
-        self._isolation = chosen
         self._folder = settings.folder(gpu_id)
         self._lock_path = lock.lock_path(settings.lock_dir, gpu.device.uuid or gpu_id)
         self._exit_code = EXIT_DRAINED
         self._in_pool = False
         self._spare: SupervisorClient | None = None
+        self._shutdown = Shutdown()
+        token = settings.token
+        self._client = Client(settings.orchestrator, token.get_secret_value() if token else None)
+        self._membership = PoolMembership(gpu_id, gpu, self._client, settings, self._shutdown)
+        self._context = AttemptContext(
+            client=self._client,
+            membership=self._membership,
+            settings=settings,
+            shutdown=self._shutdown,
+            folder=self._folder,
+            lock=self._lock_path,
+            isolation=chosen,
+            environment=workspace.base_environment(settings, gpu.device.uuid or ""),
+        )
 
     async def serve(self) -> int:
-        self._connect()
         self._folder.create()
         durable.rotate_journal(self._folder.journal)
         async with anyio.create_task_group() as tasks:
@@ -95,25 +113,6 @@ class Daemon:
             tasks.cancel_scope.cancel()
         await self._client.close()
         return EXIT_INTERRUPTED if self._shutdown.at_once.is_set() else self._exit_code
-
-    def _connect(self) -> None:
-        """Create what needs a running event loop."""
-        settings, token = self._settings, self._settings.token
-        self._shutdown = Shutdown()
-        self._client = Client(settings.orchestrator, token.get_secret_value() if token else None)
-        self._membership = PoolMembership(
-            self._gpu_id, self._gpu, self._client, settings, self._folder, self._shutdown
-        )
-        self._context = AttemptContext(
-            client=self._client,
-            membership=self._membership,
-            settings=settings,
-            shutdown=self._shutdown,
-            folder=self._folder,
-            lock=self._lock_path,
-            isolation=self._isolation,
-            environment=workspace.base_environment(settings, self._gpu.device.uuid or ""),
-        )
 
     async def _report_drain(self) -> None:
         await self._shutdown.draining.wait()
@@ -140,8 +139,8 @@ class Daemon:
                 hint = "" if self._gpu.device.uuid else "; a second CPU worker needs a --gpu-id"
                 logger.critical("no lock on this GPU: %s%s", error, hint)
                 self._exit_code = EXIT_CANNOT_SERVE
-                return None
-            return unreported
+            else:
+                return unreported
         return None
 
     async def _settle_unreported(self, unreported: list[UnreportedAttempt]) -> None:
@@ -150,7 +149,7 @@ class Daemon:
             if not folder.job.exists():
                 self._tasks.start_soon(anyio.to_thread.run_sync, folder.remove)
         if any(each.supervisor for each in unreported):  # its host has passed a check before
-            self._enter_pool(hostcheck.load(self._folder.check) or HostCheck(ok=True))
+            self._enter_pool(hostcheck.load(self._folder.check))
         async with anyio.create_task_group() as tasks:
             for each in unreported:
                 found = "adopted" if each.supervisor else "left by an earlier worker"
@@ -220,18 +219,13 @@ class Daemon:
             return None
         finally:
             self._membership.idle = False
-        return await self._claimed_during_drain(claim)
-
-    async def _claimed_during_drain(self, claim: schemas.ClaimRequest) -> schemas.Job | None:
-        """The job of a claim that the drain cut short, if it was granted.
-
-        The heartbeat reports the drain first, so that asking again grants nothing new.
-        """
 
         async def ask_again() -> schemas.Job | None:
+            # The heartbeat reports the drain first, so that asking again grants nothing new.
             await self._membership.heartbeat()
             return await self._client.claim(claim, 0)
 
+        # The claim that the drain cut short may have been granted.
         return await self._last_call(ask_again, "no claim to give back")
 
     async def _train(self, job: schemas.Job) -> None:

@@ -33,10 +33,8 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def append_to_journal(journal: Path, event: str, run: str, lock: str) -> None:
     """Append one line to a GPU's journal: a run has `started` or `ended` under that lock.
-
-    `monotonic` (seconds since boot) orders the lines of one host, even when its clock jumps. A line
-    is one write to a file opened for appending, so lines of several processes do not mix.
-    """
+    `monotonic` (seconds since boot) orders the lines of one host, even when its clock jumps. One
+    write per line, so those of several processes do not mix."""
     entry = {
         "event": event,
         "run": run,

@@ -44,9 +44,9 @@ def _gpu_indices(settings: WorkerSettings) -> list[int]:
 
 class Fleet:
     def __init__(self, settings: WorkerSettings, indices: list[int]) -> None:
-        self._environment = settings.environment()
+        self._environment = os.environ | settings.environment()
         self._indices = indices
-        self._processes: dict[int, anyio.abc.Process] = {}
+        self._processes: set[anyio.abc.Process] = set()
         self._exit_codes: dict[int, int] = {}
         self._leaving = anyio.Event()
 
@@ -65,33 +65,27 @@ class Fleet:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 self._leaving.set()
-                for process in self._processes.values():
+                for process in self._processes:
                     tree.kill(process.pid, number)
 
     async def _keep_running(self, index: int) -> None:
         while not self._leaving.is_set():
-            code = self._exit_codes[index] = await self._run(index)
+            async with await anyio.open_process(
+                [sys.executable, "-m", "gpu_worker", "--gpu", str(index), "--leave-with-parent"],
+                stdin=None,
+                stdout=None,
+                stderr=None,
+                env=self._environment,
+                start_new_session=True,
+            ) as process:
+                self._processes.add(process)
+                if self._leaving.is_set():  # the signal came while it started
+                    tree.kill(process.pid, signal.SIGTERM)
+                code = self._exit_codes[index] = await process.wait()
+                self._processes.remove(process)
             if code in _FINAL_EXIT_CODES:
                 return
             pause = _RESTART_SECONDS
             logger.warning("the daemon of GPU %s ended with %d; again in %g s", index, code, pause)
             with anyio.move_on_after(pause):
                 await self._leaving.wait()
-
-    async def _run(self, index: int) -> int:
-        process = await anyio.open_process(
-            [sys.executable, "-m", "gpu_worker", "--gpu", str(index), "--leave-with-parent"],
-            stdin=None,
-            stdout=None,
-            stderr=None,
-            env=os.environ | self._environment,
-            start_new_session=True,
-        )
-        async with process:
-            self._processes[index] = process
-            if self._leaving.is_set():  # the signal came while it started
-                tree.kill(process.pid, signal.SIGTERM)
-            try:
-                return await process.wait()
-            finally:
-                del self._processes[index]

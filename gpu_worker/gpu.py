@@ -3,9 +3,9 @@
 A GPU is read through NVML; a host without an NVIDIA driver is served as a CPU worker and named as
 such. Nothing here changes or resets a device, or touches a process. MIG slices are not supported.
 
-`Cpu` and `Nvidia` have the same interface. Their calls may take milliseconds, or hang with the
-driver. `failure` says why the hardware cannot be trusted any more; once set, it stays.
-`obstacle()` says why no run may begin now: other processes compute on it, or memory is in use.
+`Cpu` and `Nvidia` have the same interface. Their calls may hang with the driver. `failure` says why
+the hardware cannot be trusted any more; once set, it stays. `obstacle()` says why no run may begin
+now: other processes compute on it, or memory is in use.
 """
 
 import os
@@ -50,7 +50,10 @@ class Cpu:
     failure = None
 
     def __init__(self) -> None:
-        self.device = Device(index=0, label="cpu", model=f"CPU ({_processor_name()})"[:200])
+        cpuinfo = Path("/proc/cpuinfo").read_text(errors="replace")
+        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+        name = match[1].strip() if match else platform.machine()
+        self.device = Device(index=0, label="cpu", model=f"CPU ({name})"[:200])
 
     def health(self) -> Health:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -64,12 +67,6 @@ class Cpu:
 
     def obstacle(self) -> str | None:
         return None
-
-
-def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo").read_text(errors="replace")
-    match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return match[1].strip() if match else platform.machine()
 
 
 class Nvidia:
@@ -105,7 +102,10 @@ class Nvidia:
         memory = self._query_device(nvml.nvmlDeviceGetMemoryInfo)
         utilization = self._query_device(nvml.nvmlDeviceGetUtilizationRates)
         temperature = self._query_device(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
-        self._read_xid_events()
+        wait, xids = nvml.nvmlEventSetWait_v2, self._xid_events
+        while xids is not None and (event := self._query(wait, xids, 0)) is not None:
+            if event.eventData in _FATAL_XIDS:
+                self.failure = self.failure or f"Xid {event.eventData}"
         return Health(
             temperature_c=temperature,
             memory_used_mb=memory.used / MIB if memory else None,
@@ -147,14 +147,6 @@ class Nvidia:
             if error.value not in harmless:
                 self.failure = self.failure or f"NVML: {error}"
             return None
-
-    def _read_xid_events(self) -> None:
-        if self._xid_events is None:
-            return
-        wait = self._nvml.nvmlEventSetWait_v2
-        while (event := self._query(wait, self._xid_events, 0)) is not None:
-            if event.eventData in _FATAL_XIDS:
-                self.failure = self.failure or f"Xid {event.eventData}"
 
 
 Gpu = Cpu | Nvidia

@@ -1,10 +1,9 @@
 """The host check: `prepare.py --check`, started in the way a run is started.
 
-A host without its data, its tokenizer or a torch that sees the GPU stays out of the pool, so that
-no experiment fails for it. What the check says about the platform goes into the registration.
+A host without its data, its tokenizer or a torch that sees the GPU stays out of the pool. What the
+check says about the platform goes into the registration.
 """
 
-import json
 import shutil
 import subprocess
 import uuid
@@ -12,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
@@ -58,25 +56,18 @@ async def check(
     async with process:
         try:
             with anyio.move_on_after(_TIMEOUT_SECONDS):
-                output = await _read_all(process)
+                if stdout := process.stdout:
+                    output = b"".join([piece async for piece in stdout])
         finally:
             with anyio.CancelScope(shield=True):
                 # Not only the launcher: a bwrap that dies while it starts leaves a child.
                 await anyio.to_thread.run_sync(tree.sweep, _MARKER, marker)
                 await process.wait()
-    return _read(output, argv)
-
-
-async def _read_all(process: anyio.abc.Process) -> bytes:
-    return b"".join([piece async for piece in process.stdout]) if process.stdout else b""
-
-
-def _read(output: bytes, argv: list[str]) -> HostCheck:
     lines = output.decode(errors="replace").splitlines()
     for line in reversed(lines):
         try:
-            return HostCheck.model_validate(json.loads(line))
-        except (ValueError, ValidationError):
+            return HostCheck.model_validate_json(line)
+        except ValidationError:
             continue
     last = lines[-1][:500] if lines else "none"
     return _failed(f"`{' '.join(argv)}` gave no answer; its last output: {last}")
@@ -97,14 +88,14 @@ def judge(answer: HostCheck, *, needs_cuda: bool) -> list[str]:
 
 
 def save(path: Path, answer: HostCheck) -> None:
-    """Keep a passed check, if the disk has space: a worker that adopts a run can do without."""
+    """Keep a passed check, if the disk has space."""
     with suppress(OSError):
         durable.write_durably(path, answer.model_dump_json().encode())
 
 
-def load(path: Path) -> HostCheck | None:
-    """The last passed check: a worker that adopts a run has no time for another."""
+def load(path: Path) -> HostCheck:
+    """The last passed check, or an empty one: a worker that adopts a run does not check again."""
     try:
         return HostCheck.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
-        return None
+        return HostCheck(ok=True)

@@ -2,10 +2,9 @@
 
 The result is the last block of `key: value` lines after a line `---`, in the last MiB of output.
 Where prepare.py has recorded what it measured, only blocks with a measured val_bpb count, so that
-the output of a library or a dataset is not taken for the result. train.py itself can forge one: it
-is the program that is believed. Only `val_bpb` is needed. Broken UTF-8, colours, rewritten lines
-(`\\r`) and lines of any length are all read, none is trusted. curve.py reads the learning curve;
-report.py decides whether a run with a result was a success.
+the output of a library is not taken for the result; train.py itself can forge one. Broken UTF-8,
+colours, rewritten lines (`\\r`) and lines of any length are read. curve.py reads the learning
+curve; report.py decides if a run with a result was a success.
 """
 
 import math
@@ -24,7 +23,7 @@ _LINE_CHARACTERS = 1000
 _MAXIMUM = 2.0**53  # what an integer in JSON holds exactly
 
 _ANSI = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
-_LINE_END = re.compile(rb"[\r\n]+")
+LINE_END = re.compile(rb"[\r\n]+")
 _ENTRY = re.compile(r"\s*([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
 _PROGRESS = re.compile(r"^step\s+\d+.*\bloss\s*:", re.IGNORECASE)
 
@@ -59,7 +58,7 @@ def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
     block = (measured_blocks or blocks)[-1]
     if "val_bpb" not in block:
         return Output(None, "the last result block has no val_bpb", warnings, block)
-    val_bpb = _number(block["val_bpb"])
+    val_bpb = number(block["val_bpb"])
     if val_bpb is None or val_bpb <= 0:
         problem = f"val_bpb is {block['val_bpb'][:40]!r}: it must be a finite number above zero"
         return Output(None, problem, warnings, block)
@@ -73,13 +72,13 @@ def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
 
 def measured(text: bytes) -> list[float]:
     """The measures that prepare.py has written, one per line; other lines are skipped."""
-    found = (_number(line.decode(errors="replace")) for line in text.split(b"\n"))
+    found = (number(line.decode(errors="replace")) for line in text.split(b"\n"))
     return [value for value in found if value is not None]
 
 
 def _agrees(printed: str, measures: Sequence[float]) -> bool:
     """True if the printed figure is a measure, to its own number of decimals (three to six)."""
-    value = _number(printed)
+    value = number(printed)
     if value is None:
         return False
     decimals = min(6, max(3, len(printed.partition(".")[2])))
@@ -88,7 +87,7 @@ def _agrees(printed: str, measures: Sequence[float]) -> bool:
 
 def lines(output: bytes) -> list[str]:
     """The lines of `output` as text, without colours and empty lines; long ones are cut."""
-    pieces = _LINE_END.split(_ANSI.sub(b"", output[-WINDOW_BYTES:]))
+    pieces = LINE_END.split(_ANSI.sub(b"", output[-WINDOW_BYTES:]))
     texts = (piece[: 4 * _LINE_CHARACTERS].decode(errors="replace") for piece in pieces)
     return [text[:_LINE_CHARACTERS] for text in texts if text.strip()]
 
@@ -107,7 +106,7 @@ def _blocks(output: list[str]) -> list[dict[str, str]]:
     return blocks
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
     """A finite number; thousands separators and a percent sign are allowed."""
     try:
         value = float(text.replace(",", "").rstrip("% "))
@@ -121,7 +120,7 @@ def _optional_metrics(block: dict[str, str], warnings: list[str]) -> dict[str, f
     for key, name in _OPTIONAL_METRICS.items():
         if key not in block:
             continue
-        value = _number(block[key])
+        value = number(block[key])
         if value is None or not 0 <= value <= _MAXIMUM:
             warnings.append(f"{key} is {block[key][:40]!r}, which is no usable number")
         else:
@@ -135,10 +134,9 @@ def failure(tail: bytes) -> str:
     At most ERROR_CHARACTERS characters, the end of them if there were more.
     """
     output = [line for line in lines(tail[-_ERROR_WINDOW_BYTES:]) if not _PROGRESS.match(line)]
-    start = max(0, len(output) - 20)
-    for index, line in enumerate(output):
-        if line.startswith(("Traceback (most recent call last)", "FAIL")):
-            start = index
+    begins = ("Traceback (most recent call last)", "FAIL")
+    starts = [index for index, line in enumerate(output) if line.startswith(begins)]
+    start = starts[-1] if starts else -20
     return "\n".join(output[start:])[-ERROR_CHARACTERS:]
 
 

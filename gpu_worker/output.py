@@ -1,11 +1,11 @@
 """A run's log file with a cap: its head and its tail are kept, the middle is counted and dropped.
 
 The file only grows, so its readers (the upload, `log -f`) can continue from their offset. The tail
-of a run that exceeds the cap stays in memory and joins the file when the run ends. Standard library
-only.
+of a run that exceeds the cap joins the file when the run ends. Standard library only.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 TAIL_SHARE = 4  # a quarter of the cap is kept for the tail
@@ -49,12 +49,9 @@ class CappedLog:
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError as error:
-            self._fail(error)
+            self.error = f"the log could not be written: {error.strerror}"
             return False
         return True
-
-    def _fail(self, error: OSError) -> None:
-        self.error = f"the log could not be written: {error.strerror}"
 
     def finish(self) -> None:
         """Add the tail. The file does not change after this."""
@@ -66,10 +63,7 @@ class CappedLog:
         self._tail = bytearray()
 
     def close(self) -> None:
-        """Make the file durable."""
-        try:
+        """Make the file durable, if the disk takes it."""
+        with suppress(OSError):
             os.fsync(self._file)
-        except OSError as error:
-            self._fail(error)
-        finally:
-            os.close(self._file)
+        os.close(self._file)

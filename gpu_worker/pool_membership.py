@@ -12,7 +12,6 @@ import anyio
 import anyio.to_thread
 
 from gpu_worker.client import Client, Unknown, until_next
-from gpu_worker.folders import WorkerFolder
 from gpu_worker.gpu import Gpu, boot_id, host_name
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.settings import MIB, WorkerSettings
@@ -39,14 +38,13 @@ class PoolMembership:
         gpu: Gpu,
         client: Client,
         settings: WorkerSettings,
-        folder: WorkerFolder,
         shutdown: Shutdown,
     ) -> None:
         self._gpu_id = gpu_id
         self._gpu = gpu
         self._client = client
-        self._settings = settings
-        self._folder = folder
+        self._folder = settings.folder(gpu_id).path
+        self._needed_bytes = settings.free_space_bytes
         self._shutdown = shutdown
         self._problem: str | None = None
         self._quarantine: str | None = None
@@ -87,10 +85,8 @@ class PoolMembership:
         self._changes_sent = changes
 
     async def renew(self, lease: schemas.RenewRequest) -> schemas.LeaseAnswer:
-        """Renew a lease; with the GPU's health the renewal is its heartbeat too.
-
-        Old health, of a driver that hangs, is left out: it is no sign that the GPU lives.
-        """
+        """Renew a lease; with the GPU's health the renewal is its heartbeat too. Old health, of a
+        driver that hangs, is left out: it is no sign that the GPU lives."""
         fresh = self._is_recent(self._health_at)
         health = self._health if fresh else None
         answer = await self._client.renew(lease.model_copy(update={"health": health}))
@@ -104,23 +100,17 @@ class PoolMembership:
         """True if less than a heartbeat, and half of one for delays, has passed since `moment`."""
         return anyio.current_time() - moment < 1.5 * self._client.heartbeat_seconds
 
-    def _covered_by_renewal(self) -> bool:
-        """True if a renewal has reported all that a heartbeat would."""
-        return self._is_recent(self._renewed_at) and self._changes_sent == self._changes
-
     async def _update(self) -> None:
         """Read the GPU's state, then register or send a heartbeat as needed."""
-        self._health = await _in_thread(self._gpu.health)
-        self._health_at = anyio.current_time()
-        self._quarantine_if_failed()
+        await self.check_gpu()
         if self.idle:
             problem = await self._find_problem()
             if self.idle:  # still; else it may be our own run that was seen
                 self._set_problem(problem)
         if not self.registered.is_set():
             await self._register()
-        if self._covered_by_renewal():
-            return
+        if self._is_recent(self._renewed_at) and self._changes_sent == self._changes:
+            return  # a renewal has reported all that a heartbeat would
         try:
             await self.heartbeat()
         except Unknown:
@@ -160,10 +150,12 @@ class PoolMembership:
         self._set_problem(problem)
         return problem is None
 
-    async def gpu_failure(self) -> str | None:
-        """Check the hardware now; the reason for which it cannot be trusted, if any."""
-        await _in_thread(self._gpu.health)
-        self._quarantine_if_failed()
+    async def check_gpu(self) -> str | None:
+        """Read the health now; the reason for which the GPU cannot be trusted, if any."""
+        self._health = await _in_thread(self._gpu.health)
+        self._health_at = anyio.current_time()
+        if self._gpu.failure is not None:
+            self.quarantine(self._gpu.failure)
         return self._quarantine
 
     def quarantine(self, why: str) -> None:
@@ -173,19 +165,15 @@ class PoolMembership:
             self._set_problem(why)
             self.gpu_failed.set()
 
-    def _quarantine_if_failed(self) -> None:
-        if self._gpu.failure is not None:
-            self.quarantine(self._gpu.failure)
-
     async def _find_problem(self) -> str | None:
         return self._lasting_problem() or await _in_thread(self._gpu.obstacle)
 
     def _lasting_problem(self) -> str | None:
         """A problem that does not go away by itself: a quarantine, a full disk."""
-        free, needed = shutil.disk_usage(self._folder.path).free, self._settings.free_space_bytes
+        free, needed = shutil.disk_usage(self._folder).free, self._needed_bytes
         if self._quarantine is not None or free >= needed:
             return self._quarantine
-        return f"{free // MIB} MiB free at {self._folder.path}; a run needs {needed // MIB} MiB"
+        return f"{free // MIB} MiB free at {self._folder}; a run needs {needed // MIB} MiB"
 
     def _set_problem(self, problem: str | None) -> None:
         if (problem is None) != (self._problem is None):
@@ -198,14 +186,12 @@ class PoolMembership:
 
     def environment(self) -> schemas.Environment:
         """Where this worker's runs run."""
-        device, check = self._gpu.device, self.check
+        device = self._gpu.device
+        found = {"torch_version", "python_version", "profile", "validation_sha256"}
         return schemas.Environment(
             gpu_name=device.model,
             gpu_uuid=device.uuid,
             driver_version=device.driver_version,
-            torch_version=check.torch_version,
-            python_version=check.python_version,
-            profile=check.profile,
-            validation_sha256=check.validation_sha256,
             host=host_name(),
+            **self.check.model_dump(include=found),
         )

@@ -36,16 +36,23 @@ def build_report(run: EndedRun) -> FinishRequest | None:
     """The report to send; None after a lost lease, when nobody would accept one."""
     result = run.result
     if result is None:
-        return _lost(run, "the run's supervisor died")
+        return _finish(run, "lost", "the run's supervisor died")
     if result.reason == "exited":
         return _exited(run, result)
     if result.reason == "deadline":
         return _timeout(run, result)
-    if result.reason == "stopped":
-        return _stopped(run, result)
     if result.reason == "orphaned":
-        return _lost(run, "the worker was gone until the lease ran out")
-    return _lost(run, "the run's supervisor was terminated")
+        return _finish(run, "lost", "the worker was gone until the lease ran out")
+    if result.reason == "terminated":
+        return _finish(run, "lost", "the run's supervisor was terminated")
+    if result.stop == "lease_lost":
+        return None
+    if result.stop == "cancelled":
+        return _finish(run, "cancelled", "cancelled while it ran")
+    if result.stop == "handed_back":
+        return _finish(run, "handed_back", "the worker is going away")
+    why = run.gpu_failure or "the cause is no longer known"
+    return _finish(run, "lost", f"the GPU failed: {why}")
 
 
 def not_started(job: schemas.Job, outcome: ReportedResult, why: str) -> FinishRequest:
@@ -58,9 +65,9 @@ def _exited(run: EndedRun, result: Result) -> FinishRequest:
     if result.exit_code == 0 and output.metrics is not None:
         return _finish(run, "completed", "", output)
     if run.gpu_failure is not None:
-        return _lost(run, f"the GPU failed: {run.gpu_failure}")
+        return _finish(run, "lost", f"the GPU failed: {run.gpu_failure}")
     if result.problem is not None:
-        return _lost(run, result.problem)
+        return _finish(run, "lost", result.problem)
     if result.exit_code == 0:
         return _finish(run, "crash", output.problem or "", output)
     return _finish(run, "crash", _crash_text(result, run.tail), output)
@@ -73,20 +80,6 @@ def _timeout(run: EndedRun, result: Result) -> FinishRequest:
     )
     words = metrics.failure(run.tail)
     return _finish(run, "timeout", f"{text}\nThe last output:\n{words}" if words else text)
-
-
-def _stopped(run: EndedRun, result: Result) -> FinishRequest | None:
-    if result.stop == "lease_lost":
-        return None
-    if result.stop == "cancelled":
-        return _finish(run, "cancelled", "cancelled while it ran")
-    if result.stop == "handed_back":
-        return _finish(run, "handed_back", "the worker is going away")
-    return _lost(run, f"the GPU failed: {run.gpu_failure or 'the cause is no longer known'}")
-
-
-def _lost(run: EndedRun, why: str) -> FinishRequest:
-    return _finish(run, "lost", why)
 
 
 def _crash_text(result: Result, tail: bytes) -> str:
@@ -113,6 +106,9 @@ def _finish(
         warnings.append(result.problem)
     if run.log_problem is not None:
         warnings.append(f"the log is not complete: {run.log_problem}"[:500])
+    # What the run printed about itself overrides what the host check found.
+    names = ("profile", "torch_version", "python_version")
+    printed = {name: output.facts[name][:200] for name in names if output.facts.get(name)}
     return FinishRequest(
         experiment_id=run.job.experiment_id,
         gpu_id=run.job.gpu_id,
@@ -122,13 +118,6 @@ def _finish(
         error=error,
         exit_code=result.exit_code if result is not None else None,
         warnings=warnings[:20],
-        environment=_environment(run.environment, output.facts),
+        environment=run.environment.model_copy(update=printed),
         curve=run.curve or None,
     )
-
-
-def _environment(checked: Environment, facts: dict[str, str]) -> Environment:
-    """What the run printed about itself overrides what the host check found."""
-    names = ("profile", "torch_version", "python_version")
-    printed = {name: facts[name][:200] for name in names if facts.get(name)}
-    return checked.model_copy(update=printed)

@@ -94,9 +94,8 @@ class WorkerSettings(HomeSettings):
         It names `python` because `uv run train.py` would install what comments in train.py ask for,
         and the environment is the project's, not the agent's.
         """
-        if self.launcher:
-            return list(self.launcher)
-        return ["uv", "run", "--no-sync", "--project", str(self.project), "--", "python"]
+        default = ["uv", "run", "--no-sync", "--project", str(self.project), "--", "python"]
+        return list(self.launcher) or default
 
     def folder(self, gpu_id: str) -> WorkerFolder:
         return WorkerFolder(self.paths.worker_dir(gpu_id))
@@ -111,11 +110,9 @@ class WorkerSettings(HomeSettings):
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
     if isinstance(value, tuple):
         return shlex.join(value)
-    return str(value)
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def find_project(start: Path) -> Path:

@@ -1,12 +1,9 @@
 """A small process per run: it owns the run's process tree, log, deadline and the GPU's lock.
 
 The worker starts it ahead of time, `python -m gpu_worker.supervisor CHANNEL_FD LOCK_FD`, and sends
-an order when there is a job; without one it ends with its worker. It outlives the worker that
-started it: for almost a lease a new worker may connect to its socket and continue the run. It does
-not judge: it sends the worker what it saw, and writes a result that the worker does not settle at
-once to `result.json`, durably, to be reported later.
-
-Standard library only, one thread, one loop.
+an order when there is a job; without one it ends with its worker. Once it has a run it outlives its
+worker: for almost a lease a new one may connect to its socket. It sends the worker what it saw, and
+writes a result that is not settled at once to `result.json`. Standard library only, one thread.
 """
 
 import os
@@ -44,7 +41,8 @@ class Supervisor:
         self._kill_at = float("inf")
         self._unkillable: list[int] = []
         self._statuses: dict[int, int] = {}
-        self._info = b""
+        self._info, self._info_end = os.pipe()
+        os.set_blocking(self._info, False)
         self._oom_kills = oom_kills()
         self._listener = channel.listen(self._folder.socket)
         self._watch(self._listener.fileno(), self._accept_worker)
@@ -79,17 +77,15 @@ class Supervisor:
 
     def _start(self) -> None:
         self._output, output_end = os.pipe()
-        info, info_end = os.pipe()
         os.set_blocking(self._output, False)
         self._journal("started")
         self._started = time.monotonic()
         self._deadline = self._started + self._order.deadline_seconds
-        fds = tree.Descriptors(output=output_end, info=info_end, lock=self._lock_fd)
+        fds = tree.Descriptors(output=output_end, info=self._info_end, lock=self._lock_fd)
         self._guard = tree.start(self._order, fds)
         os.close(output_end)
-        os.close(info_end)
+        os.close(self._info_end)
         self._watch(self._output, self._read_output)
-        self._watch(info, lambda: self._read_info(info))
         self._send({"event": "started"})
 
     def _journal(self, event: str) -> None:
@@ -100,20 +96,11 @@ class Supervisor:
             self._log.error = f"the journal could not be written: {error.strerror}"
 
     def _read_output(self) -> None:
-        try:
-            data = os.read(self._output, _READ_BYTES)
-        except BlockingIOError:
-            return
-        if data:
-            self._log.write(data)
-        else:
-            self._selector.unregister(self._output)
-
-    def _read_info(self, descriptor: int) -> None:
-        data = os.read(descriptor, 4096)
-        self._info += data
-        if not data:
-            self._selector.unregister(descriptor)
+        with suppress(BlockingIOError):
+            if data := os.read(self._output, _READ_BYTES):
+                self._log.write(data)
+            else:
+                self._selector.unregister(self._output)
 
     def _accept_worker(self) -> None:
         connection, _ = self._listener.accept()
@@ -129,7 +116,7 @@ class Supervisor:
         worker.settimeout(0)
         self._worker = worker
         self._decoder = channel.MessageDecoder()
-        self._last_message = time.monotonic()
+        self._orphaned_at = time.monotonic() + self._order.orphan_seconds
         self._watch(worker.fileno(), lambda: self._receive(worker))
 
     def _receive(self, worker: socket.socket) -> None:
@@ -142,7 +129,7 @@ class Supervisor:
             worker.close()
             self._worker = None
             return
-        self._last_message = time.monotonic()
+        self._orphaned_at = time.monotonic() + self._order.orphan_seconds
         for message in self._decoder.feed(data):
             if "stop" in message:
                 self._stop_reason = self._stop_reason or message["stop"]
@@ -153,10 +140,6 @@ class Supervisor:
             # A worker that cannot read this reads result.json, or connects again.
             with suppress(OSError):
                 self._worker.sendall(channel.encode(message))
-
-    @property
-    def _orphaned_at(self) -> float:
-        return self._last_message + self._order.orphan_seconds
 
     def _seconds_to_wait(self) -> float:
         moment = self._kill_at if self._end_reason else min(self._deadline, self._orphaned_at)
@@ -188,7 +171,9 @@ class Supervisor:
         self._unkillable = self._unkillable or tree.kill_descendants(self._statuses)
         ended = time.monotonic()
         self._journal("ended")
-        self._drain_output()
+        with suppress(BlockingIOError):  # all writers of the pipe are dead: it ends or runs dry
+            while data := os.read(self._output, _READ_BYTES):
+                self._log.write(data)
         self._log.finish()
         result = self._result(ended).to_json()
         self._send({"event": "ended", "result": result.decode()})
@@ -226,12 +211,6 @@ class Supervisor:
                 if any("settled" in message for message in self._decoder.feed(data)):
                     return True
         return False
-
-    def _drain_output(self) -> None:
-        """Read the rest of the pipe. All its writers are dead, so it ends or runs dry."""
-        with suppress(BlockingIOError):
-            while data := os.read(self._output, _READ_BYTES):
-                self._log.write(data)
 
 
 def oom_kills() -> int:

@@ -35,7 +35,10 @@ class SupervisorClient:
         self._inbox: list[Message] = []
         self._ready = False
         self.adopted = process is None
-        self._pid = process.pid if process else _peer_pid(connection)
+        size = struct.calcsize("3i")
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        # The process that listened at the other end, or the one that was started with it.
+        self._pid: int = process.pid if process else struct.unpack("3i", peer)[0]
 
     @classmethod
     def start(cls, lock_fd: int, errors: Path) -> "SupervisorClient":
@@ -146,11 +149,3 @@ class SupervisorClient:
             except subprocess.TimeoutExpired:  # its guard kills the rest
                 self._process.kill()
                 self._process.wait()
-
-
-def _peer_pid(connection: socket.socket) -> int:
-    """The process that listened at the other end."""
-    size = struct.calcsize("3i")
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    pid: int = struct.unpack("3i", credentials)[0]
-    return pid

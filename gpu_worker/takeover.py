@@ -5,7 +5,6 @@ run. attempt.py follows and reports the runs.
 """
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -32,8 +31,13 @@ async def take_over(
     """
     started, logged = anyio.current_time(), False
     while True:
+        unreported = [UnreportedAttempt(job, r) for r in folder.runs() if (job := _load_job(r))]
+        for attempt in unreported:
+            if adopted := SupervisorClient.adopt(attempt.folder):
+                attempt.supervisor, lock_fd = adopted
+                return lock_fd, unreported
         try:
-            return _try_to_take_over(folder, lock_path)
+            return lock.take(lock_path), unreported
         except lock.LockBusy as busy:
             waited = anyio.current_time() - started
             if waited > wait_seconds:
@@ -42,16 +46,6 @@ async def take_over(
                 logger.warning("%s; waiting for up to %g s", busy, wait_seconds)
                 logged = True
             await anyio.sleep(_POLL_SECONDS)
-
-
-def _try_to_take_over(folder: WorkerFolder, lock_path: Path) -> tuple[int, list[UnreportedAttempt]]:
-    unreported = [UnreportedAttempt(job, run) for run in folder.runs() if (job := _load_job(run))]
-    for index, attempt in enumerate(unreported):
-        if adopted := SupervisorClient.adopt(attempt.folder):
-            supervisor, lock_fd = adopted
-            unreported[index] = replace(attempt, supervisor=supervisor)
-            return lock_fd, unreported
-    return lock.take(lock_path), unreported
 
 
 def _load_job(folder: RunFolder) -> schemas.Job | None:

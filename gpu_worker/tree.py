@@ -7,9 +7,7 @@
 Supervisor and guard are both subreapers: an orphan of the run, even after `setsid` and double
 forks, becomes a child of one of them. Each kills the tree when the other dies: the guard by its
 parent-death signal, the supervisor by SIGCHLD. If both die at once, `sweep` finds the rest by a
-variable in its environment.
-
-Standard library only. When a run ends is decided in supervisor.py.
+variable in its environment. Standard library only; supervisor.py decides when a run ends.
 """
 
 import ctypes
@@ -57,11 +55,8 @@ def die_with_parent(number: signal.Signals) -> None:
 
 
 class Descriptors(NamedTuple):
-    """What the guard inherits.
-
-    The leader of the run's process group is written to `info`. The guard holds `lock` open, so the
-    GPU stays locked until the run's last process is gone, even if worker and supervisor die.
-    """
+    """What the guard inherits. The leader of the run's process group is written to `info`. `lock`
+    stays open in the guard, so the GPU is locked until the run's last process is gone."""
 
     output: int
     info: int
@@ -148,23 +143,21 @@ def exit_code(status: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def group_leader(info: bytes) -> int | None:
-    """The process group that gets SIGTERM, from what was written to `Descriptors.info`."""
+def group_leader(info: int) -> int | None:
+    """The process group that gets SIGTERM, read from the other end of `Descriptors.info`."""
     try:
-        return int(json.loads(info)["child-pid"])
-    except (ValueError, KeyError):  # not written yet, or never
+        return int(json.loads(os.read(info, 4096))["child-pid"])
+    except (BlockingIOError, ValueError, KeyError):  # not written yet, or never
         return None
 
 
-def kill_descendants(
-    statuses: dict[int, int] | None = None, timeout: float = KILL_TIMEOUT_SECONDS
-) -> list[int]:
+def kill_descendants(statuses: dict[int, int] | None = None) -> list[int]:
     """SIGKILL every descendant until none is left; fills `statuses` with those reaped.
 
-    Returns the pids that are alive after `timeout` seconds, normally none.
+    Returns the pids that are alive after KILL_TIMEOUT_SECONDS, normally none.
     """
     reaped = {} if statuses is None else statuses
-    return _kill_all(lambda: descendants(os.getpid()) if reap(reaped) else [], 0.002, timeout)
+    return _kill_all(lambda: descendants(os.getpid()) if reap(reaped) else [], 0.002)
 
 
 def sweep(variable: str, value: str, timeout: float = KILL_TIMEOUT_SECONDS) -> list[int]:
@@ -176,7 +169,9 @@ def sweep(variable: str, value: str, timeout: float = KILL_TIMEOUT_SECONDS) -> l
     return _kill_all(lambda: [pid for pid in _processes() if _has(pid, marker)], 0.01, timeout)
 
 
-def _kill_all(find: Callable[[], list[int]], pause: float, timeout: float) -> list[int]:
+def _kill_all(
+    find: Callable[[], list[int]], pause: float, timeout: float = KILL_TIMEOUT_SECONDS
+) -> list[int]:
     """SIGKILL what `find` returns, until it returns nothing or `timeout` seconds have passed."""
     deadline = time.monotonic() + timeout
     while victims := find():
@@ -217,9 +212,7 @@ def _has(pid: int, marker: bytes) -> bool:
     """True if another process has `marker` in its environment."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except (
-        OSError
-    ):  # it has ended, or belongs to another user, which no process of a run can become
+    except OSError:  # it has ended, or is another user's, which no process of a run can become
         return False
     return pid != os.getpid() and marker in environment.split(b"\0")
 

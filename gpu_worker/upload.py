@@ -45,20 +45,17 @@ class Upload:
         """Send new output until the run has ended and all is sent. Raises LeaseLost, Unknown."""
         while True:
             last_round = self._ended.is_set()
-            await self._send_new()
+            while data := read_at(self._folder, self._offset, CHUNK_BYTES):
+                # The curve reads each byte once, though a chunk may be sent more than once.
+                self.curve.feed(data)
+                if self.refused is None:
+                    await self._send(data)
+                self._offset += len(data)
             if last_round:
                 self.curve.close()
                 return
             with anyio.move_on_after(self._client.heartbeat_seconds):
                 await self._ended.wait()
-
-    async def _send_new(self) -> None:
-        while data := read_at(self._folder, self._offset, CHUNK_BYTES):
-            # The curve reads each byte once, though a chunk may be sent more than once.
-            self.curve.feed(data)
-            if self.refused is None:
-                await self._send(data)
-            self._offset += len(data)
 
     async def _send(self, data: bytes) -> None:
         chunk = schemas.LogChunk(offset=self._offset, data=base64.b64encode(data).decode())
@@ -84,9 +81,9 @@ class Upload:
         try:
             return await self._client.progress(progress)
         except DiskFull as error:
-            if self._ended.is_set():  # the report must not wait for free space
-                raise Refused(str(error)) from error
-            raise
+            if not self._ended.is_set():
+                raise
+            raise Refused(str(error)) from error  # the report must not wait for free space
 
 
 def read_at(folder: RunFolder, offset: int, limit: int) -> bytes:

@@ -200,7 +200,7 @@ def parent_only_kill() -> None:
     """End the process that was started, and nothing that it has started in turn."""
     from gpu_worker import tree
 
-    def kill_the_child(statuses: dict[int, int] | None = None, _: float = 0) -> list[int]:
+    def kill_the_child(statuses: dict[int, int] | None = None) -> list[int]:
         for pid in tree.descendants(os.getpid())[:1]:
             tree.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)

@@ -17,7 +17,8 @@ import torch
 
 import corpus
 import prepare
-from corpus import shard_name, train_tokenizer
+from corpus import train_tokenizer
+from download import shard_name
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, Tokenizer, select_profile
 from tests.conftest import eventually
 

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import corpus
+import download
 import prepare
 from bench.harness.ports import free_port
-from corpus import shard_name
+from download import shard_name
 from prepare import VALIDATION_SHARD, PrepareError
 
 
@@ -101,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
 def hub(tmp_path, monkeypatch):
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(corpus, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
     # The tokenizer has its own tests, and these shards are too small for one.
     monkeypatch.setattr(corpus, "prepare_tokenizer", lambda: None)
     monkeypatch.setattr(corpus, "prepare_tokens", lambda: None)
@@ -177,7 +178,7 @@ def test_a_redirection_keeps_the_range(hub, data, monkeypatch):
 def test_a_later_run_resumes_an_earlier_one(hub, data):
     """Partial files outlive the process; here they were left by one that gave up."""
     name = shard_name(0)
-    hub.faults[name] = ["drop"] + ["503"] * corpus.ATTEMPTS
+    hub.faults[name] = ["drop"] + ["503"] * download.ATTEMPTS
     assert climbmix() == 1
     assert not (data / name).exists()
     hub.ranges.clear()
@@ -196,7 +197,7 @@ def test_a_partial_file_longer_than_the_shard_starts_over(hub, data):
 
 def test_a_server_that_keeps_failing_is_given_up(hub, data, capsys):
     """After a few attempts without progress the run ends, says why, and leaves no false shard."""
-    hub.faults[VALIDATION_SHARD] = ["503"] * corpus.ATTEMPTS
+    hub.faults[VALIDATION_SHARD] = ["503"] * download.ATTEMPTS
     assert climbmix() == 1
     assert "HTTP 503" in capsys.readouterr().err
     assert not (data / VALIDATION_SHARD).exists()
@@ -313,10 +314,10 @@ def test_an_unreachable_hub_leads_to_the_offline_corpus(
 
 def test_a_hub_that_never_answers_is_given_up_within_seconds(hub, monkeypatch):
     """Neither a silent server nor a silent name service is waited for."""
-    monkeypatch.setattr(corpus, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AUTORESEARCH_HUB", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert corpus.hub_error() is not None
+        assert download.hub_error() is not None
 
 
 def test_climbmix_that_was_asked_for_is_not_replaced_by_something_else(
@@ -333,7 +334,7 @@ def test_an_interrupted_download_is_not_replaced_by_something_else(
     hub, closed_port, data, monkeypatch, capsys
 ):
     """Once climbmix was begun, a run without a network says what is missing and changes nothing."""
-    hub.faults[shard_name(1)] = ["503"] * corpus.ATTEMPTS
+    hub.faults[shard_name(1)] = ["503"] * download.ATTEMPTS
     assert climbmix() == 1
     monkeypatch.setenv("AUTORESEARCH_HUB", closed_port)
     assert prepare.main([]) == 1
@@ -353,4 +354,4 @@ def test_only_web_addresses_are_hubs(hub, monkeypatch):
     """urllib would open file:// as well."""
     monkeypatch.setenv("AUTORESEARCH_HUB", "file:///etc")
     with pytest.raises(PrepareError, match="http://"):
-        corpus.shard_url("passwd")
+        download.shard_url("passwd")

@@ -383,7 +383,7 @@ def test_a_run_ends_with_the_block_that_the_worker_reads(cache: Path) -> None:
 
 
 def test_a_workspace_needs_train_py_and_prepare_py_alone(cache: Path, tmp_path: Path) -> None:
-    """A tag pins prepare.py and nothing else, so neither a check nor a run may import corpus.py."""
+    """A tag pins prepare.py alone, so neither a check nor a run may import corpus or download."""
     for name in ("prepare.py", "train.py"):
         shutil.copy(REPO / name, tmp_path)
     check = run_python(cache, "prepare.py", "--check", folder=tmp_path)
