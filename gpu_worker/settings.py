@@ -13,7 +13,7 @@ from pydantic_settings import NoDecode
 
 from gpu_worker.folders import WorkerFolder
 from orchestrator.schemas.base import GpuId
-from orchestrator.settings import DEFAULT_URL, HomeSettings, Seconds
+from orchestrator.settings import DEFAULT_URL, AbsolutePath, HomeSettings, OrchestratorUrl, Seconds
 
 MIB = 1024 * 1024
 
@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 class WorkerSettings(HomeSettings):
     """The settings of one daemon, or of all daemons of a host."""
 
-    orchestrator: str = Field(DEFAULT_URL, description="Where the orchestrator is.")
+    orchestrator: OrchestratorUrl = Field(DEFAULT_URL, description="Where the orchestrator is.")
     gpu: str = Field(
         "auto",
         pattern=r"^(auto|cpu|all|[0-9]{1,4})$",
@@ -33,11 +33,11 @@ class WorkerSettings(HomeSettings):
     launcher: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Command that runs train.py instead of `uv run`, such as python3."
     )
-    project: Path = Field(
+    project: AbsolutePath = Field(
         default_factory=lambda: find_project(Path.cwd()),
         description="Folder of prepare.py and the training environment.",
     )
-    cache: Path | None = Field(
+    cache: AbsolutePath | None = Field(
         None, description="Folder of the training data, ~/.cache/autoresearch by default."
     )
     isolation: Literal["auto", "bwrap", "direct"] = Field(
@@ -64,7 +64,7 @@ class WorkerSettings(HomeSettings):
     free_space_bytes: int = Field(
         1024 * MIB, ge=0, description="With less free disk no run is taken."
     )
-    lock_dir: Path = Field(
+    lock_dir: AbsolutePath = Field(
         # One folder for all users and homes of a host, so that no GPU has two workers.
         Path("/tmp/autoresearch-locks"),  # noqa: S108 - lock.py opens it with care
         description="Folder of the locks on GPUs; one for the whole host.",
@@ -74,18 +74,6 @@ class WorkerSettings(HomeSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-    @field_validator("orchestrator")
-    @classmethod
-    def _is_a_url(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("the orchestrator is an http:// or https:// address")
-        return value.rstrip("/")
-
-    @field_validator("project", "lock_dir", "cache")
-    @classmethod
-    def _absolute_path(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
 
     @property
     def command(self) -> list[str]:

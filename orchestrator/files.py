@@ -21,9 +21,6 @@ from typing import Any, BinaryIO
 from orchestrator.errors import NotFound, Unavailable
 from orchestrator.settings import HomePaths
 
-# Sources kept in memory: an idle GPU claims a job right after its submission, and reading the file
-# in a thread would add half of the claim's time.
-RECENT_SOURCES = 64
 # The end of a finished log that is kept uncompressed: as much as the log's page reads at first.
 LOG_TAIL_BYTES = 256 * 1024
 _COPY_BYTES = 1024 * 1024
@@ -72,7 +69,6 @@ class Slice:
 class Files:
     def __init__(self, paths: HomePaths) -> None:
         self._paths = paths
-        self._recent: dict[str, str] = {}  # sources by hash, as kept or read last
 
     # -- sources
 
@@ -83,14 +79,7 @@ class Files:
         with disk_errors("source"):
             if not path.exists():
                 _write_atomically(path, gzip.compress(text.encode(), mtime=0))
-        self._recent[sha256] = text
-        while len(self._recent) > RECENT_SOURCES:
-            self._recent.pop(next(iter(self._recent)), None)
         return sha256
-
-    def recent_source(self, sha256: str) -> str | None:
-        """The source with this hash if it is in memory; does not block, and needs no thread."""
-        return self._recent.get(sha256)
 
     def source(self, sha256: str) -> str:
         """The source with this hash. Raises `NotFound`; a damaged file is `Unavailable`."""

@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Annotated
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_PORT = 3111
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+def _http(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"'{url}' is no URL such as {DEFAULT_URL}")
+    return url.rstrip("/")
+
+
+OrchestratorUrl = Annotated[str, AfterValidator(_http)]
 
 
 class HomeSettings(BaseSettings):
@@ -27,18 +37,13 @@ class HomeSettings(BaseSettings):
         env_prefix="AUTORESEARCH_", extra="ignore", env_ignore_empty=True, populate_by_name=True
     )
 
-    home: Path = Field(
+    home: AbsolutePath = Field(
         default_factory=lambda: platformdirs.user_data_path("autoresearch", appauthor=False),
         description="Folder of all files that the system keeps.",
     )
     token: SecretStr | None = Field(
         None, description="Bearer token that each call must carry; `ps` shows flags."
     )
-
-    @field_validator("home")
-    @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
 
     @cached_property
     def paths(self) -> "HomePaths":

@@ -175,9 +175,6 @@ class Client:
         path = "/api/experiment/near-misses"
         return self.get(path, schemas.NearMissAnswer, tag=tag).near_misses
 
-    def tsv(self, tag: str) -> schemas.TsvAnswer:
-        return self.get("/api/report/tsv", schemas.TsvAnswer, tag=tag)
-
     def history(
         self, tag: str, status: str | None = None, limit: int | None = None
     ) -> schemas.HistoryAnswer:

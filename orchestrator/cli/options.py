@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import Client, explained
 from orchestrator.cli.errors import ConfigError
-from orchestrator.settings import DEFAULT_URL, HomeSettings, Settings
+from orchestrator.settings import DEFAULT_URL, HomeSettings, OrchestratorUrl, Settings
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -110,14 +110,7 @@ def variable(name: str) -> str:
 class ClientSettings(HomeSettings):
     """What a command needs to reach the orchestrator."""
 
-    orchestrator: str = DEFAULT_URL
-
-    @field_validator("orchestrator")
-    @classmethod
-    def _is_a_url(cls, value: str) -> str:
-        if not value.startswith(("http://", "https://")):
-            raise ValueError(f"'{value}' is no URL such as {DEFAULT_URL}")
-        return value
+    orchestrator: OrchestratorUrl = DEFAULT_URL
 
 
 def load(kind: type[AnySettings], **flags: Any) -> AnySettings:

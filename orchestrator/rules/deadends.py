@@ -4,7 +4,7 @@ It uses counters and the newest failures; similar ideas are found by services/ag
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from orchestrator.domain import INFRA_LOST, Run, Status
 from orchestrator.rules import failure, sanitize
@@ -50,6 +50,11 @@ def _repeated(failures: Mapping[str, str]) -> Iterator[DeadEnd]:
                 experiment_ids=ids[: -_IDS - 1 : -1],
                 untrusted_cause=why,
             )
+
+
+def causes(runs: Iterable[Run]) -> dict[str, str]:
+    """Why these runs failed, by id, without those that the infrastructure lost."""
+    return {run.experiment_id: why for run in runs if (why := cause(run)) is not None}
 
 
 def cause(run: Run) -> str | None:

@@ -92,9 +92,6 @@ def _made(evidence: Evidence, budget: _SizeBudget) -> schemas.Digest:
     )
 
 
-# ---------------------------------------------------------------------------- numbers
-
-
 def _rounded(value: float, digits: int = 6) -> float:
     """To significant digits: more would only be noise."""
     return float(f"{value:.{digits}g}")
@@ -150,9 +147,6 @@ def _loss_at(curve: Sequence[Point], percent: float) -> float | None:
             share = (percent - before) / (after - before) if after > before else 0.0
             return _rounded(low + share * (high - low), 4)
     return None
-
-
-# ---------------------------------------------------------------------------- warnings
 
 
 def _warnings(evidence: Evidence) -> Iterator[schemas.DigestWarning]:
@@ -239,9 +233,6 @@ def _short(run: Run) -> str:
 
 def _lost(run: Run) -> str:
     return f"{run.losses} attempt(s) lost to the infrastructure" if run.losses else ""
-
-
-# ---------------------------------------------------------------------------- the run's words
 
 
 def _untrusted(evidence: Evidence, budget: _SizeBudget) -> schemas.Untrusted | None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from orchestrator.files import Files
 from orchestrator.services.agents.briefs import Briefs
 from orchestrator.services.agents.digests import Digests
-from orchestrator.services.agents.failures import Failures
 from orchestrator.services.agents.search import Search
 from orchestrator.services.agents.similar import SimilarIdeas
 from orchestrator.services.core.experiments import Experiments
@@ -33,7 +32,6 @@ class Services:
         files = Files(settings.paths)
         judge = Judge(store)
         sources = Sources(files, settings.repo)
-        failures = Failures(store)
         self.store = store
         self.sessions = Sessions(settings.token.get_secret_value()) if settings.token else None
         # A blocking read must end well before its connection times out.
@@ -47,8 +45,8 @@ class Services:
         self.pool = Pool(store, files, sources, settings)
         self.steering = Steering(store, judge)
         self.similar = SimilarIdeas(store, files, settings.paths)
-        self.search = Search(store, self.similar, failures)
-        self.briefs = Briefs(store, failures)
+        self.search = Search(store, self.similar)
+        self.briefs = Briefs(store)
         self.reports = Reports(store, settings)
         self.histories = Histories(store)
         self.overviews = Overviews(store, files, self.histories, settings)

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.store import keys
-from orchestrator.store.client import Pipeline, TextRedis
+from orchestrator.store.client import TextRedis
 from orchestrator.store.scripts import redis_errors
 
 PART = 1000
@@ -126,7 +126,7 @@ class DumpStore:
             await self._redis.delete(self._marker)
 
 
-def _write(pipeline: Pipeline, part: Part) -> None:
+def _write(pipeline: Any, part: Part) -> None:
     key, members = part.key, part.members
     if part.kind == "hash":
         pipeline.hset(key, mapping=dict(members))

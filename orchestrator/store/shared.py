@@ -2,7 +2,7 @@
 
 Redis answers in the order in which it was asked, so many requests can wait on one connection.
 Commands sent at the same moment travel together, and no request waits for a connection of a pool;
-a command costs a third of the CPU of a pooled one (docs/decisions.md). redis-py opens the
+a command costs a third of the CPU of a pooled one (docs/log.md). redis-py opens the
 connection (URL, TLS, password) and parses. This module matches answers to requests, and adds
 time-outs and retries.
 """

@@ -42,7 +42,6 @@ from orchestrator.errors import AutoresearchError
 from orchestrator.files import Files, sha256_of
 from orchestrator.ids import AttemptId
 from orchestrator.services.agents.digests import Digests
-from orchestrator.services.agents.failures import Failures
 from orchestrator.services.agents.search import Search
 from orchestrator.services.agents.similar import SimilarIdeas
 from orchestrator.services.core.audit import Audit
@@ -184,7 +183,7 @@ class Machine(RuleBasedStateMachine):
         self.pool = Pool(self.store, files, self.sources, config)
         self.reports = Reports(self.store, config)
         similar = SimilarIdeas(self.store, files, config.paths)
-        self.search = Search(self.store, similar, Failures(self.store))
+        self.search = Search(self.store, similar)
         self.steering = Steering(self.store, self.judge)
         self.model = Model()
         self.claims: dict[tuple[str, str], schemas.Job | None] = {}

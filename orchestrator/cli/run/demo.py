@@ -34,7 +34,7 @@ from orchestrator.cli.run.process import Stops, interruptible
 from orchestrator.cli.run.system import System, Workers, plan_workers
 from orchestrator.cli.run.up import both_settings, with_cpu
 from orchestrator.demo.agent import Agent, NothingLeftError
-from orchestrator.schemas import SetupRequest
+from orchestrator.schemas import SetupRequest, TsvAnswer
 from orchestrator.settings import Settings
 
 _DRAIN_SECONDS = 1.0  # a demo that is stopped does not wait for its run
@@ -87,9 +87,6 @@ def demo(
         shown.run(as_json=json)
 
 
-# ----------------------------------------------------------------------------------- training data
-
-
 def _with_launcher(settings: WorkerSettings) -> WorkerSettings:
     """The settings; on a machine without uv, this Python runs train.py if it has torch."""
     if settings.launcher or shutil.which("uv") or find_spec("torch") is None:
@@ -121,9 +118,6 @@ def _ensure_data(settings: WorkerSettings) -> None:
         raise CommandError(f"prepare.py ended with exit code {code}; its output is above")
     if problems := hostcheck.judge(check_training(settings), needs_cuda=False):
         raise CommandError("; ".join(problems))
-
-
-# ---------------------------------------------------------------------------------------- the demo
 
 
 class InterruptedDemo(CommandError):
@@ -223,7 +217,8 @@ class Demonstration:
         about = f"budget {self._budget:g} s a run · profile {profile} · seed {search.agent.seed}"
         picture = io.BytesIO()
         draw(points_of(list(all_rows(client, tag))), picture, Look(tag, about))
-        files = {"results.tsv": f"{client.tsv(tag).tsv}\n".encode()}
+        table = client.get("/api/report/tsv", TsvAnswer, tag=tag).tsv
+        files = {"results.tsv": f"{table}\n".encode()}
         if best is not None:
             files["best_train.py"] = client.source(best.id).encode()
         files["progress.png"] = picture.getvalue()

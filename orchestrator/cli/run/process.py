@@ -28,8 +28,6 @@ _ECHO_SECONDS = 0.3
 PARENT_PIPE = "AUTORESEARCH_PARENT_PIPE"
 _log = logging.getLogger(__name__)
 
-# ------------------------------------------------------------------------------------------ socket
-
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket (port 0: a free one). ConfigError says who has it and what to do."""
@@ -82,9 +80,6 @@ def _who_answers(host: str, port: int) -> str:
             f"end it, or {other}"
         )
     return f"another web server: end it, or {other}"
-
-
-# ----------------------------------------------------------------------------------------- signals
 
 
 class Stops:
@@ -151,9 +146,6 @@ def _await_parents_end() -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-# ------------------------------------------------------------------------------------------ limits
 
 
 def allow_open_files(wanted: int = _OPEN_FILES) -> None:

@@ -148,9 +148,6 @@ def _run_server(
         raise CommandError("the orchestrator could not start; its log says why") from end
 
 
-# ------------------------------------------------------------------------------------------- Redis
-
-
 @contextlib.contextmanager
 def redis_for(settings: Settings) -> Iterator[Settings]:
     """The settings with the URL of a Redis server that runs while the block does."""
@@ -190,9 +187,6 @@ def redis_place(settings: Settings) -> str:
     if url.scheme == "unix":
         return f"unix://{unquote(url.path)}"
     return f"{url.scheme}://{url.hostname}:{url.port or 6379}"
-
-
-# --------------------------------------------------------------------------------------------- MCP
 
 
 def mcp(*, orchestrator: Url = None, token: Token = None) -> None:

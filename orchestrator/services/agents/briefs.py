@@ -3,9 +3,8 @@
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Status
 from orchestrator.rules.brief import Situation, brief
-from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
+from orchestrator.rules.deadends import RECENT_FAILURES, causes, dead_ends
 from orchestrator.rules.suggest import advise
-from orchestrator.services.agents.failures import Failures
 from orchestrator.store.connection import Store
 
 ROWS = 8  # of each list; rules/brief.py shows fewer if they do not fit
@@ -13,9 +12,8 @@ TREND_LENGTH = 5
 
 
 class Briefs:
-    def __init__(self, store: Store, failures: Failures) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._failures = failures
 
     async def brief(self, tag_name: str) -> schemas.BriefAnswer:
         """The state of the search and how to go on, in less than 8 KB. Raises `NotFound`."""
@@ -35,7 +33,7 @@ class Briefs:
         reads = self._store.reads
         summary = await reads.summary(name, ROWS, failures=RECENT_FAILURES)
         snapshot = summary.snapshot
-        failed = await self._failures.causes(name, summary.failures)
+        failed = await reads.entries(name, summary.failures)
         recent = (await reads.history(name, None, 3 * ROWS, None)).entries
         running = (await reads.history(name, Status.RUNNING, ROWS, None)).entries
         near, _ = await reads.near_misses(name, ROWS)
@@ -48,7 +46,7 @@ class Briefs:
             best=best[0] if best else None,
             keeps=keeps,
             near_misses=[(*entry, distance) for entry, distance in near],
-            dead_ends=dead_ends(summary.categories, failed),
+            dead_ends=dead_ends(summary.categories, causes(entry.run for entry in failed)),
             recent=[entry for entry in reversed(recent) if entry.run.status in FINISHED],
             running=running,
             queued=await reads.next_in_queue(name, ROWS),

@@ -3,11 +3,10 @@
 from orchestrator import schemas
 from orchestrator.domain import OperatorAction
 from orchestrator.errors import Unavailable
-from orchestrator.rules.deadends import RECENT_FAILURES, dead_ends
+from orchestrator.rules.deadends import RECENT_FAILURES, causes, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
-from orchestrator.services.agents.failures import Failures
 from orchestrator.services.agents.similar import SimilarIdeas
 from orchestrator.store.connection import Store
 
@@ -16,10 +15,9 @@ MAX_TRIES = 50
 
 
 class Search:
-    def __init__(self, store: Store, similar: SimilarIdeas, failures: Failures) -> None:
+    def __init__(self, store: Store, similar: SimilarIdeas) -> None:
         self._store = store
         self._similar = similar
-        self._failures = failures
 
     async def strategy(self, tag: str) -> schemas.Strategy:
         return views.strategy((await self._store.experiments.snapshot(tag)).strategy)
@@ -54,7 +52,7 @@ class Search:
         summary = await self._store.reads.summary(
             request.tag, TREND_LENGTH, failures=RECENT_FAILURES
         )
-        failed = await self._failures.causes(request.tag, summary.failures)
+        failed = await self._store.reads.entries(request.tag, summary.failures)
         snapshot, categories = summary.snapshot, summary.categories
         trend = [keep.val_bpb for keep in summary.keeps]
         advice = advise(snapshot, categories, trend)
@@ -70,7 +68,7 @@ class Search:
             near_miss_categories=advice.near_miss_categories,
             recent_bpb_trend=trend,
             suggestions=advice.suggestions,
-            dead_ends=dead_ends(categories, failed),
+            dead_ends=dead_ends(categories, causes(entry.run for entry in failed)),
             near=await self._near(request),
             notes=[views.note(note) for note in summary.notes],
             paused=snapshot.tag.pause is not None,

@@ -61,9 +61,7 @@ class Jobs:
 
     async def _job(self, gpu_id: str, claimed: Claimed) -> schemas.Job:
         try:
-            train_py = self._files.recent_source(claimed.source_sha256)
-            if train_py is None:
-                train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
+            train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
         except AutoresearchError as error:
             # Not the run's fault, nor the worker's: the lease ends and the loss is counted.
             await self._judge.attempt_lost(claimed.attempt, error.message)

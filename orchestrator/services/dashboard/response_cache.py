@@ -27,11 +27,9 @@ class Body:
 
     @classmethod
     async def of(cls, plain: bytes) -> "Body":
-        """A large body is compressed in a thread, so that other requests do not wait."""
+        """Compressed in a thread, so that other requests do not wait."""
         if len(plain) < SMALL_BYTES:
             return cls(plain, None)
-        if len(plain) < 64 * SMALL_BYTES:
-            return cls(plain, gzip.compress(plain, 1, mtime=0))
         return cls(plain, await asyncio.to_thread(gzip.compress, plain, 4, mtime=0))
 
     def __len__(self) -> int:

@@ -32,8 +32,6 @@ class SeriesReports:
     async def _history(self, tag_name: str) -> History:
         return await self._histories.of(await self._store.reads.tag(tag_name))
 
-    # ------------------------------------------------------------------------ the columns
-
     async def series(self, request: schemas.SeriesRequest) -> Body:
         """`SeriesAnswer` as JSON. Raises `NotFound`."""
 
@@ -43,8 +41,6 @@ class SeriesReports:
             return _series_json(history, strategy, request.since).encode()
 
         return await self._cache.body(("series", request.tag, request.since), make)
-
-    # ------------------------------------------------------------------------ the table
 
     async def runs(self, request: schemas.RunsRequest) -> Body:
         """`RunsAnswer` as JSON. Raises `NotFound`, `Invalid`."""
