@@ -191,7 +191,7 @@ class Attempt:
                 logger.error("%s: its supervisor is stuck and is killed", self._run)
                 self._supervisor.kill()
         try:
-            return Result.from_json(self._folder.result.read_bytes())
+            return Result.read(self._folder.result.read_bytes())
         except FileNotFoundError:
             return None
 
@@ -200,7 +200,7 @@ class Attempt:
             if message.get("event") == "started":
                 self._started.set()
             elif message.get("event") == "ended":
-                return Result.from_json(message["result"].encode())
+                return Result.read(message["result"].encode())
         return None
 
     async def _sweep(self) -> list[int]:

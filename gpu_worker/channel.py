@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 Message = dict[str, Any]
 
@@ -77,8 +77,13 @@ class Result(NamedTuple):
         return json.dumps(self._asdict()).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "Result":
-        return cls(**json.loads(data))
+    def read(cls, data: bytes) -> "Result | None":
+        """None for what is no whole result, such as a file that a kill or a full disk has cut."""
+        try:
+            result = cls(**json.loads(data))
+        except (ValueError, TypeError):
+            return None
+        return result if result.reason in get_args(EndReason) else None
 
 
 def encode(message: Message) -> bytes:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import pairwise
 
 from orchestrator import schemas
@@ -25,6 +26,11 @@ _MAXIMUM = 2.0**53  # what an integer in JSON holds exactly
 _ANSI = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 LINE_END = re.compile(rb"[\r\n]+")
 _ENTRY = re.compile(r"\s*([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
+# Commas only between whole groups of thousands: `0,997` is no 997, and `1_3.3` no 13.3.
+_NUMBER = re.compile(
+    r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d{1,4})?",
+    re.ASCII | re.IGNORECASE,
+)
 _PROGRESS = re.compile(r"^step\s+\d+.*\bloss\s*:", re.IGNORECASE)
 
 # The block's key -> the metric's name. They differ only in the M of millions: `total_tokens_M`.
@@ -59,12 +65,14 @@ def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
     if "val_bpb" not in block:
         return Output(None, "the last result block has no val_bpb", warnings, block)
     val_bpb = number(block["val_bpb"])
-    if val_bpb is None or val_bpb <= 0:
-        problem = f"val_bpb is {block['val_bpb'][:40]!r}: it must be a finite number above zero"
+    if val_bpb is None or not 0 < val_bpb <= schemas.MAX_VAL_BPB:
+        problem = f"val_bpb is {block['val_bpb'][:40]!r}: no finite number above 0, up to 1e6"
         return Output(None, problem, warnings, block)
     if measures and not measured_blocks:
         values = ", ".join(f"{measure:.6f}" for measure in measures[-3:])
         problem = f"val_bpb is {val_bpb:.6f}, but evaluate_bpb of prepare.py measured {values}"
+        if _last_digit(block["val_bpb"]) > -3:
+            problem += "; print 6 decimals"
         return Output(None, problem, warnings, block)
     metrics = schemas.Metrics(val_bpb=val_bpb, **_optional_metrics(block, warnings))
     return Output(metrics, None, warnings, block)
@@ -77,12 +85,17 @@ def measured(text: bytes) -> list[float]:
 
 
 def _agrees(printed: str, measures: Sequence[float]) -> bool:
-    """True if the printed figure is a measure, to its own number of decimals (three to six)."""
+    """True if the figure is a measure rounded to its last digit, the 3rd to 6th decimal."""
     value = number(printed)
     if value is None:
         return False
-    decimals = min(6, max(3, len(printed.partition(".")[2])))
-    return any(abs(value - measure) <= 0.51 * 10**-decimals for measure in measures)
+    tolerance = 0.51 * 10.0 ** min(-3, max(-6, _last_digit(printed)))
+    return any(abs(value - measure) <= tolerance for measure in measures)
+
+
+def _last_digit(printed: str) -> int:
+    """The power of ten of a number's last digit: -6 for 0.997900 and for 9.97900e-01."""
+    return int(Decimal(_plain(printed)).as_tuple().exponent)
 
 
 def lines(output: bytes) -> list[str]:
@@ -107,12 +120,15 @@ def _blocks(output: list[str]) -> list[dict[str, str]]:
 
 
 def number(text: str) -> float | None:
-    """A finite number; thousands separators and a percent sign are allowed."""
-    try:
-        value = float(text.replace(",", "").rstrip("% "))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    """A finite number; groups of thousands and a percent sign are allowed."""
+    plain = _plain(text)
+    return float(plain) if plain and math.isfinite(float(plain)) else None
+
+
+def _plain(text: str) -> str:
+    """The number as Python reads it; empty if it is none."""
+    text = text.strip().removesuffix("%").rstrip()
+    return text.replace(",", "") if _NUMBER.fullmatch(text) else ""
 
 
 def _optional_metrics(block: dict[str, str], warnings: list[str]) -> dict[str, float | int | None]:

@@ -61,7 +61,10 @@ Name = Annotated[str, StringConstraints(max_length=200)]
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
 Amount = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=2**53, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=2**53)]
-ValBpb = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, le=1e6, allow_inf_nan=False)]
+MAX_VAL_BPB = 1e6
+ValBpb = Annotated[
+    float, BeforeValidator(_no_boolean), Field(gt=0, le=MAX_VAL_BPB, allow_inf_nan=False)
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
 

@@ -130,7 +130,9 @@ async def end_of(supervisor: SupervisorClient, seconds: float = 30.0) -> Result:
     with anyio.fail_after(seconds):
         while message := await supervisor.next_message():
             if message["event"] == "ended":
-                return Result.from_json(message["result"].encode())
+                result = Result.read(message["result"].encode())
+                assert result is not None
+                return result
     raise AssertionError("the supervisor ended without a message")
 
 
@@ -144,7 +146,7 @@ async def test_a_run_is_logged_from_its_first_byte_and_its_exit_code_reported(
     assert (result.reason, result.exit_code) == ("exited", 1)
     assert run.log == b"out\nerr\n"
     eventually(run.folder.result.exists)
-    assert Result.from_json(run.folder.result.read_bytes()) == result
+    assert Result.read(run.folder.result.read_bytes()) == result
     events = [json.loads(line)["event"] for line in run.worker.journal.read_text().splitlines()]
     assert events == ["started", "ended"]
 
@@ -241,7 +243,9 @@ async def test_a_run_whose_worker_is_gone_for_a_lease_is_killed(run: SupervisedR
     run.wait_for_output(b"escaped")
     run.abandon()
     eventually(run.folder.result.exists)
-    assert Result.from_json(run.folder.result.read_bytes()).reason == "orphaned"
+    result = Result.read(run.folder.result.read_bytes())
+    assert result is not None
+    assert result.reason == "orphaned"
     assert run.alive() == []
 
 

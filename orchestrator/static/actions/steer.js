@@ -55,8 +55,6 @@ function ask(title, target, { effect, path, body, fields, reason = true, button,
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(answer)));
 }
 
-// ---- the actions
-
 const experiment = (run) => [h("code", run.id), run.hypothesis ? ` ${plain(run.hypothesis)}` : ""];
 // A run that was decided meanwhile is queued once more instead.
 const requeued = (answer) =>
@@ -191,8 +189,6 @@ const undrainGpu = (gpu) => ask("Undrain the GPU", [h("b", gpu.id), drainedBy(gp
   button: "Undrain",
   done: () => `${gpu.id} takes runs again.`,
 });
-
-// ---- buttons
 
 /**
  * A button that asks with `run` and calls `changed(answer)` when something was done. `name` identifies

@@ -74,8 +74,6 @@ export function progressChart(series, { options, describe, signal }) {
     setZoom(null);
   }
 
-  // ---- the cursor
-
   const start = () => series.lastKeep?.row ?? series.length - 1;
 
   /** Move the cursor to a row. */
@@ -169,8 +167,6 @@ export function progressChart(series, { options, describe, signal }) {
     hide();
     setZoom([Math.max(left, view.from), Math.min(right, view.to)]);
   }
-
-  // ---- keyboard
 
   function key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;

@@ -70,8 +70,6 @@ export function mount(root, { tag, query }, signal) {
     table.draw();
   }
 
-  // ---- data
-
   const getRuns = (asked) => get("/api/report/runs", { tag, ...asked }, signal);
 
   /** Load what was decided since the last time. */
@@ -123,8 +121,6 @@ export function mount(root, { tag, query }, signal) {
     showStrip(strip, series, active);
     panel.showActive(series, active, tag);
   }
-
-  // ---- keys
 
   const bestRow = () => series.lastKeep?.row ?? -1;
   const open = (row) => (row >= 0 ? navigate(`/e/${series.id(row)}`) : false);

@@ -148,8 +148,6 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
     return h("th", { scope: "col", class: kind, "aria-sort": isSorted && order }, button);
   }
 
-  // ---- selection and keys
-
   function pick(id) {
     if (!selection.toggle(id)) toast(selection.FULL, "error");
     announce(`${selection.ids().length} runs picked for comparing`);
@@ -193,8 +191,6 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
     },
   };
 }
-
-// ---- a row
 
 /** A <tr> for a run; `pick(id)` selects it for comparing. */
 function row(run, pick) {

@@ -112,8 +112,6 @@ export class View {
   }
 }
 
-// ---- scales
-
 /** The range of x in the units of its scale, for all runs or the recent ones. */
 function domain(series, x, fit, now) {
   const last = Math.max(series.length, 1);
