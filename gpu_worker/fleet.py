@@ -15,6 +15,7 @@ import anyio.abc
 
 from gpu_worker import daemon, gpu, tree
 from gpu_worker.settings import WorkerSettings
+from gpu_worker.shutdown import SIGNALS
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Fleet:
         return max(self._exit_codes.values(), default=0)
 
     async def _forward_signals(self) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with anyio.open_signal_receiver(*SIGNALS) as signals:
             async for number in signals:
                 self._leaving.set()
                 for process in self._processes:

@@ -30,11 +30,14 @@ def take(path: Path) -> int:
         path.parent.mkdir(parents=True)
         path.parent.chmod(0o1777)
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644))
+        created = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+        os.fchmod(created, 0o644)  # whatever our umask: other users have to try it
+        os.close(created)
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise LockBusy(f"{path} is held by another worker, or by a run that is ending") from None
+        whose = f"{path} of user {path.stat().st_uid}"
+        raise LockBusy(f"{whose} is held by another worker, or by a run that is ending") from None
     return descriptor

@@ -14,6 +14,7 @@ from anyio.abc import TaskStatus
 
 logger = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # The longest grace once everything has to stop at once: for a last call to the orchestrator.
 AT_ONCE_SECONDS = 1.0
 
@@ -25,7 +26,7 @@ class Shutdown:
         self._limits: dict[anyio.CancelScope, float] = {}
 
     async def watch_signals(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with anyio.open_signal_receiver(*SIGNALS) as signals:
             task_status.started()
             async for number in signals:
                 if not self.draining.is_set():

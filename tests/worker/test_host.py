@@ -122,6 +122,20 @@ def test_a_lock_has_one_holder(tmp_path: Path) -> None:
     os.close(lock.take(path))
 
 
+def test_a_lock_of_another_user_s_umask_can_be_tried_and_names_its_owner(tmp_path: Path) -> None:
+    """A umask of 077 must not lock a GPU against the other users of the host."""
+    path = lock.lock_path(tmp_path / "locks", "GPU-1")
+    before = os.umask(0o077)
+    try:
+        held = lock.take(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(lock.LockBusy, match=f"of user {os.getuid()} is held"):
+        lock.take(path)
+    os.close(held)
+
+
 def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     """All users write to the folder: a link there must not open a file of ours."""
     path = lock.lock_path(tmp_path, "gpu")

@@ -254,11 +254,14 @@ def test_a_gpu_that_the_pool_has_forgotten_registers_again_while_it_trains(
     assert stub.report(run)["outcome"] == "cancelled"
 
 
-def test_an_idle_worker_leaves_at_once_on_sigterm(host: Host, stub: Stub) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_idle_worker_leaves_at_once_on_a_signal(
+    host: Host, stub: Stub, number: signal.Signals
+) -> None:
     """It does not wait for the long poll; it reports the drain and leaves the pool."""
     worker = host.start(claim_wait_seconds=60)
     stub.wait_for(lambda: stub.count("/api/job/claim"))
-    assert end(worker) == 0
+    assert end(worker, number) == 0
     heartbeats = [body for path, body in stub.calls if path == "/api/pool/heartbeat"]
     assert heartbeats[-1]["draining"]
     assert stub.deregistered == [GPU_ID]
