@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests.e2e.conftest import System, eventually, system as system  # noqa: PLC0414 - the fixture, handed on
 
@@ -21,6 +28,9 @@ DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
 OpenPage = Callable[..., Page]
+
+# How long what is expected may take on a busy machine; nothing waits longer than it needs.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="session")

@@ -45,11 +45,11 @@ export function mount(root, { query }, signal) {
   choice.set(since.name);
 
   async function load() {
-    due = Date.now() + BUSY_MS; // a failure is tried again soon
+    due = 0; // a failure is tried again at the next tick
     const answer = await get("/api/report/overview", { since: since.moment() }, signal);
     lastVisit();
     const isBusy = answer.tags.some(({ counts }) => counts.running || counts.queued);
-    due = Date.now() + (isBusy ? BUSY_MS : IDLE_MS);
+    due = isBusy ? 0 : Date.now() + IDLE_MS;
     headline(strip, answer);
     alerts.update(answer.alerts);
     tags.update(answer);

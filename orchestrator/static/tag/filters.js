@@ -45,6 +45,7 @@ export function filters({ change, signal }) {
   function submit() {
     clearTimeout(timer);
     timer = null;
+    if (signal.aborted) return; // a page that is left takes the focus from its field
     change({ q: search.value.trim() });
   }
 
@@ -77,7 +78,6 @@ export function filters({ change, signal }) {
     }
     category.value = chosen;
   }
-
   signal.addEventListener("abort", () => clearTimeout(timer));
   const group = h("div.chips", { role: "group", "aria-label": "Verdicts" }, chips.map(({ button }) => button), since);
   return { elements: [group, category, search, clear], search, show };
