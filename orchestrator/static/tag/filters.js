@@ -78,7 +78,7 @@ export function filters({ change, signal }) {
     }
     category.value = chosen;
   }
-  signal.addEventListener("abort", () => clearTimeout(timer));
+
   const group = h("div.chips", { role: "group", "aria-label": "Verdicts" }, chips.map(({ button }) => button), since);
   return { elements: [group, category, search, clear], search, show };
 }
