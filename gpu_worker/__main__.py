@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gpu_worker", description=__doc__)
     device = parser.add_mutually_exclusive_group()
-    device.add_argument("--gpu", help='an index, "auto", "all" or "cpu"')
+    device.add_argument("--gpu", help='an index, a UUID, "auto", "all" or "cpu"')
     device.add_argument("--cpu", dest="gpu", action="store_const", const="cpu", default=None)
     for name in WorkerSettings.model_fields.keys() - {"gpu"}:
         parser.add_argument(f"--{name.replace('_', '-')}")

@@ -22,7 +22,8 @@ from gpu_worker.attempt import (
     make_order,
 )
 from gpu_worker.client import Client, Refused
-from gpu_worker.gpu import DeviceError, Gpu, identity, open_gpu
+from gpu_worker.devices import open_gpu
+from gpu_worker.gpu import DeviceError, Gpu, identity
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.pool_membership import PoolMembership
 from gpu_worker.report import not_started

@@ -13,7 +13,8 @@ import sys
 import anyio
 import anyio.abc
 
-from gpu_worker import daemon, gpu, tree
+from gpu_worker import daemon, devices, tree
+from gpu_worker.gpu import DeviceError
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import SIGNALS
 
@@ -27,28 +28,28 @@ def run_all(settings: WorkerSettings) -> int:
     """Serve every GPU that this process may use; the exit code of the process."""
     daemon.log_to_stderr()
     try:
-        return anyio.run(Fleet(settings, _gpu_indices(settings)).serve)
-    except gpu.DeviceError as error:
+        return anyio.run(Fleet(settings, _gpus(settings)).serve)
+    except DeviceError as error:
         logger.critical("%s", error)
         return daemon.EXIT_CANNOT_SERVE
 
 
-def _gpu_indices(settings: WorkerSettings) -> list[int]:
-    nvml = gpu.load_nvml()
-    indices = gpu.usable_indices(nvml) if nvml else []
-    if not indices:
-        raise gpu.DeviceError("--gpu all: there is no NVIDIA GPU to use; --cpu goes without")
-    if settings.gpu_id is not None and len(indices) > 1:
-        raise gpu.DeviceError(f"a --gpu-id names one GPU, but there are {len(indices)} here")
-    return indices
+def _gpus(settings: WorkerSettings) -> list[str]:
+    """The flag `--gpu` of each daemon."""
+    found = devices.usable()
+    if not found:
+        raise DeviceError("--gpu all: there is no NVIDIA GPU to use; --cpu goes without")
+    if settings.gpu_id is not None and len(found) > 1:
+        raise DeviceError(f"a --gpu-id names one GPU, but there are {len(found)} here")
+    return [each.flag for each in found]
 
 
 class Fleet:
-    def __init__(self, settings: WorkerSettings, indices: list[int]) -> None:
+    def __init__(self, settings: WorkerSettings, gpus: list[str]) -> None:
         self._environment = os.environ | settings.environment()
-        self._indices = indices
+        self._gpus = gpus
         self._processes: set[anyio.abc.Process] = set()
-        self._exit_codes: dict[int, int] = {}
+        self._exit_codes: dict[str, int] = {}
         self._leaving = anyio.Event()
 
     async def serve(self) -> int:
@@ -56,8 +57,8 @@ class Fleet:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._forward_signals)
             async with anyio.create_task_group() as daemons:
-                for index in self._indices:
-                    daemons.start_soon(self._keep_running, index)
+                for gpu in self._gpus:
+                    daemons.start_soon(self._keep_running, gpu)
             tasks.cancel_scope.cancel()
         # Empty when a signal came before any daemon had run.
         return max(self._exit_codes.values(), default=0)
@@ -69,10 +70,10 @@ class Fleet:
                 for process in self._processes:
                     tree.kill(process.pid, number)
 
-    async def _keep_running(self, index: int) -> None:
+    async def _keep_running(self, gpu: str) -> None:
         while not self._leaving.is_set():
             async with await anyio.open_process(
-                [sys.executable, "-m", "gpu_worker", "--gpu", str(index), "--leave-with-parent"],
+                [sys.executable, "-m", "gpu_worker", "--gpu", gpu, "--leave-with-parent"],
                 stdin=None,
                 stdout=None,
                 stderr=None,
@@ -82,11 +83,11 @@ class Fleet:
                 self._processes.add(process)
                 if self._leaving.is_set():  # the signal came while it started
                     tree.kill(process.pid, signal.SIGTERM)
-                code = self._exit_codes[index] = await process.wait()
+                code = self._exit_codes[gpu] = await process.wait()
                 self._processes.remove(process)
             if code in _FINAL_EXIT_CODES:
                 return
             pause = _RESTART_SECONDS
-            logger.warning("the daemon of GPU %s ended with %d; again in %g s", index, code, pause)
+            logger.warning("the daemon of GPU %s ended with %d; again in %g s", gpu, code, pause)
             with anyio.move_on_after(pause):
                 await self._leaving.wait()

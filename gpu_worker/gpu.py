@@ -1,7 +1,8 @@
 """The device that a worker serves: what it is, its health, and whether it is free.
 
-A GPU is read through NVML; a host without an NVIDIA driver is served as a CPU worker and named as
-such. Nothing here changes or resets a device, or touches a process. MIG slices are not supported.
+A GPU, or a MIG device on one, is read through NVML; a host without an NVIDIA driver is served as a
+CPU worker and named as such. Nothing here changes or resets a device, or touches a process.
+devices.py chooses the device.
 
 `Cpu` and `Nvidia` have the same interface. Their calls may hang with the driver. `failure` says why
 the hardware cannot be trusted any more; once set, it stays. `obstacle()` says why no run may begin
@@ -70,14 +71,20 @@ class Cpu:
 
 
 class Nvidia:
-    """One GPU by its NVML index."""
+    """One GPU by its NVML index, or the MIG device number `mig` on it.
 
-    def __init__(self, nvml: Any, index: int) -> None:
+    Temperature and Xids are those of the whole card, because a MIG device reports none.
+    """
+
+    def __init__(self, nvml: Any, index: int, mig: int | None = None) -> None:
         self._nvml = nvml
+        self._is_mig = mig is not None
         self.failure: str | None = None
         self._baseline_mb: float | None = None
         try:
-            self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            self._card = self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            if mig is not None:
+                self._handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(self._card, mig)
             uuid = nvml.nvmlDeviceGetUUID(self._handle)
             name = nvml.nvmlDeviceGetName(self._handle)
         except nvml.NVMLError as error:
@@ -85,7 +92,7 @@ class Nvidia:
         memory = self._query_device(nvml.nvmlDeviceGetMemoryInfo)
         self.device = Device(
             index=index,
-            label=f"gpu-{index}",
+            label=f"gpu-{index}" if mig is None else f"gpu-{index}-mig-{mig}",
             model=name,
             uuid=uuid,
             vram_mb=memory.total / MIB if memory else 0.0,
@@ -95,13 +102,14 @@ class Nvidia:
         self._xid_events = self._query(nvml.nvmlEventSetCreate)
         if self._xid_events is not None:
             kind = nvml.nvmlEventTypeXidCriticalError
-            self._query_device(nvml.nvmlDeviceRegisterEvents, kind, self._xid_events)
+            self._query(nvml.nvmlDeviceRegisterEvents, self._card, kind, self._xid_events)
 
     def health(self) -> Health:
         nvml = self._nvml
         memory = self._query_device(nvml.nvmlDeviceGetMemoryInfo)
         utilization = self._query_device(nvml.nvmlDeviceGetUtilizationRates)
-        temperature = self._query_device(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
+        sensor = nvml.NVML_TEMPERATURE_GPU
+        temperature = self._query(nvml.nvmlDeviceGetTemperature, self._card, sensor)
         wait, xids = nvml.nvmlEventSetWait_v2, self._xid_events
         while xids is not None and (event := self._query(wait, xids, 0)) is not None:
             if event.eventData in _FATAL_XIDS:
@@ -144,57 +152,14 @@ class Nvidia:
         try:
             return function(*arguments)
         except nvml.NVMLError as error:
-            if error.value not in harmless:
+            # What a driver says of readings that exist for whole cards only.
+            of_card_only = self._is_mig and error.value == nvml.NVML_ERROR_INVALID_ARGUMENT
+            if error.value not in harmless and not of_card_only:
                 self.failure = self.failure or f"NVML: {error}"
             return None
 
 
 Gpu = Cpu | Nvidia
-
-
-def load_nvml() -> Any | None:
-    """The NVML binding, initialised; None on a host without an NVIDIA driver.
-
-    Raises DeviceError if there is a driver that does not work: that is no CPU host.
-    """
-    import pynvml  # type: ignore[import-untyped]
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        missing = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-        if error.value in missing:
-            return None
-        raise DeviceError(f"the NVIDIA driver does not work: {error}") from error
-    return pynvml
-
-
-def usable_indices(nvml: Any) -> list[int]:
-    """The GPUs that CUDA_VISIBLE_DEVICES allows this process to use (all when unset)."""
-    indices = list(range(nvml.nvmlDeviceGetCount()))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return indices
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    uuids = [nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)) for index in indices]
-    return [
-        index
-        for index in indices
-        if any(name == str(index) or uuids[index].startswith(name) for name in names)
-    ]
-
-
-def open_gpu(wanted: str) -> Gpu:
-    """The device for a setting `gpu`: "cpu", "auto" or an NVML index."""
-    if wanted == "cpu":
-        return Cpu()
-    nvml = load_nvml()
-    if wanted == "auto":
-        indices = usable_indices(nvml) if nvml else []
-        return Nvidia(nvml, indices[0]) if indices else Cpu()
-    if nvml is None:
-        raise DeviceError(f"GPU {wanted} was asked for, but this host has no NVIDIA driver")
-    return Nvidia(nvml, int(wanted))
 
 
 def host_name() -> str:

@@ -24,8 +24,9 @@ class WorkerSettings(HomeSettings):
     orchestrator: OrchestratorUrl = Field(DEFAULT_URL, description="Where the orchestrator is.")
     gpu: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|all|[0-9]{1,4})$",
-        description="A GPU's index, all, cpu, or auto: the first GPU, else the CPU.",
+        pattern=r"^(auto|cpu|all|[0-9]{1,4}|(GPU|MIG)-[A-Za-z0-9/-]+)$",
+        description="A GPU's index as in nvidia-smi, a UUID of a GPU or MIG device, all, cpu, or "
+        "auto: the CPU if there is no GPU, else the first for `worker`, all for `up` and `demo`.",
     )
     gpu_id: GpuId | None = Field(
         None, description="Another name for the worker, if there is only one."

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from gpu_worker import gpu as gpu_module
+from gpu_worker import devices
+from gpu_worker.devices import Listed
 from gpu_worker.gpu import Device, DeviceError
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.settings import WorkerSettings
@@ -50,28 +51,33 @@ def test_only_a_failure_is_exit_code_1(
 def test_a_machine_without_a_gpu_is_warned_of_and_a_broken_driver_fails(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_module, "load_nvml", lambda: None)
+    monkeypatch.setattr(devices, "load_nvml", lambda: None)
     assert only(checks.gpu(subject)).state == "warn"
 
     def broken() -> None:
         raise DeviceError("the NVIDIA driver does not work")
 
-    monkeypatch.setattr(gpu_module, "load_nvml", broken)
+    monkeypatch.setattr(devices, "load_nvml", broken)
     finding = only(checks.gpu(subject))
     assert finding.state == "fail"
     assert "nvidia-smi" in finding.todo
+    monkeypatch.setattr(devices, "load_nvml", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all")
+    finding = only(checks.gpu(subject))
+    assert finding.state == "fail"
+    assert "unset" in finding.todo
 
 
 def test_each_gpu_is_named_and_an_occupied_one_warned_of(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nvidia(_: object, index: int) -> SimpleNamespace:
+    def nvidia(_: object, index: int, mig: int | None) -> SimpleNamespace:
         device = Device(index, f"gpu-{index}", "H200", vram_mb=1024 * 140, driver_version="1.2")
         return SimpleNamespace(device=device, obstacle=lambda: "pid 7 computes" if index else None)
 
-    monkeypatch.setattr(gpu_module, "load_nvml", object)
-    monkeypatch.setattr(gpu_module, "usable_indices", lambda _: [0, 1])
-    monkeypatch.setattr(gpu_module, "Nvidia", nvidia)
+    monkeypatch.setattr(devices, "load_nvml", object)
+    monkeypatch.setattr(devices, "usable", lambda: [Listed(0, "GPU-0"), Listed(1, "GPU-1")])
+    monkeypatch.setattr(checks, "Nvidia", nvidia)
     free, busy = checks.gpu(subject)
     assert (free.state, free.text) == ("ok", "0: H200, 140 GiB, driver 1.2")
     assert busy.state == "warn"

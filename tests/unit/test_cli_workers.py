@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpu_worker import gpu as gpu_module
+from gpu_worker import devices
+from gpu_worker.devices import Listed
 from gpu_worker.gpu import Device, DeviceError
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.errors import ConfigError
@@ -23,9 +24,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         label = "cpu" if wanted == "cpu" else f"gpu-{index}"
         return SimpleNamespace(device=Device(index, label, "A Model"))
 
-    monkeypatch.setattr(gpu_module, "load_nvml", lambda: object() if usable else None)
-    monkeypatch.setattr(gpu_module, "usable_indices", lambda _: usable)
-    monkeypatch.setattr(gpu_module, "open_gpu", open_gpu)
+    monkeypatch.setattr(devices, "usable", lambda: [Listed(i, f"GPU-{i}") for i in usable])
+    monkeypatch.setattr(devices, "open_gpu", open_gpu)
     return usable
 
 

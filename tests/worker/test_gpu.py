@@ -111,18 +111,6 @@ def test_an_index_that_is_not_there_is_an_error(nvml: ModuleType) -> None:
         Nvidia(nvml, 7)
 
 
-def test_cuda_visible_devices_limits_what_is_served(
-    nvml: ModuleType, change: Change, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By index or by UUID, as CUDA reads it."""
-    change(gpus=3)
-    assert gpu.usable_indices(nvml) == [0, 1, 2]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-0")
-    assert gpu.usable_indices(nvml) == [0, 2]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpu.usable_indices(nvml) == []
-
-
 def test_the_cpu_names_itself_as_such() -> None:
     """So that its figures are not taken for a GPU's."""
     cpu = Cpu()

@@ -16,7 +16,8 @@ import anyio
 import typer
 from redis import Redis, RedisError
 
-from gpu_worker import gpu as gpus, hostcheck, isolation
+from gpu_worker import devices, hostcheck, isolation
+from gpu_worker.gpu import DeviceError, Nvidia
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import FAILED, CommandError, ConfigError
@@ -73,8 +74,10 @@ def doctor(*, flags: UpFlags, orchestrator: Url = None, json: bool) -> None:
 def gpu(_: Subject) -> Iterator[Finding]:
     try:
         found = _nvidia_gpus()
-    except gpus.DeviceError as error:
+    except DeviceError as error:
         todo = "look at `nvidia-smi`; reinstall or reload the driver"
+        if isinstance(error, devices.NotVisible):
+            todo = f"export {devices.VARIABLE}=…, as CUDA reads it, or unset it"
         yield Finding("GPU", "fail", str(error), todo)
         return
     if not found:
@@ -89,9 +92,9 @@ def gpu(_: Subject) -> Iterator[Finding]:
             yield Finding("GPU", "ok", text)
 
 
-def _nvidia_gpus() -> list[gpus.Nvidia]:
-    nvml = gpus.load_nvml()
-    return [gpus.Nvidia(nvml, index) for index in gpus.usable_indices(nvml)] if nvml else []
+def _nvidia_gpus() -> list[Nvidia]:
+    nvml = devices.load_nvml()
+    return [Nvidia(nvml, each.index, each.mig) for each in devices.usable()]
 
 
 def launcher(subject: Subject) -> Iterator[Finding]:
@@ -111,7 +114,7 @@ def training(subject: Subject) -> Iterator[Finding]:
         yield Finding("training", "fail", error.message)
         return
     needs_cuda = False
-    with contextlib.suppress(gpus.DeviceError):  # the check of the GPU says so
+    with contextlib.suppress(DeviceError):  # the check of the GPU says so
         needs_cuda = bool(_nvidia_gpus())
     problems = hostcheck.judge(found, needs_cuda=needs_cuda)
     for problem in problems:

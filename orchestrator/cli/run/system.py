@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from gpu_worker import gpu as gpus
+from gpu_worker import devices
+from gpu_worker.gpu import DeviceError
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import CommandError, ConfigError
@@ -53,26 +54,27 @@ class Workers:
 def plan_workers(settings: WorkerSettings) -> Workers:
     """One worker for each GPU that the settings name and this process may use, or for the CPU."""
     wanted = [settings.gpu]
-    if settings.gpu in ("auto", "all"):
-        nvml = gpus.load_nvml()
-        wanted = [str(index) for index in (gpus.usable_indices(nvml) if nvml else [])]
-        if not wanted and settings.gpu == "all":
-            raise ConfigError("--gpu all: this process may use no NVIDIA GPU; --cpu goes without")
     try:
-        devices = {gpu: gpus.open_gpu(gpu).device for gpu in wanted or ["cpu"]}
-    except gpus.DeviceError as error:
+        if settings.gpu in ("auto", "all"):
+            wanted = [each.flag for each in devices.usable()]
+            if not wanted and settings.gpu == "all":
+                raise ConfigError(
+                    "--gpu all: this process may use no NVIDIA GPU; --cpu goes without"
+                )
+        found = {gpu: devices.open_gpu(gpu).device for gpu in wanted or ["cpu"]}
+    except DeviceError as error:
         raise ConfigError(
             f"{error}. `autoresearch doctor` looks into it; --cpu goes without"
         ) from error
-    if settings.gpu_id and len(devices) > 1:
+    if settings.gpu_id and len(found) > 1:
         raise ConfigError("--gpu-id names one worker, and this machine gets several")
     own = settings.environment()
     # These differ from worker to worker, or come from the orchestrator's settings.
     for name in ("GPU", "ORCHESTRATOR", "TOKEN", "HOME"):
         own.pop(f"AUTORESEARCH_{name}", None)
     return Workers(
-        gpus={f"worker-{device.label}": gpu for gpu, device in devices.items()},
-        described={f"worker-{d.label}": f"{d.label}: {d.model}" for d in devices.values()},
+        gpus={f"worker-{device.label}": gpu for gpu, device in found.items()},
+        described={f"worker-{d.label}": f"{d.label}: {d.model}" for d in found.values()},
         environment=own,
         drain_seconds=settings.drain_timeout,
     )
