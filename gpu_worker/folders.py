@@ -16,6 +16,8 @@ A folder with job.json and result.json is a result that waits for delivery: this
 started later, reports it when the orchestrator can be reached. Standard library only.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -34,12 +36,34 @@ class RunFolder:
 
     def settle(self) -> None:
         """Mark the attempt as reported. `remove`, which takes longer, deletes its files."""
-        self.job.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            self.path.chmod(0o700)  # the run may have closed its own folder
+            self.job.unlink()
 
     def remove(self) -> None:
+        """Delete the folder, or log why it stays."""
+        try:
+            self.delete()
+        except OSError as error:
+            import logging
+
+            logging.getLogger(__name__).warning("delete %s by hand: %s", self.path, error)
+
+    def delete(self) -> None:
+        """Delete the folder, also what the run made read-only. Raises OSError."""
         import shutil  # supervisors import this module too, and need no shutil
 
-        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            try:
+                shutil.rmtree(self.path)
+            except PermissionError:
+                self.path.chmod(0o700)
+                # Each folder is opened before `walk` enters it. A link's target is not ours.
+                for parent, names, _ in os.walk(self.path):
+                    for path in (Path(parent, name) for name in names):
+                        if not path.is_symlink():
+                            path.chmod(0o700)
+                shutil.rmtree(self.path)
 
 
 class WorkerFolder:

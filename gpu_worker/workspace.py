@@ -6,8 +6,6 @@ starts. Also the environment of runs and host checks.
 
 import hashlib
 import os
-import shutil
-from contextlib import suppress
 
 import anyio
 
@@ -33,8 +31,7 @@ async def build(job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: 
     if sha256(source) != job.source_sha256:
         raise WorkspaceError("train.py arrived with another hash than it was submitted with")
     try:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(run.path)
+        run.delete()
         run.workspace.mkdir(parents=True)
         (run.workspace / "train.py").write_bytes(source)
         if job.prepare_sha256 is not None:
