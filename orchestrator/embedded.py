@@ -8,8 +8,10 @@ memory. Two `flock` files beside the data hold it, and the kernel releases them 
 - `server.lock`: exclusive, taken by the orchestrator that starts the server and inherited by the
   server's process: held exactly as long as that lives, so that there are never two.
 
-So a reused pid or a silent (paused) server is never misread. Not covered: an external server
-(REDIS_URL), and when to call `ensure_running` (see cli/run/serve.py).
+So a reused pid or a silent (paused) server is never misread. With a folder that is deleted or moved
+the socket's path goes too: a connection is kept open to stop the server then.
+
+Not covered: an external server (REDIS_URL), and when to call `ensure_running` (cli/run/serve.py).
 """
 
 import contextlib
@@ -54,6 +56,10 @@ _OPTIONS = (
 _MAX_PATH_BYTES = 90  # a socket address holds 104 on macOS, 108 on Linux
 
 
+class HomeGone(SetupError):
+    """The server's folder is no longer where it was, so what the server acknowledges is lost."""
+
+
 class EmbeddedServer:
     """One orchestrator's share in the server of a home.
 
@@ -65,6 +71,7 @@ class EmbeddedServer:
         # How long a live server may stay silent; loading data may take longer.
         self._timeout_seconds = timeout_seconds
         self._users: IO[bytes] | None = None
+        self._connection: socket.socket | None = None
         self._watch = threading.Lock()  # a late `ensure_running` must not restart after `release`
 
     def acquire(self) -> str:
@@ -90,10 +97,17 @@ class EmbeddedServer:
         """Start the server again if its process is gone; True if this call did so.
 
         Cheap while it lives, paused or not. SetupError when it cannot start: call again later.
+        HomeGone when its folder is gone: `release`.
         """
         with self._explained(), self._watch:
             if self._users is None:
                 return False
+            if self._is_gone(self._users):
+                raise HomeGone(
+                    f"{self._dir} was deleted, moved or replaced while the orchestrator ran. It "
+                    "stops, because nothing that it wrote now would be kept. Put the folder back, "
+                    "or `autoresearch restore` a backup, and start again."
+                )
             self._socket_path()  # a cleaner of the temp folder may have removed the link
             return not self._alive() and self._start()
 
@@ -103,6 +117,7 @@ class EmbeddedServer:
             users, self._users = self._users, None
             if users is not None:
                 self._leave(users)
+            self._close_connection()
 
     def __enter__(self) -> str:
         return self.acquire()
@@ -115,6 +130,9 @@ class EmbeddedServer:
             # Unlocked first: two that leave at once would otherwise each see the other's share.
             fcntl.flock(users, fcntl.LOCK_UN)
             if not _flock(users, fcntl.LOCK_EX):
+                return
+            if self._is_gone(users):
+                self._stop_without_folder()
                 return
             try:
                 with redis.Redis(
@@ -130,6 +148,25 @@ class EmbeddedServer:
                 return
             if (link := self._socket_path().parent) != self._dir:
                 link.unlink()
+
+    def _is_gone(self, users: IO[bytes]) -> bool:
+        """True if the folder does not hold the lock file that we have open."""
+        try:
+            return not os.path.samestat(os.fstat(users.fileno()), (self._dir / "users.lock").stat())
+        except FileNotFoundError:
+            return True
+
+    def _stop_without_folder(self) -> None:
+        if self._connection is None:
+            return
+        self._connection.settimeout(self._timeout_seconds)
+        try:
+            self._connection.sendall(b"SHUTDOWN NOSAVE\r\n")
+            answer = self._connection.recv(512)  # nothing, once the server has ended
+        except OSError as exc:
+            answer = str(exc).encode()
+        if answer:
+            _log.warning("left the server of %s running: %s", self._dir, answer.decode())
 
     def _start(self) -> bool:
         """Return when the server answers; True if it had to be started."""
@@ -161,7 +198,14 @@ class EmbeddedServer:
                     self._dir,
                     line,
                 )
+        self._close_connection()
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(str(self._socket_path()))
         return spawned
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def _spawn(self, lock: IO[bytes]) -> None:
         """Start the server, which inherits `lock` and holds it while it lives."""

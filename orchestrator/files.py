@@ -69,6 +69,19 @@ class Slice:
 class Files:
     def __init__(self, paths: HomePaths) -> None:
         self._paths = paths
+        self._home = _identity(paths.home)
+
+    def check_home(self) -> None:
+        """Raise `Unavailable` if the home is not the folder that it was before."""
+        now = _identity(self._paths.home)
+        if self._home is None:  # made with the first file
+            self._home = now
+        elif now != self._home:
+            raise Unavailable(
+                f"The home {self._paths.home} was deleted, moved or replaced while the "
+                "orchestrator ran. Put it back, and start the orchestrator again.",
+                reason="disk",
+            )
 
     # -- sources
 
@@ -168,6 +181,14 @@ class Files:
             return []
         points: list[dict[str, Any]] = json.loads(text)
         return points
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _slice(file: BinaryIO | gzip.GzipFile, start: int, length: int | None) -> Slice:

@@ -1,5 +1,6 @@
 """Liveness, readiness and Prometheus text."""
 
+import anyio.to_thread
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -17,6 +18,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> dict[str, str]:
     await services.store.ping()
+    await anyio.to_thread.run_sync(services.files.check_home)
     return {"status": "ready", "redis": "ok"}
 
 

@@ -33,6 +33,7 @@ class Services:
         judge = Judge(store)
         sources = Sources(files, settings.repo)
         self.store = store
+        self.files = files
         self.sessions = Sessions(settings.token.get_secret_value()) if settings.token else None
         # A blocking read must end well before its connection times out.
         self.wakeups = Wakeups(store.events, min(2.0, settings.redis_timeout_seconds / 2))

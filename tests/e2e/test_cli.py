@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,6 +277,24 @@ def test_serve_ends_in_order_on_ctrl_c(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     assert not alive(shell.home)
+
+
+@pytest.mark.parametrize(("command", "code"), [("serve", 2), ("up", 1)])
+def test_a_home_that_is_deleted_ends_its_system_with_the_reason(
+    tmp_path: Path, command: str, code: int
+) -> None:
+    """Nothing would be kept from then on, and no process is left, nor a new empty system begun."""
+    shell = Shell(tmp_path)
+    with shell.start(command, "--json") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        shutil.rmtree(shell.home)
+        assert process.wait(timeout=60) == code
+        said = process.stdout.read() + (tmp_path / "stderr.txt").read_text()
+    assert eventually(lambda: not alive(shell.home))
+    assert "was deleted, moved or replaced" in said
+    assert "Traceback" not in said
+    assert not (shell.home / "redis").exists()
 
 
 def test_a_submission_that_nobody_will_run_says_so(

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import redis
 
 from orchestrator import embedded
-from orchestrator.embedded import EmbeddedServer
+from orchestrator.embedded import EmbeddedServer, HomeGone
 from orchestrator.errors import SetupError
 from orchestrator.settings import HomePaths
 from tests.conftest import eventually
@@ -402,6 +403,33 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match=r"file/home/redis.*Not a directory.*AUTORESEARCH_HOME"):
         EmbeddedServer(HomePaths(tmp_path / "file" / "home")).acquire()
+
+
+@pytest.mark.parametrize("what", ["deleted", "moved", "replaced", "emptied"])
+def test_a_server_whose_folder_is_gone_is_reported_and_stopped(
+    paths: HomePaths, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it acknowledged from then on would be lost, and its socket has no path any more."""
+    server = EmbeddedServer(paths)
+    write(server.acquire(), key="value")
+    pid = pid_of(paths)
+    if what == "moved":
+        paths.home.rename(paths.home.with_name("elsewhere"))
+    else:
+        shutil.rmtree(paths.redis_dir if what == "emptied" else paths.home)
+    if what == "replaced":
+        paths.redis_dir.mkdir(parents=True)
+        (paths.redis_dir / "users.lock").touch()
+    for _ in range(2):
+        with pytest.raises(HomeGone, match="was deleted, moved or replaced"):
+            server.ensure_running()
+    server.release()
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert caplog.messages == []
+    if what == "moved":  # in order: its data are complete where they are now
+        paths.home.with_name("elsewhere").rename(paths.home)
+        with EmbeddedServer(paths) as url:
+            assert read(url, "key") == "value"
 
 
 def test_without_any_server_program_the_error_says_what_to_install(

@@ -7,6 +7,7 @@ where they are used: they are slow to import, and other commands use this module
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -33,7 +34,7 @@ from orchestrator.cli.run.process import (
     url_of,
     watch_parent,
 )
-from orchestrator.embedded import EmbeddedServer
+from orchestrator.embedded import EmbeddedServer, HomeGone
 from orchestrator.errors import SetupError
 from orchestrator.settings import Settings
 
@@ -155,7 +156,8 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
         yield settings
         return
     server, over = EmbeddedServer(settings.paths), threading.Event()
-    watchdog = threading.Thread(target=_keep_running, args=(server, over), daemon=True)
+    gone: list[HomeGone] = []
+    watchdog = threading.Thread(target=_keep_running, args=(server, over, gone), daemon=True)
     with server as url:
         watchdog.start()
         try:
@@ -163,16 +165,25 @@ def redis_for(settings: Settings) -> Iterator[Settings]:
         finally:
             over.set()
             watchdog.join()
+    if gone:
+        raise gone[0]
 
 
-def _keep_running(server: EmbeddedServer, over: threading.Event) -> None:
-    """Start the embedded server again when its process is gone, until `over` is set."""
+def _keep_running(server: EmbeddedServer, over: threading.Event, gone: list[HomeGone]) -> None:
+    """Start the embedded server again when its process is gone, until `over` is set.
+
+    Where its folder is gone, end this process as SIGTERM does, and put the reason into `gone`.
+    """
     said = ""
     while not over.wait(_WATCHDOG_SECONDS):
         try:
             if server.ensure_running():
                 _log.warning("the embedded Redis server was gone and has been started again")
             said = ""
+        except HomeGone as error:
+            gone.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         except SetupError as error:
             if error.message != said:
                 _log.error("%s", error.message)
