@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,17 +67,37 @@ class Slice:
     total: int
 
 
+class _Folder:
+    """A folder that is kept open, so that no later one has its inode number."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        weakref.finalize(self, os.close, self._fd)
+
+    def is_at(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), path.stat())
+        except OSError:
+            return False
+
+
+def _hold(path: Path) -> _Folder | None:
+    try:
+        return _Folder(path)
+    except OSError:  # not made yet; what else is wrong, the first write says
+        return None
+
+
 class Files:
     def __init__(self, paths: HomePaths) -> None:
         self._paths = paths
-        self._home = _identity(paths.home)
+        self._home = _hold(paths.home)
 
     def check_home(self) -> None:
         """Raise `Unavailable` if the home is not the folder that it was before."""
-        now = _identity(self._paths.home)
-        if self._home is None:  # made with the first file
-            self._home = now
-        elif now != self._home:
+        if self._home is None:
+            self._home = _hold(self._paths.home)  # made with the first file
+        elif not self._home.is_at(self._paths.home):
             raise Unavailable(
                 f"The home {self._paths.home} was deleted, moved or replaced while the "
                 "orchestrator ran. Put it back, and start the orchestrator again.",
@@ -181,14 +202,6 @@ class Files:
             return []
         points: list[dict[str, Any]] = json.loads(text)
         return points
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        found = folder.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _slice(file: BinaryIO | gzip.GzipFile, start: int, length: int | None) -> Slice:
