@@ -159,3 +159,9 @@ def failure(tail: bytes) -> str:
 def out_of_gpu_memory(tail: bytes) -> bool:
     text = tail[-_ERROR_WINDOW_BYTES:]
     return b"CUDA out of memory" in text or b"OutOfMemoryError" in text
+
+
+def missing_module(tail: bytes) -> bool:
+    """True if the run ended with an import of a module that is not there."""
+    last = failure(tail).rpartition("\n")[2]
+    return last.startswith("ModuleNotFoundError: ")

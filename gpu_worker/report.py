@@ -16,6 +16,10 @@ from orchestrator import schemas
 from orchestrator.schemas import Environment, FinishRequest, ReportedResult
 
 _SIGKILLED = 128 + 9
+_HOW_TO_CARRY = (
+    "a run has train.py, the prepare.py that its tag pins, and installed packages: put code into "
+    "train.py, add a package to pyproject.toml and `uv sync` the worker's host"
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ def _crash_text(result: Result, tail: bytes) -> str:
         parts.insert(0, "killed by the kernel: the host ran out of memory")
     elif result.exit_code == _SIGKILLED:
         parts.insert(0, "killed by SIGKILL, likely out of memory")
+    elif metrics.missing_module(tail):
+        parts.append(_HOW_TO_CARRY)
     text = f"{'; '.join(parts)}\n{metrics.failure(tail)}"
     return text.strip()[: metrics.ERROR_CHARACTERS + 200]
 

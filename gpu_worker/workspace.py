@@ -6,6 +6,7 @@ starts. Also the environment of runs and host checks.
 
 import hashlib
 import os
+from pathlib import Path
 
 import anyio
 
@@ -73,12 +74,28 @@ def base_environment(settings: WorkerSettings, visible_device: str) -> dict[str,
     """
     env = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     env["CUDA_VISIBLE_DEVICES"] = visible_device
+    env |= _without_checkout(settings, env.get("PYTHONPATH"))
     env["PYTHONUNBUFFERED"] = "1"
     # With it, each run would compile torch's 2,600 files again, which takes ten seconds.
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     if settings.cache is not None:
         env["AUTORESEARCH_CACHE"] = str(settings.cache)
     return env
+
+
+def _without_checkout(settings: WorkerSettings, python_path: str | None) -> dict[str, str]:
+    """What hides the checkouts from imports: that of the environment, and that of this package.
+
+    An installed package is in neither, but in site-packages.
+    """
+    package = Path(__file__).resolve().parent
+    folders = (settings.project, package.parent)
+    checkouts = [str(folder) for folder in folders if (folder / "pyproject.toml").is_file()]
+    paths = [str(package / "run_path"), *([python_path] if python_path else [])]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "AUTORESEARCH_NOT_IMPORTABLE": os.pathsep.join(checkouts),
+    }
 
 
 def run_environment(base: dict[str, str], job: schemas.Job, run: RunFolder) -> dict[str, str]:

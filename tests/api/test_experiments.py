@@ -1,8 +1,12 @@
 """Experiments by hand over HTTP: set up, register, report, look up."""
 
 import re
+from pathlib import Path
 
-from tests.conftest import Api
+import pytest
+
+from orchestrator.services import wiring
+from tests.conftest import Api, MakeApi
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -188,3 +192,19 @@ def test_truth_is_no_number(api: Api) -> None:
         "/api/experiment/complete", 422, experiment_id=experiment_id, val_bpb=1,
         training_seconds=1e308,
     )  # fmt: skip
+
+
+def test_an_orchestrator_outside_a_checkout_makes_no_tag_without_a_prepare_py(
+    make_api: MakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer names the setting; a tag that exists is joined as everywhere."""
+    make_api().tag("old")
+    installed = tmp_path / "lib" / "orchestrator" / "services" / "wiring.py"
+    monkeypatch.setattr(wiring, "__file__", str(installed))
+    api = make_api()
+    refused = api.post("/api/experiment/setup", 404, tag="new")
+    assert "AUTORESEARCH_PREPARE_PY" in refused["error"]
+    assert api.post("/api/experiment/setup", 409, tag="old")["existing"]["prepare_sha256"]
+    (tmp_path / "prepare.py").write_text("WORD = 1")
+    named = make_api(prepare_py=tmp_path / "prepare.py")
+    assert named.post("/api/experiment/setup", tag="new")["tag"]["prepare_sha256"]

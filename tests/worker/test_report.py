@@ -56,6 +56,12 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (b"", {"exit_code": 137}, "crash", "likely out of memory"),
         (b"", {"exit_code": 137, "oom_kills": 1}, "crash", "host ran out of memory"),
         (b"torch.OutOfMemoryError: CUDA out of memory.", {"exit_code": 1}, "crash", "GPU memory"),
+        (
+            b"Traceback (most recent call last):\nModuleNotFoundError: No module named 'helper'\n",
+            {"exit_code": 1},
+            "crash",
+            "put code into train.py, add a package to pyproject.toml",
+        ),
         (b"step", {"reason": "deadline", "exit_code": 143}, "timeout", "over its budget of 300 s"),
         (BLOCK, {"reason": "deadline", "exit_code": 0}, "timeout", "60 s of grace"),
         (b"", {"reason": "stopped", "stop": "cancelled"}, "cancelled", "cancelled"),

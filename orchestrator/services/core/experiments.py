@@ -55,6 +55,8 @@ class Experiments:
     # -- writes
 
     async def setup(self, request: schemas.SetupRequest) -> schemas.SetupAnswer:
+        if self._prepare_py is None:
+            await self._refuse_new_tag(request.tag)
         tag = Tag(
             name=request.tag,
             created_us=0,
@@ -70,6 +72,16 @@ class Experiments:
         return schemas.SetupAnswer(
             tag=views.tag_info(stored, Counts()), branch=branch_of(stored.name)
         )
+
+    async def _refuse_new_tag(self, name: str) -> None:
+        """Without a pinned prepare.py nothing says what the tag's val_bpb measures."""
+        try:
+            await self._store.experiments.snapshot(name)
+        except NotFound as unknown:
+            raise NotFound(
+                "This orchestrator runs outside a checkout and has no prepare.py that a new tag "
+                "could pin: start it with --prepare-py FILE (AUTORESEARCH_PREPARE_PY)."
+            ) from unknown
 
     def _pin_prepare(self) -> str | None:
         """Keep the orchestrator's prepare.py, so that all workers of the tag measure alike."""
