@@ -3,19 +3,25 @@
 The same code follows a run that this worker has started, one that it adopted from an earlier
 worker, and one that ended while no worker was there. Side tasks renew the lease, tick the
 supervisor, upload the log and pass on reasons to stop; they last until the report is settled.
+
+A run owns its files and may leave anything in them. An attempt that cannot be settled for that is
+reported lost and its folder kept; a run that failed because of its host is handed back.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+from pydantic import ValidationError
 
 from gpu_worker import durable, tree
 from gpu_worker.channel import Order, Result, StopReason
-from gpu_worker.client import Client, Refused, until_next
+from gpu_worker.client import Client, LeaseLost, Refused, Unknown, until_next
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.isolation import Isolation
 from gpu_worker.pool_membership import PoolMembership
@@ -29,6 +35,8 @@ from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # How long a report is still tried while the daemon drains; after that it waits on disk.
 LAST_CALL_SECONDS = 5.0
 # A supervisor that exceeds deadline, SIGTERM and SIGKILL by so much hangs.
@@ -40,8 +48,10 @@ _ORPHAN_HEARTBEATS = 1.2
 
 @dataclass(frozen=True)
 class AttemptContext:
-    """What all attempts of one daemon share. `environment` is what runs and host checks get."""
+    """What all attempts of one daemon share. `environment` is what runs and host checks get;
+    `check_host` says why no run can succeed here, if so."""
 
+    gpu_id: str
     client: Client
     membership: PoolMembership
     settings: WorkerSettings
@@ -50,6 +60,16 @@ class AttemptContext:
     lock: Path
     isolation: Isolation
     environment: dict[str, str]
+    check_host: Callable[[], Awaitable[str | None]]
+
+    async def last_call(self, call: Callable[[], Awaitable[T]], failure: str) -> T | None:
+        """Call even during a drain, for LAST_CALL_SECONDS; None when it is refused or too late."""
+        with self.shutdown.limit(LAST_CALL_SECONDS):
+            try:
+                return await self.client.persist(call)
+            except Refused as error:
+                logger.warning("%s: %s", failure, error)
+        return None
 
 
 @dataclass
@@ -85,6 +105,40 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
     )
 
 
+async def settle(attempt: UnreportedAttempt, context: AttemptContext) -> list[int]:
+    """Follow a run to its settled report; the pids of its processes that could not be killed,
+    normally none."""
+    following = Attempt(attempt, context)
+    try:
+        return await following.follow()
+    except Exception:
+        problem = "its worker could not settle it"
+        logger.exception("%s: %s", attempt.folder.run, problem)
+    unkillable = await following.abandon()
+    await give_up(attempt.folder, context, problem)
+    return unkillable
+
+
+async def give_up(folder: RunFolder, context: AttemptContext, why: str) -> None:
+    """Report an attempt as lost by its name alone, and set its folder aside."""
+    experiment, _, epoch = folder.run.rpartition(".")
+    try:
+        report = schemas.FinishRequest.model_validate(
+            {"experiment_id": experiment, "gpu_id": context.gpu_id, "epoch": epoch}
+            | {"outcome": "lost", "error": why}
+        )
+    except ValidationError:
+        logger.warning("%s is no run's name: nothing is reported", folder.run)
+    else:
+        failure = f"{folder.run}: its loss could not be reported"
+        await context.last_call(lambda: context.client.finish(report), failure)
+    try:
+        where = f"kept in {folder.set_aside()}"
+    except OSError as error:
+        where = f"left where they are: {error}"
+    logger.error("%s: %s; its files are %s", folder.run, why, where)
+
+
 class Attempt:
     def __init__(self, attempt: UnreportedAttempt, context: AttemptContext) -> None:
         self._job = attempt.job
@@ -96,8 +150,11 @@ class Attempt:
         self._started = anyio.Event()
         self._ended = anyio.Event()
         self._uploaded = anyio.Event()
-        self._upload = Upload(context.client, self._job, self._folder, self._ended)
+        self._upload = Upload(
+            context.client, self._job, self._folder, self._ended, context.settings.log_limit_bytes
+        )
         self._lease_lost = False
+        self._unkillable: list[int] = []
         if self._supervisor is None or self._supervisor.adopted:
             self._started.set()
 
@@ -112,13 +169,15 @@ class Attempt:
             for task in side_tasks:
                 tasks.start_soon(task)
             result = await self._wait_for_end()
-            unkillable = list(result.unkillable) if result else await self._sweep()
+            if result is None:
+                logger.warning("%s: its supervisor died", self._run)
+            self._unkillable = list(result.unkillable) if result else await self._sweep()
             self._ended.set()
             with self._context.shutdown.limit(LAST_CALL_SECONDS):
                 await self._uploaded.wait()
                 await self._settle(result)
             tasks.cancel_scope.cancel()
-        return unkillable
+        return self._unkillable
 
     async def _tick(self) -> None:
         while self._supervisor is not None:
@@ -191,7 +250,7 @@ class Attempt:
                 logger.error("%s: its supervisor is stuck and is killed", self._run)
                 self._supervisor.kill()
         try:
-            return Result.read(self._folder.result.read_bytes())
+            return Result.read(durable.read_file(self._folder.result))
         except FileNotFoundError:
             return None
 
@@ -203,9 +262,16 @@ class Attempt:
                 return Result.read(message["result"].encode())
         return None
 
+    async def abandon(self) -> list[int]:
+        """End the run if it still goes on; the pids that could not be killed."""
+        if self._ended.is_set():
+            return self._unkillable
+        if self._supervisor is not None:
+            self._supervisor.kill()
+        return await self._sweep()
+
     async def _sweep(self) -> list[int]:
-        """Kill what is left of a run whose supervisor died."""
-        logger.warning("%s: its supervisor died", self._run)
+        """Kill what is left of a run whose supervisor is dead."""
         sweep = partial(tree.sweep, MARKER, str(self._folder.workspace))
         unkillable = await anyio.to_thread.run_sync(sweep)
         journal, lock = self._context.folder.journal, str(self._context.lock)
@@ -221,7 +287,7 @@ class Attempt:
         if report is not None:
             try:
                 answer = await self._client.persist(lambda: self._client.finish(report))
-            except Refused as error:
+            except (LeaseLost, Unknown) as error:
                 logger.warning(
                     "%s: its report (%s) is dropped: %s", self._run, report.outcome, error
                 )
@@ -237,16 +303,31 @@ class Attempt:
 
     async def _build_report(self, result: Result | None) -> schemas.FinishRequest | None:
         failed, membership = result is None or result.exit_code != 0, self._context.membership
-        return build_report(
-            EndedRun(
-                job=self._job,
-                result=result,
-                tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
-                measures=read_measures(self._folder),
-                curve=self._upload.curve.points(),
-                environment=membership.environment(),
-                log_problem=self._upload.refused,
-                # A failing GPU may end a run before a heartbeat has seen the failure.
-                gpu_failure=await membership.check_gpu() if failed else None,
-            )
+        ended = EndedRun(
+            job=self._job,
+            result=result,
+            tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
+            measures=read_measures(self._folder),
+            curve=self._upload.curve.points(),
+            environment=membership.environment(),
+            log_problem=self._upload.refused,
+            # A failing GPU may end a run before a heartbeat has seen the failure.
+            gpu_failure=await membership.check_gpu() if failed else None,
         )
+        report = build_report(ended)
+        if report is not None and (problem := await self._host_problem(report)):
+            logger.warning("%s: handed back, the fault is the host's: %s", self._run, problem)
+            return build_report(replace(ended, host_problem=problem))
+        return report
+
+    async def _host_problem(self, report: schemas.FinishRequest) -> str | None:
+        """Why this run could not succeed here. What the run printed has no say in it."""
+        if not self._started.is_set() and report.outcome == "lost":
+            log = self._context.folder.supervisor_log
+            problem = f"a supervisor could not start its run; {log} says why"
+            self._context.membership.host_problem = problem
+            return problem
+        # A drain has no time for the check.
+        if report.outcome in ("crash", "timeout") and not self._context.shutdown.draining.is_set():
+            return await self._context.check_host()
+        return None

@@ -81,7 +81,7 @@ class Result(NamedTuple):
         """None for what is no whole result, such as a file that a kill or a full disk has cut."""
         try:
             result = cls(**json.loads(data))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
         return result if result.reason in get_args(EndReason) else None
 

@@ -143,7 +143,7 @@ class Client:
                 headers={"Content-Type": "application/json"} if content else None,
                 timeout=httpx.Timeout(timeout, read=timeout + wait),
             )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             self._log_change(f"{type(error).__name__}: {error}")
             raise Unavailable(f"cannot reach {self.url}: {error}") from error
         problem = _error(response, path)

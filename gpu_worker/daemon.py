@@ -7,19 +7,18 @@ moment and started again. attempt.py follows one run; pool_membership.py reports
 import logging
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from contextlib import suppress
 
 import anyio
 import anyio.to_thread
 
 from gpu_worker import durable, hostcheck, isolation, lock, workspace
 from gpu_worker.attempt import (
-    LAST_CALL_SECONDS,
-    Attempt,
     AttemptContext,
     UnreportedAttempt,
+    give_up,
     make_order,
+    settle,
 )
 from gpu_worker.client import Client, Refused
 from gpu_worker.devices import open_gpu
@@ -34,8 +33,6 @@ from gpu_worker.takeover import take_over
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 EXIT_DRAINED = 0
 EXIT_CANNOT_SERVE = 2
@@ -89,6 +86,7 @@ class Daemon:
         self._client = Client(settings.orchestrator, token.get_secret_value() if token else None)
         self._membership = PoolMembership(gpu_id, gpu, self._client, settings, self._shutdown)
         self._context = AttemptContext(
+            gpu_id=gpu_id,
             client=self._client,
             membership=self._membership,
             settings=settings,
@@ -97,11 +95,16 @@ class Daemon:
             lock=self._lock_path,
             isolation=chosen,
             environment=workspace.base_environment(settings, gpu.device.uuid or ""),
+            check_host=self._check_host,
         )
 
     async def serve(self) -> int:
-        self._folder.create()
-        durable.rotate_journal(self._folder.journal)
+        try:
+            self._folder.create()
+            durable.rotate_journal(self._folder.journal)
+        except OSError as error:
+            logger.critical("no folder for this worker: %s; AUTORESEARCH_HOME moves it", error)
+            return EXIT_CANNOT_SERVE
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             # Before the takeover, so that a signal drains and never just kills.
@@ -118,15 +121,6 @@ class Daemon:
     async def _report_drain(self) -> None:
         await self._shutdown.draining.wait()
         self._membership.heartbeat_now()
-
-    async def _last_call(self, call: Callable[[], Awaitable[T]], failure: str) -> T | None:
-        """Call even during a drain, for LAST_CALL_SECONDS; None when it is refused or too late."""
-        with self._shutdown.limit(LAST_CALL_SECONDS):
-            try:
-                return await self._client.persist(call)
-            except Refused as error:
-                logger.warning("%s: %s", failure, error)
-        return None
 
     async def _take_over(self) -> list[UnreportedAttempt] | None:
         """Take the lock; the unreported runs, or None when this worker cannot serve."""
@@ -146,9 +140,12 @@ class Daemon:
 
     async def _settle_unreported(self, unreported: list[UnreportedAttempt]) -> None:
         """Follow the run that still goes on, and report those that have ended."""
+        known = {each.folder.run for each in unreported}
         for folder in self._folder.runs():
-            if not folder.job.exists():
+            if folder.settled:
                 self._tasks.start_soon(anyio.to_thread.run_sync, folder.remove)
+            elif folder.run not in known:
+                await give_up(folder, self._context, "its job.json cannot be read")
         if any(each.supervisor for each in unreported):  # its host has passed a check before
             self._enter_pool(hostcheck.load(self._folder.check))
         async with anyio.create_task_group() as tasks:
@@ -159,23 +156,28 @@ class Daemon:
 
     async def _pass_check(self) -> HostCheck:
         """Repeat the check until this host can train."""
-        settings, context, logged = self._settings, self._context, ""
-        if not settings.check:
-            return HostCheck(ok=True)
-        needs_cuda = self._gpu.device.uuid is not None
-        while True:
+        logged, pause = "", self._settings.recheck_seconds
+        while problem := await self._check_host():
+            if problem != logged:
+                logger.error("not in the pool, next check in %g s: %s", pause, problem)
+                logged = problem
+            await anyio.sleep(pause)
+        return self._membership.check
+
+    async def _check_host(self) -> str | None:
+        """What keeps this host from training, which the pool learns too; None if nothing does."""
+        problem, settings, context = None, self._settings, self._context
+        if settings.check:
             check = await hostcheck.check(
                 settings.command, settings.project, context.environment, context.isolation
             )
-            problems = "; ".join(hostcheck.judge(check, needs_cuda=needs_cuda))
-            if not problems:
+            needs_cuda = self._gpu.device.uuid is not None
+            problem = "; ".join(hostcheck.judge(check, needs_cuda=needs_cuda)) or None
+            if problem is None:
+                self._membership.check = check
                 hostcheck.save(self._folder.check, check)
-                return check
-            if problems != logged:
-                pause = settings.recheck_seconds
-                logger.error("not in the pool, next check in %g s: %s", pause, problems)
-                logged = problems
-            await anyio.sleep(settings.recheck_seconds)
+        self._membership.host_problem = problem
+        return problem
 
     def _enter_pool(self, check: HostCheck) -> None:
         self._in_pool = True
@@ -196,10 +198,19 @@ class Daemon:
                 self._enter_pool(await self._pass_check())
             await self._membership.registered.wait()
         while not self._shutdown.draining.is_set():
-            if not await self._membership.is_fit(await self._supervisor_problem()):
+            if self._membership.host_problem is not None:
+                await self._recover()
+            elif not await self._membership.is_fit(await self._start_problem()):
                 await self._pause()
             elif job := await self._claim():
                 await self._train(job)
+
+    async def _recover(self) -> None:
+        """Tell the pool what keeps runs from succeeding here, and check it again after a while."""
+        await self._membership.is_fit()
+        with self._shutdown.limit(0):
+            await anyio.sleep(self._settings.recheck_seconds)
+            await self._check_host()
 
     async def _pause(self) -> None:
         with self._shutdown.limit(0):
@@ -227,7 +238,7 @@ class Daemon:
             return await self._client.claim(claim, 0)
 
         # The claim that the drain cut short may have been granted.
-        return await self._last_call(ask_again, "no claim to give back")
+        return await self._context.last_call(ask_again, "no claim to give back")
 
     async def _train(self, job: schemas.Job) -> None:
         folder = self._folder.run(job.experiment_id, job.epoch)
@@ -240,14 +251,20 @@ class Daemon:
             return
         try:
             await workspace.build(job, folder, self._folder, self._client)
-        except workspace.WorkspaceError as error:
+            supervisor = self._get_spare()
+        except (workspace.WorkspaceError, OSError) as error:
             logger.warning("%s: cannot start: %s", folder.run, error)
-            await self._give_back(job, "lost", str(error))
+            outcome: schemas.ReportedResult = "lost"
+            if isinstance(error, OSError):
+                self._membership.host_problem = f"a run could not be started: {error}"
+                outcome = "handed_back"
+            await self._give_back(job, outcome, str(error))
             await anyio.to_thread.run_sync(folder.remove)
             return
-        supervisor, self._spare = self._get_spare(), None
+        self._spare = None
         supervisor.order(make_order(job, folder, self._context))
-        self._get_spare()  # started during this run, so that it does not delay the next one
+        with suppress(OSError):  # _start_problem will meet it again and name it
+            self._get_spare()  # started during this run, so that it does not delay the next one
         await self._follow(UnreportedAttempt(job, folder, supervisor))
 
     def _get_spare(self) -> SupervisorClient:
@@ -256,15 +273,20 @@ class Daemon:
             self._spare = SupervisorClient.start(self._lock_fd, self._folder.supervisor_log)
         return self._spare
 
-    async def _supervisor_problem(self) -> str | None:
+    async def _start_problem(self) -> str | None:
         """Why no run could be started here. Without this, each job would be claimed and lost."""
+        if problem := hostcheck.launcher_problem(self._settings.command):
+            return problem
         with self._shutdown.limit(0):
-            if not await self._get_spare().ready():
-                return f"no supervisor can be started; {self._folder.supervisor_log} says why"
+            try:
+                if not await self._get_spare().ready():
+                    return f"no supervisor can be started; {self._folder.supervisor_log} says why"
+            except OSError as error:
+                return f"no supervisor can be started: {error}"
         return None
 
     async def _follow(self, attempt: UnreportedAttempt) -> None:
-        unkillable = await Attempt(attempt, self._context).follow()
+        unkillable = await settle(attempt, self._context)
         if unkillable:
             self._membership.quarantine(f"processes {unkillable} of a run cannot be killed")
         self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt)
@@ -273,14 +295,16 @@ class Daemon:
         """Report a run that has not begun."""
         report = not_started(job, outcome, why)
         failure = f"{job.experiment_id}: could not be given back"
-        await self._last_call(lambda: self._client.finish(report), failure)
+        await self._context.last_call(lambda: self._client.finish(report), failure)
 
     async def _leave(self) -> None:
         if self._spare is not None:
             await anyio.to_thread.run_sync(self._spare.close)
         if self._in_pool:
-            await self._last_call(lambda: self._client.deregister(self._gpu_id), "not deregistered")
-        kept = [folder.run for folder in self._folder.runs() if folder.job.exists()]
+            await self._context.last_call(
+                lambda: self._client.deregister(self._gpu_id), "not deregistered"
+            )
+        kept = [folder.run for folder in self._folder.runs() if not folder.settled]
         if kept:
             logger.warning("not reported yet, kept for the next start: %s", ", ".join(kept))
 
@@ -288,5 +312,5 @@ class Daemon:
 def _clean_up(attempt: UnreportedAttempt) -> None:
     if attempt.supervisor is not None:
         attempt.supervisor.close()
-    if not attempt.folder.job.exists():
+    if attempt.folder.settled:
         attempt.folder.remove()

@@ -1,15 +1,18 @@
-"""Writes that survive a power cut, and the journal of the runs that held the GPU.
+"""Writes that survive a power cut, reads that nothing can block, and the journal of the runs.
 
 Standard library only: the supervisor imports it. File names belong to folders.py.
 """
 
+import errno
 import json
 import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
 
 JOURNAL_LIMIT_BYTES = 16 * 1024 * 1024
+_STATE_BYTES = 16 * 1024 * 1024  # more than any state file has
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -29,6 +32,20 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(folder)  # makes the new name durable
     finally:
         os.close(folder)
+
+
+def read_file(path: Path, limit: int = _STATE_BYTES, offset: int = 0) -> bytes:
+    """Up to `limit` bytes of a regular file from `offset`. Raises OSError.
+
+    A run can replace each of its files by anything: a pipe, which would block its reader, and a
+    link are refused."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.pread(descriptor, limit, offset)
+    finally:
+        os.close(descriptor)
 
 
 def append_to_journal(journal: Path, event: str, run: str, lock: str) -> None:

@@ -12,6 +12,8 @@
         supervisor.sock   where a restarted worker finds the supervisor
         result.json       how the run ended, once it has
 
+    runs/<run>.kept/      an attempt that could not be settled, for a person to look at and delete
+
 A folder with job.json and result.json is a result that waits for delivery: this worker, or one
 started later, reports it when the orchestrator can be reached. Standard library only.
 """
@@ -19,6 +21,8 @@ started later, reports it when the orchestrator can be reached. Standard library
 import os
 from contextlib import suppress
 from pathlib import Path
+
+_KEPT = ".kept"
 
 
 class RunFolder:
@@ -34,11 +38,26 @@ class RunFolder:
         self.socket = path / "supervisor.sock"
         self.result = path / "result.json"
 
+    @property
+    def settled(self) -> bool:
+        """True if there is nothing to report. A job that cannot even be looked at is unsettled."""
+        try:
+            self.job.lstat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def settle(self) -> None:
         """Mark the attempt as reported. `remove`, which takes longer, deletes its files."""
         with suppress(FileNotFoundError):
             self.path.chmod(0o700)  # the run may have closed its own folder
             self.job.unlink()
+
+    def set_aside(self) -> Path:
+        """Keep the files of an attempt that could not be settled. Raises OSError."""
+        return self.path.rename(self.path.with_name(self.run + _KEPT))
 
     def remove(self) -> None:
         """Delete the folder, or log why it stays."""
@@ -76,6 +95,7 @@ class WorkerFolder:
         self.supervisor_log = path / "supervisor.log"
         self._prepare = path / "prepare"
         self._runs = path / "runs"
+        self.trial = self._runs / ".trial"  # a file that is written to see if it can be
 
     def prepare(self, sha256: str) -> Path:
         return self._prepare / f"{sha256}.py"
@@ -89,4 +109,6 @@ class WorkerFolder:
 
     def runs(self) -> list[RunFolder]:
         """Every attempt that left files, in order of the experiments' creation."""
-        return [RunFolder(path) for path in sorted(self._runs.iterdir()) if path.is_dir()]
+        paths = self._runs.iterdir() if self._runs.is_dir() else ()
+        found = sorted(path for path in paths if path.suffix != _KEPT and path.is_dir())
+        return [RunFolder(path) for path in found]

@@ -38,8 +38,8 @@ async def check(
     command: list[str], project: Path, env: dict[str, str], isolation: Isolation
 ) -> HostCheck:
     """Run the check and read its answer; every failure is returned as a problem in it."""
-    if shutil.which(command[0]) is None:
-        return _failed(f"there is no {command[0]!r} to start runs with; set AUTORESEARCH_LAUNCHER")
+    if problem := launcher_problem(command):
+        return _failed(problem)
     argv = wrap([*command, "prepare.py", "--check"], isolation)
     marker, output = uuid.uuid4().hex, b""
     try:
@@ -73,6 +73,12 @@ async def check(
     return _failed(f"`{' '.join(argv)}` gave no answer; its last output: {last}")
 
 
+def launcher_problem(command: list[str]) -> str | None:
+    if shutil.which(command[0]) is None:
+        return f"there is no {command[0]!r} to start runs with; set AUTORESEARCH_LAUNCHER"
+    return None
+
+
 def _failed(problem: str) -> HostCheck:
     return HostCheck(ok=False, problems=[problem])
 
@@ -96,6 +102,6 @@ def save(path: Path, answer: HostCheck) -> None:
 def load(path: Path) -> HostCheck:
     """The last passed check, or an empty one: a worker that adopts a run does not check again."""
     try:
-        return HostCheck.model_validate_json(path.read_bytes())
+        return HostCheck.model_validate_json(durable.read_file(path))
     except (OSError, ValidationError):
         return HostCheck(ok=True)

@@ -5,16 +5,16 @@ is final: the GPU stays quarantined until a person restarts the worker; nothing 
 """
 
 import logging
-import shutil
 from functools import partial
 
 import anyio
 import anyio.to_thread
 
+from gpu_worker import workspace
 from gpu_worker.client import Client, Unknown, until_next
 from gpu_worker.gpu import Gpu, boot_id, host_name
 from gpu_worker.hostcheck import HostCheck
-from gpu_worker.settings import MIB, WorkerSettings
+from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from orchestrator import schemas
 
@@ -29,8 +29,9 @@ _in_thread = partial(anyio.to_thread.run_sync, abandon_on_cancel=True)
 
 
 class PoolMembership:
-    """`gpu_failed` is set once the hardware has failed. The daemon sets `idle` while it has no run:
-    heartbeats then also check whether one could begin."""
+    """`gpu_failed` is set once the hardware has failed. The daemon sets `host_problem` while runs
+    cannot succeed here, and `idle` while it has no run: heartbeats then also check whether one
+    could begin."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class PoolMembership:
         self._gpu_id = gpu_id
         self._gpu = gpu
         self._client = client
-        self._folder = settings.folder(gpu_id).path
+        self._folder = settings.folder(gpu_id)
         self._needed_bytes = settings.free_space_bytes
         self._shutdown = shutdown
         self._problem: str | None = None
@@ -53,6 +54,7 @@ class PoolMembership:
         self._health: schemas.Health | None = None
         self._health_at = self._renewed_at = float("-inf")
         self.check = HostCheck(ok=True)
+        self.host_problem: str | None = None
         self.registered = anyio.Event()
         self.gpu_failed = anyio.Event()
         self.idle = False
@@ -169,11 +171,9 @@ class PoolMembership:
         return self._lasting_problem() or await _in_thread(self._gpu.obstacle)
 
     def _lasting_problem(self) -> str | None:
-        """A problem that does not go away by itself: a quarantine, a full disk."""
-        free, needed = shutil.disk_usage(self._folder).free, self._needed_bytes
-        if self._quarantine is not None or free >= needed:
-            return self._quarantine
-        return f"{free // MIB} MiB free at {self._folder}; a run needs {needed // MIB} MiB"
+        """A problem that does not go away by itself: a quarantine, damaged data, a full disk."""
+        lasting = self._quarantine or self.host_problem
+        return lasting or workspace.disk_problem(self._folder, self._needed_bytes)
 
     def _set_problem(self, problem: str | None) -> None:
         if (problem is None) != (self._problem is None):

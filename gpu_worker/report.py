@@ -1,7 +1,8 @@
 """What a run's end means: from the supervisor's result and the log to the report. Pure.
 
 A train.py that fails is a result (`crash`, `timeout`). A failure of the infrastructure is not
-(`lost`, `handed_back`): the run is tried again. A result block does not save a run that fails
+(`lost`, `handed_back`): the run is tried again, and a run whose host is unfit is handed back, which
+counts as no loss. A result block does not save a run that fails
 later, and a run that ends well without one has failed.
 
 Three vocabularies meet here: `channel.EndReason` (why the process tree ended), `channel.StopReason`
@@ -34,11 +35,14 @@ class EndedRun:
     environment: Environment = field(default_factory=Environment)
     gpu_failure: str | None = None
     log_problem: str | None = None
+    host_problem: str | None = None  # why no run can succeed on this host
 
 
 def build_report(run: EndedRun) -> FinishRequest | None:
     """The report to send; None after a lost lease, when nobody would accept one."""
     result = run.result
+    if run.host_problem is not None:
+        return _finish(run, "handed_back", run.host_problem)
     if result is None:
         return _finish(run, "lost", "the run's supervisor died")
     if result.reason == "exited":

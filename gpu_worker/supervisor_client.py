@@ -78,8 +78,7 @@ class SupervisorClient:
             connection.close()
             return None
         supervisor = cls(connection, None)
-        messages = supervisor._decoder.feed(data)
-        supervisor._inbox += [m for m in messages if m.get("event") != "hello"]
+        supervisor._inbox += supervisor._decoder.feed(data)
         return supervisor, descriptors[0]
 
     def order(self, order: Order) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 from pydantic import ValidationError
 
-from gpu_worker import lock
+from gpu_worker import durable, lock
 from gpu_worker.attempt import UnreportedAttempt
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.supervisor_client import SupervisorClient
@@ -49,12 +49,8 @@ async def take_over(
 
 
 def _load_job(folder: RunFolder) -> schemas.Job | None:
-    """The job of a run that is still to be reported."""
+    """The job of a run that is still to be reported; None where it cannot be read."""
     try:
-        return schemas.Job.model_validate_json(folder.job.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError:  # cut short by a kill: no supervisor got an order
-        logger.warning("%s: its job cannot be read, so it never began", folder.run)
-        folder.settle()
+        return schemas.Job.model_validate_json(durable.read_file(folder.job))
+    except (OSError, ValidationError):
         return None

@@ -6,11 +6,10 @@ refused log does not stop the run. A full disk of the orchestrator does not dela
 
 import base64
 import logging
-import os
-import stat
 
 import anyio
 
+from gpu_worker import durable
 from gpu_worker.client import Client, DiskFull, LeaseLost, Refused, Unknown
 from gpu_worker.curve import Curve
 from gpu_worker.folders import RunFolder
@@ -21,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 128 * 1024
 MEASURES_BYTES = 64 * 1024
+_NOTE_BYTES = 1024  # for the line in a capped log that says how much was left out
 
 
 class Upload:
@@ -30,22 +30,29 @@ class Upload:
     """
 
     def __init__(
-        self, client: Client, job: schemas.Job, folder: RunFolder, ended: anyio.Event
+        self,
+        client: Client,
+        job: schemas.Job,
+        folder: RunFolder,
+        ended: anyio.Event,
+        log_limit_bytes: int,
     ) -> None:
         self._client = client
         self._job = job
         self._folder = folder
         self._ended = ended
         self._offset = 0
+        self._limit = log_limit_bytes + _NOTE_BYTES
         self.curve = Curve()
         self.cancel_requested = anyio.Event()
         self.refused: str | None = None  # why no more of the log is sent
 
     async def run(self) -> None:
-        """Send new output until the run has ended and all is sent. Raises LeaseLost, Unknown."""
+        """Send new output until the run has ended and all is sent. Raises LeaseLost, Unknown,
+        OSError."""
         while True:
             last_round = self._ended.is_set()
-            while data := read_at(self._folder, self._offset, CHUNK_BYTES):
+            while data := read_at(self._folder, self._offset, self._next_bytes()):
                 # The curve reads each byte once, though a chunk may be sent more than once.
                 self.curve.feed(data)
                 if self.refused is None:
@@ -56,6 +63,11 @@ class Upload:
                 return
             with anyio.move_on_after(self._client.heartbeat_seconds):
                 await self._ended.wait()
+
+    def _next_bytes(self) -> int:
+        """How much to read at most. What exceeds the log's cap was not written by its supervisor,
+        and may be a sparse file of any size."""
+        return min(CHUNK_BYTES, self._limit - self._offset)
 
     async def _send(self, data: bytes) -> None:
         chunk = schemas.LogChunk(offset=self._offset, data=base64.b64encode(data).decode())
@@ -87,10 +99,9 @@ class Upload:
 
 
 def read_at(folder: RunFolder, offset: int, limit: int) -> bytes:
-    """Up to `limit` bytes of the log from `offset`; empty past its end."""
+    """Up to `limit` bytes of the log from `offset`; empty past its end. Raises OSError."""
     try:
-        with folder.log.open("rb") as file:
-            return os.pread(file.fileno(), limit, offset)
+        return durable.read_file(folder.log, limit, offset)
     except FileNotFoundError:  # the supervisor has not created it yet
         return b""
 
@@ -101,14 +112,8 @@ def read_tail(folder: RunFolder) -> bytes:
 
 
 def read_measures(folder: RunFolder) -> bytes:
-    """The first MEASURES_BYTES of prepare.py's measures. The run can replace that file by anything:
-    a pipe or a link is not followed."""
+    """The first MEASURES_BYTES of prepare.py's measures; empty where there is no such file."""
     try:
-        descriptor = os.open(folder.measures, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        return durable.read_file(folder.measures, MEASURES_BYTES)
     except OSError:
         return b""
-    try:
-        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return os.read(descriptor, MEASURES_BYTES) if is_file else b""
-    finally:
-        os.close(descriptor)

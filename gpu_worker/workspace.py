@@ -13,11 +13,14 @@ import anyio
 from gpu_worker import durable
 from gpu_worker.client import Client, Refused
 from gpu_worker.folders import RunFolder, WorkerFolder
-from gpu_worker.settings import WorkerSettings
+from gpu_worker.settings import MIB, WorkerSettings
 from orchestrator import schemas
 
 # `tree.sweep` finds a run's processes by this variable: the folder is unique to the attempt.
 MARKER = "AUTORESEARCH_WORKSPACE"
+
+_NEEDED_INODES = 100  # a run's folder has ten files before train.py writes its own
+_TRIAL_BYTES = 64 * 1024  # about what a workspace begins with
 
 _SECRETS = ("AUTORESEARCH_TOKEN", "REDIS_URL")
 
@@ -27,20 +30,37 @@ class WorkspaceError(Exception):
 
 
 async def build(job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: Client) -> None:
-    """Write everything that the run needs. Raises WorkspaceError."""
+    """Write everything that the run needs. Raises WorkspaceError, and OSError if this host's disk
+    does not take it."""
     source = job.train_py.encode()
     if sha256(source) != job.source_sha256:
         raise WorkspaceError("train.py arrived with another hash than it was submitted with")
+    run.delete()
+    run.workspace.mkdir(parents=True)
+    (run.workspace / "train.py").write_bytes(source)
+    if job.prepare_sha256 is not None:
+        prepare = await _prepare_py(job, job.prepare_sha256, folder, client)
+        (run.workspace / "prepare.py").write_bytes(prepare)
+    run.job.write_text(job.model_dump_json())
+
+
+def disk_problem(folder: WorkerFolder, needed_bytes: int) -> str | None:
+    """Why no workspace can be written now: the disk is full or read-only, a quota is used up."""
     try:
-        run.delete()
-        run.workspace.mkdir(parents=True)
-        (run.workspace / "train.py").write_bytes(source)
-        if job.prepare_sha256 is not None:
-            prepare = await _prepare_py(job, job.prepare_sha256, folder, client)
-            (run.workspace / "prepare.py").write_bytes(prepare)
-        run.job.write_text(job.model_dump_json())
+        folder.create()  # a person may have deleted it
+        disk = os.statvfs(folder.path)
+        free, inodes = disk.f_bavail * disk.f_frsize, disk.f_favail
+        if free < needed_bytes:
+            return f"{free // MIB} MiB free at {folder.path}; a run needs {needed_bytes // MIB} MiB"
+        if disk.f_files and inodes < _NEEDED_INODES:  # some file systems do not count them
+            return f"{inodes} inodes free at {folder.path}; a run needs {_NEEDED_INODES}"
+        try:
+            folder.trial.write_bytes(bytes(_TRIAL_BYTES))
+        finally:
+            folder.trial.unlink(missing_ok=True)
     except OSError as error:
-        raise WorkspaceError(f"the workspace could not be written: {error}") from error
+        return f"{folder.path} cannot be written to: {error}"
+    return None
 
 
 async def _prepare_py(job: schemas.Job, pinned: str, folder: WorkerFolder, client: Client) -> bytes:

@@ -33,7 +33,7 @@ def after_lost_attempt(run: Run, ending: AttemptEnding, why: str) -> Requeue | R
 
 
 def after_handed_back_attempt(run: Run) -> Requeue | RunResult:
-    """A worker that goes away returned the run; this is no loss."""
+    """A worker that goes away, or whose host is unfit, returned the run; this is no loss."""
     return CANCELLED if run.stop == "cancel" else Requeue("handed_back")
 
 

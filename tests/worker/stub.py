@@ -51,6 +51,7 @@ class Stub:
         self.calls: list[tuple[str, Json]] = []
         self.violations: list[str] = []  # requests that broke the contract
         self.refuse_registration = False
+        self.report_status = 200  # with another one, each report but `lost` is refused
         self.lose_claim_answers = 0  # how many grants are lost on the way
         self.delay_grants_until_drain = False
         self._granted: dict[str, Json] = {}
@@ -155,6 +156,8 @@ class Stub:
         if run in self.lost or self.leases.get(run) != body["gpu_id"]:
             return 409, {"error": f"{run} belongs to another worker"}
         if path == "/api/job/finish":
+            if self.report_status != 200 and body["outcome"] != "lost":
+                return self.report_status, {"error": "not this report"}
             self.finished[run] = body
             return 200, self._finish_answer(body)
         if path == "/api/job/progress":

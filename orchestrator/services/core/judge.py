@@ -66,8 +66,8 @@ class Judge:
         return await self._end_attempt(attempt, rule, renewal)
 
     async def attempt_handed_back(self, attempt: AttemptId) -> schemas.AnyVerdict | None:
-        """A worker that goes away returned an attempt: its run is queued again (None), unless a
-        person wants it cancelled. Raises `LeaseLost`."""
+        """A worker that goes away, or whose host is unfit, returned an attempt: its run is queued
+        again (None), unless a person wants it cancelled. Raises `LeaseLost`."""
         return await self._end_attempt(attempt, after_handed_back_attempt)
 
     async def attempt_stopped(
