@@ -405,6 +405,7 @@ class Manifest:
         try:
             manifest = cls(**json.loads(path.read_bytes()))
             valid = all(re.fullmatch(r"shard_\d{5}\.parquet", name) for name in manifest.shards)
+            valid = valid and VALIDATION_SHARD in manifest.shards
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
@@ -448,8 +449,9 @@ def read_texts(path: Path) -> Iterator[list[str]]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=READ_DOCUMENTS, columns=["text"]):
                 yield [text for text in batch.column(0).to_pylist() if text]
-    except (pa.ArrowInvalid, pa.ArrowKeyError, IndexError) as error:
-        raise PrepareError(f"{path} is no parquet file with a `text` column: {error}") from error
+    except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
+        problem = f"{path} is damaged, or no parquet file with a `text` column: {error}"
+        raise PrepareError(f"{problem}. In the cache, --force replaces it.") from error
 
 
 # Tokenizer ----------------------------------------------------------------------------------------
@@ -602,7 +604,7 @@ class TokenFile:
     def _recorded(self, key: str) -> Any:
         try:
             return json.loads(self.path.with_suffix(".json").read_bytes()).get(key)
-        except (FileNotFoundError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             return None
 
     def _sha256(self) -> str:
@@ -842,17 +844,29 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
 # The command --------------------------------------------------------------------------------------
 
 
+def check_tokens() -> None:
+    """Read all arrays that a run reads; PrepareError if one is missing or damaged."""
+    tokenizer = Tokenizer.load()
+    train, val = TokenShards(tokenizer, "train"), TokenShards(tokenizer, "val")
+    bad = [p.name for shards in (train, val) for p in shards.missing(TokenFile.intact)]
+    if bad or not validation_file(val, MAX_SEQ_LEN, EVAL_TOKENS).intact():
+        raise PrepareError(
+            f"The tokens of {', '.join(bad[:3]) or 'the validation rows'} are missing or damaged, "
+            f"in {val.folder}. `uv run prepare.py` makes them again, or says that --force must."
+        )
+
+
 def check() -> int:
     """Print one line of JSON: can this machine train, and with what? Exit code 0 if it can."""
     found: list[Any] = []
     problems: list[str] = []
-    for read in (active_profile, time_budget, Manifest.require, Tokenizer.load):
+    for read in (active_profile, time_budget, Manifest.require, Tokenizer.load, check_tokens):
         try:
             found.append(read())
         except (PrepareError, OSError) as error:
             found.append(None)
-            problems.append(str(error))
-    profile, _, data, _ = found
+            problems += [str(error)] if str(error) not in problems else []
+    profile, _, data, *_ = found
     device = pick_device()
     report = {
         "ok": not problems,

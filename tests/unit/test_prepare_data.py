@@ -533,3 +533,79 @@ def test_a_cache_that_cannot_be_written_to_shares_nothing(cache, monkeypatch):
     cache.write_text("a file where the folder should be")
     prepare.share_compiled_code()
     assert not [name for name in COMPILERS if name in os.environ]
+
+
+# A damaged cache
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "changed": flip,
+    "missing": lambda path: path.unlink(),
+}
+# All that a run reads, and the parquet files, without which no tokens can be made.
+READ_BY_A_RUN = {
+    "manifest": "data/manifest.json",
+    "tokenizer": "tokenizer/ranks.tiktoken",
+    "tokenizer's record": "tokenizer/meta.json",
+    "training tokens": "tokens/*/shard_00000.tokens.npy",
+    "training tokens' record": "tokens/*/shard_00000.tokens.json",
+    "starts": "tokens/*/shard_00000.starts.npy",
+    "starts' record": "tokens/*/shard_00000.starts.json",
+    "validation tokens": "tokens/*/shard_06542.tokens.npy",
+    "validation rows": f"tokens/*/validation_*x{prepare.MAX_SEQ_LEN}.npy",
+    "rows' record": f"tokens/*/validation_*x{prepare.MAX_SEQ_LEN}.json",
+    "parquet": "data/shard_00000.parquet",
+    "validation parquet": "data/shard_06542.parquet",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("what", READ_BY_A_RUN)
+def test_check_finds_whatever_is_damaged_and_names_the_remedy(full_cache, capsys, what, damage):
+    """A run on it would fail, and that would count as its author's."""
+    (path,) = full_cache.glob(READ_BY_A_RUN[what])
+    DAMAGES[damage](path)
+    code, report = checked(capsys)
+    if "parquet" in what and damage == "changed":
+        assert code == 0  # a run does not read it: its tokens are there
+    else:
+        assert (code, report["ok"]) == (1, False)
+        assert "prepare.py" in " ".join(report["problems"])
+
+
+def test_a_cut_parquet_file_ends_the_command_in_one_line(full_cache, capsys):
+    """It names the file and what to do."""
+    cut(full_cache / "data" / "shard_00000.parquet")
+    (line,) = refusal(capsys).splitlines()
+    assert "shard_00000.parquet is damaged" in line
+    assert "--force" in line
+
+
+@pytest.mark.slow  # it trains tokenizers
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("what", READ_BY_A_RUN)
+def test_a_damaged_cache_is_healed_or_the_command_says_how(
+    full_cache, library, capsys, what, damage
+):
+    """`prepare.py` never ends in a traceback, and what it does not heal, `--force` does."""
+    (path,) = full_cache.glob(READ_BY_A_RUN[what])
+    DAMAGES[damage](path)
+    if prepare.main([]) != 0:
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert "--force" in line
+        assert prepare.main(["--force", "--source", str(library)]) == 0
+    capsys.readouterr()
+    assert checked(capsys)[0] == 0
