@@ -450,7 +450,8 @@ def read_texts(path: Path) -> Iterator[list[str]]:
             for batch in file.iter_batches(batch_size=READ_DOCUMENTS, columns=["text"]):
                 yield [text for text in batch.column(0).to_pylist() if text]
     except (pa.ArrowException, OSError, IndexError, UnicodeDecodeError) as error:
-        problem = f"{path} is damaged, or no parquet file with a `text` column: {error}"
+        why = " ".join(str(error).split())  # Arrow writes several lines
+        problem = f"{path} is damaged, or no parquet file with a `text` column: {why}"
         raise PrepareError(f"{problem}. In the cache, --force replaces it.") from error
 
 

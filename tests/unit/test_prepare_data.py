@@ -8,12 +8,15 @@ import random
 import runpy
 import shutil
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, strategies as st
 
 import corpus
 import prepare
@@ -583,6 +586,29 @@ def test_check_finds_whatever_is_damaged_and_names_the_remedy(full_cache, capsys
     else:
         assert (code, report["ok"]) == (1, False)
         assert "prepare.py" in " ".join(report["problems"])
+
+
+@given(
+    at=st.integers(0, 10**6), changes=st.binary(max_size=20), keep=st.integers(0, 10**6),
+    codec=st.sampled_from(["zstd", "snappy", "none"]),
+)  # fmt: skip
+def test_whatever_is_damaged_in_a_parquet_file_is_one_line(at, changes, keep, codec):
+    """Arrow and the decoder of its text raise a dozen kinds of error."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": ["ä plain text"] * 300}), sink, compression=codec)
+    content = bytearray(sink.getvalue())
+    at %= len(content)
+    content[at : at + len(changes)] = changes
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        path = Path(file.name)
+        path.write_bytes(content[: keep % len(content)] if keep % 2 else content)
+        problem = "none"
+        try:
+            for _ in prepare.read_texts(path):
+                pass
+        except PrepareError as error:
+            problem = str(error)
+    assert len(problem.splitlines()) == 1
 
 
 def test_a_cut_parquet_file_ends_the_command_in_one_line(full_cache, capsys):

@@ -1,5 +1,6 @@
 """A sick host: its worker is unfit, says why, claims nothing, and serves again once it is well."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
 from orchestrator import schemas
+from tests.unit.test_prepare_data import words
 from tests.worker.conftest import BLOCK, GPU_ID, WAIT, Host
 from tests.worker.stub import Stub
 from tests.worker.test_host import _project
@@ -156,6 +158,44 @@ def test_a_run_that_fails_on_damaged_data_is_handed_back(host: Host, stub: Stub)
     assert stub.count("/api/job/claim") == claims
     _project(host)
     becomes_well(stub)
+
+
+LOADS = """
+import prepare, torch
+loader = prepare.make_dataloader(prepare.Tokenizer.load(), 2, 256, "train", torch.device("cpu"))
+next(loader)
+"""
+
+
+@pytest.mark.slow  # it trains a tokenizer and starts torch six times
+def test_a_cache_that_is_damaged_between_two_runs_costs_no_run(host: Host, stub: Stub) -> None:
+    """The whole way with the real prepare.py: cut, handed back, unfit, healed, trained."""
+    project = Path(workspace.__file__).parents[1]
+    library, cache = host.home / "library", host.home / "cache"
+    library.mkdir()
+    for seed in range(40):
+        (library / f"{seed}.txt").write_text(words(seed, 5000))
+    env = os.environ | {"AUTORESEARCH_CACHE": str(cache)}
+    make = [sys.executable, "prepare.py", "--source", str(library)]
+    subprocess.run(make, cwd=project, env=env, check=True)
+    pinned = (project / "prepare.py").read_bytes()
+    prepare_sha256 = workspace.sha256(pinned)
+    stub.prepares[prepare_sha256] = pinned
+    host.start(check="1", project=project, cache=cache, recheck_seconds=1)
+
+    def submit() -> str:
+        return stub.submit(LOADS + BLOCK, prepare_sha256=prepare_sha256)
+
+    assert stub.report(submit(), 90)["outcome"] == "completed"
+    (tokens,) = cache.glob("tokens/*/shard_00000.tokens.npy")
+    os.truncate(tokens, tokens.stat().st_size - 100)
+    report = stub.report(submit(), 90)
+    assert report["outcome"] == "handed_back"
+    assert "shard_00000.parquet are missing or damaged" in problem_of(stub)
+    assert "`uv run prepare.py`" in problem_of(stub)
+    subprocess.run(make, cwd=project, env=env, check=True)
+    stub.wait_for(lambda: not stub.gpus[GPU_ID].get("problem"), 90)
+    assert stub.report(submit(), 90)["outcome"] == "completed"
 
 
 def test_a_supervisor_that_dies_before_its_run_began_costs_the_run_nothing(
