@@ -315,14 +315,16 @@ class Attempt:
             gpu_failure=await membership.check_gpu() if failed else None,
         )
         report = build_report(ended)
-        if report is not None and (problem := await self._host_problem(report)):
+        if report is not None and (problem := await self._host_problem(result, report)):
             logger.warning("%s: handed back, the fault is the host's: %s", self._run, problem)
             return build_report(replace(ended, host_problem=problem))
         return report
 
-    async def _host_problem(self, report: schemas.FinishRequest) -> str | None:
+    async def _host_problem(
+        self, result: Result | None, report: schemas.FinishRequest
+    ) -> str | None:
         """Why this run could not succeed here. What the run printed has no say in it."""
-        if not self._started.is_set() and report.outcome == "lost":
+        if result is None and not self._started.is_set():
             log = self._context.folder.supervisor_log
             problem = f"a supervisor could not start its run; {log} says why"
             self._context.membership.host_problem = problem

@@ -33,6 +33,7 @@ class SupervisorClient:
         self._process = process
         self._decoder = channel.MessageDecoder()
         self._inbox: list[Message] = []
+        self._unread = b""  # received, not decoded yet
         self._ready = False
         self.adopted = process is None
         size = struct.calcsize("3i")
@@ -78,7 +79,7 @@ class SupervisorClient:
             connection.close()
             return None
         supervisor = cls(connection, None)
-        supervisor._inbox += supervisor._decoder.feed(data)
+        supervisor._unread = data
         return supervisor, descriptors[0]
 
     def order(self, order: Order) -> None:
@@ -112,13 +113,15 @@ class SupervisorClient:
     async def next_message(self) -> Message | None:
         """The next message; None when the supervisor is gone."""
         while not self._inbox:
-            await anyio.wait_readable(self._connection)
-            try:
-                data = self._connection.recv(65536)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
+            if not (data := self._unread):
+                await anyio.wait_readable(self._connection)
+                try:
+                    data = self._connection.recv(65536)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    data = b""
+            self._unread = b""
             if not data:
                 return None
             self._inbox += self._decoder.feed(data)

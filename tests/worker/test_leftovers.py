@@ -200,3 +200,31 @@ def test_a_worker_starts_beside_a_job_that_it_cannot_read(host: Host, stub: Stub
     assert stub.report(run)["outcome"] == "lost"
     assert stub.report(stub.submit(BLOCK))["outcome"] == "completed"
     assert host.folder.path.joinpath("runs", f"{run}.kept", "result.json").exists()
+
+
+def test_a_worker_adopts_no_supervisor_that_talks_nonsense(host: Host, stub: Stub) -> None:
+    """A run has put its own socket in the place of its supervisor's."""
+    run = stub.submit(IMPOSTOR)
+    worker = host.start()
+    stub.wait_for(lambda: b"listening" in stub.logs.get(run, b""))
+    end(worker, signal.SIGKILL)
+    host.start()
+    assert stub.report(run)["outcome"] == "lost"
+    assert "Traceback" in host.log
+    assert stub.report(stub.submit(BLOCK))["outcome"] == "completed"
+
+
+IMPOSTOR = """
+import os, socket
+os.chdir("..")
+os.remove("supervisor.sock")
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("supervisor.sock")
+listener.listen()
+print("listening", flush=True)
+connection, _ = listener.accept()
+lock = os.open("job.json", os.O_RDONLY)
+socket.send_fds(connection, [b"nonsense\\n"], [lock])
+while True:
+    pass
+"""
