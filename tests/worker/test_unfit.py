@@ -56,6 +56,17 @@ def test_a_run_that_cannot_be_written_is_handed_back_and_the_worker_unfit(
     becomes_well(stub)
 
 
+def test_after_a_failure_to_start_the_worker_rests_and_looks_again(host: Host, stub: Stub) -> None:
+    """Also where the disk takes other files, so that no run is claimed and lost at once again."""
+    host.start(recheck_seconds=0.2)
+    stub.wait_for(lambda: stub.count("/api/job/claim"))
+    (host.folder.path / "runs" / "exp-1.1").touch()
+    run = stub.submit(BLOCK)
+    assert stub.report(run)["outcome"] == "handed_back"
+    assert "a run could not be started" in problem_of(stub)
+    becomes_well(stub)
+
+
 def test_a_folder_that_is_deleted_is_made_again(host: Host, stub: Stub) -> None:
     host.start()
     stub.wait_for(lambda: stub.count("/api/job/claim"))
