@@ -95,7 +95,8 @@ class FinishRequest(LeaseRequest):
     """The end of an attempt.
 
     `completed` needs metrics; `crash` and `timeout` are results; `cancelled` answers a cancel;
-    `handed_back` (a drain, an unfit host) and `lost` (the infrastructure failed) put the run back in the queue.
+    `handed_back` (a drain, an unfit host) and `lost` (the infrastructure failed) put the run back
+    in the queue.
     """
 
     outcome: ReportedResult
