@@ -1,9 +1,9 @@
 // One row for each tag: how far it got, what the last hours brought, whether it goes on.
 
 import { h, keyed, svg } from "../lib/dom.js";
-import { NONE, bpb, count, delta, deltaClass, milliseconds, number, percent, time } from "../lib/format.js";
+import { NONE, bpb, count, delta, deltaClass, milliseconds, number, percent, plural, time } from "../lib/format.js";
 import { headings, mark, panel, scrollable } from "../lib/parts.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 
 const ORDER = ["running", "queued", "paused", "idle"];
 const SHAPES = { paused: "cancelled", idle: "discard" };
@@ -60,10 +60,10 @@ function state({ state: word, counts }) {
 
 function lastKeep(keep) {
   if (!keep) return NONE;
-  const ago = keep.runs_ago === 0 ? "the last run" : `${count(keep.runs_ago)} runs ago`;
+  const ago = keep.runs_ago === 0 ? "the last run" : `${plural(keep.runs_ago, "run")} ago`;
   const text = plain(keep.description);
   return [
-    h("a.cut", { href: `/e/${keep.experiment_id}`, title: text, data: { focus: "keep" } }, text || "keep"),
+    h("a.clamp", { href: `/e/${keep.experiment_id}`, title: text, data: { focus: "keep" } }, text ? prose(keep.description) : "keep"),
     h("span.muted", `${ago}, `, time(keep.at)),
   ];
 }
