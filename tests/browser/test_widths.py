@@ -6,8 +6,9 @@ Nothing scrolls sideways, no cell is cut, and what is longer than its line takes
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
+from orchestrator.rules import failure
 from tests.browser.conftest import OpenPage, screenshots
 from tests.conftest import Api
 
@@ -25,20 +26,33 @@ GPU = {
     "peak_vram_mb": 45_060.2, "mfu_percent": 39.81, "training_seconds": 300.1,
     "total_tokens_m": 499.6, "num_steps": 953, "num_params_m": 50.3, "depth": 8,
 }  # fmt: skip
-PLACE = {"gpu_name": "NVIDIA H200", "host": "node-17.cluster.example.org", "profile": "h200",
-         "torch_version": "2.9.1+cu130", "driver_version": "580.95.05", "python_version": "3.11.7"}  # fmt: skip
+PLACE = {
+    "gpu_name": "NVIDIA H200", "host": "node-17.cluster.example.org", "profile": "h200",
+    "torch_version": "2.9.1+cu130", "driver_version": "580.95.05", "python_version": "3.11.7",
+}  # fmt: skip
 CURVE = [{"step": 10 * n, "percent": 10 * n, "loss": 10 / (n + 1)} for n in range(1, 11)]
 
-# What does not fit into its box: the page, a card, a cell, a figure. Cut on purpose is `.cut`, which
-# is one line with a title; what is only for screen readers has no box.
+# What does not fit into its box: the page, a card, a cell, a figure. Cut on purpose is `.cut`, one
+# line with a title; what is only for screen readers has no box.
 OVERFLOWING = """() => {
-  const boxes = "html, main, .panel, .strip, .strip > div, .strip dd, .strip dd > *, .scroll, table,"
-    + " th, td, dd, li, .gpu, .gpu-health, .run-head, .run-actions, .alerts, .panel > header, .body";
+  const boxes = "html, main, .panel, .panel > header, .body, .strip, .strip > div, .strip dd > *,"
+    + ".scroll, table, th, td, dd, li, .gpu, .gpu-health, .run-head, .run-actions, .alerts";
+  const asMeant = ".cut, .visually-hidden, .code, pre, .plot";
   return [...document.querySelectorAll(boxes)]
-    .filter((box) => box.offsetParent !== null && !box.closest(".cut, .visually-hidden, .code, pre, .plot"))
-    .filter((box) => box.scrollWidth > box.clientWidth + 1 && box.clientWidth > 0)
-    .map((box) => `${box.tagName}.${box.className}: ${box.scrollWidth} > ${box.clientWidth} ${box.textContent.slice(0, 60)}`);
+    .filter((box) => box.offsetParent !== null && !box.closest(asMeant))
+    .filter((box) => box.clientWidth > 0 && box.scrollWidth > box.clientWidth + 1)
+    .map((box) => `${box.tagName}.${box.className}: ${box.scrollWidth} > ${box.clientWidth}`
+      + ` ${box.textContent.slice(0, 60)}`);
 }"""
+DRAWN = """() => new Promise((drawn) =>
+  requestAnimationFrame(() => requestAnimationFrame(drawn)))"""
+
+# Backticks that are shown, except in what is a program's own text.
+BACKTICKS = """() => [...document.querySelectorAll("main *")]
+  .filter((box) => box.offsetParent !== null && !box.closest("pre, .code, .visually-hidden"))
+  .flatMap((box) => [...box.childNodes])
+  .filter((node) => node.nodeType === Node.TEXT_NODE && node.data.includes("`"))
+  .map((node) => `a backtick in ${node.data.slice(0, 60)}`)"""
 
 
 @pytest.fixture
@@ -103,8 +117,60 @@ def test_every_card_fits_at_a_laptop_s_widths(
         expect(page.locator("main")).to_contain_text(text)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
-            page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
-            wrong += [f"{name} at {width}: {box}" for box in page.evaluate(OVERFLOWING)]
+            page.evaluate(DRAWN)
+            found = [*page.evaluate(OVERFLOWING), *page.evaluate(BACKTICKS)]
+            wrong += [f"{name} at {width}: {what}" for what in found]
             if folder := screenshots():
                 page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_a_cpu_does_not_measure_is_a_dash(
+    api: Api, world: dict[str, str], open_page: OpenPage
+) -> None:
+    """train.py prints 0.0 there, which is no measure."""
+    page = open_page(f"{api.url}/e/{world['keep']}", errors_allowed=True)
+    for label in ("peak VRAM, GB", "MFU, %"):
+        row = page.locator(".metrics tr", has_text=label)
+        expect(row.locator("td.own")).to_have_text("—")
+        expect(row).not_to_contain_text("0.0")
+    expect(page.locator(".metrics tr", has_text="steps").locator("td.own")).to_have_text("31")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_run_s_facts_have_no_scroll_bar_and_their_mark_stands_in_its_line(
+    api: Api, world: dict[str, str], open_page: OpenPage, width: int
+) -> None:
+    address = f"{api.url}/e/{world['discard']}"
+    page = open_page(address, errors_allowed=True, viewport={"width": width, "height": 900})
+    expect(page.locator(".attempts")).to_contain_text("completed")
+    body = page.locator(".body:has(> .facts)")
+    assert body.evaluate("box => box.scrollHeight <= box.clientHeight")
+    mark, text = page.locator(".attempts .mark"), page.locator(".attempts li > span")
+    at, line = mark.bounding_box(), text.bounding_box()
+    assert at is not None
+    assert line is not None
+    assert at["x"] + at["width"] <= line["x"]
+    assert line["y"] <= at["y"] + at["height"] / 2 <= line["y"] + 19
+
+
+def test_one_run_ago_is_one_run(api: Api, world: dict[str, str], open_page: OpenPage) -> None:
+    page = open_page(api.url)
+    expect(page.locator("table.tags .last").first).to_contain_text("1 run ago")
+
+
+def test_a_failure_s_headline_is_the_one_of_the_terminal(
+    api: Api, world: dict[str, str], open_page: OpenPage
+) -> None:
+    """The page has the rule in JavaScript."""
+    page = open_page(api.url)
+    block = "---\nval_bpb: 0.9979\nprofile: cpu\ntraining_seconds: 2\n"
+    for error in (
+        f"exit code 3\n{block}", f"exit code 3\nsaving\n{block}", f"exit code 3\n{block}disk: full",
+        f"exit code 1\nFAIL: too late\n{block}", "val_bpb: nan", "val_bpb: 1.5", "exit code 3\none",
+        "killed by SIGKILL; exit code 137\nstep", "RuntimeError: by hand", "",
+    ):  # fmt: skip
+        shown = page.evaluate(
+            "async (error) => (await import('/static/lib/format.js')).headline(error)", error
+        )
+        assert shown == failure.headline(error)

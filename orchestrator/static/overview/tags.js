@@ -11,7 +11,7 @@ const SPARK = { width: 132, height: 24, pad: 3 };
 const num = (name) => ({ name, kind: "num" });
 const COLUMNS = [
   "Tag", "State", "Running best", num("Best"), num("Δ since"), num("Δ baseline"), num("Runs"), num("Since: runs"),
-  num("keep"), num("crash"), "Last keep", num("Runs / GPU-h"), "Mode",
+  num("keep"), num("crash"), "Last keep", num("Runs / GPU\u2011h"), "Mode",
 ];
 
 const lastActive = (tag) => tag.last_finished_at ?? tag.created_at;
@@ -47,7 +47,7 @@ function row({ tag, until }) {
     h("td.num", since.finished ? percent(since.crash_rate) : NONE),
     h("td.last", lastKeep(tag.last_keep)),
     h("td.num", number(tag.per_gpu_hour, tag.per_gpu_hour < 100 ? 1 : 0)),
-    h("td", { title: plain(tag.mode_reason) }, tag.mode, tag.pinned && h("span.muted", " · pinned")),
+    h("td", { title: plain(tag.mode_reason) }, tag.mode, tag.pinned && h("span.muted", " pinned")),
   );
 }
 
