@@ -176,8 +176,10 @@ class Machine(RuleBasedStateMachine):
         wakeups = Wakeups(self.store.events, 1)
         self.sources = Sources(files, None)
         digests = Digests(self.store, files)
+        prepare_py = home / "prepare.py"
+        prepare_py.write_text("")
         self.experiments = Experiments(
-            self.store, files, self.judge, wakeups, self.sources, digests, None
+            self.store, files, self.judge, wakeups, self.sources, digests, prepare_py
         )
         self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
         self.pool = Pool(self.store, files, self.sources, config)
