@@ -41,6 +41,10 @@ class DiskFull(Unavailable):
     """Its disk takes no files now. A call that needs only its Redis still works."""
 
 
+class NotYet(Unavailable):
+    """A run that was submitted before this one has to be decided first."""
+
+
 class Refused(ClientError):
     """It understood and refused; sending the same call again would not help."""
 
@@ -147,7 +151,8 @@ class Client:
             self._log_change(f"{type(error).__name__}: {error}")
             raise Unavailable(f"cannot reach {self.url}: {error}") from error
         problem = _error(response, path)
-        self._log_change(str(problem) if isinstance(problem, Unavailable) else None)
+        away = isinstance(problem, Unavailable) and not isinstance(problem, NotYet)
+        self._log_change(str(problem) if away else None)
         if problem is not None:
             raise problem
         return response
@@ -173,6 +178,8 @@ def _error(response: httpx.Response, path: str) -> ClientError | None:
         return LeaseLost(message)
     if status == 503 and _field(response, "reason") == "disk":
         return DiskFull(message)
+    if status == 503 and _field(response, "reason") == "earlier":
+        return NotYet(message)
     if status in (401, 403, 408, 429) or status >= 500 or response.is_redirect:
         return Unavailable(message)
     return Refused(message)

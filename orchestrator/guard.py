@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import codecs
 import hashlib
 import secrets
 import time
@@ -125,9 +126,24 @@ async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -
             raise errors.TooLarge(f"The body is over the limit of {limit} bytes.")
         if not message.get("more_body"):
             break
+    if wrong := _not_plain_utf8(headers, body):
+        raise errors.Invalid(wrong, errors=[{"field": "body", "message": wrong}])
     others = [pair for pair in scope["headers"] if pair[0] != b"content-type"]
     scope["headers"] = [*others, (b"content-type", b"application/json")]
     return replayed(bytes(body), receive)
+
+
+def _not_plain_utf8(headers: Mapping[str, str], body: bytearray) -> str | None:
+    """What is wrong with a body in another encoding, for which a JSON parser has no good words."""
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding != "identity" or body.startswith(b"\x1f\x8b"):
+        name = encoding if encoding != "identity" else "gzip"
+        return f"the body is compressed ({name}); send it uncompressed"
+    if body.startswith(codecs.BOM_UTF8):
+        return "the body begins with a byte order mark (BOM); send JSON in UTF-8 without it"
+    if b"\0" in body[:4] or body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the body is in UTF-16 or UTF-32; send JSON in UTF-8"
+    return None
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:

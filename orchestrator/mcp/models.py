@@ -20,13 +20,13 @@ class NoArguments(schemas.Request):
 
 
 class WaitRequest(schemas.ExperimentRequest):
-    seconds: float = WAIT
+    seconds: schemas.Number = WAIT
 
 
 class SubmitAndWait(schemas.SubmitRequest):
     """`train_py` is the whole file."""
 
-    wait_seconds: float = WAIT
+    wait_seconds: schemas.Number = WAIT
 
 
 class SubmitFile(SubmitAndWait):
@@ -68,7 +68,7 @@ class DiffRequest(schemas.ExperimentRequest):
 
 
 class HistoryRequest(schemas.HistoryRequest):
-    limit: Annotated[int, Field(ge=1, le=200)] = 20
+    limit: Annotated[schemas.Integer, Field(ge=1, le=200)] = 20
 
 
 class NoteRequest(schemas.NoteRequest):
@@ -80,7 +80,7 @@ class CancelRequest(schemas.ExperimentRequest):
 
 
 class LogRequest(schemas.ExperimentRequest):
-    last_bytes: Annotated[int, Field(ge=1, le=16_000)] = 4000
+    last_bytes: Annotated[schemas.Integer, Field(ge=1, le=16_000)] = 4000
 
 
 class Source(schemas.Answer):

@@ -21,7 +21,11 @@ _FRAME = re.compile(r'\s+File "([^"]*)", line (\d{1,9})(?:, in (.*))?$')
 _EXCEPTION = re.compile(r"([A-Za-z_][\w.]{0,200})(?::\s?(.*))?$")
 # How an error begins if the worker knows what ended the run (gpu_worker/report.py).
 _ENDED_BY = ("killed by ", "stopped after ")
+# The worker's first line for any other failure, after what else it knows of it.
+_EXIT_CODE = re.compile(r"(?:.*; )?exit code -?\d+$")
+# Progress, and a result block's lines, say nothing about a failure.
 _PROGRESS = re.compile(r"step\s*[:=]?\s*\d+.*\bloss\b", re.IGNORECASE)
+_RESULT = re.compile(r"---$|[a-z]\w*: [-+\d.,e%]+$|(profile|device|torch_version): ")
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Failure:
 def read(*sources: str | bytes) -> Failure:
     """The last traceback, or else `FAIL:` line, of the first source that has one; else the last
     lines of the first source that has any."""
-    texts = [[line for line in _lines(source) if not _PROGRESS.search(line)] for source in sources]
+    texts = [_telling(source) for source in sources]
     for lines in texts:
         if found := _last_failure(lines):
             return found
@@ -47,7 +51,7 @@ def read(*sources: str | bytes) -> Failure:
 
 def headline(error: str) -> str:
     """The most telling line of a recorded error: the first if the worker wrote there what ended the
-    run, else the run's exception, its FAIL line, or the last line."""
+    run, else the run's exception, its FAIL line, or the exit code and the last line."""
     lines = error.strip().splitlines() or [""]
     if lines[0].startswith(_ENDED_BY):
         return lines[0]
@@ -55,7 +59,16 @@ def headline(error: str) -> str:
     message = said.message.partition("\n")[0]
     if said.exception:
         return f"{said.exception}: {message}" if message else said.exception
-    return message or lines[-1]
+    if message:
+        return message
+    last = said.last_words.rpartition("\n")[2]
+    if _EXIT_CODE.match(lines[0]) and last != lines[0]:
+        return f"{lines[0]}: {last}"
+    return last or lines[-1]
+
+
+def _telling(source: str | bytes) -> list[str]:
+    return [line for line in _lines(source) if not (_PROGRESS.search(line) or _RESULT.match(line))]
 
 
 def _lines(source: str | bytes) -> list[str]:

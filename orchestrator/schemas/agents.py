@@ -7,7 +7,9 @@ from pydantic import AfterValidator, Field, StringConstraints
 from orchestrator.schemas.base import (
     Answer,
     ExperimentId,
+    Integer,
     Mode,
+    Number,
     PublicStatus,
     RequiredText,
     TagRequest,
@@ -29,8 +31,8 @@ class Strategy(Answer):
 class SetStrategyRequest(TagRequest):
     mode: Mode
     reason: Annotated[RequiredText, AfterValidator(plain_lines)]
-    explore_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    explore_ratio: Annotated[Number, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=100)] | None = None
     pinned: bool = True
     by: Actor = "human"
 
@@ -51,7 +53,7 @@ class SuggestRequest(TagRequest):
 
 class SimilarRequest(TagRequest):
     idea: Idea
-    limit: Annotated[int, Field(ge=1, le=50)] = 8
+    limit: Annotated[Integer, Field(ge=1, le=50)] = 8
 
 
 class Tried(Answer):

@@ -22,7 +22,7 @@ BODY_LIMIT_BYTES = 256 * 1024
 
 
 def _no_boolean(value: object) -> object:
-    """Python counts true as 1, but a report that says so is a mistake."""
+    """Python counts true as 1, but a request that says so is a mistake."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")  # noqa: TRY004 - for pydantic
     return value
@@ -58,15 +58,15 @@ Category = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_w
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 RequiredText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 Name = Annotated[str, StringConstraints(max_length=200)]
+# A request's numbers are one of these two, or made from them.
 Number = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
-Amount = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=2**53, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=2**53)]
+Integer = Annotated[int, BeforeValidator(_no_boolean)]
+Amount = Annotated[Number, Field(ge=0, le=2**53)]
+Count = Annotated[Integer, Field(ge=0, le=2**53)]
 MAX_VAL_BPB = 1e6
-ValBpb = Annotated[
-    float, BeforeValidator(_no_boolean), Field(gt=0, le=MAX_VAL_BPB, allow_inf_nan=False)
-]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Priority = Annotated[int, Field(ge=-1000, le=1000)]
+ValBpb = Annotated[Number, Field(gt=0, le=MAX_VAL_BPB)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
+Priority = Annotated[Integer, Field(ge=-1000, le=1000)]
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 PublicStatus = Literal["queued", "running", "keep", "discard", "crash", "timeout", "cancelled"]

@@ -4,7 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
-from orchestrator.schemas.base import Answer, Mode, PublicStatus, Request, TagRequest
+from orchestrator.schemas.base import (
+    Answer,
+    Integer,
+    Mode,
+    PublicStatus,
+    Request,
+    TagRequest,
+)
 from orchestrator.schemas.pool import Health, Worker
 from orchestrator.schemas.steering import OperatorHold
 
@@ -195,9 +202,9 @@ class RunsRequest(TagRequest):
     q: ShortText = ""
     sort: RunSort = "newest"
     since: Annotated[str, StringConstraints(max_length=40)] = ""
-    cursor: Annotated[int, Field(ge=0, lt=2**53)] | None = None
+    cursor: Annotated[Integer, Field(ge=0, lt=2**53)] | None = None
     ids: Annotated[str, StringConstraints(max_length=6_000)] = ""
-    limit: Annotated[int, Field(ge=1, le=RUNS_PAGE)] = RUNS_PAGE
+    limit: Annotated[Integer, Field(ge=1, le=RUNS_PAGE)] = RUNS_PAGE
 
 
 class RunRow(Answer):

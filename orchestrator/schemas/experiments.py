@@ -1,8 +1,9 @@
 """Tags, experiments, submissions, verdicts."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AliasChoices, Field, StringConstraints, model_validator
 
 from orchestrator.schemas.agents import Digest
 from orchestrator.schemas.base import (
@@ -15,6 +16,7 @@ from orchestrator.schemas.base import (
     ExperimentId,
     ExperimentRequest,
     GpuId,
+    Integer,
     Name,
     Number,
     Priority,
@@ -30,9 +32,9 @@ from orchestrator.schemas.steering import OperatorHold
 
 
 class SetupRequest(TagRequest):
-    time_budget_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300
+    time_budget_seconds: Annotated[Number, Field(gt=0, le=86_400)] = 300
     near_miss_threshold: Amount = 0.002
-    max_consecutive_crashes: Annotated[int, Field(ge=1, le=1_000_000)] = 3
+    max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
 
 
 class TagInfo(Answer):
@@ -72,8 +74,13 @@ class RegisterAnswer(Answer):
     status: Literal["registered"] = "registered"
 
 
+def _as_printed(name: str) -> Any:
+    return Field(None, validation_alias=AliasChoices(name, re.sub("_m$", "_M", name)))
+
+
 class Metrics(Request):
-    """The last result block that train.py prints. Only `val_bpb` is mandatory.
+    """The last result block that train.py prints. Only `val_bpb` is mandatory. The keys of the
+    block are names too: `total_tokens_M`.
 
     Units: MiB of peak device memory, seconds of counted training, millions of tokens and of
     parameters, percent of the device's peak FLOP/s.
@@ -82,10 +89,10 @@ class Metrics(Request):
     val_bpb: ValBpb
     peak_vram_mb: Amount | None = None
     training_seconds: Amount | None = None
-    total_tokens_m: Amount | None = None
+    total_tokens_m: Amount | None = _as_printed("total_tokens_m")
     mfu_percent: Amount | None = None
     num_steps: Count | None = None
-    num_params_m: Amount | None = None
+    num_params_m: Amount | None = _as_printed("num_params_m")
     depth: Count | None = None
 
 
@@ -129,7 +136,7 @@ AnyVerdict = Verdict | CrashVerdict
 
 class HistoryRequest(TagRequest):
     status: PublicStatus | None = None
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+    limit: Annotated[Integer, Field(ge=1, le=10_000)] = 10_000
     cursor: ExperimentId | None = None
 
 
@@ -178,7 +185,7 @@ class BestAnswer(Answer):
 
 
 class NearMissRequest(TagRequest):
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 20
+    limit: Annotated[Integer, Field(ge=1, le=10_000)] = 20
 
 
 class NearMiss(Answer):

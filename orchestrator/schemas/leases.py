@@ -10,6 +10,7 @@ from orchestrator.schemas.base import (
     Count,
     ExperimentRequest,
     GpuId,
+    Integer,
     PublicStatus,
     Request,
     Text,
@@ -48,7 +49,7 @@ class ClaimAnswer(Answer):
 
 class LeaseRequest(ExperimentRequest):
     gpu_id: GpuId
-    epoch: Annotated[int, Field(ge=1)]
+    epoch: Annotated[Integer, Field(ge=1)]
 
     @property
     def attempt(self) -> AttemptId:
@@ -102,7 +103,7 @@ class FinishRequest(LeaseRequest):
     outcome: ReportedResult
     metrics: Metrics | None = None
     error: Text = ""
-    exit_code: int | None = None
+    exit_code: Integer | None = None
     warnings: list[Text] = Field(default_factory=list, max_length=20)
     environment: Environment = Environment()
     curve: Annotated[list[CurvePoint], Field(max_length=256)] | None = None

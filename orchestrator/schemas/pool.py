@@ -9,6 +9,7 @@ from orchestrator.schemas.base import (
     Answer,
     ExperimentId,
     GpuId,
+    Integer,
     Name,
     Number,
     Request,
@@ -31,7 +32,7 @@ class GpuRequest(Request):
 class RegisterGpuRequest(GpuRequest):
     """An agent that trains by hand sends the first four fields; a daemon sends all."""
 
-    gpu_index: Annotated[int, Field(ge=0, le=10_000)]
+    gpu_index: Annotated[Integer, Field(ge=0, le=10_000)]
     gpu_name: Name
     vram_mb: Amount
     name: Name | None = None

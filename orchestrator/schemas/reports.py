@@ -4,7 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from orchestrator.schemas.base import Answer, ExperimentId, Mode, PublicStatus, Request, TagRequest
+from orchestrator.schemas.base import (
+    Answer,
+    ExperimentId,
+    Integer,
+    Mode,
+    PublicStatus,
+    Request,
+    TagRequest,
+)
 from orchestrator.schemas.experiments import ExperimentFields, TagInfo
 from orchestrator.schemas.steering import OperatorHold
 
@@ -67,7 +75,7 @@ class ExportRequest(TagRequest):
 
     after: ExperimentId | None = None
     status: PublicStatus | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 1000
 
 
 class ExportRow(ExperimentFields):

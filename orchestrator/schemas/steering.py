@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from orchestrator.schemas.base import (
     Answer,
     GpuId,
+    Integer,
     Priority,
     PublicStatus,
     Request,
@@ -167,7 +168,7 @@ class LedgerRequest(Request):
     `next_cursor`."""
 
     tag: TagName | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 100
     cursor: Cursor | None = None
 
 

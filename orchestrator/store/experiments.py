@@ -15,7 +15,7 @@ from orchestrator.domain import (
     Strategy,
     Tag,
 )
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, Unavailable
 from orchestrator.ids import tag_of
 from orchestrator.store import records, verbs
 from orchestrator.store.scripts import Scripts
@@ -135,6 +135,7 @@ class ExperimentStore:
         Raises:
             LeaseLost, LeaseRenewed: the reporter's epoch or renewal is no longer the lease's.
             Conflict: the run is in none of the reporter's states.
+            Unavailable: its tag has no result yet, and a run submitted before it still runs.
         """
         assert snapshot.run is not None  # noqa: S101
         experiment_id = snapshot.run.experiment_id
@@ -153,6 +154,12 @@ class ExperimentStore:
             raise Conflict(
                 f"{experiment_id} is {reply['state']}: its worker reports it, a report by hand is"
                 " refused."
+            )
+        if reply.name == "EARLIER":
+            raise Unavailable(
+                f"{experiment_id} waits for {reply['experiment_id']}, which was submitted before it"
+                " and still runs: a tag's first submission is its baseline. Send the report again.",
+                reason="earlier",
             )
         return None if reply.name == "STALE" else Ended(reply["verdict"])
 

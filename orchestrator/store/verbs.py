@@ -14,7 +14,7 @@ SETUP = Script[Literal["OK", "EXISTS"]]("setup")
 REGISTER = Script[OK]("register")
 SUBMIT = Script[Literal["OK", "DUPLICATE"]]("submit")
 SNAPSHOT = Script[OK]("snapshot")
-DECIDE = Script[Literal["OK", "DONE", "CONFLICT", "STALE"]]("decide")
+DECIDE = Script[Literal["OK", "DONE", "CONFLICT", "STALE", "EARLIER"]]("decide")
 SET_STRATEGY = Script[Literal["OK", "STALE"]]("set_strategy")
 
 CLAIM = Script[Literal["OK", "NONE", "BUSY"]]("claim")

@@ -208,3 +208,15 @@ def test_an_orchestrator_outside_a_checkout_makes_no_tag_without_a_prepare_py(
     (tmp_path / "prepare.py").write_text("WORD = 1")
     named = make_api(prepare_py=tmp_path / "prepare.py")
     assert named.post("/api/experiment/setup", tag="new")["tag"]["prepare_sha256"]
+
+
+def test_metrics_may_have_the_names_of_the_printed_block(api: Api) -> None:
+    """Agents copy `total_tokens_M` from the block; both spellings at once are a mistake."""
+    api.tag()
+    experiment_id = api.register()
+    printed = {"experiment_id": experiment_id, "val_bpb": 1.0, "num_params_M": 50.3}
+    both = api.post("/api/experiment/complete", 422, **printed, num_params_m=50.3)
+    assert "num_params_M: no such field" in both["error"]
+    api.post("/api/experiment/complete", **printed, total_tokens_M=499.6)
+    record = api.get(f"/api/experiment/{experiment_id}")
+    assert (record["num_params_m"], record["total_tokens_m"]) == (50.3, 499.6)

@@ -2,6 +2,7 @@
 
 import base64
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -128,6 +129,7 @@ def test_a_source_that_cannot_run_is_refused_with_its_line(api: Api) -> None:
     api.tag()
     body = {"tag": "mar11", "hypothesis": "h"}
     answer = api.post("/api/experiment/submit", 422, train_py="x = 1\ndef f(:\n", **body)
+    assert f"(read as Python {sys.version_info.major}.{sys.version_info.minor})" in answer["error"]
     assert "line 2" in answer["error"]
     api.post("/api/experiment/submit", 422, train_py="a\0b", **body)
     api.post("/api/experiment/submit", 422, train_py="", **body)

@@ -34,6 +34,25 @@ def test_a_submitted_job_runs_through_a_worker_to_its_verdict(system: System) ->
     eventually(lambda: system.get("/api/pool/list")["idle"] == 1, what="an idle GPU")
 
 
+def test_a_variant_that_ends_first_on_another_gpu_is_compared_with_the_baseline(
+    system: System,
+) -> None:
+    """Its worker keeps the result until the baseline is decided, and calls that no outage."""
+    system.serve()
+    system.post("/api/experiment/setup", tag="t")
+    baseline = system.submit(stub(0.98, 2))
+    variant = system.submit(stub(0.99, 0))
+    system.worker("cpu-0")
+    system.training(baseline)
+    system.worker("cpu-1")
+    assert system.wait(variant)["status"] == "discard"
+    first, second = system.get(f"/api/experiment/{baseline}"), system.wait(variant)
+    assert first["status"] == "keep"
+    assert first["finished_at"] < second["finished_at"]
+    assert [attempt["outcome"] for attempt in second["attempts"]] == ["completed"]
+    assert "cannot serve" not in system.logs()
+
+
 def test_two_hundred_jobs_of_eight_clients_are_each_decided_once(system: System) -> None:
     """Two orchestrators on one Redis, two workers: nothing lost, nothing twice, pool idle."""
     system.serve()

@@ -82,8 +82,9 @@ class Model:
     ) -> int:
         """Answers the place in the tag's queue."""
         of = self.tags[tag]
-        if parent is None and of.best:
-            parent = of.best.id
+        if parent is None:
+            first = of.best or of.first_undecided(self.runs.values())
+            parent = first and first.id
         run = Run(
             new_id, of, category, source[:7], parent, "queued", "queued", source, seed, priority
         )
@@ -144,6 +145,10 @@ class Model:
             return Refused.CONFLICT
         if renewal is not None and run.renewal != renewal:
             return Refused.LEASE_RENEWED
+        if epoch is not None and report.status == "completed" and not run.tag.best:
+            first = run.tag.first_undecided(self.runs.values(), leased=True)
+            if first is not run:
+                return Refused.UNAVAILABLE
         self._decide(run, report)
         return run.verdict
 

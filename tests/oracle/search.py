@@ -24,6 +24,7 @@ class Refused(Enum):
     CONFLICT = "Conflict"
     LEASE_LOST = "LeaseLost"
     LEASE_RENEWED = "LeaseRenewed"
+    UNAVAILABLE = "Unavailable"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,12 @@ class Tag:
     @property
     def best(self) -> Run | None:
         return min(self.keeps, key=lambda run: run.value, default=None)
+
+    def first_undecided(self, runs: Iterable[Run], *, leased: bool = False) -> Run | None:
+        """The oldest submission of `runs` that is leased, or else (unless `leased`) queued."""
+        mine = sorted((r for r in runs if r.tag is self), key=lambda run: run.id)
+        states = [LEASED] if leased else [LEASED, ("queued",)]
+        return next((r for wanted in states for r in mine if r.state in wanted), None)
 
     @property
     def recent(self) -> list[str]:

@@ -176,8 +176,10 @@ class Machine(RuleBasedStateMachine):
         wakeups = Wakeups(self.store.events, 1)
         self.sources = Sources(files, None)
         digests = Digests(self.store, files)
+        prepare_py = home / "prepare.py"
+        prepare_py.write_text("")
         self.experiments = Experiments(
-            self.store, files, self.judge, wakeups, self.sources, digests, None
+            self.store, files, self.judge, wakeups, self.sources, digests, prepare_py
         )
         self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
         self.pool = Pool(self.store, files, self.sources, config)
@@ -483,6 +485,18 @@ class Machine(RuleBasedStateMachine):
             )
             self.run(self.do_submit(request))
 
+    @precondition(lambda self: not self.model.tags["a"].best)
+    @rule(profile=st.sampled_from(PROFILES))
+    def race(self, profile: str) -> None:
+        """Two GPUs have the first submissions of a tag."""
+        for source in SOURCES:
+            request = schemas.SubmitRequest(tag="a", hypothesis="h", train_py=source, repeat=True)
+            self.run(self.do_submit(request))
+        for gpu in GPUS[:2]:
+            profile = self.model.tags["a"].profile or profile
+            self.register_gpu(gpu, profile, None, boots=True, how="once")
+            self.run(self.do_claim(gpu, self.fresh("claim")))
+
     # -- steps: leases
 
     @rule(gpu=st.sampled_from(GPUS), how=HOW)
@@ -550,6 +564,20 @@ class Machine(RuleBasedStateMachine):
         run = pick(self.leased, number)
         at = self.value(run.tag, value)
         self.run(self.do_finish(run, run.epoch, end, at, seconds, how))
+
+    @property
+    def early(self) -> list[Run]:
+        """Leased runs of tags without a result, except the first submission of each."""
+        tags = [tag for tag in self.model.tags.values() if not tag.best]
+        firsts = [tag.first_undecided(self.model.runs.values(), leased=True) for tag in tags]
+        return [run for run in self.leased if run.tag in tags and run not in firsts]
+
+    @precondition(lambda self: self.early)
+    @rule(number=PICK, value=VALUES, how=HOW)
+    def finish_early(self, number: int, value: float | str, how: str) -> None:
+        run = pick(self.early, number)
+        at = self.value(run.tag, value)
+        self.run(self.do_finish(run, run.epoch, "completed", at, None, how))
 
     @precondition(lambda self: self.model.runs)
     @rule(number=PICK, shift=SHIFT, end=ENDS | LOSSES, value=VALUES, how=HOW)

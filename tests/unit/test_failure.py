@@ -61,18 +61,29 @@ def test_the_record_s_error_replaces_a_log_that_is_gone() -> None:
 
 
 TRACE = "Traceback (most recent call last):"
+BLOCK = "---\nval_bpb: 0.9979\nmfu_percent: 3.1\nprofile: cpu\ntraining_seconds: 2\n"
 
 
 @pytest.mark.parametrize(
     ("error", "line"),
     [
+        (f"exit code 3\n{BLOCK}", "exit code 3"),
+        (f"exit code 3\nsaving\n{BLOCK}", "exit code 3: saving"),
+        (f"exit code 3\n{BLOCK}disk: full", "exit code 3: disk: full"),
+        (f"exit code 1\nFAIL: too late\n{BLOCK}", "too late"),
+        (
+            "out of GPU memory; exit code 1\nCUDA out of memory",
+            "out of GPU memory; exit code 1: CUDA out of memory",
+        ),
+        ("val_bpb: nan", "val_bpb: nan"),
+        ("val_bpb: 1.5", "val_bpb: 1.5"),
         ("killed by SIGKILL; exit code 137\nGPTConfig\nstep 1", "killed by SIGKILL; exit code 137"),
         ("stopped after 9 s\nThe last output:\none\ntwo", "stopped after 9 s"),
         (f"exit code 1\n{TRACE}\nValueError: no\n", "ValueError: no"),
         (f"exit code 1\n{TRACE}\nKeyboardInterrupt\n", "KeyboardInterrupt"),
         (f"{TRACE}\nValueError: a\nand more", "ValueError: a"),
         ("out of GPU memory; exit code 1\nFAIL: halve the batch", "halve the batch"),
-        ("exit code 3\none\ntwo\n", "two"),
+        ("exit code 3\none\ntwo\n", "exit code 3: two"),
         ("RuntimeError: by hand", "RuntimeError: by hand"),
         ("    x = f(y)\nOSError: of a log's tail by hand", "OSError: of a log's tail by hand"),
         ("", ""),
@@ -81,6 +92,11 @@ TRACE = "Traceback (most recent call last):"
 def test_the_headline_is_the_cause(error: str, line: str) -> None:
     """The worker's own where it knows one, or else the run's."""
     assert failure.headline(error) == line
+
+
+def test_an_agent_is_not_given_a_result_block_as_a_run_s_last_words() -> None:
+    said = failure.read(f"saving\n{BLOCK}".encode(), f"exit code 3\n{BLOCK}")
+    assert said.last_words == "saving"
 
 
 @given(st.binary(max_size=2000), st.text(max_size=500))

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from orchestrator.files import Files
 
 # catch_warnings changes the whole process, and sources are checked in threads.
 _quiet = threading.Lock()
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def check(text: str) -> None:
             # The compiler, not the parser alone: it also finds a `return` outside a function.
             compile(text.removeprefix("\ufeff"), "train.py", "exec", dont_inherit=True)
     except SyntaxError as error:
-        raise Invalid(
-            f"train.py line {error.lineno}: {error.msg}", line=error.lineno, text=error.text
-        ) from error
+        # The same text may be right in a newer Python.
+        why = f"train.py line {error.lineno}: {error.msg} (read as Python {_PYTHON})"
+        raise Invalid(why, line=error.lineno, text=error.text) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise Invalid(f"train.py cannot be parsed: {error or type(error).__name__}") from error

@@ -3,7 +3,7 @@
 import { h } from "../lib/dom.js";
 import { get } from "../lib/api.js";
 import { time } from "../lib/format.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 import { listPanel } from "./panels.js";
 
 const PAGE = 50;
@@ -69,7 +69,7 @@ function row({ at, by, action, tag, target, reason, outcome }) {
     h("td", time(at, { focusable: true })),
     h("td", plain(by)),
     h("td", h("b", action), " ", subject(tag, target)),
-    h("td.why", plain(reason)),
+    h("td.why", prose(reason)),
     h("td.muted", plain(outcome)),
   );
 }

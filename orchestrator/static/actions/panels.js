@@ -5,7 +5,7 @@ import { h, keyed, setText } from "../lib/dom.js";
 import { NONE, count, time } from "../lib/format.js";
 import { headings, mark, panel, scrollable } from "../lib/parts.js";
 import { remark } from "../lib/states.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 import {
   actionButton, changePriority, drainButton, dropNote, leaveNote, pauseTag, pinMode, releaseMode, repeatRun,
   requeueRun, resumeTag, stopRun,
@@ -33,7 +33,7 @@ export function listPanel(title, { kind = "", nothing = "", end, columns, below,
 const actionRow = (content, ...buttons) => h("li", h("div", content), h("div.buttons", buttons));
 
 /** Who stopped something, and why. */
-const who = ({ by, reason, at }) => [`by ${plain(by)}, `, time(at), `: ${plain(reason)}`];
+const who = ({ by, reason, at }) => [`by ${plain(by)}, `, time(at), ": ", prose(reason)];
 
 // ---- the search: pause and resume, mode
 
@@ -64,7 +64,7 @@ function modeRow({ tag, strategy }, changed) {
     [
       h("b", `Mode: ${strategy.mode}`),
       h("span.muted", strategy.pinned ? ", pinned" : ", adapts by itself"),
-      h("p.muted", plain(strategy.reason), " · ", time(strategy.updated_at)),
+      h("p.muted", prose(strategy.reason), " · ", time(strategy.updated_at)),
     ],
     strategy.pinned && actionButton("Release", () => releaseMode(tag, strategy), changed),
     actionButton("Set and pin", () => pinMode(tag, strategy), changed),
@@ -108,7 +108,7 @@ function runRow(run, changed) {
   const button = (label, act, kind) =>
     actionButton(label, () => act(run), changed, { kind, describe: `${label}: ${name}` });
   return h("tr",
-    h("td.run", h("span.status", mark(run.status), h("a.cut", { href: `/e/${run.id}`, title: run.id }, name))),
+    h("td.run", h("span.status", mark(run.status), h("a.cut", { href: `/e/${run.id}`, title: run.id }, run.hypothesis ? prose(run.hypothesis) : run.id))),
     h("td", run.gpu_id ?? (byHand ? "by hand" : NONE)),
     h("td", time(run.started_at)),
     h("td.buttons",
@@ -140,7 +140,7 @@ export function notesPanel(changed) {
 }
 
 function noteRow(tag, note, changed) {
-  const lines = note.text.split("\n").map((line) => h("span.note-line", plain(line)));
+  const lines = note.text.split("\n").map((line) => h("span.note-line", prose(line)));
   const describe = `Drop the note of ${plain(note.by)}`;
   return actionRow(
     [h("p.note-text", lines), h("p.muted", `${plain(note.by)}, `, time(note.at))],

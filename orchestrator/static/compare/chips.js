@@ -4,7 +4,7 @@ import { h, keyed, setText } from "../lib/dom.js";
 import { bpb } from "../lib/format.js";
 import { numberOf } from "../lib/numbers.js";
 import { mark } from "../lib/parts.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 
 const ID = /exp-[A-Za-z0-9._-]+/;
 
@@ -50,7 +50,7 @@ function chip({ id, status, val_bpb: value, hypothesis, place, number, isBase },
     h(`b.letter.run-${place}`, letter(place)),
     mark(status),
     number && h("b", number),
-    h("a.cut", { href: `/e/${id}`, title: `${status}: ${name}` }, name),
+    h("a.cut", { href: `/e/${id}`, title: `${status}: ${name}` }, hypothesis ? prose(hypothesis) : id),
     h("span.mono", value === null ? status : bpb(value)),
     h("label", { title: "Differences are against the base" }, h("input", base), " base"),
     h("button.icon", { "aria-label": takeOut, onclick: () => remove(id) }, "×"),

@@ -18,7 +18,7 @@ const EVENT_MS = 500;
 const PROGRESS_MS = 3000;
 const HOW_TO_PICK = "Pick runs with x on a tag's page or with Compare on a run's page, or add one by its id above.";
 
-const nameOf = (run) => run.hypothesis || run.id;
+const nameOf = (run) => run.hypothesis.replaceAll("`", "") || run.id;
 const isUnderWay = ({ status }) => status === "queued" || status === "running";
 const isUnknown = ({ status }) => status === 404 || status === 422;
 

@@ -3,7 +3,7 @@
 import { h } from "../lib/dom.js";
 import { NONE, time } from "../lib/format.js";
 import { badge } from "../lib/parts.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 import { METRICS, shownDelta, shownMetric } from "../experiment/metrics.js";
 import { letter } from "./chips.js";
 
@@ -89,5 +89,5 @@ function factCell({ of, show, kind = "num" }, run) {
   if (!isKnown(value)) return h("td.num.none", NONE);
   if (show) return h("td.num", show(run));
   const text = plain(String(value));
-  return h("td", { class: kind, title: text }, text);
+  return h("td", { class: kind, title: text }, prose(value));
 }

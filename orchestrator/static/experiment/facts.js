@@ -4,7 +4,7 @@ import { h } from "../lib/dom.js";
 import { duration, secondsBetween, time } from "../lib/format.js";
 import { numberOf } from "../lib/numbers.js";
 import { mark } from "../lib/parts.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 
 const OUTCOMES = { crash: "crash", timeout: "crash", lost: "crash", expired: "crash", cancelled: "cancelled" };
 
@@ -19,7 +19,7 @@ export function facts(run) {
   const versions = [`torch ${torch}`, driver && `driver ${driver}`, python && `Python ${python}`].filter(Boolean);
   return h("dl.facts",
     attempts.length > 0 && row(attempts.length > 1 ? "Attempts" : "Attempt", h("ol.attempts", attempts.map(attempt))),
-    warnings.length > 0 && row("Warnings", h("ul", warnings.map((warning) => h("li.warning", plain(warning))))),
+    warnings.length > 0 && row("Warnings", h("ul", warnings.map((warning) => h("li.warning", prose(warning))))),
     row("Category", plain(run.category)),
     row("Parent", run.parent_id ? link(run.parent_id) : "none"),
     run.repeat_of && row("Repeats", link(run.repeat_of)),
@@ -37,7 +37,9 @@ export function facts(run) {
 function attempt({ epoch, gpu_id: gpu, claimed_at: from, ended_at: to, outcome }) {
   return h("li",
     mark(outcome ? (OUTCOMES[outcome] ?? "discard") : "running"),
-    h("span", `${epoch} on ${plain(gpu)}: ${outcome ?? "running"}`),
-    muted(to ? ` after ${duration(secondsBetween(from, to))}` : [" since ", time(from)]),
+    h("span",
+      `${epoch} on ${plain(gpu)}: ${outcome ?? "running"}`,
+      muted(to ? ` after ${duration(secondsBetween(from, to))}` : [" since ", time(from)]),
+    ),
   );
 }

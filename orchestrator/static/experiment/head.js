@@ -7,7 +7,7 @@ import { navigate } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
 import { toast } from "../lib/states.js";
 import { mark } from "../lib/parts.js";
-import { plain, visible } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 import { actionButton, changePriority, repeatRun, requeueRun, stopRun } from "../actions/steer.js";
 import { noiseNote, sentence } from "./sentence.js";
 
@@ -34,8 +34,8 @@ export function head(changed) {
     comparison = next;
     showSentence(run);
     replace(idea,
-      visible(run.hypothesis),
-      run.description !== run.hypothesis && h("span.muted", " ", visible(run.description)),
+      prose(run.hypothesis),
+      run.description !== run.hypothesis && h("span.muted", " ", prose(run.description)),
     );
     showProgress(run);
     neighbours.hidden = !comparison.previous && !comparison.next;
@@ -50,7 +50,7 @@ export function head(changed) {
       numberOf(run.id) && h("span.number", numberOf(run.id), " "),
       h(`span.status.word-${lead}`, mark(lead), h("span", lead)),
       ": ",
-      visible(rest.slice(0, REST_CHARACTERS)),
+      prose(rest.slice(0, REST_CHARACTERS)),
       sure && h(`span.sure.${sure}`, note, `${sure === "unknown" ? "noise unknown" : `${sure} noise`}`),
     );
   }

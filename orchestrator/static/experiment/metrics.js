@@ -7,13 +7,16 @@ import { delta, deltaClass, isNumber, number } from "../lib/format.js";
 
 const LOSS = { label: "train loss", of: (run) => run.curve.at(-1)?.loss, digits: 4 };
 
-/** Metrics in the order in which they are read; `digits` are decimals, `judged` decides the verdict. */
+/**
+ * Metrics in the order in which they are read; `digits` are decimals, `judged` decides the verdict. A CPU
+ * reports `unmeasured` for what only a GPU measures.
+ */
 export const METRICS = [
   { label: "val_bpb", of: (run) => run.val_bpb, digits: 6, judged: true },
   LOSS,
-  { label: "peak VRAM, GB", of: (run) => (isNumber(run.peak_vram_mb) ? run.peak_vram_mb / 1024 : null), digits: 1 },
+  { label: "peak VRAM, GB", of: (run) => (isNumber(run.peak_vram_mb) ? run.peak_vram_mb / 1024 : null), digits: 1, unmeasured: 0 },
   { label: "tokens/s, k", of: thousandTokensPerSecond, digits: 0 },
-  { label: "MFU, %", of: (run) => run.mfu_percent, digits: 1 },
+  { label: "MFU, %", of: (run) => run.mfu_percent, digits: 1, unmeasured: 0 },
   { label: "steps", of: (run) => run.num_steps, digits: 0 },
   { label: "tokens, M", of: (run) => run.total_tokens_m, digits: 1 },
   { label: "training, s", of: (run) => run.training_seconds, digits: 1 },
@@ -25,10 +28,12 @@ function thousandTokensPerSecond({ total_tokens_m: tokens, training_seconds: sec
   return isNumber(tokens) && seconds > 0 ? (tokens * 1000) / seconds : null;
 }
 
-export const shownMetric = (metric, value) => number(value, metric.digits);
+const isMeasured = (metric, value) => isNumber(value) && value !== metric.unmeasured;
+
+export const shownMetric = (metric, value) => number(isMeasured(metric, value) ? value : null, metric.digits);
 
 export function shownDelta(metric, value, base) {
-  if (!isNumber(value) || !isNumber(base)) return null;
+  if (!isMeasured(metric, value) || !isMeasured(metric, base)) return null;
   const difference = value - base;
   const kind = metric.judged ? deltaClass(difference) : null;
   return h("span", { class: kind }, delta(difference, { digits: metric.digits, same: "=" }));

@@ -8,6 +8,8 @@ const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 // How an error begins in which the worker names what ended the run.
 const ENDED_BY = /^(killed by|stopped after) /;
+const EXIT_CODE = /^(.*; )?exit code -?\d+$/;
+const RESULT = /^(---$|[a-z]\w*: [-+\d.,e%]+$|(profile|device|torch_version): )/;
 const EXCEPTION = /^([\w.]*(Error|Exception|Interrupt|Exit)\b|FAIL\b)/;
 
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
@@ -118,5 +120,8 @@ export function ticks(low, high, most) {
 export function headline(error) {
   const lines = error.split("\n").map((line) => line.trim()).filter(Boolean);
   if (!lines.length || ENDED_BY.test(lines[0])) return lines[0] ?? "";
-  return (lines.findLast((line) => EXCEPTION.test(line)) ?? lines.at(-1)).replace(/^FAIL[: ]*/, "");
+  const cause = lines.findLast((line) => EXCEPTION.test(line));
+  if (cause) return cause.replace(/^FAIL[: ]*/, "");
+  const last = lines.findLast((line) => !RESULT.test(line)) ?? lines.at(-1);
+  return EXIT_CODE.test(lines[0]) && last !== lines[0] ? `${lines[0]}: ${last}` : last;
 }

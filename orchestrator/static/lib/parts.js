@@ -47,7 +47,7 @@ export function foldedList(list, rest, most, key, render) {
 
 /** A cell of a strip of figures: a label, a value, `extra` below it, and a note in small type. */
 export function stripCell(label, value, note, { kind, size = "value", title, extra } = {}) {
-  const content = [h(`div.${size}`, value), extra, note && h("div.note.cut", { title }, note)];
+  const content = [h(`div.${size}`, value), extra, note && h("div.note.clamp", { title }, note)];
   return h("div", { class: kind }, h("dt", label), h("dd", content));
 }
 

@@ -1,6 +1,7 @@
 // What a part of a page shows in place of its content: loading, failed, empty. And short messages.
 
 import { h, replace } from "./dom.js";
+import { prose } from "./visible.js";
 
 const SKELETON_AFTER_MS = 200;
 
@@ -37,7 +38,7 @@ export function empty(headline, command, note) {
   return h("div.state",
     h("p.headline", headline),
     command && h("pre.command", { tabindex: "0" }, command),
-    note && h("p.muted", note),
+    note && h("p.muted", prose(note)),
   );
 }
 

@@ -31,6 +31,10 @@ export function visible(line) {
   return parts;
 }
 
+/** The same for prose: what stands in `backticks`, as agents and messages write names, is code. */
+export const prose = (text) =>
+  String(text ?? "").split(/`([^`]+)`/).map((part, index) => (index % 2 ? h("code", visible(part)) : visible(part)));
+
 /** The same as plain text, for titles and labels. */
 export const plain = (text) => String(text ?? "").replace(HIDDEN, symbol);
 

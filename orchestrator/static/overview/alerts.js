@@ -1,7 +1,7 @@
 // What is wrong now, each with a link to its tag or GPU.
 
 import { h, keyed, svg } from "../lib/dom.js";
-import { plain } from "../lib/visible.js";
+import { prose } from "../lib/visible.js";
 
 const WORDS = { error: "Error", warning: "Warning" };
 const SIGNS = {
@@ -30,6 +30,6 @@ function row({ kind, severity, subject, text }) {
     ),
     h("span.visually-hidden", `${WORDS[severity]}: `),
     subject && h("a", { href }, subject),
-    h("span", plain(text)),
+    h("span", prose(text)),
   );
 }

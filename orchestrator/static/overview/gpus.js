@@ -4,7 +4,7 @@ import { h, keyed } from "../lib/dom.js";
 import { duration, number } from "../lib/format.js";
 import { mark, panel } from "../lib/parts.js";
 import { empty } from "../lib/states.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 import { drainButton } from "../actions/steer.js";
 
 const SHAPES = {
@@ -46,14 +46,14 @@ function card(gpu, changed) {
       h("span.muted.cut", { title: plain(gpu.host ?? "") }, gpu.status),
       drainButton(gpu, changed, "plain"),
     ),
-    h("div.gpu-run", gpu.run ? progress(gpu.run) : h("p.muted.cut", resting(gpu))),
+    h("div.gpu-run", gpu.run ? progress(gpu.run) : h("p.muted.clamp", resting(gpu))),
     h("div.gpu-health", health(gpu)),
   );
 }
 
 function resting(gpu) {
-  if (gpu.problem) return plain(gpu.problem);
-  if (gpu.drain) return `drained by ${plain(gpu.drain.by)}: ${plain(gpu.drain.reason)}`;
+  if (gpu.problem) return prose(gpu.problem);
+  if (gpu.drain) return prose(`drained by ${gpu.drain.by}: ${gpu.drain.reason}`);
   return RESTING[gpu.status] ?? "";
 }
 
@@ -61,7 +61,7 @@ function progress({ experiment_id: id, hypothesis, percent, loss }) {
   const text = percent === null ? "starting" : `${Math.round(percent)} %`;
   const name = plain(hypothesis);
   return [
-    h("a.cut", { href: `/e/${id}`, title: name, data: { focus: "run" } }, name || id),
+    h("a.clamp", { href: `/e/${id}`, title: name, data: { focus: "run" } }, hypothesis ? prose(hypothesis) : id),
     h("div.progress-line",
       h("progress", { max: 100, value: percent ?? 0, "aria-label": `Progress of the run: ${text}` }),
       h("span.mono", text),

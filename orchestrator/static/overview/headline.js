@@ -5,6 +5,7 @@ import {
   NONE, bpb, clockTime, count, delta, deltaClass, duration, iso, number, percent, secondsBetween,
 } from "../lib/format.js";
 import { stripCell } from "../lib/parts.js";
+import { prose } from "../lib/visible.js";
 
 const sum = (tags, of) => tags.reduce((total, tag) => total + of(tag), 0);
 const latestFirst = (of) => (a, b) => (of(b) ?? "").localeCompare(of(a) ?? "");
@@ -49,7 +50,7 @@ function best(tags, from) {
 function keeps(tags) {
   const kept = sum(tags, (tag) => tag.since.keep);
   const last = tags.map((tag) => tag.last_keep).filter(Boolean).sort(latestFirst((keep) => keep.at))[0];
-  const link = last && h("a", { href: `/e/${last.experiment_id}` }, last.description || "keep");
+  const link = last && h("a", { href: `/e/${last.experiment_id}` }, last.description ? prose(last.description) : "keep");
   return stripCell("Keeps", count(kept), link ? ["last: ", link] : "none yet");
 }
 

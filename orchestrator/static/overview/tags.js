@@ -1,9 +1,9 @@
 // One row for each tag: how far it got, what the last hours brought, whether it goes on.
 
 import { h, keyed, svg } from "../lib/dom.js";
-import { NONE, bpb, count, delta, deltaClass, milliseconds, number, percent, time } from "../lib/format.js";
+import { NONE, bpb, count, delta, deltaClass, milliseconds, number, percent, plural, time } from "../lib/format.js";
 import { headings, mark, panel, scrollable } from "../lib/parts.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 
 const ORDER = ["running", "queued", "paused", "idle"];
 const SHAPES = { paused: "cancelled", idle: "discard" };
@@ -11,7 +11,7 @@ const SPARK = { width: 132, height: 24, pad: 3 };
 const num = (name) => ({ name, kind: "num" });
 const COLUMNS = [
   "Tag", "State", "Running best", num("Best"), num("Δ since"), num("Δ baseline"), num("Runs"), num("Since: runs"),
-  num("keep"), num("crash"), "Last keep", num("Runs / GPU-h"), "Mode",
+  num("keep"), num("crash"), "Last keep", num("Runs / GPU\u2011h"), "Mode",
 ];
 
 const lastActive = (tag) => tag.last_finished_at ?? tag.created_at;
@@ -47,7 +47,7 @@ function row({ tag, until }) {
     h("td.num", since.finished ? percent(since.crash_rate) : NONE),
     h("td.last", lastKeep(tag.last_keep)),
     h("td.num", number(tag.per_gpu_hour, tag.per_gpu_hour < 100 ? 1 : 0)),
-    h("td", { title: plain(tag.mode_reason) }, tag.mode, tag.pinned && h("span.muted", " · pinned")),
+    h("td", { title: plain(tag.mode_reason) }, tag.mode, tag.pinned && h("span.muted", " pinned")),
   );
 }
 
@@ -60,10 +60,10 @@ function state({ state: word, counts }) {
 
 function lastKeep(keep) {
   if (!keep) return NONE;
-  const ago = keep.runs_ago === 0 ? "the last run" : `${count(keep.runs_ago)} runs ago`;
+  const ago = keep.runs_ago === 0 ? "the last run" : `${plural(keep.runs_ago, "run")} ago`;
   const text = plain(keep.description);
   return [
-    h("a.cut", { href: `/e/${keep.experiment_id}`, title: text, data: { focus: "keep" } }, text || "keep"),
+    h("a.clamp", { href: `/e/${keep.experiment_id}`, title: text, data: { focus: "keep" } }, text ? prose(keep.description) : "keep"),
     h("span.muted", `${ago}, `, time(keep.at)),
   ];
 }

@@ -4,7 +4,7 @@ import { h, replace, setText } from "../lib/dom.js";
 import { bpb, count, delta, plural, time } from "../lib/format.js";
 import { headings, mark, panel, segments } from "../lib/parts.js";
 import { empty } from "../lib/states.js";
-import { visible } from "../lib/visible.js";
+import { prose, visible } from "../lib/visible.js";
 import { KEEP } from "./series.js";
 import { defaultX } from "./view.js";
 
@@ -90,7 +90,7 @@ function keepsTable(series) {
     h("th", { scope: "row" }, h("a.mono", { href: `/e/${series.id(place)}` }, `#${count(place + 1)}`)),
     h("td.num", bpb(value)),
     h("td.num", Number.isNaN(before) ? h("span.muted", "baseline") : delta(-gain)),
-    h("td", visible(text)),
+    h("td", prose(text)),
     h("td", visible(series.categoryOf(place))),
     h("td.num", time(series.finished[place])),
   );

@@ -124,7 +124,7 @@ function measure(text) {
 /** The name of a keep: its description, cut, and its gain. */
 function nameOf(keep) {
   const gain = Number.isNaN(keep.before) ? "" : ` ${delta(-keep.gain)}`;
-  const text = plain(keep.text) || (gain ? "keep" : "baseline");
+  const text = plain(keep.text).replaceAll("`", "") || (gain ? "keep" : "baseline");
   return (text.length > NAME_CHARACTERS ? `${text.slice(0, NAME_CHARACTERS - 1)}…` : text) + gain;
 }
 

@@ -4,7 +4,7 @@
 import { h, keyed } from "../lib/dom.js";
 import { NONE, bpb, count, delta, percent, plural, time } from "../lib/format.js";
 import { foldedList, headings, mark, panel } from "../lib/parts.js";
-import { plain, visible } from "../lib/visible.js";
+import { plain, prose, visible } from "../lib/visible.js";
 import { DISCARD, NEAR, failed } from "./series.js";
 
 const NEAR_SHOWN = 6;
@@ -52,7 +52,7 @@ export function nearMisses() {
   const note = h("p.body.muted");
   const row = (run) => h("li",
     runLink(run.id, run.n),
-    h("span.cut.grow", { title: plain(run.description) }, visible(run.description)),
+    h("span.cut.grow", { title: plain(run.description) }, prose(run.description)),
     h("span.muted.cat.cut", visible(run.category)),
     h("span.mono.num", { title: `${bpb(run.val_bpb)}; behind today's best` }, delta(run.behind)),
   );
@@ -117,7 +117,7 @@ function keepRow({ id, row, text, bpb: value, gain, isFirst, branch, failures })
     h("div.node",
       mark("keep"),
       runLink(id, row + 1),
-      h("span.cut.grow", { title: plain(text) }, visible(text)),
+      h("span.cut.grow", { title: plain(text) }, prose(text)),
       branch && h("span.muted", parent, `from #${count(branch)}`),
       h("span.mono.num", { title: bpb(value) }, isFirst ? bpb(value) : delta(-gain)),
     ),
@@ -148,6 +148,6 @@ function choiceRow({ mode, pinned, runs, after, at, reason }) {
       h("span.muted", extent),
       h("span.end.muted", time(at)),
     ),
-    h("div.muted", visible(reason)),
+    h("div.muted", prose(reason)),
   );
 }

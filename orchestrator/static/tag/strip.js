@@ -3,7 +3,7 @@
 import { h, replace } from "../lib/dom.js";
 import { NONE, bpb, count, delta, deltaClass, percent, plural, serverNow, time } from "../lib/format.js";
 import { stripCell } from "../lib/parts.js";
-import { plain } from "../lib/visible.js";
+import { plain, prose } from "../lib/visible.js";
 import { KEEP } from "./series.js";
 
 const HOUR_MS = 3_600_000;
@@ -35,7 +35,7 @@ function lastKeep(series) {
   return stripCell(
     "Last keep",
     [h("a", attributes, `#${count(keep.row + 1)}`), unit(since ? `${plural(since, "run")} ago` : "the latest run")],
-    [time(series.finished[keep.row]), text && ` · ${text}`],
+    [time(series.finished[keep.row]), text && [" · ", prose(keep.text)]],
     { title: text },
   );
 }
@@ -62,5 +62,5 @@ function strategy({ strategy: current }) {
   if (!current) return stripCell("Strategy", NONE);
   const reason = plain(current.reason);
   const pinned = current.pinned && h("span.unit.pin", "pinned");
-  return stripCell("Strategy", [current.mode, pinned], reason, { title: reason });
+  return stripCell("Strategy", [current.mode, pinned], prose(current.reason), { title: reason });
 }

@@ -8,7 +8,7 @@ import { badge, panel } from "../lib/parts.js";
 import { navigate } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
 import { announce, toast } from "../lib/states.js";
-import { plain, visible } from "../lib/visible.js";
+import { plain, prose, visible } from "../lib/visible.js";
 import { filters } from "./filters.js";
 
 const PAGE = 50;
@@ -223,8 +223,8 @@ function text(run) {
   const error = run.error && headline(run.error);
   const title = [run.description, error].filter(Boolean).map(plain).join("\n");
   return h("div.both", { title },
-    h("span.cut", visible(run.description)),
-    error && h("span.cut.error", visible(error)),
+    h("span.cut", prose(run.description)),
+    error && h("span.cut.error", prose(error)),
   );
 }
 

@@ -3,7 +3,7 @@
 import { h, replace, setStyle } from "../lib/dom.js";
 import { bpb, count, delta, deltaClass } from "../lib/format.js";
 import { mark } from "../lib/parts.js";
-import { visible } from "../lib/visible.js";
+import { prose, visible } from "../lib/visible.js";
 import { NEAR, WORDS } from "./series.js";
 
 const REST_MS = 120;
@@ -60,7 +60,7 @@ function content(series, row, text) {
   return [
     h("div.line", mark(word), h("b.mono", `#${count(row + 1)}`), ` ${shownWord} · `, visible(series.categoryOf(row))),
     Number.isNaN(value) ? h("div.muted", "no result") : h("div.mono", h("b", bpb(value)), " ", versus),
-    text && h("div.text", visible(text)),
+    text && h("div.text", prose(text)),
   ];
 }
 

@@ -178,4 +178,11 @@ local function end_lease(t, id, run, ending)
   redis.call('LSET', t.attempts .. id, -1, cjson.encode(attempt))
 end
 
+-- The oldest leased run of a tag, of those created before `created`; a hand-run has no lease.
+local function first_leased(t, created)
+  for _, id in ipairs(redis.call('ZRANGE', t.status .. 'running', '-inf', created, 'BYSCORE')) do
+    if redis.call('ZSCORE', G.leases, id) then return id end
+  end
+end
+
 local function is_leased(run) return run.state == 'leased' or run.state == 'running' end

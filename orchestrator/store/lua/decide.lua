@@ -4,7 +4,8 @@
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
 --       decision (JSON: status, judged, streak, ending, verdict, run {..}, and where they apply
 --       best {..}, keep, near, strategy {..}, seconds, forget, steered {..}), journal entry (JSON).
--- Replies: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID.
+-- Replies: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID,
+--          EARLIER {experiment_id} (a tag's first result waits for this run: see below).
 local tag, id, states, epoch = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local revision, renewal, decision, entry = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local t = T(tag)
@@ -19,10 +20,15 @@ if not string.find(states, ' ' .. run.state .. ' ', 1, true) then
   return reply('CONFLICT', { state = run.state })
 end
 if renewal ~= '' and redis.call('ZSCORE', G.leases, id) ~= renewal then return reply('RENEWED') end
-local tag_fields = redis.call('HMGET', t.tag, 'revision', 'last_decided')
+local tag_fields = redis.call('HMGET', t.tag, 'revision', 'last_decided', 'best_id')
 if tag_fields[1] ~= revision then return reply('STALE') end
 
 local d = cjson.decode(decision)
+-- The baseline is the first submission, even if a later one ends first on another GPU.
+if fenced and d.best and not tag_fields[3] then
+  local earlier = first_leased(t, '(' .. us(created_of(id)))
+  if earlier then return reply('EARLIER', { experiment_id = earlier }) end
+end
 local category = redis.call('HGET', t.exp .. id, 'category')
 local finished = us(math.max(now_us(), (tonumber(tag_fields[2]) or 0) + 1))
 

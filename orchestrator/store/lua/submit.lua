@@ -7,7 +7,9 @@ local repeat_admitted = ARGV[6] == '1'
 local t = T(tag)
 local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'best_id', 'last_created')
 if not tag_fields[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
-experiment.parent_id = experiment.parent_id or tag_fields[3] or nil
+-- Without a best: the first submission that is still to be decided, the baseline.
+experiment.parent_id = experiment.parent_id or tag_fields[3] or first_leased(t, '+inf')
+  or redis.call('ZRANGE', t.status .. 'queued', 0, 0)[1]
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
   return reply('UNKNOWN_PARENT', { tag = tag, parent_id = experiment.parent_id })
 end
