@@ -6,6 +6,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import sys
 import threading
 import urllib.request
@@ -16,6 +17,7 @@ from pathlib import Path
 from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 
 import prepare
 from prepare import VALIDATION_SHARD, PrepareError, log
@@ -28,6 +30,7 @@ PROBE_SECONDS = 4.0  # how long to wait for the hub before it counts as unreacha
 STALL_SECONDS = 30.0  # a connection that sends nothing for so long is given up
 ATTEMPTS = 6  # in a row without a single new byte
 BACKOFF_SECONDS = 0.5  # after the first failure, doubled after each further one, 30 at most
+VARIABLES = ("AUTORESEARCH_HUB", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "SSL_CERT_FILE")
 NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
 
 
@@ -49,6 +52,11 @@ def shard_url(name: str) -> str:
 @contextlib.contextmanager
 def open_url(url: str, byte_range: str, timeout: float) -> Iterator[Any]:
     """The response to a GET of a range; PrepareError or TransientError, also while it is read."""
+    try:
+        url.encode("ascii")
+        urlsplit(url)
+    except ValueError as error:
+        raise PrepareError(f"AUTORESEARCH_HUB gives {url!r}, which is no URL: {error}.") from error
     headers = {"Range": f"bytes={byte_range}", "User-Agent": "n-autoresearch"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 (shard_url checks it)
     try:
@@ -60,8 +68,10 @@ def open_url(url: str, byte_range: str, timeout: float) -> Iterator[Any]:
                 raise PrepareError(f"{url}: HTTP {error.code} {error.reason}") from error
             raise TransientError(f"HTTP {error.code} {error.reason}") from error
     except NETWORK_ERRORS as error:
-        reason = str(getattr(error, "reason", error))
-        raise TransientError(reason or type(error).__name__) from error
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        named = [name for name in VARIABLES if os.environ.get(name) or os.environ.get(name.lower())]
+        hint = f" (see {', '.join(named)})" if named else ""
+        raise TransientError(f"{reason}{hint}") from error
 
 
 def remote_size(url: str, timeout: float = STALL_SECONDS) -> int:

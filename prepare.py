@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import math
 import os
@@ -353,7 +354,12 @@ VALIDATION_SHARD = "shard_06542.parquet"  # the same name for every source; neve
 
 
 def cache_dir() -> Path:
-    return Path(env_value("AUTORESEARCH_CACHE") or "~/.cache/autoresearch").expanduser()
+    try:
+        return Path(env_value("AUTORESEARCH_CACHE") or "~/.cache/autoresearch").expanduser()
+    except RuntimeError as error:
+        raise PrepareError(
+            "This user has no home folder: set AUTORESEARCH_CACHE to a folder for the data."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -861,13 +867,14 @@ def check() -> int:
     """Print one line of JSON: can this machine train, and with what? Exit code 0 if it can."""
     found: list[Any] = []
     problems: list[str] = []
-    for read in (active_profile, time_budget, Manifest.require, Tokenizer.load, check_tokens):
+    checks = (active_profile, time_budget, cache_dir, Manifest.require, Tokenizer.load, check_tokens)
+    for read in checks:
         try:
             found.append(read())
         except (PrepareError, OSError) as error:
             found.append(None)
             problems += [str(error)] if str(error) not in problems else []
-    profile, _, data, *_ = found
+    profile, _, cache, data, *_ = found
     device = pick_device()
     report = {
         "ok": not problems,
@@ -877,7 +884,7 @@ def check() -> int:
         "device_name": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch_version": torch.__version__,
         "python_version": platform.python_version(),
-        "cache": str(cache_dir()),
+        "cache": cache and str(cache),
         "data_source": data and data.source,
         "validation_sha256": data and data.validation_sha256,
     }
@@ -894,6 +901,22 @@ def main(argv: Sequence[str]) -> int:
     return corpus.main(argv)
 
 
+def command() -> int:
+    """`main`, where stdout may lack characters, or take nothing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = main(sys.argv[1:])
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    try:
+        print(end="", flush=True)
+    except OSError:  # Python would write the rest once more at its end, with a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
 if __name__ == "__main__":
     sys.modules.setdefault("prepare", sys.modules[__name__])  # corpus.py imports it by this name
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command())

@@ -9,11 +9,12 @@ import sys
 
 from pydantic import ValidationError
 
-from gpu_worker import daemon, fleet, tree
+from gpu_worker import daemon, fleet, streams, tree
 from gpu_worker.settings import WorkerSettings
 
 
 def main(argv: list[str] | None = None) -> int:
+    streams.complete()
     given = {k: v for k, v in vars(_parser().parse_args(argv)).items() if v is not None}
     if given.pop("leave_with_parent"):
         tree.die_with_parent(signal.SIGTERM)
@@ -21,8 +22,9 @@ def main(argv: list[str] | None = None) -> int:
         settings = WorkerSettings(**given)
     except ValidationError as error:
         for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"])
-            sys.stderr.write(f"{name}: {problem['msg']}\n")
+            name = str(problem["loc"][0])
+            where = f"--{name.replace('_', '-')} (AUTORESEARCH_{name.upper()})"
+            sys.stderr.write(f"{where}: {problem['msg'].removeprefix('Value error, ')}\n")
         return daemon.EXIT_CANNOT_SERVE
     return fleet.run_all(settings) if settings.gpu == "all" else daemon.run(settings)
 

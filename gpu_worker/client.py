@@ -8,12 +8,12 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from gpu_worker import connection
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
@@ -72,16 +72,12 @@ class Client:
     """One orchestrator, called on behalf of one GPU."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url
         self.heartbeat_seconds = 5.0  # until the registration is answered
         self._reachable = True
         self._http = httpx.AsyncClient(
-            base_url=url,
-            headers=headers,
+            **connection.options(url, token),
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
-            # A proxy from the environment cannot reach this machine's loopback.
-            trust_env=urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"),
         )
 
     async def close(self) -> None:
@@ -148,7 +144,9 @@ class Client:
                 timeout=httpx.Timeout(timeout, read=timeout + wait),
             )
         except httpx.RequestError as error:
-            self._log_change(f"{type(error).__name__}: {error}")
+            variable = connection.proxy_variable(self.url)
+            through = f"through {variable}: " if variable else ""
+            self._log_change(f"{through}{type(error).__name__}: {error}")
             raise Unavailable(f"cannot reach {self.url}: {error}") from error
         problem = _error(response, path)
         away = isinstance(problem, Unavailable) and not isinstance(problem, NotYet)
@@ -171,7 +169,8 @@ def _error(response: httpx.Response, path: str) -> ClientError | None:
         return None
     status = response.status_code
     # A proxy in between answers without the `error` of our problem documents.
-    message = f"{path}: {status} {_field(response, 'error') or response.text[:200]}"
+    said = _field(response, "error") or f"{response.reason_phrase}, not by autoresearch"
+    message = f"{path}: {status} {said}"
     if status == 404:
         return Unknown(message)
     if status == 409:

@@ -31,6 +31,7 @@ from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
 from gpu_worker.takeover import take_over
 from orchestrator import schemas
+from orchestrator.errors import SetupError
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,11 @@ def run(settings: WorkerSettings) -> int:
     async def serve() -> int:
         return await Daemon(settings, gpu, gpu_id, chosen).serve()
 
-    return anyio.run(serve)
+    try:
+        return anyio.run(serve)
+    except SetupError as error:  # a proxy that cannot be used
+        logger.critical("%s", error)
+        return EXIT_CANNOT_SERVE
 
 
 def log_to_stderr() -> None:

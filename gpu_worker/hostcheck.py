@@ -4,6 +4,7 @@ A host without its data, its tokenizer or a torch that sees the GPU stays out of
 check says about the platform goes into the registration.
 """
 
+import os
 import shutil
 import subprocess
 import uuid
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from gpu_worker import durable, tree
 from gpu_worker.isolation import Isolation, wrap
 
+SYNC = "`uv sync --group train` in the checkout"
 _TIMEOUT_SECONDS = 300.0
 _MARKER = "AUTORESEARCH_HOST_CHECK"  # in the environment of all processes of a check
 
@@ -38,7 +40,7 @@ async def check(
     command: list[str], project: Path, env: dict[str, str], isolation: Isolation
 ) -> HostCheck:
     """Run the check and read its answer; every failure is returned as a problem in it."""
-    if problem := launcher_problem(command):
+    if problem := launcher_problem(command) or project_problem(command, project):
         return _failed(problem)
     argv = wrap([*command, "prepare.py", "--check"], isolation)
     marker, output = uuid.uuid4().hex, b""
@@ -70,7 +72,24 @@ async def check(
         except ValidationError:
             continue
     last = lines[-1][:500] if lines else "none"
-    return _failed(f"`{' '.join(argv)}` gave no answer; its last output: {last}")
+    return _failed(
+        f"`{' '.join(argv)}` gave no answer; its last output: {last}. If a package is missing, "
+        f"{SYNC} installs it"
+    )
+
+
+def project_problem(command: list[str], project: Path) -> str | None:
+    """Why nothing could train in this project, and what to do, as far as a look at it tells."""
+    if not (project / "prepare.py").is_file():
+        return (
+            f"there is no prepare.py in {project}: run inside a checkout, or name one with "
+            "--project (AUTORESEARCH_PROJECT)"
+        )
+    # `uv run` would make an empty environment there and then miss the packages in it.
+    environment = project / (os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv")
+    if command[:2] == ["uv", "run"] and not environment.is_dir():
+        return f"there is no environment in {environment}: {SYNC} installs it"
+    return None
 
 
 def launcher_problem(command: list[str]) -> str | None:
@@ -89,7 +108,7 @@ def judge(answer: HostCheck, *, needs_cuda: bool) -> list[str]:
     if not answer.ok and not problems:
         problems.append("prepare.py --check failed without a reason")
     if answer.ok and needs_cuda and answer.device == "cpu":
-        problems.append("torch does not see this GPU; is it a CPU build?")
+        problems.append(f"torch does not see this GPU; if it is a CPU build, {SYNC} replaces it")
     return problems
 
 

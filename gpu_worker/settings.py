@@ -35,7 +35,7 @@ class WorkerSettings(HomeSettings):
         (), description="Command that runs train.py instead of `uv run`, such as python3."
     )
     project: AbsolutePath = Field(
-        default_factory=lambda: find_project(Path.cwd()),
+        default_factory=lambda: find_project(_working_directory()),
         description="Folder of prepare.py and the training environment.",
     )
     cache: AbsolutePath | None = Field(
@@ -102,6 +102,13 @@ def _as_text(value: Any) -> str:
     if isinstance(value, tuple):
         return shlex.join(value)
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return Path("/")  # it was deleted
 
 
 def find_project(start: Path) -> Path:

@@ -62,6 +62,11 @@ class SetupError(AutoresearchError):
     """The service cannot start as configured; the message says what to change."""
 
 
+def reason(error: OSError) -> str:
+    """What the operating system says, without number and file."""
+    return error.strerror or str(error)
+
+
 # Errors that several modules raise, so that each is worded once.
 
 

@@ -4,45 +4,84 @@ Each field is a flag of the same name too, which overrides the variable; its des
 flag's help (cli/options.py). Units are in the names.
 """
 
+import errno
 import hashlib
+import os
 import platform
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from orchestrator.errors import SetupError, reason
+
 DEFAULT_PORT = 3111
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 Seconds = Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)]
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: this user has no home folder; name one from / on") from error
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: the working directory was deleted; cd to another") from error
 
 
 def _http(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"'{url}' is no URL such as {DEFAULT_URL}")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket or a port that is none
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise ValueError(f"{url!r} is no URL such as {DEFAULT_URL}")
     return url.rstrip("/")
 
 
+def _sendable(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("only ASCII characters without line breaks can be sent")
+    return token
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 OrchestratorUrl = Annotated[str, AfterValidator(_http)]
 
 
-class HomeSettings(BaseSettings):
-    """What every process of the system shares."""
+def _default_home() -> Path:
+    try:
+        return platformdirs.user_data_path("autoresearch", appauthor=False)
+    except RuntimeError:
+        return Path("~")  # which is refused with the field's name
+
+
+class CallerSettings(BaseSettings):
+    """What every process of the system needs, that of a caller without files included."""
 
     model_config = SettingsConfigDict(
         env_prefix="AUTORESEARCH_", extra="ignore", env_ignore_empty=True, populate_by_name=True
     )
 
-    home: AbsolutePath = Field(
-        default_factory=lambda: platformdirs.user_data_path("autoresearch", appauthor=False),
-        description="Folder of all files that the system keeps.",
-    )
-    token: SecretStr | None = Field(
+    token: Annotated[SecretStr, AfterValidator(_sendable)] | None = Field(
         None, description="Bearer token that each call must carry; `ps` shows flags."
+    )
+
+
+class HomeSettings(CallerSettings):
+    """What every process with files shares."""
+
+    home: AbsolutePath = Field(
+        default_factory=_default_home,
+        validate_default=True,
+        description="Folder of all files that the system keeps.",
     )
 
     @cached_property
@@ -116,6 +155,19 @@ class HomePaths:
         self.logs_dir = home / "logs"
         # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.
         self.kept_dirs = (home / "sources", home / "runs")
+
+    def require(self) -> None:
+        """Create the home; SetupError if this user cannot write there."""
+        try:
+            self.logs_dir.mkdir(parents=True, exist_ok=True)
+            for folder in (self.home, self.logs_dir):
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        except OSError as error:
+            raise SetupError(
+                f"--home (AUTORESEARCH_HOME): {error.filename} cannot be written "
+                f"({reason(error)}); name a folder of yours"
+            ) from error
 
     # Sources by their hash: every train.py that ran, every prepare.py that a tag pinned.
     def source(self, sha256: str) -> Path:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel
 
+from gpu_worker import connection
 from orchestrator import schemas
 from orchestrator.cli.errors import ApiError, CommandError, UnreachableError
 from orchestrator.cli.output import note
@@ -51,11 +51,8 @@ class Client:
     ) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            **connection.options(self.url, token),
             timeout=httpx.Timeout(timeout, connect=5),
-            # A proxy to the outside does not reach this machine's own ports.
-            trust_env=not is_loopback(urlsplit(self.url).hostname),
             transport=transport,
         )
 
@@ -195,11 +192,13 @@ class Client:
         """UnreachableError for a call that did not get through, or not to its end."""
         try:
             yield
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            variable = connection.proxy_variable(self.url)
+            through = f" through {variable}" if variable else ""
             raise UnreachableError(
-                f"no orchestrator answers at {self.url} ({error or type(error).__name__}). Start "
-                "one with `autoresearch up`, or say where it is with --orchestrator or "
-                "AUTORESEARCH_ORCHESTRATOR."
+                f"no orchestrator answers at {self.url}{through} "
+                f"({error or type(error).__name__}). Start one with `autoresearch up`, or say "
+                "where it is with --orchestrator or AUTORESEARCH_ORCHESTRATOR."
             ) from error
 
     def _send(
@@ -216,7 +215,15 @@ class Client:
             body = dict(response.json())
         except (ValueError, TypeError):
             body = {}
-        text = str(body.get("error") or f"{response.status_code} {response.reason_phrase}")
+        status = f"{response.status_code} {response.reason_phrase}"
+        if (
+            "error" not in body and response.status_code < 500
+        ):  # 5xx may be a proxy's in front of it
+            return UnreachableError(
+                f"what listens on {self.url} is not autoresearch (it says {status}); say where the "
+                "orchestrator is with --orchestrator or AUTORESEARCH_ORCHESTRATOR"
+            )
+        text = str(body.get("error") or status)
         if response.status_code >= 502:
             return UnreachableError(f"the orchestrator at {self.url} cannot serve now: {text}")
         if response.status_code == 401:

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import Client, explained
 from orchestrator.cli.errors import ConfigError
-from orchestrator.settings import DEFAULT_URL, HomeSettings, OrchestratorUrl, Settings
+from orchestrator.settings import DEFAULT_URL, CallerSettings, OrchestratorUrl, Settings
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
@@ -107,7 +107,7 @@ def variable(name: str) -> str:
     return "REDIS_URL" if name == "redis_url" else f"AUTORESEARCH_{name.upper()}"
 
 
-class ClientSettings(HomeSettings):
+class ClientSettings(CallerSettings):
     """What a command needs to reach the orchestrator."""
 
     orchestrator: OrchestratorUrl = DEFAULT_URL
@@ -146,6 +146,6 @@ def connect(orchestrator: str | None = None, token: str | None = None) -> Client
     return Client(settings.orchestrator, secret(settings))
 
 
-def secret(settings: HomeSettings) -> str | None:
+def secret(settings: CallerSettings) -> str | None:
     """The token as plain text."""
     return settings.token.get_secret_value() if settings.token else None

@@ -31,7 +31,8 @@ _PIPE_COLUMNS = 1000
 def write_json(data: "BaseModel | dict[str, Any] | list[Any]") -> None:
     """One line of JSON on stdout, at once."""
     content = data if isinstance(data, dict | list) else data.model_dump(mode="json")
-    text = json.dumps(content, ensure_ascii=False, default=str)
+    ascii_only = not (sys.stdout.encoding or "utf").lower().startswith("utf")
+    text = json.dumps(content, ensure_ascii=ascii_only, default=str)
     sys.stdout.write(escaped(text) + "\n")
     sys.stdout.flush()
 

@@ -2,6 +2,7 @@
 orchestrator; where one runs, audit and backup leave it running."""
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -101,10 +102,11 @@ def restore(
 
 def _settings(flags: dict[str, Any], *, must_exist: bool = True) -> Settings:
     settings = load(Settings, **flags)
-    if must_exist and settings.redis_url is None and not settings.paths.redis_dir.exists():
+    usable = os.access(settings.paths.redis_dir, os.W_OK | os.X_OK)
+    if must_exist and settings.redis_url is None and not usable:
         raise CommandError(
-            f"{settings.home} holds no state: say where it is with --home (AUTORESEARCH_HOME) or"
-            " --redis-url (REDIS_URL)"
+            f"{settings.home} holds no state of yours: say where it is with --home "
+            "(AUTORESEARCH_HOME) or --redis-url (REDIS_URL)"
         )
     log_to_stderr()
     return settings

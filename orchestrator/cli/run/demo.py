@@ -53,7 +53,9 @@ def demo(
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="Training time of each: 300, CPU 20."),
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="Its name, demo-DATE-TIME by default.")] = None,
+    tag: Annotated[
+        str | None, typer.Option(help="Its name, demo-DATE-TIME-PID by default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the agent's choices.")] = 0,
     train_py: Annotated[
         Path | None, typer.Option("--train-py", metavar="FILE", help="Another baseline.")
@@ -72,6 +74,8 @@ def demo(
             f"there is no {path}: run inside a checkout, or name a baseline with --train-py"
         )
     baseline = read_source(str(path))
+    if not os.access(".", os.W_OK | os.X_OK):
+        raise ConfigError("the results go to the current folder, which takes none: cd to another")
     workers = plan_workers(worker_settings)
     with interruptible():
         _ensure_data(worker_settings)
@@ -81,7 +85,7 @@ def demo(
         agent = Agent(baseline, seed)
     except (NothingLeftError, SyntaxError) as error:
         raise ConfigError(f"this train.py cannot be tuned: {error}") from error
-    tag = tag or time.strftime("demo-%Y%m%d-%H%M%S")
+    tag = tag or time.strftime(f"demo-%Y%m%d-%H%M%S-{os.getpid()}")  # two may start at once
     with Stops().counted() as stops:
         shown = Demonstration(settings, workers, stops, agent, tag, wanted, seconds)
         shown.run(as_json=json)
@@ -141,7 +145,9 @@ class Demonstration:
     ) -> None:
         self._budget = budget
         self._stops = stops
-        self._system = System(settings, workers, self._say, self._hear, logs_as="demo-")
+        self._system = System(
+            settings, workers, self._say, self._hear, logs_as=f"demo-{os.getpid()}-"
+        )
         self._client = Client(self._system.url, secret(settings), timeout=10)
         self._search = Search(self._client, tag, wanted, agent)
         self._screen = Screen(self._search)

@@ -125,12 +125,9 @@ def training(subject: Subject) -> Iterator[Finding]:
 
 
 def check_training(worker: WorkerSettings) -> hostcheck.HostCheck:
-    """The answer of `prepare.py --check`; ConfigError where there is no prepare.py."""
-    if not (worker.project / "prepare.py").is_file():
-        raise ConfigError(
-            f"there is no prepare.py in {worker.project}: run inside a checkout, or name one with "
-            "--project (AUTORESEARCH_PROJECT)"
-        )
+    """The answer of `prepare.py --check`; ConfigError where it cannot be asked."""
+    if problem := hostcheck.project_problem(worker.command, worker.project):
+        raise ConfigError(problem)
     try:
         walls, _ = isolation.choose(worker.isolation)
     except RuntimeError as error:

@@ -22,6 +22,7 @@ import httpx
 import typer
 from pydantic import SecretStr
 
+from gpu_worker import connection
 from orchestrator.cli.client import is_loopback
 from orchestrator.cli.errors import CommandError, ConfigError
 from orchestrator.cli.options import ClientSettings, ServeFlags, Token, Url, load, secret
@@ -217,13 +218,8 @@ async def _serve_mcp(settings: ClientSettings) -> None:
     from orchestrator.mcp.server import build
     from orchestrator.mcp.tools import LOCAL
 
-    url, token = httpx.URL(settings.orchestrator), secret(settings)
-    async with httpx.AsyncClient(
-        base_url=url,
-        headers={"Authorization": f"Bearer {token}"} if token else {},
-        # A proxy to the outside does not reach this machine's own ports.
-        trust_env=not is_loopback(url.host),
-    ) as http:
+    options = connection.options(settings.orchestrator, secret(settings))
+    async with httpx.AsyncClient(**options) as http:
         server = build(Api(http), LOCAL)
         async with stdio_server() as (incoming, outgoing):
             await server.run(incoming, outgoing, server.create_initialization_options())

@@ -7,7 +7,7 @@ instead of failing while the orchestrator is started again.
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from orchestrator.settings import Settings
 ORCHESTRATOR = "orchestrator"
 _START_SECONDS = 90.0
 _SERVE_STOP_SECONDS = 15.0
-_PROBLEMS_SECONDS = 5.0
+_PROBLEMS_SECONDS, _FIRST_LOOKS_SECONDS = 5.0, 0.5
 _CALL_SECONDS = 2.0
 # A worker hands its run back after its own drain time-out; this much later it is taken for hung.
 _DRAIN_MARGIN_SECONDS = 15.0
@@ -89,6 +89,7 @@ class System:
     def __init__(
         self, settings: Settings, workers: Workers, say: Say, hear: Say, *, logs_as: str = ""
     ) -> None:
+        settings.paths.require()
         self.settings = settings
         self.logs = settings.paths.logs_dir
         self._logs_as = logs_as
@@ -99,7 +100,7 @@ class System:
         self.client = Client(self.url, secret(settings), timeout=_CALL_SECONDS)
         self._supervisor = Supervisor(say, hear, _environment(settings, self.url, workers))
         self._problems: dict[str, str | None] = {}
-        self._served = False
+        self.served = False  # a worker takes runs
         self._next_look = 0.0
 
     def __enter__(self) -> "System":
@@ -124,8 +125,11 @@ class System:
             if not running or time.monotonic() > deadline:
                 what = "does not answer" if running else "could not start"
                 raise CommandError(f"the orchestrator {what}; its log is {log}")
-        for name, gpu in self.workers.gpus.items():
-            command = autoresearch("worker", "--gpu", gpu)
+        self._start_workers(list(self.workers.gpus))
+
+    def _start_workers(self, names: Sequence[str]) -> None:
+        for name in names:
+            command = autoresearch("worker", "--gpu", self.workers.gpus[name])
             self._supervisor.start(Program(name, command, self._log_of(name)))
 
     def poll(self) -> None:
@@ -133,8 +137,8 @@ class System:
         self._supervisor.poll()
         now = time.monotonic()
         if now >= self._next_look:
-            self._next_look = now + _PROBLEMS_SECONDS
             self._tell_problems()
+            self._next_look = now + (_PROBLEMS_SECONDS if self.served else _FIRST_LOOKS_SECONDS)
 
     def lost(self) -> str | None:
         """Why the system cannot go on; None if it can."""
@@ -142,7 +146,7 @@ class System:
         if ORCHESTRATOR in gone:
             return f"the orchestrator ended; its log is {self._log_of(ORCHESTRATOR)}"
         # Other workers may serve the same Redis, and have the GPUs that ours could not get.
-        if not self._served and all(name in gone for name in self.workers.gpus):
+        if not self.served and all(name in gone for name in self.workers.gpus):
             return f"no worker is left; their logs are in {self.logs}"
         return None
 
@@ -162,7 +166,12 @@ class System:
             workers = self.client.pool().workers
         except CommandError:
             return  # the orchestrator is being started again; `poll` says so
-        self._served = any(worker.status in ("idle", "training") for worker in workers)
+        served = any(worker.status in ("idle", "training") for worker in workers)
+        if self.served and not served:
+            # Those of another system that had our GPUs are gone, as when one of two demos ends.
+            gone = self._supervisor.hopeless()
+            self._start_workers([name for name in self.workers.gpus if name in gone])
+        self.served = served
         for worker in workers:
             new = worker.problem != self._problems.get(worker.id)
             if worker.problem and new and worker.status != "offline":

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from gpu_worker import hostcheck
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.errors import INTERRUPTED, CommandError, ConfigError
 from orchestrator.cli.options import Cpu, UpFlags, WorkerFlags, load
@@ -23,15 +24,21 @@ def up(*, flags: UpFlags, cpu: Cpu = False, json: bool) -> None:
     settings, worker_settings = both_settings(with_cpu(flags, cpu=cpu))
     refuse_open_address(settings)
     workers = plan_workers(worker_settings)
+    problem = hostcheck.project_problem(worker_settings.command, worker_settings.project)
+    if worker_settings.check and problem:
+        raise ConfigError(f"{problem}. `autoresearch serve` runs the orchestrator alone.")
     with Stops().counted() as stops, System(settings, workers, _say, _say) as system:
         system.start(stops.asked)
         if not stops.asked():
             facts = _facts(system, worker_settings)
             respond(json, facts, _announcement(facts))
-        reason = None
+        reason, said = None, False
         while not stops.asked() and reason is None:
             system.poll()
             reason = system.lost()
+            if system.served and not said:
+                said = True
+                note("autoresearch is up: a worker takes runs")
             time.sleep(_POLL_SECONDS)
         note(
             f"stopping: runs have {workers.drain_seconds:g} s to end, then they go back to the "
@@ -107,4 +114,5 @@ def _announcement(facts: dict[str, Any]) -> str:
     }
     if url != DEFAULT_URL:
         rows["for commands"] = f"export AUTORESEARCH_ORCHESTRATOR={url}"
-    return "\n".join(["autoresearch is up", *(f"  {n:<14}{text}" for n, text in rows.items())])
+    head = "the orchestrator is up; each worker looks at its machine, then takes runs"
+    return "\n".join([head, *(f"  {n:<14}{text}" for n, text in rows.items())])
