@@ -67,6 +67,13 @@ def test_another_server_at_that_address_is_recognised(content: bytes) -> None:
         client.tags()
 
 
+@pytest.mark.parametrize("status", [302, 404, 405])
+def test_another_web_server_is_not_taken_for_an_orchestrator_that_refuses(status: int) -> None:
+    client = talking_to(lambda _: httpx.Response(status, content=b"<html>"))
+    with client, pytest.raises(UnreachableError, match=r"127.0.0.1:1 is not autoresearch"):
+        client.tags()
+
+
 def test_the_token_goes_with_each_call_and_each_post_has_a_key_of_its_own() -> None:
     seen: list[httpx.Request] = []
 

@@ -107,6 +107,17 @@ def test_a_folder_without_prepare_py_is_no_checkout(tmp_path: Path, subject: Sub
     assert "--project" in only(checks.training(elsewhere)).text
 
 
+def test_an_environment_that_was_never_installed_is_told_and_not_created(
+    tmp_path: Path, subject: Subject
+) -> None:
+    for name in ("prepare.py", "pyproject.toml"):
+        (tmp_path / name).write_text("")
+    worker = WorkerSettings(project=tmp_path)
+    finding = only(checks.training(Subject(subject.settings, worker, subject.client)))
+    assert "uv sync" in finding.text
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_a_taken_port_fails(tmp_path: Path, subject: Subject) -> None:
     assert only(checks.orchestrator(subject)).state == "ok"
     with listen("127.0.0.1", 0) as taken:

@@ -153,6 +153,19 @@ def test_a_demo_without_a_baseline_or_without_knobs_is_2(
     assert "no constant" in answer["error"]
 
 
+@pytest.mark.parametrize("made", [(), ("prepare.py", "pyproject.toml")])
+def test_up_is_not_up_where_no_worker_could_serve(
+    made: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in made:
+        (tmp_path / name).write_text("")
+    arguments = ["up", "--cpu", "--port", "0", "--home", str(tmp_path / "home")]
+    code, answer = run_json(capsys, *arguments, "--project", str(tmp_path))
+    assert code == 2
+    assert ("uv sync" if made else "--project") in answer["error"]
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [("optuna", ["demo"]), ("matplotlib", ["demo"]), ("matplotlib", ["chart", "t"])],
