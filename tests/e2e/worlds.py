@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 _DEADLINE_SECONDS = 60
-T0 = time.monotonic()
 # What is imported late; another user may not be able to read the packages.
 _LATE = (
     "gpu_worker.__main__", "gpu_worker.daemon", "gpu_worker.fleet", "orchestrator.app",
@@ -113,7 +112,6 @@ def main() -> None:
             sys.exit(programs[case["argv"][0]]())
         sys.stdout.write(json.dumps(_end_of(pid, case)) + "\n")
         sys.stdout.flush()
-        sys.stderr.write(f"{time.monotonic() - T0:.2f} {case['argv']}\n")
 
 
 if __name__ == "__main__":
