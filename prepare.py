@@ -867,7 +867,14 @@ def check() -> int:
     """Print one line of JSON: can this machine train, and with what? Exit code 0 if it can."""
     found: list[Any] = []
     problems: list[str] = []
-    checks = (active_profile, time_budget, cache_dir, Manifest.require, Tokenizer.load, check_tokens)
+    checks = (
+        active_profile,
+        time_budget,
+        cache_dir,
+        Manifest.require,
+        Tokenizer.load,
+        check_tokens,
+    )
     for read in checks:
         try:
             found.append(read())

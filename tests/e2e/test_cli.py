@@ -328,6 +328,20 @@ def test_the_demo_leaves_a_table_a_chart_and_the_best_source(tmp_path: Path) -> 
     assert not alive(shell.home)
 
 
+@pytest.mark.slow
+def test_two_demos_at_once_share_a_home_and_both_end(tmp_path: Path) -> None:
+    """They have one CPU: the second waits for it, or is served by the first one's worker."""
+    shell = Shell(tmp_path)
+    (tmp_path / "train.py").write_text(stub())
+    arguments = ("demo", "--experiments", "2", "--budget", "2", "--train-py", "train.py")
+    demos = [shell.start(*arguments, "--json") for _ in range(2)]
+    done = [json.loads(demo.communicate(timeout=120)[0]) for demo in demos]
+    assert [demo.returncode for demo in demos] == [0, 0], (tmp_path / "stderr.txt").read_text()
+    assert [each["decided"] for each in done] == [2, 2]
+    assert done[0]["tag"] != done[1]["tag"]
+    assert len(list((shell.home / "logs").glob("demo-*-orchestrator.log"))) == 2
+
+
 def test_a_demo_whose_baseline_fails_shows_its_log_and_is_1(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.write(stub(then="raise RuntimeError('out of luck')"))

@@ -356,5 +356,5 @@ def test_invalid_settings_are_named(host: Host) -> None:
     """One line per mistake, and an exit code that says not to try again."""
     worker = host.start("--gpu", "seven", orchestrator="localhost:3111")
     assert worker.wait(timeout=15) == 2
-    assert "gpu: " in host.log
-    assert "orchestrator: " in host.log
+    assert "--gpu (AUTORESEARCH_GPU): " in host.log
+    assert "--orchestrator (AUTORESEARCH_ORCHESTRATOR): " in host.log
