@@ -195,7 +195,7 @@ def _external_redis(url: str) -> Finding:
 def disk(subject: Subject) -> Iterator[Finding]:
     cache = subject.worker.cache or Path("~/.cache/autoresearch").expanduser()
     for name, folder in (("home", subject.settings.home), ("cache", cache)):
-        there = next(p for p in (folder, *folder.parents) if p.exists())
+        there = next(p for p in (folder, *folder.parents) if os.access(p, os.F_OK))
         free = shutil.disk_usage(there).free
         text = f"{name} {folder}: {free / _GIB:.1f} GiB free"
         if not os.access(there, os.W_OK):
