@@ -7,8 +7,7 @@
 Agents never edit this file: a tag pins its SHA-256. Importing it reads no data and uses no network.
 
 Environment: AUTORESEARCH_CACHE (folder, default ~/.cache/autoresearch), AUTORESEARCH_PROFILE (name
-in PROFILES), AUTORESEARCH_TIME_BUDGET (seconds), AUTORESEARCH_MEASURES (a file to which
-evaluate_bpb appends each val_bpb).
+in PROFILES), AUTORESEARCH_TIME_BUDGET (seconds).
 """
 
 import base64
@@ -841,8 +840,10 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
         nats += torch.where(sizes > 0, losses.double(), 0.0).sum()  # 0 · inf would be NaN
         total_bytes += sizes.sum()
     val_bpb = nats.item() / (math.log(2) * total_bytes.item())
-    if path := env_value("AUTORESEARCH_MEASURES"):
-        # Of all result blocks that a run prints, the worker believes one with a val_bpb in here.
+    # Of all result blocks that a run prints, the worker believes one with a val_bpb reported here.
+    if "autoresearch_run" in sys.modules:  # the worker's, in place before train.py began
+        sys.modules["autoresearch_run"].measured(val_bpb)
+    elif path := env_value("AUTORESEARCH_MEASURES"):  # an older worker's
         with Path(path).open("a", encoding="ascii") as file:
             file.write(f"{val_bpb!r}\n")
     return val_bpb

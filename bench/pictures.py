@@ -29,6 +29,7 @@ TAG = "nov24"
 SUBTITLE = "A search by the built-in agent; a stub stands in for the training"
 STUB = """
 import hashlib, math, random
+from autoresearch_run import measured
 DEPTH = 8
 ASPECT_RATIO = 64
 MLP_RATIO = 4
@@ -60,6 +61,7 @@ seed = int(hashlib.sha256(open(__file__, "rb").read()).hexdigest()[:8], 16)
 bpb += random.Random(seed).gauss(0, 0.0004)
 for percent in range(0, 100, 10):
     print(f"step {percent:05d} ({percent:5.1f}%) | loss: {bpb * 3 + 5 / (1 + percent):.6f} |")
+measured(bpb)
 print("---")
 print(f"val_bpb: {bpb:.6f}")
 print("training_seconds: 300.0")

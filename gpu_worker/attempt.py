@@ -19,18 +19,18 @@ import anyio
 import anyio.to_thread
 from pydantic import ValidationError
 
-from gpu_worker import durable, tree
-from gpu_worker.channel import Order, Result, StopReason
+from gpu_worker import durable, measures, metrics, tree
+from gpu_worker.channel import Result, StopReason
 from gpu_worker.client import Client, LeaseLost, Refused, Unknown, until_next
 from gpu_worker.folders import RunFolder, WorkerFolder
-from gpu_worker.isolation import Isolation
+from gpu_worker.isolation import Sandbox
 from gpu_worker.pool_membership import PoolMembership
 from gpu_worker.report import EndedRun, build_report
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
 from gpu_worker.upload import Upload, read_measures, read_tail
-from gpu_worker.workspace import MARKER, run_environment
+from gpu_worker.workspace import MARKER
 from orchestrator import schemas
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,6 @@ LAST_CALL_SECONDS = 5.0
 # A supervisor that exceeds deadline, SIGTERM and SIGKILL by so much hangs.
 _STUCK_SECONDS = 60.0
 _TICKS_PER_LEASE = 6
-# Heartbeats: one for the time between two renewals, the rest for the killing.
-_ORPHAN_HEARTBEATS = 1.2
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class AttemptContext:
     shutdown: Shutdown
     folder: WorkerFolder
     lock: Path
-    isolation: Isolation
+    sandbox: Sandbox | None  # None until a level works: no run begins before
     environment: dict[str, str]
     check_host: Callable[[], Awaitable[str | None]]
 
@@ -71,6 +69,20 @@ class AttemptContext:
                 logger.warning("%s: %s", failure, error)
         return None
 
+    def measured_by(self, job: schemas.Job) -> measures.Way:
+        """How the job's prepare.py reports what it measured; read where no run can write."""
+        if job.prepare_sha256 is None:
+            return "none"
+        try:
+            return measures.way_of(self.folder.prepare(job.prepare_sha256).read_bytes())
+        except OSError:  # the strictest, so that nobody gains by its removal
+            return "channel"
+
+    @property
+    def needed_sandbox(self) -> Sandbox:
+        assert self.sandbox is not None  # noqa: S101 - the daemon has found it before it claims
+        return self.sandbox
+
 
 @dataclass
 class UnreportedAttempt:
@@ -79,30 +91,6 @@ class UnreportedAttempt:
     job: schemas.Job
     folder: RunFolder
     supervisor: SupervisorClient | None = None
-
-
-def orphan_seconds(lease_seconds: float, heartbeat_seconds: float) -> float:
-    """How long a run may go on without its worker. It must be dead when the lease ends, and the
-    lease began with the last renewal: up to a heartbeat before the worker's last tick."""
-    return lease_seconds - _ORPHAN_HEARTBEATS * heartbeat_seconds
-
-
-def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> Order:
-    settings = context.settings
-    return Order(
-        run=folder.run,
-        folder=str(folder.path),
-        workspace=str(folder.workspace),
-        journal=str(context.folder.journal),
-        lock=str(context.lock),
-        argv=[*settings.command, "train.py"],
-        env=run_environment(context.environment, job, folder),
-        isolation=context.isolation,
-        deadline_seconds=job.time_budget_seconds + job.grace_seconds,
-        kill_after_seconds=settings.kill_after_seconds,
-        orphan_seconds=orphan_seconds(job.lease_seconds, context.client.heartbeat_seconds),
-        log_limit_bytes=settings.log_limit_bytes,
-    )
 
 
 async def settle(attempt: UnreportedAttempt, context: AttemptContext) -> list[int]:
@@ -301,13 +289,21 @@ class Attempt:
         if self._supervisor is not None:
             self._supervisor.settled()
 
+    def _measures(self, result: Result | None) -> list[float]:
+        """What evaluate_bpb measured: as its supervisor heard, or from the file of an older one."""
+        by_channel = self._context.measured_by(self._job) == "channel"
+        if by_channel and result is not None and result.measures is not None:
+            return list(result.measures)
+        return metrics.measured(read_measures(self._folder))
+
     async def _build_report(self, result: Result | None) -> schemas.FinishRequest | None:
         failed, membership = result is None or result.exit_code != 0, self._context.membership
         ended = EndedRun(
             job=self._job,
             result=result,
             tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
-            measures=read_measures(self._folder),
+            measures=self._measures(result),
+            measured=self._context.measured_by(self._job) != "none",
             curve=self._upload.curve.points(),
             environment=membership.environment(),
             log_problem=self._upload.refused,

@@ -24,6 +24,7 @@ EndReason = Literal[
     "stopped",  # its worker sent `stop`, with a StopReason
     "orphaned",  # no worker was connected and ticking for almost a lease
     "terminated",  # the supervisor got SIGTERM
+    "excess",  # it exceeded a limit of its sandbox, which `excess` names
 ]
 
 # Why a worker stops a run. It is part of the result, for a worker that reports the run later.
@@ -48,11 +49,12 @@ class Order(NamedTuple):
     lock: str
     argv: list[str]
     env: dict[str, str]
-    isolation: Literal["bwrap", "direct"]
+    isolation: Literal["bwrap", "direct"]  # bwrap: `argv` has bwrap's arguments in front
     deadline_seconds: float
     kill_after_seconds: float
     orphan_seconds: float
     log_limit_bytes: int
+    level: str = "none"  # in `strict` bwrap reads a system call filter, and limits.py watches
 
 
 class Result(NamedTuple):
@@ -72,6 +74,10 @@ class Result(NamedTuple):
     problem: str | None = None
     unwritten: str = ""
     unkillable: Sequence[int] = ()
+    # What evaluate_bpb measured, where prepare.py reports it; None of an older supervisor.
+    measures: Sequence[float] | None = None
+    excess: str = ""
+    level: str | None = None  # the sandbox's
 
     def to_json(self) -> bytes:
         return json.dumps(self._asdict()).encode()

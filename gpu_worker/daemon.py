@@ -8,22 +8,25 @@ import logging
 import sys
 import uuid
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from gpu_worker import durable, hostcheck, isolation, lock, workspace
+from gpu_worker import compiled, durable, hostcheck, isolation, lock, sandbox, workspace
 from gpu_worker.attempt import (
     AttemptContext,
     UnreportedAttempt,
     give_up,
-    make_order,
     settle,
 )
 from gpu_worker.client import Client, Refused
 from gpu_worker.devices import open_gpu
+from gpu_worker.folders import WorkerFolder
 from gpu_worker.gpu import DeviceError, Gpu, identity
 from gpu_worker.hostcheck import HostCheck
+from gpu_worker.order import make_order
 from gpu_worker.pool_membership import PoolMembership
 from gpu_worker.report import not_started
 from gpu_worker.settings import WorkerSettings
@@ -47,15 +50,14 @@ def run(settings: WorkerSettings) -> int:
     log_to_stderr()
     try:
         gpu = open_gpu(settings.gpu)
-        chosen, why = isolation.choose(settings.isolation)
-    except (DeviceError, RuntimeError) as error:
+    except DeviceError as error:
         logger.critical("%s", error)
         return EXIT_CANNOT_SERVE
     gpu_id = settings.gpu_id or identity(gpu.device)
-    logger.info("%s (%s) as %s; %s", gpu.device.label, gpu.device.model, gpu_id, why)
+    logger.info("%s (%s) as %s", gpu.device.label, gpu.device.model, gpu_id)
 
     async def serve() -> int:
-        return await Daemon(settings, gpu, gpu_id, chosen).serve()
+        return await Daemon(settings, gpu, gpu_id).serve()
 
     try:
         return anyio.run(serve)
@@ -75,9 +77,7 @@ def log_to_stderr() -> None:
 class Daemon:
     """Needs a running event loop from the start."""
 
-    def __init__(
-        self, settings: WorkerSettings, gpu: Gpu, gpu_id: str, chosen: isolation.Isolation
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, gpu: Gpu, gpu_id: str) -> None:
         self._settings = settings
         self._gpu = gpu
         self._gpu_id = gpu_id
@@ -98,7 +98,7 @@ class Daemon:
             shutdown=self._shutdown,
             folder=self._folder,
             lock=self._lock_path,
-            isolation=chosen,
+            sandbox=None,
             environment=workspace.base_environment(settings, gpu.device.uuid or ""),
             check_host=self._check_host,
         )
@@ -171,11 +171,11 @@ class Daemon:
 
     async def _check_host(self) -> str | None:
         """What keeps this host from training, which the pool learns too; None if nothing does."""
-        problem, settings, context = None, self._settings, self._context
-        if settings.check:
-            check = await hostcheck.check(
-                settings.command, settings.project, context.environment, context.isolation
-            )
+        problem, settings = await self._find_sandbox(), self._settings
+        if problem is None and settings.check:
+            walls, environment = self._context.needed_sandbox, self._context.environment
+            command, project = settings.command, settings.project
+            check = await hostcheck.check(command, project, environment, walls)
             needs_cuda = self._gpu.device.uuid is not None
             problem = "; ".join(hostcheck.judge(check, needs_cuda=needs_cuda)) or None
             if problem is None:
@@ -202,6 +202,8 @@ class Daemon:
             if not self._in_pool:
                 self._enter_pool(await self._pass_check())
             await self._membership.registered.wait()
+        if self._context.sandbox is None:  # after an adopted run, which had one already
+            self._membership.host_problem = await self._find_sandbox()
         while not self._shutdown.draining.is_set():
             if self._membership.host_problem is not None:
                 await self._recover()
@@ -255,7 +257,8 @@ class Daemon:
             await self._give_back(job, "handed_back", "the GPU is not free")
             return
         try:
-            await workspace.build(job, folder, self._folder, self._client)
+            project = self._settings.project
+            await workspace.build(job, folder, self._folder, self._client, project)
             supervisor = self._get_spare()
         except (workspace.WorkspaceError, OSError) as error:
             logger.warning("%s: cannot start: %s", folder.run, error)
@@ -271,6 +274,31 @@ class Daemon:
         with suppress(OSError):  # _start_problem will meet it again and name it
             self._get_spare()  # started during this run, so that it does not delay the next one
         await self._follow(UnreportedAttempt(job, folder, supervisor))
+
+    async def _find_sandbox(self) -> str | None:
+        """Find the sandbox, once; why there is none."""
+        if self._context.sandbox is not None:
+            return None
+        device = self._gpu.device
+        try:
+            found = await anyio.to_thread.run_sync(
+                isolation.prepare_for, self._settings, device, abandon_on_cancel=True
+            )
+        except (isolation.SandboxError, OSError) as error:
+            return str(error)
+        if found.level == "strict" and device.minor is not None:
+            self._tasks.start_soon(self._compile_packages)
+        logger.info("sandbox %s", found.described)
+        self._membership.level = found.level
+        environment = found.environment(self._context.environment)
+        self._context = replace(self._context, sandbox=found, environment=environment)
+        return None
+
+    async def _compile_packages(self) -> None:
+        """Beside the first runs, which compile for themselves until it is done."""
+        command = sandbox.compile_command(self._settings.command)
+        with suppress(OSError):  # without `nice`: only speed is lost
+            await anyio.run_process(command, check=False)
 
     def _get_spare(self) -> SupervisorClient:
         """A supervisor that waits for an order, started if there is none."""
@@ -294,7 +322,8 @@ class Daemon:
         unkillable = await settle(attempt, self._context)
         if unkillable:
             self._membership.quarantine(f"processes {unkillable} of a run cannot be killed")
-        self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt)
+        project = self._settings.project
+        self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt, self._folder, project)
 
     async def _give_back(self, job: schemas.Job, outcome: schemas.ReportedResult, why: str) -> None:
         """Report a run that has not begun."""
@@ -314,8 +343,9 @@ class Daemon:
             logger.warning("not reported yet, kept for the next start: %s", ", ".join(kept))
 
 
-def _clean_up(attempt: UnreportedAttempt) -> None:
+def _clean_up(attempt: UnreportedAttempt, folder: WorkerFolder, project: Path) -> None:
     if attempt.supervisor is not None:
         attempt.supervisor.close()
     if attempt.folder.settled:
+        compiled.keep(attempt.job, attempt.folder, folder, project)
         attempt.folder.remove()

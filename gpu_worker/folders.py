@@ -3,11 +3,14 @@
     journal.jsonl         which run held the GPU from when to when
     check.json            the answer of the last host check that passed
     supervisor.log        tracebacks of supervisors, normally empty
+    compiled/<hash>/      the compile cache that the operator's own train.py made, to copy from
     prepare/<sha256>.py   every prepare.py that a tag pinned and this worker fetched
     runs/<run>/           one attempt, `<experiment>.<epoch>`, until its report is settled
         job.json          what was claimed: the attempt is to be reported while this exists
-        workspace/        train.py, prepare.py, and what the run writes: also `.measures`, each
-                          val_bpb as prepare.py measured it
+        workspace/        train.py, prepare.py, and what the run writes: with an older prepare.py
+                          also `.measures`, each val_bpb as it measured it
+        compiled/         the compile cache of a run in sandbox level `strict`
+        entry.py          what the run's Python executes first, a copy of ours
         output.log        the capped log
         supervisor.sock   where a restarted worker finds the supervisor
         result.json       how the run ended, once it has
@@ -34,6 +37,8 @@ class RunFolder:
         self.job = path / "job.json"
         self.workspace = path / "workspace"
         self.measures = self.workspace / ".measures"
+        self.compiled = path / "compiled"
+        self.entry = path / "entry.py"
         self.log = path / "output.log"
         self.socket = path / "supervisor.sock"
         self.result = path / "result.json"
@@ -93,6 +98,7 @@ class WorkerFolder:
         self.journal = path / "journal.jsonl"
         self.check = path / "check.json"
         self.supervisor_log = path / "supervisor.log"
+        self.compiled = path / "compiled"
         self._prepare = path / "prepare"
         self._runs = path / "runs"
         self.trial = self._runs / ".trial"  # a file that is written to see if it can be

@@ -43,6 +43,7 @@ class Device:
     uuid: str | None = None
     vram_mb: float = 0.0
     driver_version: str | None = None
+    minor: int | None = None  # the N of the card's /dev/nvidiaN
 
 
 class Cpu:
@@ -97,6 +98,7 @@ class Nvidia:
             uuid=uuid,
             vram_mb=memory.total / MIB if memory else 0.0,
             driver_version=self._query(nvml.nvmlSystemGetDriverVersion),
+            minor=self._query(nvml.nvmlDeviceGetMinorNumber, self._card),
         )
         # Collects Xid errors from now on; None where the driver does not offer them.
         self._xid_events = self._query(nvml.nvmlEventSetCreate)

@@ -16,7 +16,7 @@ import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 
 from gpu_worker import durable, tree
-from gpu_worker.isolation import Isolation, wrap
+from gpu_worker.isolation import Sandbox
 
 SYNC = "`uv sync --group train` in the checkout"
 _TIMEOUT_SECONDS = 300.0
@@ -37,12 +37,14 @@ class HostCheck(BaseModel):
 
 
 async def check(
-    command: list[str], project: Path, env: dict[str, str], isolation: Isolation
+    command: list[str], project: Path, env: dict[str, str], sandbox: Sandbox
 ) -> HostCheck:
     """Run the check and read its answer; every failure is returned as a problem in it."""
     if problem := launcher_problem(command) or project_problem(command, project):
         return _failed(problem)
-    argv = wrap([*command, "prepare.py", "--check"], isolation)
+    prepare = project / "prepare.py"
+    words = [*sandbox.command(command), str(prepare), "--check"]
+    argv = sandbox.wrap(words, read_only=(prepare,))
     marker, output = uuid.uuid4().hex, b""
     try:
         with anyio.CancelScope(shield=True):  # a cancelled start would leave the process behind
@@ -73,7 +75,7 @@ async def check(
             continue
     last = lines[-1][:500] if lines else "none"
     return _failed(
-        f"`{' '.join(argv)}` gave no answer; its last output: {last}. If a package is missing, "
+        f"`{' '.join(words)}` gave no answer; its last output: {last}. If a package is missing, "
         f"{SYNC} installs it"
     )
 

@@ -50,9 +50,9 @@ class Output:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
+def read(tail: bytes, measures: Sequence[float] = (), *, required: bool = False) -> Output:
     """Find and check the result block of `tail`, the last MiB of a run's output: the last block, or
-    the last that agrees with one of prepare.py's `measures`."""
+    the last that agrees with one of prepare.py's `measures`. With `required` there must be one."""
     blocks = _blocks(lines(tail))
     if not blocks:
         return Output(None, "train.py ended without a result block (`---`, then `val_bpb: …`)")
@@ -67,6 +67,9 @@ def read(tail: bytes, measures: Sequence[float] = ()) -> Output:
     val_bpb = number(block["val_bpb"])
     if val_bpb is None or not 0 < val_bpb <= schemas.MAX_VAL_BPB:
         problem = f"val_bpb is {block['val_bpb'][:40]!r}: no finite number above 0, up to 1e6"
+        return Output(None, problem, warnings, block)
+    if required and not measures:
+        problem = f"val_bpb is {val_bpb:.6f}, but evaluate_bpb of prepare.py has not been called"
         return Output(None, problem, warnings, block)
     if measures and not measured_blocks:
         values = ", ".join(f"{measure:.6f}" for measure in measures[-3:])

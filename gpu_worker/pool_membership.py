@@ -55,6 +55,7 @@ class PoolMembership:
         self._health_at = self._renewed_at = float("-inf")
         self.check = HostCheck(ok=True)
         self.host_problem: str | None = None
+        self.level: str | None = None  # the sandbox's
         self.registered = anyio.Event()
         self.gpu_failed = anyio.Event()
         self.idle = False
@@ -133,6 +134,7 @@ class PoolMembership:
                 profile=check.profile,
                 driver_version=device.driver_version,
                 torch_version=check.torch_version,
+                sandbox=self.level,
                 problem=self._problem,
             )
         )

@@ -9,6 +9,7 @@ Three vocabularies meet here: `channel.EndReason` (why the process tree ended), 
 (why the worker stopped it) and `ReportedResult` (what the orchestrator gets).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpu_worker import metrics
@@ -17,6 +18,10 @@ from orchestrator import schemas
 from orchestrator.schemas import Environment, FinishRequest, ReportedResult
 
 _SIGKILLED = 128 + 9
+_LOST: dict[str, str] = {
+    "orphaned": "the worker was gone until the lease ran out",
+    "terminated": "the run's supervisor was terminated",
+}
 _HOW_TO_CARRY = (
     "a run has train.py, the prepare.py that its tag pins, and installed packages: put code into "
     "train.py, add a package to pyproject.toml and `uv sync` the worker's host"
@@ -30,7 +35,8 @@ class EndedRun:
     job: schemas.Job
     result: Result | None
     tail: bytes
-    measures: bytes = b""
+    measures: Sequence[float] = ()
+    measured: bool = False  # a result must be one that prepare.py measured
     curve: list[schemas.CurvePoint] = field(default_factory=list)
     environment: Environment = field(default_factory=Environment)
     gpu_failure: str | None = None
@@ -49,10 +55,10 @@ def build_report(run: EndedRun) -> FinishRequest | None:
         return _exited(run, result)
     if result.reason == "deadline":
         return _timeout(run, result)
-    if result.reason == "orphaned":
-        return _finish(run, "lost", "the worker was gone until the lease ran out")
-    if result.reason == "terminated":
-        return _finish(run, "lost", "the run's supervisor was terminated")
+    if result.reason == "excess":
+        return _finish(run, "crash", f"stopped: {result.excess}")
+    if result.reason in _LOST:
+        return _finish(run, "lost", _LOST[result.reason])
     if result.stop == "lease_lost":
         return None
     if result.stop == "cancelled":
@@ -69,7 +75,7 @@ def not_started(job: schemas.Job, outcome: ReportedResult, why: str) -> FinishRe
 
 
 def _exited(run: EndedRun, result: Result) -> FinishRequest:
-    output = metrics.read(run.tail, metrics.measured(run.measures))
+    output = metrics.read(run.tail, run.measures, required=run.measured)
     if result.exit_code == 0 and output.metrics is not None:
         return _finish(run, "completed", "", output)
     if run.gpu_failure is not None:
@@ -119,6 +125,8 @@ def _finish(
     # What the run printed about itself overrides what the host check found.
     names = ("profile", "torch_version", "python_version")
     printed = {name: output.facts[name][:200] for name in names if output.facts.get(name)}
+    if result is not None and result.level is not None:
+        printed["sandbox"] = result.level
     return FinishRequest(
         experiment_id=run.job.experiment_id,
         gpu_id=run.job.gpu_id,

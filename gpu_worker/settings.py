@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from gpu_worker.folders import WorkerFolder
+from gpu_worker.isolation import Level
 from orchestrator.schemas.base import GpuId
 from orchestrator.settings import DEFAULT_URL, AbsolutePath, HomeSettings, OrchestratorUrl, Seconds
 
@@ -41,8 +42,11 @@ class WorkerSettings(HomeSettings):
     cache: AbsolutePath | None = Field(
         None, description="Folder of the training data, ~/.cache/autoresearch by default."
     )
+    sandbox: Level | None = Field(
+        None, description="What holds a run: strict (the default), pid or none; docs/security.md."
+    )
     isolation: Literal["auto", "bwrap", "direct"] = Field(
-        "auto", description="auto, bwrap (a PID namespace for each run) or direct."
+        "auto", description="The older name: bwrap is --sandbox pid, direct is none."
     )
     check: bool = Field(
         default=True, description="false leaves out the check of the training data."
@@ -85,6 +89,15 @@ class WorkerSettings(HomeSettings):
         """
         default = ["uv", "run", "--no-sync", "--project", str(self.project), "--", "python"]
         return list(self.launcher) or default
+
+    @property
+    def level(self) -> Level:
+        older: dict[str, Level] = {"bwrap": "pid", "direct": "none"}
+        return self.sandbox or older.get(self.isolation, "strict")
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache or Path("~/.cache/autoresearch").expanduser()
 
     def folder(self, gpu_id: str) -> WorkerFolder:
         return WorkerFolder(self.paths.worker_dir(gpu_id))

@@ -17,9 +17,10 @@ from contextlib import suppress
 from fcntl import F_SETFD, FD_CLOEXEC, fcntl
 from pathlib import Path
 
-from gpu_worker import channel, durable, tree
+from gpu_worker import channel, durable, limits, seccomp, tree
 from gpu_worker.channel import EndReason, Message, Order, Result, StopReason
 from gpu_worker.folders import RunFolder
+from gpu_worker.measures import Channel
 from gpu_worker.output import CappedLog
 
 _READ_BYTES = 65536
@@ -40,6 +41,10 @@ class Supervisor:
         self._stop_reason: StopReason | None = None
         self._kill_at = float("inf")
         self._unkillable: list[int] = []
+        self._measures = Channel()
+        self._watched: limits.Watch | None = None
+        self._next_check = 0.0
+        self._excess = ""
         self._statuses: dict[int, int] = {}
         self._info, self._info_end = os.pipe()
         os.set_blocking(self._info, False)
@@ -81,11 +86,20 @@ class Supervisor:
         self._journal("started")
         self._started = time.monotonic()
         self._deadline = self._started + self._order.deadline_seconds
-        fds = tree.Descriptors(output=output_end, info=self._info_end, lock=self._lock_fd)
+        if self._order.level == "strict":
+            self._watched = limits.Watch([self._folder.workspace, self._folder.compiled])
+        fds = tree.Descriptors(
+            output=output_end,
+            info=self._info_end,
+            lock=self._lock_fd,
+            measures=self._measures.remote.detach(),
+            seccomp=seccomp.open_program(),
+        )
         self._guard = tree.start(self._order, fds)
-        os.close(output_end)
-        os.close(self._info_end)
+        for descriptor in (output_end, self._info_end, fds.measures, fds.seccomp):
+            os.close(descriptor)
         self._watch(self._output, self._read_output)
+        self._watch(self._measures.fileno(), self._read_measures)
         self._send({"event": "started"})
 
     def _journal(self, event: str) -> None:
@@ -101,6 +115,10 @@ class Supervisor:
                 self._log.write(data)
             else:
                 self._selector.unregister(self._output)
+
+    def _read_measures(self) -> None:
+        if not self._measures.read():
+            self._selector.unregister(self._measures.fileno())
 
     def _accept_worker(self) -> None:
         connection, _ = self._listener.accept()
@@ -143,7 +161,8 @@ class Supervisor:
 
     def _seconds_to_wait(self) -> float:
         moment = self._kill_at if self._end_reason else min(self._deadline, self._orphaned_at)
-        return max(0.0, min(moment - time.monotonic(), 60.0))
+        longest = limits.CHECK_SECONDS if self._watched else 60.0
+        return max(0.0, min(moment - time.monotonic(), longest))
 
     def _check_deadlines(self) -> None:
         now = time.monotonic()
@@ -153,8 +172,23 @@ class Supervisor:
             elif now >= self._orphaned_at:
                 # Another worker may get the run from now on: no time for SIGTERM.
                 self._stop("orphaned", kill_after=0)
+            elif self._watched is not None and now >= self._next_check:
+                self._check_limits(self._watched)
+                self._next_check = time.monotonic() + limits.CHECK_SECONDS
         if now >= self._kill_at:
             self._unkillable = tree.kill_descendants(self._statuses)
+
+    def _check_limits(self, watch: limits.Watch) -> None:
+        self._excess = watch.excess() or ""
+        if not self._excess and limits.may_exceed_processes():
+            count = len(tree.descendants(os.getpid()))
+            if count > limits.PROCESSES:
+                self._excess = f"it had {count:,} processes; {limits.PROCESSES:,} are allowed"
+        if self._excess:
+            self._stop("excess", kill_after=0)
+        elif loss := watch.disk_loss():
+            self._log.error = self._log.error or loss  # becomes a warning of the report
+            self._stop("terminated", kill_after=0)
 
     def _stop(self, reason: EndReason, kill_after: float) -> None:
         """SIGTERM to the run's process group, SIGKILL to all of it `kill_after` seconds later."""
@@ -174,6 +208,7 @@ class Supervisor:
         with suppress(BlockingIOError):  # all writers of the pipe are dead: it ends or runs dry
             while data := os.read(self._output, _READ_BYTES):
                 self._log.write(data)
+        self._measures.read()
         self._log.finish()
         result = self._result(ended).to_json()
         self._send({"event": "ended", "result": result.decode()})
@@ -197,6 +232,9 @@ class Supervisor:
             problem=self._log.error,
             unwritten=self._log.unwritten.decode(errors="replace"),
             unkillable=self._unkillable,
+            measures=self._measures.values,
+            excess=self._excess,
+            level=self._order.level,
         )
 
     def _is_settled_within(self, seconds: float) -> bool:

@@ -17,16 +17,17 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from gpu_worker.channel import Order
-from gpu_worker.isolation import wrap
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-_BWRAP_INFO_FD = 3
+# The descriptors of a launcher, named in its command line or environment.
+INFO_FD, SECCOMP_FD, MEASURES_FD = 3, 4, 5
 
 # Seconds after which SIGKILL counts as without effect: the process hangs inside the kernel.
 KILL_TIMEOUT_SECONDS = 30.0
@@ -56,11 +57,14 @@ def die_with_parent(number: signal.Signals) -> None:
 
 class Descriptors(NamedTuple):
     """What the guard inherits. The leader of the run's process group is written to `info`. `lock`
-    stays open in the guard, so the GPU is locked until the run's last process is gone."""
+    stays open in the guard, so the GPU is locked until the run's last process is gone. `measures`
+    is the run's; `seccomp` has the system call filter that bwrap reads."""
 
     output: int
     info: int
     lock: int
+    measures: int
+    seccomp: int
 
 
 def start(order: Order, fds: Descriptors) -> int:
@@ -95,8 +99,8 @@ def _guard(order: Order, fds: Descriptors, supervisor: int) -> NoReturn:
     launcher = _launch(order, fds)
     if order.isolation == "direct":
         os.write(fds.info, json.dumps({"child-pid": launcher}).encode())
-    os.close(fds.output)
-    os.close(fds.info)
+    for descriptor in (fds.output, fds.info, fds.measures, fds.seccomp):
+        os.close(descriptor)
     statuses: dict[int, int] = {}
     while launcher not in statuses:
         pid, status = os.wait()
@@ -126,15 +130,32 @@ def _launch(order: Order, fds: Descriptors) -> int:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(fds.output, 1)
         os.dup2(fds.output, 2)
-        os.dup2(fds.info, _BWRAP_INFO_FD)
-        argv = wrap(order.argv, order.isolation, _BWRAP_INFO_FD)
-        if order.isolation == "direct":
-            os.close(_BWRAP_INFO_FD)
-        os.execvpe(argv[0], argv, order.env)  # noqa: S606 - a list of words, no shell
+        _volunteer_for_oom()
+        _move(order, fds)
+        os.execvpe(order.argv[0], order.argv, order.env)  # noqa: S606 - a list of words, no shell
     except OSError as error:
         os.write(2, f"cannot start {order.argv[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(127)
+
+
+def _volunteer_for_oom() -> None:
+    """Where memory is short the kernel takes a run first, and not what serves it."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("800")
+
+
+def _move(order: Order, fds: Descriptors) -> None:
+    """Give the launcher's descriptors their numbers; all others close when it is executed."""
+    wanted = {MEASURES_FD: fds.measures}
+    if order.isolation == "bwrap":
+        wanted[INFO_FD] = fds.info
+    if order.level == "strict":
+        wanted[SECCOMP_FD] = fds.seccomp
+    # First above all numbers, as one may have the number of another.
+    copies = {n: fcntl(fd, F_DUPFD_CLOEXEC, MEASURES_FD + 1) for n, fd in wanted.items()}
+    for number, copy in copies.items():
+        os.dup2(copy, number)
 
 
 def exit_code(status: int) -> int:

@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
-from gpu_worker import durable
+from gpu_worker import compiled, durable, measures, tree
 from gpu_worker.client import Client, Refused
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.settings import MIB, WorkerSettings
@@ -29,7 +30,9 @@ class WorkspaceError(Exception):
     """The run cannot start here, through no fault of its train.py."""
 
 
-async def build(job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: Client) -> None:
+async def build(
+    job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: Client, project: Path
+) -> None:
     """Write everything that the run needs. Raises WorkspaceError, and OSError if this host's disk
     does not take it."""
     source = job.train_py.encode()
@@ -37,10 +40,13 @@ async def build(job: schemas.Job, run: RunFolder, folder: WorkerFolder, client: 
         raise WorkspaceError("train.py arrived with another hash than it was submitted with")
     run.delete()
     run.workspace.mkdir(parents=True)
+    await anyio.to_thread.run_sync(compiled.provide, job, run, folder, project)
     (run.workspace / "train.py").write_bytes(source)
     if job.prepare_sha256 is not None:
         prepare = await _prepare_py(job, job.prepare_sha256, folder, client)
         (run.workspace / "prepare.py").write_bytes(prepare)
+    # A copy, because the checkout that it is in must not be importable.
+    run.entry.write_bytes(measures.ENTRY.read_bytes())
     run.job.write_text(job.model_dump_json())
 
 
@@ -118,11 +124,21 @@ def _without_checkout(settings: WorkerSettings, python_path: str | None) -> dict
     }
 
 
-def run_environment(base: dict[str, str], job: schemas.Job, run: RunFolder) -> dict[str, str]:
-    return base | {
-        "AUTORESEARCH_TIME_BUDGET": f"{job.time_budget_seconds:g}",
-        "AUTORESEARCH_SEED": str(job.seed),
-        "AUTORESEARCH_RUN": run.run,
-        "AUTORESEARCH_MEASURES": str(run.measures),
-        MARKER: str(run.workspace),
+def run_environment(
+    base: dict[str, str], job: schemas.Job, run: RunFolder, way: measures.Way
+) -> dict[str, str]:
+    reported = {
+        "channel": {"AUTORESEARCH_MEASURES_FD": str(tree.MEASURES_FD)},
+        "file": {"AUTORESEARCH_MEASURES": str(run.measures)},
+        "none": {},
     }
+    return (
+        base
+        | reported[way]
+        | {
+            "AUTORESEARCH_TIME_BUDGET": f"{job.time_budget_seconds:g}",
+            "AUTORESEARCH_SEED": str(job.seed),
+            "AUTORESEARCH_RUN": run.run,
+            MARKER: str(run.workspace),
+        }
+    )

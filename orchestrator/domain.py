@@ -87,6 +87,7 @@ class Environment:
     profile: str | None = None
     validation_sha256: str | None = None
     host: str | None = None
+    sandbox: str | None = None
 
 
 @dataclass(frozen=True)
@@ -327,6 +328,7 @@ class Gpu:
     heartbeat_us: int
     host: str | None = None
     profile: str | None = None
+    sandbox: str | None = None
     problem: str | None = None
     quarantined: bool = False
     draining: bool = False

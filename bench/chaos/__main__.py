@@ -31,7 +31,12 @@ def main() -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
-    plan = Plan(folder, workers=arguments.workers, orchestrators=arguments.orchestrators)
+    plan = Plan(
+        folder,
+        workers=arguments.workers,
+        orchestrators=arguments.orchestrators,
+        sandbox=arguments.sandbox,
+    )
     trial = Trial(arguments.jobs, arguments.faults, arguments.seed)
     async with Harness.running(plan, trial) as harness:
         async with report.follow(harness):
@@ -79,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--workers", type=int, default=5)
     parser.add_argument("--orchestrators", type=int, default=3)
+    parser.add_argument("--sandbox", default="none", choices=["strict", "pid", "none"])
     parser.add_argument("--folder", type=Path, help="where the run's own folder is created")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a clean run too")
     parser.add_argument("--sabotage", choices=[*BUGS, "all"], help="hunt a seeded bug")

@@ -1,7 +1,8 @@
 """Checks that the system's processes live, and that none outlives its run.
 
 A process belongs to this system if its environment names our home: what an orchestrator or a worker
-starts inherits that, also when its parent is gone.
+starts inherits that, also when its parent is gone. A run in `strict` knows only its workspace,
+which is in the home.
 """
 
 import asyncio
@@ -28,8 +29,10 @@ class Marked:
     run: str | None
 
 
-def marked(marker: bytes) -> list[Marked]:
-    """Every living process whose environment holds the marker."""
+def marked(home: Path) -> list[Marked]:
+    """Every living process of the system with that home."""
+    name = b"AUTORESEARCH_HOME=%s" % os.fsencode(home)
+    workspaces = b"AUTORESEARCH_WORKSPACE=%s/" % os.fsencode(home)
     found = []
     for path in Path("/proc").iterdir():
         if not path.name.isdigit():
@@ -39,7 +42,8 @@ def marked(marker: bytes) -> list[Marked]:
             stat = (path / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it ended, or is not ours to read
             continue
-        if marker in variables and stat[0] != "Z":
+        ours = any(v == name or v.startswith(workspaces) for v in variables)
+        if ours and stat[0] != "Z":
             runs = [v.partition(b"=")[2] for v in variables if v.startswith(b"AUTORESEARCH_RUN=")]
             run = runs[0].decode() if runs else None
             found.append(Marked(int(path.name), int(stat[1]), run))
@@ -67,7 +71,7 @@ class ProcessChecks:
 
     def _look_for_orphans(self) -> None:
         now = time.monotonic()
-        runs = {m.pid: m.run for m in marked(self._system.run_marker()) if m.run}
+        runs = {m.pid: m.run for m in marked(self._system.plan.home) if m.run}
         self._first_seen = {pid: self._first_seen.get(pid, now) for pid in runs}
         old = [pid for pid, seen in self._first_seen.items() if now - seen > _ORPHAN_SECONDS]
         if not old:
@@ -86,7 +90,7 @@ class ProcessChecks:
         wanted = {process.pid for process in self._system.processes}
         workers = {worker.pid for worker in self._system.workers}
         waiting: dict[int, int] = dict.fromkeys(workers, 0)
-        for process in marked(self._system.run_marker()):
+        for process in marked(self._system.plan.home):
             if process.pid in wanted or process.pid == os.getpid():
                 continue
             if process.run is not None:

@@ -105,7 +105,7 @@ class Recovery:
         start = await _until(lambda: journals.running(worker.folder.journal))
 
         def shell_and_sleep() -> list[int]:
-            pids = [m.pid for m in marked(self._system.run_marker()) if m.run == start.run]
+            pids = [m.pid for m in marked(self._system.plan.home) if m.run == start.run]
             return pids if len(pids) == 2 else []
 
         return _Run(
@@ -127,7 +127,7 @@ class Recovery:
         killed = time.monotonic()
         await _until(lambda: not any(map(_lives, run.pids)))
         dead = time.monotonic()
-        left = [m for m in marked(self._system.run_marker()) if m.run == run.name]
+        left = [m for m in marked(self._system.plan.home) if m.run == run.name]
         assert not left, f"{run.name} left {left}"
         await _until(lambda: self._is_over(run))
         return Sample(kind, dead - killed, time.monotonic() - killed)

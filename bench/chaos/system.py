@@ -63,6 +63,7 @@ class Plan:
     orchestrators: int = 3
     timing: Timing = Timing()
     sabotage: str | None = None
+    sandbox: str = "none"  # in a PID namespace the kernel would do the work of the guards
 
     @property
     def home(self) -> Path:
@@ -115,8 +116,7 @@ class Worker(Process):
             "AUTORESEARCH_LAUNCHER": f"sh {plan.folder / 'stub.sh'}",
             "AUTORESEARCH_CHECK": "false",
             "AUTORESEARCH_FREE_SPACE_BYTES": "0",
-            # In a PID namespace the kernel would do the work of the guards that are to be tested.
-            "AUTORESEARCH_ISOLATION": "direct",
+            "AUTORESEARCH_SANDBOX": plan.sandbox,
             "AUTORESEARCH_KILL_AFTER_SECONDS": str(timing.kill_after),
             "AUTORESEARCH_DRAIN_TIMEOUT": str(timing.drain),
             "AUTORESEARCH_CLAIM_WAIT_SECONDS": str(timing.claim_wait),
@@ -210,10 +210,6 @@ class System:
         """True if no GPU has a lease or a hold, and all of them are idle."""
         counts = [await self.direct.zcard(keys.of_all(n)) for n in ("leases", "busy", "idle")]
         return counts == [0, 0, len(self.workers)]
-
-    def run_marker(self) -> bytes:
-        """What the environment of every process of this system holds, and no other's."""
-        return f"AUTORESEARCH_HOME={self.plan.home}".encode()
 
     async def stop(self) -> None:
         """End every process, also stopped ones."""

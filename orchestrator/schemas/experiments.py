@@ -251,6 +251,8 @@ class Environment(Request):
     # Results are comparable only on the same validation text.
     validation_sha256: Name | None = None
     host: Name | None = None
+    # What held the run: strict, pid or none (docs/security.md).
+    sandbox: Name | None = None
 
 
 class Attempt(Answer):

@@ -42,6 +42,7 @@ class RegisterGpuRequest(GpuRequest):
     profile: Name | None = None
     driver_version: Name | None = None
     torch_version: Name | None = None
+    sandbox: Name | None = None
     problem: Text | None = None
 
 
@@ -57,6 +58,8 @@ class Worker(Answer):
     last_heartbeat: str
     host: str | None = None
     profile: str | None = None
+    # strict, pid or none: what holds its runs; None of a worker that does not say.
+    sandbox: str | None = None
     problem: str | None = None
     health: Health | None = None
     # The operator's drain; `status` is then "draining", with or without a run still going.

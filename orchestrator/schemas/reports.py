@@ -91,6 +91,7 @@ class ExportRow(ExperimentFields):
     profile: str | None
     validation_sha256: str | None
     host: str | None
+    sandbox: str | None
     warnings: list[str]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.files import LOG_TAIL_BYTES
 from orchestrator.rules import digest as rule
 from orchestrator.schemas import DIGEST_LIMIT_BYTES
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.conftest import Api, eventually
 
 FAILED = b"""step 00001 ( 50.0%) | loss: 3.0

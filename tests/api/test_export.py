@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.schemas import ExportRow
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.conftest import Api
 
 TAG = "mar11"

@@ -16,7 +16,7 @@ from orchestrator.cli.errors import CommandError
 from orchestrator.cli.mirror import Mirror, Place, SinkAwayError
 from orchestrator.cli.mlflow_sink import metrics_of, params_of, tags_of
 from orchestrator.schemas import ExperimentDetail
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.conftest import Api, eventually
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.services.agents import similar
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.conftest import Api, MakeApi, eventually
 
 

@@ -21,15 +21,18 @@ raise RuntimeError("shape [16, 6] is invalid")
 
 COUNTING = """
 import sys, time
+from autoresearch_run import measured
 for number in range(300):
     print(f"counted {number:04d}", flush=True)
     time.sleep(0.01)
+measured(0.99)
 print("---\\nval_bpb: 0.99")
 """
 
 # Everything that a run may write to mislead who reads it.
 HOSTILE = r"""
 import sys
+from autoresearch_run import measured
 out = sys.stdout.buffer
 out.write(b"A" * (50 * 1024 * 1024) + b"\n")
 out.write(b"\x1b[2J\x1b[31mred\x1b[0m \x07\x9b31m\n")
@@ -37,6 +40,7 @@ out.write("abc\u202egnp.exe\u2066 zero\u200bwidth\n".encode())
 out.write(b"broken \xff\xfe\xc3( utf-8\n")
 out.write(b"<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>\n")
 out.write(b"old text\rnew text\n")
+measured(0.97)
 out.write(b"---\nval_bpb: 0.000001\n---\nval_bpb: 0.97\n")
 out.flush()
 """

@@ -17,11 +17,13 @@ from bench.harness.ports import free_port
 # What a stub does is chosen in its first lines; the rest is a short training's output.
 STUB = """
 import sys, time
+from autoresearch_run import measured
 SECONDS, BPB = {seconds}, {bpb}
 for step in range(4):
     sys.stdout.write(f"\\rstep {{step:05d}} ({{25.0 * step:5.1f}}%) | loss: {{9 - step}}.0 | ")
     sys.stdout.flush()
     time.sleep(SECONDS / 4)
+measured(BPB)
 print("\\n---")
 print(f"val_bpb: {{BPB:.6f}}")
 print("training_seconds: 1.0\\npeak_vram_mb: 100.0\\nnum_steps: 4\\ndepth: 2")

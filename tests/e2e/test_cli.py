@@ -21,6 +21,7 @@ from tests.e2e.conftest import eventually
 
 STUB = """
 import os, time
+from autoresearch_run import measured
 MATRIX_LR = 0.04
 WARMDOWN_FRACTION = 0.5
 SECONDS = {seconds}
@@ -30,6 +31,7 @@ for i in range(10):
     print(f"\\rstep {{i:05d}} ({{10 * i:5.1f}}%) | loss: {{5 - i / 10:.6f}} | lrm: 1.00 | dt: 1ms"
           " | tok/sec: 1 | mfu: 1.0% | epoch: 1 | remaining: 1s", end="", flush=True)
 {then}
+measured(1 + abs(MATRIX_LR - 0.05))
 print("\\n---")
 print(f"val_bpb: {{1 + abs(MATRIX_LR - 0.05):.6f}}")
 """
@@ -74,7 +76,7 @@ class Shell:
             "GPU_ID": f"cpu-{os.getpid()}-{self.folder.name}",
             "LAUNCHER": sys.executable,
             "CHECK": "false",
-            "ISOLATION": "direct",
+            "SANDBOX": "none",
             "LOCK_DIR": str(self.folder / "locks"),
             "DRAIN_TIMEOUT": "1",
             "HEARTBEAT_SECONDS": "0.5",

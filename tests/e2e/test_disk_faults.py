@@ -17,11 +17,13 @@ MakeDisk = Callable[..., Disk]
 # Goes on until it finds the file that it was told of, and talks all the time and more at its end.
 TALK = """
 import os, sys, time
+from autoresearch_run import measured
 print("step", flush=True)
 while not os.path.exists({flag!r}):
     print("x" * 1000, flush=True)
     time.sleep(0.01)
 print("x" * 100_000)
+measured(0.9)
 print("---\\nval_bpb: 0.900000", flush=True)
 """
 

@@ -14,7 +14,7 @@ from mcp.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.e2e.conftest import System, stub
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

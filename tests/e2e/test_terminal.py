@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.harness.ports import free_port
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.e2e.conftest import System, eventually, stub
 from tests.e2e.terminal import Terminal
 

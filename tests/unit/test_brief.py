@@ -20,7 +20,7 @@ from orchestrator.domain import (
 from orchestrator.rules import sanitize
 from orchestrator.rules.brief import LIMIT_BYTES, Situation, brief
 from orchestrator.schemas import DeadEnd
-from tests import hostile
+from tests import hostile_log as hostile
 
 LONG_TAG = "m" * 64
 

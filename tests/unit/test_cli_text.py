@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from orchestrator.cli.experiments import step
 from orchestrator.cli.output import answer, write_json
 from orchestrator.cli.text import LINE_LIMIT, LogLines, escaped, one_line, visible
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.unit.test_cli_watch import detail
 
 

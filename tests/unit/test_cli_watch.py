@@ -11,7 +11,7 @@ from orchestrator import schemas
 from orchestrator.cli.events import Event, Live, Lost, Missed
 from orchestrator.cli.picture import ASCII, Frame, View, ago, bar, picture, sparkline, when
 from orchestrator.cli.watch import line, object_of
-from tests import hostile
+from tests import hostile_log as hostile
 
 NOW = 1_795_557_600.0  # 2026-11-24T22:00:00Z
 AT = "2026-11-24T21:58:00.000000Z"

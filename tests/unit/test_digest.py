@@ -9,7 +9,7 @@ from orchestrator.domain import Environment, Experiment, Metrics, Run, State, St
 from orchestrator.rules import digest as rule
 from orchestrator.rules.digest import Evidence, digest
 from orchestrator.schemas import DIGEST_LIMIT_BYTES, Digest
-from tests import hostile
+from tests import hostile_log as hostile
 
 ID = "exp-0660f78349a45a-mar11"
 GOOD = Metrics(0.98, 45_000.0, 300.0, 499.6, 39.8, 953, 50.3, 8)

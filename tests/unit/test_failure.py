@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from orchestrator.rules import failure
-from tests import hostile
+from tests import hostile_log as hostile
 
 TORCH = """
 step 00012 ( 4.0%) | loss: 3.0 | dt: 10ms

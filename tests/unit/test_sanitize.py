@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from orchestrator.rules import sanitize
-from tests import hostile
+from tests import hostile_log as hostile
 
 TEXTS = st.one_of(
     st.text(max_size=400),

@@ -1,5 +1,6 @@
 """Real worker processes against a stub orchestrator, and which of them are alive."""
 
+import functools
 import os
 import signal
 import sys
@@ -78,8 +79,13 @@ class Host:
         return self.folder.run(experiment, int(epoch))
 
     def processes(self) -> dict[int, str]:
-        """Every living process that this home's workers have started, with its command line."""
-        return self._processes_with("AUTORESEARCH_HOME", str(self.home))
+        """Every living process that this home's workers have started, with its command line.
+        Runs in `strict` do not know the home, but its folder is the beginning of their workspace's
+        name."""
+        of_runs = self._processes_with("AUTORESEARCH_WORKSPACE", f"{self.home}/", whole=False)
+        of_checks = self._processes_with("AUTORESEARCH_HOST_CHECK", "", whole=False)
+        own = self._processes_with("AUTORESEARCH_HOME", str(self.home))
+        return own | of_runs | of_checks
 
     def processes_of(self, run: str) -> dict[int, str]:
         """Those of one run."""
@@ -104,13 +110,14 @@ class Host:
             (workspace / "go").touch()
 
     @staticmethod
-    def _processes_with(variable: str, value: str) -> dict[int, str]:
+    def _processes_with(variable: str, value: str, *, whole: bool = True) -> dict[int, str]:
         marker, found = f"{variable}={value}".encode(), {}
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
                 continue
             try:
-                if marker in (entry / "environ").read_bytes().split(b"\0"):
+                variables = (entry / "environ").read_bytes().split(b"\0")
+                if any(v == marker if whole else v.startswith(marker) for v in variables):
                     line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                     found[int(entry.name)] = line.decode()
             except OSError:
@@ -139,13 +146,22 @@ def host(tmp_path: Path, stub: Stub, fork_server: ForkServer) -> Iterator[Host]:
     host.close()
 
 
-@pytest.fixture(params=["bwrap", "direct"])
-def sandbox(request: pytest.FixtureRequest) -> isolation.Isolation:
-    """Both kinds of isolation, where the host has both."""
-    chosen: isolation.Isolation = request.param
-    if chosen == "bwrap" and isolation.choose("auto")[0] != "bwrap":
-        pytest.skip("no bubblewrap here")
+@pytest.fixture(params=["strict", "pid", "none"])
+def level(request: pytest.FixtureRequest) -> isolation.Level:
+    """Every sandbox level that works on this host."""
+    chosen: isolation.Level = request.param
+    if works(chosen) is None:
+        pytest.skip(f"no sandbox {chosen} here")
     return chosen
+
+
+@functools.cache
+def works(level: isolation.Level) -> isolation.Sandbox | None:
+    """The sandbox of that level for this Python, if the host has it."""
+    try:
+        return isolation.prepare(level, [sys.executable])
+    except isolation.SandboxError:
+        return None
 
 
 def eventually(what: Callable[[], Any], seconds: float = 15.0) -> Any:

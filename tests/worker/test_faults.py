@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gpu_worker.attempt import orphan_seconds
+from gpu_worker.order import orphan_seconds
 from tests.worker.conftest import BLOCK, SLEEP, WAIT, Host, end, eventually
 from tests.worker.stub import Json, Stub
 
@@ -82,11 +82,11 @@ def test_a_run_that_ended_while_its_worker_was_dead_is_reported_by_the_next(
 
 
 def test_a_killed_supervisor_costs_its_run_and_nothing_else(
-    host: Host, stub: Stub, sandbox: str
+    host: Host, stub: Stub, level: str
 ) -> None:
     """The tree is dead, the run is given back, and the GPU trains the next one."""
     run = stub.submit(SLEEP)
-    worker = host.start(isolation=sandbox)
+    worker = host.start(sandbox=level)
     stub.wait_for(lambda: run in stub.logs)
     killed = time.monotonic()
     os.kill(host.supervisor_of(run), signal.SIGKILL)
@@ -101,7 +101,7 @@ def test_a_killed_supervisor_costs_its_run_and_nothing_else(
 def test_worker_and_supervisor_killed_together_leave_no_tree_behind(host: Host, stub: Stub) -> None:
     """The guard kills the tree; the next worker reports the loss."""
     run = stub.submit(SLEEP)
-    worker = host.start(isolation="direct")
+    worker = host.start(sandbox="none")
     stub.wait_for(lambda: run in stub.logs)
     supervisor = host.supervisor_of(run)
     worker.send_signal(signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 
 from gpu_worker import hostcheck, isolation, lock, workspace
 from gpu_worker.settings import WorkerSettings, find_project
-from tests.worker.conftest import BLOCK, Host, end, eventually
+from tests.worker.conftest import BLOCK, Host, end, eventually, works
 from tests.worker.stub import Stub
 
 CHECK = "import sys; assert sys.argv[1:] == ['--check']; print('noise'); print({answer!r})"
@@ -59,11 +59,13 @@ def test_a_worker_that_waits_for_its_host_can_be_ended(host: Host, stub: Stub) -
 
 
 def test_a_check_that_is_ended_while_it_starts_leaves_nothing(
-    host: Host, sandbox: isolation.Isolation
+    host: Host, level: isolation.Level
 ) -> None:
     """At any of its first milliseconds: the launcher's child is killed as well."""
     (host.home / "prepare.py").write_text("import time; time.sleep(60)")
     env = os.environ | {"AUTORESEARCH_HOME": str(host.home)}
+    sandbox = works(level)
+    assert sandbox is not None
     launcher = [
         "sh",
         "-c",
@@ -177,16 +179,38 @@ def test_the_project_is_the_nearest_folder_with_a_training_stack(tmp_path: Path)
     assert find_project(inner) == tmp_path
 
 
-def test_isolation_that_is_required_and_missing_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("variables", "level"),
+    [
+        ({}, "strict"),
+        ({"AUTORESEARCH_SANDBOX": "none"}, "none"),
+        ({"AUTORESEARCH_ISOLATION": "auto"}, "strict"),
+        ({"AUTORESEARCH_ISOLATION": "bwrap"}, "pid"),
+        ({"AUTORESEARCH_ISOLATION": "direct"}, "none"),
+        ({"AUTORESEARCH_ISOLATION": "direct", "AUTORESEARCH_SANDBOX": "strict"}, "strict"),
+    ],
+)
+def test_the_older_setting_names_a_level_unless_the_newer_one_does(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], level: str
 ) -> None:
-    """`auto` goes without, `bwrap` says why it cannot."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    chosen, why = isolation.choose("auto")
-    assert chosen == "direct"
-    assert "not installed" in why
-    with pytest.raises(RuntimeError, match="not installed"):
-        isolation.choose("bwrap")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert WorkerSettings().level == level
+
+
+def test_a_worker_whose_level_does_not_work_says_what_to_do_and_stays_out_of_the_pool(
+    host: Host, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never takes a lower level by itself."""
+    empty = host.home / "empty"
+    empty.mkdir()
+    monkeypatch.setenv("PATH", str(empty))
+    worker = host.start(recheck_seconds=0.2)
+    eventually(lambda: "sandbox strict does not work here" in host.log)
+    assert "To repair it, install" in host.log
+    assert "or set AUTORESEARCH_SANDBOX=pid or none" in host.log
+    assert end(worker) == 0
+    assert stub.calls == []
 
 
 def test_a_run_may_cache_its_byte_code_even_if_the_worker_may_not(

@@ -106,11 +106,11 @@ def test_whatever_an_attempt_left_it_is_reported_and_the_worker_serves_on(
         stub.start()
         worker = WorkerSettings(
             home=home, orchestrator=stub.url, launcher="python", lock_dir=f"{home}/locks",
-            gpu="cpu", check=False, free_space_bytes=0, claim_wait_seconds=0,
+            gpu="cpu", check=False, free_space_bytes=0, claim_wait_seconds=0, sandbox="none",
         )  # fmt: skip
 
         async def serve() -> int:
-            daemon = Daemon(worker, Cpu(), GPU_ID, "direct")
+            daemon = Daemon(worker, Cpu(), GPU_ID)
 
             async def drain_once_it_serves() -> None:
                 with anyio.fail_after(60):
@@ -146,9 +146,10 @@ SABOTAGE = {
 
 @pytest.mark.parametrize("name", SABOTAGE)
 def test_a_run_that_spoils_its_own_files_ends_alone(host: Host, stub: Stub, name: str) -> None:
-    """The same daemon trains the next run; what it could not settle is kept, with a traceback."""
+    """Where no wall keeps it from them. The same daemon trains the next run; what it could not
+    settle is kept, with a traceback."""
     sabotage, lost = SABOTAGE[name]
-    worker = host.start()
+    worker = host.start(sandbox="none")
     run = stub.submit(f"import os\n{BLOCK}\n{sabotage}")
     after = stub.submit(BLOCK)
     assert stub.report(after)["outcome"] == "completed"
@@ -205,7 +206,7 @@ def test_a_worker_starts_beside_a_job_that_it_cannot_read(host: Host, stub: Stub
 def test_a_worker_adopts_no_supervisor_that_talks_nonsense(host: Host, stub: Stub) -> None:
     """A run has put its own socket in the place of its supervisor's."""
     run = stub.submit(IMPOSTOR)
-    worker = host.start()
+    worker = host.start(sandbox="none")
     stub.wait_for(lambda: b"listening" in stub.logs.get(run, b""))
     end(worker, signal.SIGKILL)
     host.start()

@@ -5,7 +5,7 @@ from hypothesis import given, strategies as st
 
 from gpu_worker import metrics
 from gpu_worker.curve import Curve
-from tests import hostile
+from tests import hostile_log as hostile
 
 BLOCK = b"""---
 val_bpb: 0.997900

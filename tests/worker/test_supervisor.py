@@ -1,4 +1,4 @@
-"""One run under its supervisor, as real processes, in both kinds of isolation."""
+"""One run under its supervisor, as real processes, at every sandbox level."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from typing import Any
 import anyio
 import pytest
 
-from gpu_worker import channel, lock, tree
+from gpu_worker import channel, isolation, lock, tree
 from gpu_worker.channel import Order, Result
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.supervisor_client import SupervisorClient
-from tests.worker.conftest import eventually
+from tests.worker.conftest import eventually, works
 
 pytestmark = pytest.mark.anyio
 
@@ -39,28 +39,35 @@ SLEEP = "import time; time.sleep(60)\n"
 class SupervisedRun:
     """Starts one run under a supervisor and inspects it."""
 
-    def __init__(self, path: Path, sandbox: str) -> None:
+    def __init__(self, path: Path, level: isolation.Level) -> None:
         self.worker = WorkerFolder(path)
         self.worker.create()
         self.folder = self.worker.run("exp-1", 1)
         self.folder.workspace.mkdir(parents=True)
+        self.folder.compiled.mkdir()
         self.word = f"escaped-from-{path.name}-{os.getpid()}"
         self.lock_path = lock.lock_path(path / "locks", "gpu")
+        sandbox = works(level)
+        assert sandbox is not None
         self._sandbox = sandbox
         self.supervisor: SupervisorClient | None = None
         self.abandoned: list[subprocess.Popen[bytes]] = []
 
     def start(self, script: str, **changes: Any) -> SupervisorClient:
         (self.folder.workspace / "train.py").write_text(script.format(word=self.word))
+        argv = changes.pop("argv", [sys.executable, "train.py"])
         order: dict[str, Any] = {
             "run": self.folder.run,
             "folder": str(self.folder.path),
             "workspace": str(self.folder.workspace),
             "journal": str(self.worker.journal),
             "lock": str(self.lock_path),
-            "argv": [sys.executable, "train.py"],
+            "argv": self._sandbox.wrap(
+                argv, self.folder.workspace, info_fd=tree.INFO_FD, seccomp_fd=tree.SECCOMP_FD
+            ),
             "env": dict(os.environ) | {"AUTORESEARCH_WORKSPACE": str(self.folder.workspace)},
-            "isolation": self._sandbox,
+            "isolation": "direct" if self._sandbox.level == "none" else "bwrap",
+            "level": self._sandbox.level,
             "deadline_seconds": 30.0,
             "kill_after_seconds": 0.3,
             "orphan_seconds": 30.0,
@@ -113,8 +120,8 @@ class SupervisedRun:
 
 
 @pytest.fixture
-def run(tmp_path: Path, sandbox: str) -> Iterator[SupervisedRun]:
-    run = SupervisedRun(tmp_path, sandbox)
+def run(tmp_path: Path, level: isolation.Level) -> Iterator[SupervisedRun]:
+    run = SupervisedRun(tmp_path, level)
     yield run
     tree.sweep("AUTORESEARCH_WORKSPACE", str(run.folder.workspace))
     if run.supervisor is not None:

@@ -235,7 +235,7 @@ def test_a_supervisor_that_dies_before_its_run_began_costs_the_run_nothing(
 
         context = attempt.AttemptContext(
             gpu_id=GPU_ID, client=client, membership=membership, settings=settings,
-            shutdown=shutdown, folder=folder, lock=tmp_path / "lock", isolation="direct",
+            shutdown=shutdown, folder=folder, lock=tmp_path / "lock", sandbox=None,
             environment={}, check_host=check_host,
         )  # fmt: skip
         ours, theirs = socket.socketpair()

@@ -8,14 +8,26 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests import hostile
+from tests import hostile_log as hostile
 from tests.worker.conftest import BLOCK, GPU_ID, SLEEP, WAIT, Host, end, eventually
 from tests.worker.fork_server import ForkServer
 from tests.worker.stub import Json, Stub
 
 PROGRESS = "print('step 1 ( 50.0%) | loss: 3.0', end='\\r')\n"
-# What prepare.py does when it measures val_bpb.
-MEASURE = "import os\nopen(os.environ['AUTORESEARCH_MEASURES'], 'a').write('1.2345001\\n')\n"
+# A prepare.py that measures what it is told to, in today's way and in the older one.
+PREPARE = """
+import sys
+def evaluate_bpb(value):
+    sys.modules["autoresearch_run"].measured(value)
+"""
+OLDER_PREPARE = """
+import os
+def evaluate_bpb(value):
+    with open(os.environ["AUTORESEARCH_MEASURES"], "a") as file:
+        file.write(f"{value!r}\\n")
+"""
+MEASURE = "from prepare import evaluate_bpb\nevaluate_bpb(1.2345001)\n"
+UNMEASURED = BLOCK.replace("1.2345", "0.1")
 FAIL = "raise ValueError('the reason')\n"
 
 # train.py, the outcome that must be reported for it, and words that its error must have.
@@ -23,12 +35,21 @@ SCRIPTS = {
     "good": (PROGRESS + BLOCK, "completed", ""),
     "no_result": ("print('hello')", "crash", "without a result block"),
     "two_results": (BLOCK.replace("1.2345", "9.9") + BLOCK, "completed", ""),
-    "measured": (BLOCK + MEASURE + BLOCK.replace("1.2345", "0.1"), "completed", ""),
-    "unmeasured": (MEASURE + BLOCK.replace("1.2345", "0.1"), "crash", "measured 1.234500"),
-    "measures_in_a_pipe": (
+    "measured": (BLOCK + MEASURE + UNMEASURED, "completed", ""),
+    "older_measured": (BLOCK + MEASURE + UNMEASURED, "completed", ""),
+    "pinned_unmeasured": (MEASURE + UNMEASURED, "crash", "measured 1.234500"),
+    "older_unmeasured": (MEASURE + UNMEASURED, "crash", "measured 1.234500"),
+    "pinned_never_measured": ("import prepare\n" + BLOCK, "crash", "has not been called"),
+    "older_never_measured": ("import prepare\n" + BLOCK, "crash", "has not been called"),
+    "pinned_without_nonce": (
+        "import os\nos.write(5, b'1.2345\\n' + b'0' * 32 + b' 1.2345\\n')\n" + BLOCK,
+        "crash",
+        "has not been called",
+    ),
+    "older_measures_in_a_pipe": (
         "import os\nos.mkfifo(os.environ['AUTORESEARCH_MEASURES'])\n" + BLOCK,
-        "completed",
-        "",
+        "crash",
+        "has not been called",
     ),
     "hostile": (hostile.train_py(val_bpb=1.2345, long=hostile.LONG_LINE_BYTES), "completed", ""),
     "nan": (BLOCK.replace("1.234500", "nan"), "crash", "val_bpb is 'nan'"),
@@ -61,15 +82,24 @@ class Shared:
         return self.stub.report(self.runs[name], 60)
 
 
+def _submit(stub: Stub, name: str, script: str) -> str:
+    """Queue a script, with the kind of prepare.py that its name begins with."""
+    kinds = {"older": OLDER_PREPARE, "pinned": PREPARE, "measured": PREPARE}
+    prepare = kinds.get(name.partition("_")[0])
+    if prepare is None:
+        return stub.submit(script)
+    sha256 = hashlib.sha256(prepare.encode()).hexdigest()
+    stub.prepares[sha256] = prepare.encode()
+    return stub.submit(script, prepare_sha256=sha256)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Iterator[Shared]:
     stub = Stub()
     stub.start()
     host = Host(tmp_path_factory.mktemp("shared"), stub, fork_server)
-    runs = {name: stub.submit(script) for name, (script, _, _) in SCRIPTS.items()}
-    worker = host.start(
-        log_limit_bytes=1024 * 1024, token="secret", cache=host.home / "cache", isolation="auto"
-    )
+    runs = {name: _submit(stub, name, script) for name, (script, _, _) in SCRIPTS.items()}
+    worker = host.start(log_limit_bytes=1024 * 1024, token="secret", cache=host.home / "cache")
     yield Shared(stub, host, runs)
     assert end(worker) == 0
     stub.stop()
@@ -106,6 +136,8 @@ def test_a_report_carries_metrics_curve_and_environment(shared: Shared) -> None:
     assert report["curve"] == [{"step": 1, "percent": 50.0, "loss": 3.0}]
     assert report["environment"]["gpu_name"].startswith("CPU")
     assert report["exit_code"] == 0
+    assert report["environment"]["sandbox"] == "strict"
+    assert shared.stub.gpus[GPU_ID]["sandbox"] == "strict"
 
 
 def test_the_last_of_two_results_counts_with_a_warning(shared: Shared) -> None:
@@ -115,7 +147,7 @@ def test_the_last_of_two_results_counts_with_a_warning(shared: Shared) -> None:
     assert "2 result blocks" in report["warnings"][0]
 
 
-@pytest.mark.parametrize("name", ["measured", "measures_in_a_pipe", "hostile"])
+@pytest.mark.parametrize("name", ["measured", "older_measured", "hostile"])
 def test_the_measured_result_counts_whatever_else_is_printed(shared: Shared, name: str) -> None:
     """A block that a library prints, before or after, is not what prepare.py measured."""
     assert shared.report(name)["metrics"]["val_bpb"] == 1.2345

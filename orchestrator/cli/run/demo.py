@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gpu_worker import hostcheck
+from gpu_worker import hostcheck, isolation
 from gpu_worker.settings import WorkerSettings
 from orchestrator.chart.draw import Look, draw
 from orchestrator.chart.values import points_of
@@ -67,7 +67,7 @@ def demo(
         needs(module, "the demo needs optuna and matplotlib", "demo")
     defaults = {"port": 0, "drain_timeout": _DRAIN_SECONDS}
     settings, worker_settings = both_settings(defaults | with_cpu(flags, cpu=cpu))
-    worker_settings = _with_launcher(worker_settings)
+    worker_settings = _with_sandbox(_with_launcher(worker_settings))
     path = train_py or worker_settings.project / "train.py"
     if not path.is_file():
         raise ConfigError(
@@ -97,6 +97,17 @@ def _with_launcher(settings: WorkerSettings) -> WorkerSettings:
         return settings
     # A new object, so that the launcher counts as set and reaches the worker.
     return type(settings)(**settings.model_dump(exclude_unset=True), launcher=(sys.executable,))
+
+
+def _with_sandbox(settings: WorkerSettings) -> WorkerSettings:
+    """The settings, with the highest level that works here unless one was asked for. The demo's
+    train.py files are those of its own agent, so a bare machine may run them in a lower one."""
+    if settings.sandbox is not None or settings.isolation != "auto":
+        note(f"sandbox {settings.level}, as set")
+        return settings
+    level, why = isolation.best(settings)
+    note(f"sandbox {level}" + (f", because {why}" if why else ""))
+    return type(settings)(**settings.model_dump(exclude_unset=True), sandbox=level)
 
 
 def _ensure_data(settings: WorkerSettings) -> None:

@@ -128,12 +128,15 @@ def check_training(worker: WorkerSettings) -> hostcheck.HostCheck:
     """The answer of `prepare.py --check`; ConfigError where it cannot be asked."""
     if problem := hostcheck.project_problem(worker.command, worker.project):
         raise ConfigError(problem)
+    device = None
+    with contextlib.suppress(DeviceError):  # the check of the GPU says so
+        device = next((gpu.device for gpu in _nvidia_gpus()), None)
     try:
-        walls, _ = isolation.choose(worker.isolation)
-    except RuntimeError as error:
+        sandbox = isolation.prepare_for(worker, device)
+    except isolation.SandboxError as error:
         raise ConfigError(str(error)) from error
-    environment = training_environment(worker)
-    return anyio.run(hostcheck.check, worker.command, worker.project, environment, walls)
+    environment = sandbox.environment(training_environment(worker))
+    return anyio.run(hostcheck.check, worker.command, worker.project, environment, sandbox)
 
 
 def training_environment(worker: WorkerSettings) -> dict[str, str]:
@@ -209,17 +212,17 @@ def disk(subject: Subject) -> Iterator[Finding]:
             yield Finding("disk", "ok", text)
 
 
-def process_isolation(subject: Subject) -> Iterator[Finding]:
-    todo = "install bubblewrap, for a PID namespace; runs are cleaned up without it too"
+def sandbox(subject: Subject) -> Iterator[Finding]:
     try:
-        kind, why = isolation.choose(subject.worker.isolation)
-    except RuntimeError as error:
-        yield Finding("isolation", "fail", str(error), "install bubblewrap")
-    else:
-        bwrap = kind == "bwrap"
-        yield Finding("isolation", "ok" if bwrap else "warn", why, "" if bwrap else todo)
+        found = isolation.prepare_for(subject.worker, None)
+    except isolation.SandboxError as error:
+        yield Finding("sandbox", "fail", error.problem, error.remedy)
+        return
+    strict = found.level == "strict"
+    todo = "" if strict else "set AUTORESEARCH_SANDBOX=strict, unless you wrote every train.py"
+    yield Finding("sandbox", "ok" if strict else "warn", found.described, todo)
 
 
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
-    gpu, launcher, training, orchestrator, redis, disk, process_isolation,
+    gpu, launcher, training, orchestrator, redis, disk, sandbox,
 )  # fmt: skip

@@ -23,6 +23,7 @@ const FACTS = [
   { label: "torch", of: (run) => run.environment.torch_version },
   { label: "driver", of: (run) => run.environment.driver_version },
   { label: "profile", of: (run) => run.environment.profile },
+  { label: "sandbox", of: (run) => run.environment.sandbox },
   { label: "prepare.py", of: (run) => short(run.prepare_sha256) },
   { label: "validation text", of: (run) => short(run.environment.validation_sha256) },
   { label: "source", of: (run) => short(run.source_sha256) },

@@ -29,6 +29,7 @@ export function facts(run) {
     gpu && row("GPU", [plain(gpu), host && muted(` on ${plain(host)}`)]),
     torch && row("Versions", plain(versions.join(", "))),
     environment.profile && row("Profile", plain(environment.profile)),
+    environment.sandbox && row("Sandbox", plain(environment.sandbox)),
     row("Commit", code(run.commit_sha)),
     run.source_sha256 && row("Source", code(run.source_sha256, run.source_sha256)),
   );

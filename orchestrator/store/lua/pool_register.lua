@@ -10,7 +10,9 @@ if redis.call('EXISTS', key) == 0 then
   redis.call('ZADD', G.gpus, facts.order, gpu_id)
 end
 -- A daemon that has just started checked its GPU; a bare call must not undo what the daemon said.
-if facts.boot_id then redis.call('HDEL', key, 'problem', 'quarantined', 'draining', 'profile') end
+if facts.boot_id then
+  redis.call('HDEL', key, 'problem', 'quarantined', 'draining', 'profile', 'sandbox')
+end
 set_hash(key, facts)
 redis.call('ZADD', G.seen, now, gpu_id)
 refresh_gpu(gpu_id)

@@ -60,6 +60,11 @@ def nvmlDeviceGetCount() -> int:
     return int(_state()["gpus"])
 
 
+def nvmlDeviceGetMinorNumber(handle: int) -> int:
+    _device()
+    return handle
+
+
 def nvmlDeviceGetHandleByIndex(index: int) -> int:
     if index >= _state()["gpus"]:
         raise NVMLError(6)
