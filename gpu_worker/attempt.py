@@ -303,7 +303,7 @@ class Attempt:
             result=result,
             tail=read_tail(self._folder) + (result.unwritten.encode() if result else b""),
             measures=self._measures(result),
-            measured=self._context.measured_by(self._job) != "none",
+            measured=self._context.measured_by(self._job) == "channel",
             curve=self._upload.curve.points(),
             environment=membership.environment(),
             log_problem=self._upload.refused,

@@ -1,9 +1,9 @@
 """What evaluate_bpb measured, on its way from prepare.py to the report.
 
 A tag's prepare.py reports in one of three ways, found by what it names. `channel`: over a socket
-to the supervisor, with a nonce. `file`, older: to a file in the workspace. `none`: not at all, as
-for a tag without a prepare.py. With the first two, a result block that no measure agrees with does
-not count. Standard library only.
+to the supervisor, with a nonce; a result block that no measure agrees with does not count. `file`,
+of tags that are older: to a file in the workspace, and a block counts too if nothing was measured.
+`none`: not at all. Standard library only.
 """
 
 import math

@@ -40,7 +40,7 @@ SCRIPTS = {
     "pinned_unmeasured": (MEASURE + UNMEASURED, "crash", "measured 1.234500"),
     "older_unmeasured": (MEASURE + UNMEASURED, "crash", "measured 1.234500"),
     "pinned_never_measured": ("import prepare\n" + BLOCK, "crash", "has not been called"),
-    "older_never_measured": ("import prepare\n" + BLOCK, "crash", "has not been called"),
+    "older_never_measured": ("import prepare\n" + BLOCK, "completed", ""),
     "pinned_without_nonce": (
         "import os\nos.write(5, b'1.2345\\n' + b'0' * 32 + b' 1.2345\\n')\n" + BLOCK,
         "crash",
@@ -48,8 +48,8 @@ SCRIPTS = {
     ),
     "older_measures_in_a_pipe": (
         "import os\nos.mkfifo(os.environ['AUTORESEARCH_MEASURES'])\n" + BLOCK,
-        "crash",
-        "has not been called",
+        "completed",
+        "",
     ),
     "hostile": (hostile.train_py(val_bpb=1.2345, long=hostile.LONG_LINE_BYTES), "completed", ""),
     "nan": (BLOCK.replace("1.234500", "nan"), "crash", "val_bpb is 'nan'"),
