@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from gpu_worker import compiled, durable, hostcheck, isolation, lock, sandbox, workspace
+from gpu_worker import compiled, dataset, durable, hostcheck, isolation, lock, workspace
 from gpu_worker.attempt import (
     AttemptContext,
     UnreportedAttempt,
@@ -179,8 +179,9 @@ class Daemon:
             needs_cuda = self._gpu.device.uuid is not None
             problem = "; ".join(hostcheck.judge(check, needs_cuda=needs_cuda)) or None
             if problem is None:
-                self._membership.check = check
-                hostcheck.save(self._folder.check, check)
+                data = dataset.digest(settings.cache_folder)
+                self._membership.check = check.model_copy(update={"data_sha256": data})
+                hostcheck.save(self._folder.check, self._membership.check)
         self._membership.host_problem = problem
         return problem
 
@@ -287,18 +288,12 @@ class Daemon:
         except (isolation.SandboxError, OSError) as error:
             return str(error)
         if found.level == "strict" and device.minor is not None:
-            self._tasks.start_soon(self._compile_packages)
+            self._tasks.start_soon(hostcheck.compile_packages, self._settings.command)
         logger.info("sandbox %s", found.described)
         self._membership.level = found.level
         environment = found.environment(self._context.environment)
         self._context = replace(self._context, sandbox=found, environment=environment)
         return None
-
-    async def _compile_packages(self) -> None:
-        """Beside the first runs, which compile for themselves until it is done."""
-        command = sandbox.compile_command(self._settings.command)
-        with suppress(OSError):  # without `nice`: only speed is lost
-            await anyio.run_process(command, check=False)
 
     def _get_spare(self) -> SupervisorClient:
         """A supervisor that waits for an order, started if there is none."""
@@ -308,8 +303,13 @@ class Daemon:
 
     async def _start_problem(self) -> str | None:
         """Why no run could be started here. Without this, each job would be claimed and lost."""
-        if problem := hostcheck.launcher_problem(self._settings.command):
+        settings = self._settings
+        if problem := hostcheck.launcher_problem(settings.command):
             return problem
+        checked = self._membership.check.data_sha256
+        if checked not in (None, dataset.digest(settings.cache_folder)):
+            self._membership.host_problem = "the training data changed since its check"
+            return self._membership.host_problem
         with self._shutdown.limit(0):
             try:
                 if not await self._get_spare().ready():

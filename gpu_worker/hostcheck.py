@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from gpu_worker import durable, tree
 from gpu_worker.isolation import Sandbox
+from gpu_worker.sandbox import compile_command
 
 SYNC = "`uv sync --group train` in the checkout"
 _TIMEOUT_SECONDS = 300.0
@@ -34,6 +35,7 @@ class HostCheck(BaseModel):
     torch_version: str | None = None
     python_version: str | None = None
     validation_sha256: str | None = None
+    data_sha256: str | None = None  # added by the worker, see dataset.py
 
 
 async def check(
@@ -92,6 +94,12 @@ def project_problem(command: list[str], project: Path) -> str | None:
     if command[:2] == ["uv", "run"] and not environment.is_dir():
         return f"there is no environment in {environment}: {SYNC} installs it"
     return None
+
+
+async def compile_packages(command: list[str]) -> None:
+    """Beside the first runs in `strict`, which compile for themselves until it is done."""
+    with suppress(OSError):  # without `nice`: only speed is lost
+        await anyio.run_process(compile_command(command), check=False)
 
 
 def launcher_problem(command: list[str]) -> str | None:

@@ -189,7 +189,7 @@ class PoolMembership:
     def environment(self) -> schemas.Environment:
         """Where this worker's runs run."""
         device = self._gpu.device
-        found = {"torch_version", "python_version", "profile", "validation_sha256"}
+        found = {"torch_version", "python_version", "profile", "validation_sha256", "data_sha256"}
         return schemas.Environment(
             gpu_name=device.model,
             gpu_uuid=device.uuid,

@@ -216,7 +216,12 @@ def _slower(run: Run, parent: Run | None) -> str:
 def _not_comparable(run: Run, best: Run | None) -> str:
     if best is None:
         return ""
-    for name, what in (("validation_sha256", "validation text"), ("profile", "platform profile")):
+    facts = {
+        "validation_sha256": "validation text",
+        "data_sha256": "training data",
+        "profile": "platform profile",
+    }
+    for name, what in facts.items():
         mine, other = getattr(run.environment, name), getattr(best.environment, name)
         if mine and other and mine != other:
             return f"measured with another {what} than the best"

@@ -90,6 +90,7 @@ class ExportRow(ExperimentFields):
     python_version: str | None
     profile: str | None
     validation_sha256: str | None
+    data_sha256: str | None
     host: str | None
     sandbox: str | None
     warnings: list[str]

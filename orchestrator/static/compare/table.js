@@ -26,6 +26,7 @@ const FACTS = [
   { label: "sandbox", of: (run) => run.environment.sandbox },
   { label: "prepare.py", of: (run) => short(run.prepare_sha256) },
   { label: "validation text", of: (run) => short(run.environment.validation_sha256) },
+  { label: "training data", of: (run) => short(run.environment.data_sha256) },
   { label: "source", of: (run) => short(run.source_sha256) },
   { label: "attempts", of: (run) => run.attempts.length },
   { label: "warnings", of: (run) => run.warnings.join("; "), kind: "long" },

@@ -1,0 +1,62 @@
+"""The hash of what runs read, on a cache that prepare.py itself has made."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gpu_worker import dataset
+from prepare import Tokenizer
+from tests.worker.conftest import BLOCK, Host, eventually
+from tests.worker.stub import Stub
+
+CHECK = "print({answer!r})"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A tokenizer as prepare.py saves it, and records as it writes them."""
+    folder = tmp_path / "cache"
+    tokenizer = Tokenizer({bytes([byte]): byte for byte in range(256)})
+    tokenizer.save(folder / "tokenizer")
+    tokens = folder / "tokens" / tokenizer.digest[:16]
+    tokens.mkdir(parents=True)
+    for name in ("shard_00000", "shard_06542"):
+        record = {"sha256": name.encode().hex(), "source_bytes": 1}
+        (tokens / f"{name}.tokens.json").write_text(json.dumps(record))
+    return folder
+
+
+def change(cache: Path, name: str) -> None:
+    record = next(cache.glob(f"tokens/[0-9a-f]*/{name}.tokens.json"))
+    record.write_text(json.dumps({"sha256": "another", "source_bytes": 1}))
+
+
+def test_the_hash_tells_training_data_and_tokenizers_apart(cache: Path, tmp_path: Path) -> None:
+    first = dataset.digest(cache)
+    assert first is not None
+    copy = tmp_path / "copy"
+    shutil.copytree(cache, copy)
+    (copy / "tokens" / "older-tokenizer").mkdir()
+    (copy / "tokens" / "older-tokenizer" / "shard_00000.tokens.json").write_text("{}")
+    assert dataset.digest(copy) == first
+    change(copy, "shard_00000")
+    assert dataset.digest(copy) not in (None, first)
+    assert dataset.digest(tmp_path / "nothing") is None
+
+
+def test_data_that_change_after_their_check_are_checked_again_before_the_next_claim(
+    host: Host, stub: Stub, cache: Path
+) -> None:
+    """Each result has the hash of the data that it was trained on."""
+    project = host.home / "project"
+    project.mkdir()
+    (project / "prepare.py").write_text(CHECK.format(answer='{"ok": true, "device": "cpu"}'))
+    host.start(check="1", project=project, cache=cache, recheck_seconds=0.2, claim_wait_seconds=0.2)
+    before = dataset.digest(cache)
+    assert stub.report(stub.submit(BLOCK))["environment"]["data_sha256"] == before
+    change(cache, "shard_00000")
+    eventually(lambda: "the training data changed since its check" in host.log)
+    report = stub.report(stub.submit(BLOCK))
+    assert report["environment"]["data_sha256"] == dataset.digest(cache) != before
