@@ -291,8 +291,8 @@ class Daemon:
             self._tasks.start_soon(hostcheck.compile_packages, self._settings.command)
         logger.info("sandbox %s", found.described)
         self._membership.level = found.level
-        environment = found.environment(self._context.environment)
-        self._context = replace(self._context, sandbox=found, environment=environment)
+        seen = found.environment(self._context.environment)
+        self._context = replace(self._context, sandbox=found, environment=seen)
         return None
 
     def _get_spare(self) -> SupervisorClient:
@@ -303,11 +303,10 @@ class Daemon:
 
     async def _start_problem(self) -> str | None:
         """Why no run could be started here. Without this, each job would be claimed and lost."""
-        settings = self._settings
-        if problem := hostcheck.launcher_problem(settings.command):
+        if problem := hostcheck.launcher_problem(self._settings.command):
             return problem
         checked = self._membership.check.data_sha256
-        if checked not in (None, dataset.digest(settings.cache_folder)):
+        if checked not in (None, dataset.digest(self._settings.cache_folder)):
             self._membership.host_problem = "the training data changed since its check"
             return self._membership.host_problem
         with self._shutdown.limit(0):

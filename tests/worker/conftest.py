@@ -80,12 +80,13 @@ class Host:
 
     def processes(self) -> dict[int, str]:
         """Every living process that this home's workers have started, with its command line.
-        Runs in `strict` do not know the home, but its folder is the beginning of their workspace's
-        name."""
+        Runs and checks in `strict` do not know the home, but the files that they work with are in
+        it."""
         of_runs = self._processes_with("AUTORESEARCH_WORKSPACE", f"{self.home}/", whole=False)
         of_checks = self._processes_with("AUTORESEARCH_HOST_CHECK", "", whole=False)
         own = self._processes_with("AUTORESEARCH_HOME", str(self.home))
-        return own | of_runs | of_checks
+        ours = {pid: line for pid, line in of_checks.items() if f"{self.home}/" in line}
+        return own | of_runs | ours
 
     def processes_of(self, run: str) -> dict[int, str]:
         """Those of one run."""
