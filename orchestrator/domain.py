@@ -86,8 +86,8 @@ class Environment:
     python_version: str | None = None
     profile: str | None = None
     validation_sha256: str | None = None
-    data_sha256: str | None = None
     host: str | None = None
+    data_sha256: str | None = None
     sandbox: str | None = None
 
 

@@ -250,9 +250,9 @@ class Environment(Request):
     profile: Name | None = None
     # Results are comparable only on the same validation text.
     validation_sha256: Name | None = None
+    host: Name | None = None
     # Tokenizer and tokens of all shards, those for training too.
     data_sha256: Name | None = None
-    host: Name | None = None
     # What held the run: strict, pid or none (docs/security.md).
     sandbox: Name | None = None
 

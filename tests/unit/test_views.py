@@ -21,15 +21,15 @@ RUN = domain.Run(
     priority=2, time_budget_seconds=300, prepare_sha256="e" * 64, epoch=3, gpu_id="box:0",
     stop="cancel", started_us=NOW_US, finished_us=NOW_US, best_before=1.5, error="e", reason="r",
     metrics=domain.Metrics(1.0, 2.0, 3.0, 4.0, 5.0, 6, 7.0, 8), warnings=("w",),
-    environment=domain.Environment("g", "u", "d", "t", "p", "profile", "v", "host"),
+    environment=domain.Environment("g", "u", "d", "t", "p", "profile", "v", "host", "d", "none"),
     verdict_json='{"experiment_id": "e", "status": "crash", "consecutive_crashes": 1,'
     ' "should_abort": false, "action": "git_reset", "reason": "r"}',
 )  # fmt: skip
 ENTRY = Entry(EXPERIMENT, RUN)
 GPU = domain.Gpu(
     id="box:0", name="n", gpu_index=0, gpu_name="g", vram_mb=1.0, registered_us=NOW_US,
-    heartbeat_us=NOW_US, host="box", profile="p", problem="hot", drain=HOLD, held_by=EXPERIMENT.id,
-    health={"temperature_c": 60.0},
+    heartbeat_us=NOW_US, host="box", profile="p", sandbox="strict", problem="hot", drain=HOLD,
+    held_by=EXPERIMENT.id, health={"temperature_c": 60.0},
 )  # fmt: skip
 TAG = domain.Tag(
     name="a", created_us=NOW_US, time_budget_seconds=300, near_miss_threshold=0.1,
