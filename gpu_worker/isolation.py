@@ -203,6 +203,7 @@ def _try(found: Sandbox) -> str | None:
         try:
             probe = subprocess.run(
                 argv,
+                env=found.environment(dict(os.environ)),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_PROBE_SECONDS,
