@@ -93,8 +93,14 @@ def find_program(command: list[str]) -> Program:
     home = executable.resolve().parents[1]
     if Path(command[0]).name == "uv":
         command = [str(executable)]
-    wanted = [*prefixes, *(p.resolve() for p in prefixes), home, *packages, *named]
+    wanted = [*prefixes, *(p.resolve() for p in prefixes), home, *packages, *named, *_compilers()]
     return Program(tuple(command), _outermost(wanted), executable.parent)
+
+
+def _compilers() -> list[Path]:
+    """Where CC and CXX are installed, which torch.compile calls, if they name files."""
+    named = [Path(os.environ.get(name, "")) for name in ("CC", "CXX")]
+    return [path.parent.parent for path in named if path.is_absolute() and path.is_file()]
 
 
 def compile_command(command: list[str], packages: Sequence[str] = _COMPILED_PACKAGES) -> list[str]:

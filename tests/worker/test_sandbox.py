@@ -110,6 +110,20 @@ def test_packages_that_runs_cannot_compile_are_compiled_before(
     assert list((tmp_path / "some_package" / "__pycache__").glob("*.pyc"))
 
 
+def test_a_compiler_that_cc_names_is_seen_with_its_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.compile calls it; on a host with its own gcc every compiled run crashed."""
+    compiler = tmp_path / "gcc" / "bin" / "gcc"
+    compiler.parent.mkdir(parents=True)
+    compiler.touch()
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("CXX", "g++")  # a name for PATH is no file
+    readable = sandbox.find_program([sys.executable]).readable
+    assert any(compiler.is_relative_to(folder) for folder in readable)
+    assert not any(compiler.parent.parent.parent.is_relative_to(folder) for folder in readable)
+
+
 def test_an_environment_that_contains_the_home_is_refused(tmp_path: Path) -> None:
     """Else every run would see all logs and sources."""
     program = Program(("python",), (tmp_path,))
