@@ -25,7 +25,8 @@ _LATE = (
     "gpu_worker.__main__", "gpu_worker.daemon", "gpu_worker.fleet", "orchestrator.app",
     "orchestrator.mcp.server", "orchestrator.mcp.tools", "mcp.server.stdio",
     "anyio._backends._asyncio", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.on",
-    "uvicorn.loops.uvloop", "importlib.readers", "pynvml", "encodings.ascii", "encodings.idna",
+    "uvicorn.loops.uvloop", "matplotlib.backends.backend_agg", "importlib.readers", "pynvml",
+    "encodings.ascii", "encodings.idna",
 )  # fmt: skip
 
 
