@@ -26,6 +26,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 import prepare
 from download import DEFAULT_SHARDS, LAST_SHARD, download_all, hub_error, shard_name
+from gpu_worker import streams
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, TokenFile, Tokenizer, TokenShards, log
 
 # Text of this machine or of a folder --------------------------------------------------------------
@@ -255,10 +256,8 @@ def train_tokenizer(documents: Iterator[str], vocab_size: int = prepare.VOCAB_SI
     trainer.train_from_iterator(documents, ordinary, pattern=prepare.SPLIT_PATTERN)
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
     if len(ranks) != ordinary:
-        raise PrepareError(
-            f"The corpus is too small or too uniform: it gives {len(ranks)} of the {ordinary} "
-            "tokens of the vocabulary. Use a larger one."
-        )
+        found = f"it gives {len(ranks)} of the {ordinary} tokens of the vocabulary"
+        raise PrepareError(f"The corpus is too small or too uniform: {found}. Use a larger one.")
     return Tokenizer(ranks)
 
 
@@ -330,21 +329,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> int:
-    args = parse(argv)
-    if args.check:
-        return prepare.check()
+    streams.complete()
+    args, code = parse(argv), 0
     try:
+        if args.check:
+            return prepare.check()
         prepare.active_profile()  # a wrong setting is reported now, not when training starts
         prepare.time_budget()
         with prepare.cache_lock():
             prepare_data(args.source, args.num_shards, force=args.force)
             prepare_tokenizer()
             prepare_tokens()
+        log("Ready. Train with: uv run train.py")
     except KeyboardInterrupt:
         log("\nInterrupted. The same command goes on where this one stopped.")
-        return 130
+        code = 130
     except (PrepareError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    log("Ready. Train with: uv run train.py")
-    return 0
+        code = 1
+    return code if streams.flush_stdout() is None else 1

@@ -15,7 +15,6 @@ import contextlib
 import fcntl
 import functools
 import hashlib
-import io
 import json
 import math
 import os
@@ -356,9 +355,7 @@ def cache_dir() -> Path:
     try:
         return Path(env_value("AUTORESEARCH_CACHE") or "~/.cache/autoresearch").expanduser()
     except RuntimeError as error:
-        raise PrepareError(
-            "This user has no home folder: set AUTORESEARCH_CACHE to a folder for the data."
-        ) from error
+        raise PrepareError("This user has no home folder: set AUTORESEARCH_CACHE.") from error
 
 
 @contextlib.contextmanager
@@ -368,9 +365,8 @@ def cache_lock() -> Iterator[None]:
         cache_dir().mkdir(parents=True, exist_ok=True)
         lock = (cache_dir() / "prepare.lock").open("w")
     except OSError as error:
-        raise PrepareError(
-            f"The cache cannot be written to ({error}). Run `uv run prepare.py` where it can."
-        ) from error
+        problem = f"The cache cannot be written to ({error})"
+        raise PrepareError(f"{problem}. Run `uv run prepare.py` where it can.") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -843,9 +839,6 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
     # Of all result blocks that a run prints, the worker believes one with a val_bpb reported here.
     if "autoresearch_run" in sys.modules:  # the worker's, in place before train.py began
         sys.modules["autoresearch_run"].measured(val_bpb)
-    elif path := env_value("AUTORESEARCH_MEASURES"):  # an older worker's
-        with Path(path).open("a", encoding="ascii") as file:
-            file.write(f"{val_bpb!r}\n")
     return val_bpb
 
 
@@ -858,24 +851,16 @@ def check_tokens() -> None:
     train, val = TokenShards(tokenizer, "train"), TokenShards(tokenizer, "val")
     bad = [p.name for shards in (train, val) for p in shards.missing(TokenFile.intact)]
     if bad or not validation_file(val, MAX_SEQ_LEN, EVAL_TOKENS).intact():
-        raise PrepareError(
-            f"The tokens of {', '.join(bad[:3]) or 'the validation rows'} are missing or damaged, "
-            f"in {val.folder}. `uv run prepare.py` makes them again, or says that --force must."
-        )
+        what = f"{', '.join(bad[:3]) or 'the validation rows'} are missing or damaged"
+        remedy = "`uv run prepare.py` makes them again, or says that --force must."
+        raise PrepareError(f"The tokens of {what}, in {val.folder}. {remedy}")
 
 
 def check() -> int:
     """Print one line of JSON: can this machine train, and with what? Exit code 0 if it can."""
     found: list[Any] = []
     problems: list[str] = []
-    checks = (
-        active_profile,
-        time_budget,
-        cache_dir,
-        Manifest.require,
-        Tokenizer.load,
-        check_tokens,
-    )
+    checks = active_profile, time_budget, cache_dir, Manifest.require, Tokenizer.load, check_tokens
     for read in checks:
         try:
             found.append(read())
@@ -909,22 +894,6 @@ def main(argv: Sequence[str]) -> int:
     return corpus.main(argv)
 
 
-def command() -> int:
-    """`main`, where stdout may lack characters, or take nothing."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        code = main(sys.argv[1:])
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    try:
-        print(end="", flush=True)
-    except OSError:  # Python would write the rest once more at its end, with a traceback
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
-
-
 if __name__ == "__main__":
     sys.modules.setdefault("prepare", sys.modules[__name__])  # corpus.py imports it by this name
-    sys.exit(command())
+    sys.exit(main(sys.argv[1:]))

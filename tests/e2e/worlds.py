@@ -35,7 +35,7 @@ def _program(name: str) -> Any:
         return import_module("orchestrator.cli").main
     if name == "gpu_worker":
         return import_module("gpu_worker.__main__").main
-    return import_module("prepare").command
+    return lambda: import_module("prepare").main(sys.argv[1:])
 
 
 def _enter(case: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,14 +78,15 @@ def test_bpb_does_not_depend_on_the_batch_size(tokenizer, batch_size):
     assert evaluate_bpb(hashed_loss, tokenizer, batch_size) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_measure_is_written_to_the_file_that_the_worker_names(tokenizer, tmp_path, monkeypatch):
-    """Each one on a line, exactly; without a worker nothing is written."""
+def test_each_measure_is_reported_to_the_worker(tokenizer, monkeypatch):
+    """Exactly; a run by hand has nobody to report to."""
     first = evaluate_bpb(hashed_loss, tokenizer, 4)
-    measures = tmp_path / "measures"
-    monkeypatch.setenv("AUTORESEARCH_MEASURES", str(measures))
+    reported = []
+    worker = SimpleNamespace(measured=reported.append)
+    monkeypatch.setitem(sys.modules, "autoresearch_run", worker)
     second = evaluate_bpb(lambda x, y, reduction: hashed_loss(x, y, reduction) * 2, tokenizer, 4)
     evaluate_bpb(hashed_loss, tokenizer, 4)
-    assert [float(line) for line in measures.read_text().splitlines()] == [second, first]
+    assert reported == [second, first]
 
 
 def test_every_batch_has_the_same_shape(tokenizer):
