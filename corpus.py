@@ -11,6 +11,7 @@
 
 import argparse
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -26,7 +27,6 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 import prepare
 from download import DEFAULT_SHARDS, LAST_SHARD, download_all, hub_error, shard_name
-from gpu_worker import streams
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, TokenFile, Tokenizer, TokenShards, log
 
 # Text of this machine or of a folder --------------------------------------------------------------
@@ -314,12 +314,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "Python and packages; PATH: a file or folder of text or parquet, which keeps its split if "
         f"it has a {VALIDATION_SHARD}. Default: what the cache holds, else climbmix, else offline",
     )
-    parser.add_argument(
-        "--num-shards",
-        type=int,
-        metavar="N",
-        help=f"shards of climbmix to train on, 90 MB each (default {DEFAULT_SHARDS}, -1: all)",
-    )
+    shards = f"shards of climbmix to train on, 90 MB each (default {DEFAULT_SHARDS}, -1: all)"
+    parser.add_argument("--num-shards", type=int, metavar="N", help=shards)
     parser.add_argument("--force", action="store_true", help="replace the data and the tokenizer")
     parser.add_argument("--check", action="store_true", help="only print JSON; exit 1 if not ok")
     args = parser.parse_args(argv)
@@ -329,7 +325,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> int:
-    streams.complete()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # it may lack characters
     args, code = parse(argv), 0
     try:
         if args.check:
@@ -347,4 +344,8 @@ def main(argv: Sequence[str]) -> int:
     except (PrepareError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
-    return code if streams.flush_stdout() is None else 1
+    try:
+        print(end="", flush=True)
+    except OSError:  # Python would write the rest once more at its end, with a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
