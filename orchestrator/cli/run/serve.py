@@ -106,6 +106,8 @@ def _run_server(
     """Serve until a stop signal; CommandError when the application cannot start."""
     import uvicorn
 
+    from orchestrator.connections import server_config
+
     stops = Stops()
 
     class Server(uvicorn.Server):
@@ -127,11 +129,10 @@ def _run_server(
             if stops.add():
                 super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(
+    config = server_config(
         app,
         log_config=None,
         access_log=access_log,
-        lifespan="on",
         loop="auto",  # uvloop
         ws="none",
         server_header=False,
