@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests import hostile
+from tests import hostile_log as hostile
 
 CODE = """
 import logging, sys
