@@ -8,7 +8,7 @@ from asyncio import TimerHandle, Transport
 from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
-from resource import RLIMIT_NOFILE, getrlimit
+from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 from typing import Any, ClassVar
 
 import uvicorn
@@ -18,10 +18,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_SECONDS = 15.0
 BODY_SECONDS = 60.0
 HEAD_BYTES = 64 * 1024
-# A host with a thousand workers holds three thousand.
-PER_ADDRESS = 4096
+_UNLIMITED = 65_536  # files, where the system names no number
 # No browser takes an answer for another type than its own.
 HEADERS = [("x-content-type-options", "nosniff")]
+
+
+def per_address() -> int:
+    """How many connections one address may hold: never all files that this process may open. No
+    smaller number, since behind a proxy a fleet of thousands has one address."""
+    files = getrlimit(RLIMIT_NOFILE)[0]
+    return (_UNLIMITED if files == RLIM_INFINITY else files) // 2
 
 
 def server_config(app: Callable[..., Any], **options: Any) -> uvicorn.Config:
@@ -42,8 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._address = self.client[0] if self.client else ""
         self._open[self._address] += 1
-        # One address never takes all files that this process may open.
-        if self._open[self._address] > min(PER_ADDRESS, getrlimit(RLIMIT_NOFILE)[0] // 2):
+        if self._open[self._address] > per_address():
             self._refuse(503, "Too many connections from this address: close some.")
         else:
             self._watch()

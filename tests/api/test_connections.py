@@ -90,7 +90,7 @@ def test_one_address_holds_so_many_connections_and_no_more(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one is told so; with one closed there is room again."""
-    monkeypatch.setattr(connections, "PER_ADDRESS", 20)
+    monkeypatch.setattr(connections, "per_address", lambda: 20)
     monkeypatch.setattr(connections, "HEAD_SECONDS", 60)
     with contextlib.ExitStack() as stack:
         callers = [stack.enter_context(connected(api)) for _ in range(20)]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from orchestrator import connections, guard, schemas
+from orchestrator.cli.run import process
 from orchestrator.services.core import limited
 from orchestrator.store import idempotency, scripts
 
@@ -19,7 +20,7 @@ def test_the_table_of_limits_has_the_figures_of_the_code() -> None:
     submission = guard.SUBMIT_LIMIT_BYTES / 2**20
     hours, kept = scripts.IDEMPOTENCY_SECONDS // 3600, spaced(idempotency.ANSWERS_KEPT)
     rows = {
-        "connections of one address": spaced(connections.PER_ADDRESS),
+        "connections of one address": spaced(process._OPEN_FILES // 2),
         "headers, then for its body": f"{head:g} s, {body:g} s",
         "| headers |": f"{connections.HEAD_BYTES >> 10} KiB",
         "| body; of a": f"{schemas.BODY_LIMIT_BYTES >> 10} KiB; {submission:g} MiB",
