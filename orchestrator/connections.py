@@ -64,6 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # refused
         super().data_received(data)
+        if self.transport.is_closing():
+            return  # no HTTP, and told so
         self._head_bytes = self._head_bytes + len(data) if self._reading == "headers" else 0
         if self._head_bytes > HEAD_BYTES:
             self._refuse(431, f"The headers are over the limit of {HEAD_BYTES} bytes.")
