@@ -17,7 +17,8 @@ POINTS_SENT = 256
 _POINTS_KEPT = 4096
 _LINE_BYTES = 4096
 
-_STEP = re.compile(rb"\bstep\s*[:=]?\s*(\d{1,15})", re.IGNORECASE)
+# No two repetitions that may share characters stand side by side: each search is linear.
+_STEP = re.compile(rb"\bstep(?:\s*[:=])?\s*(\d{1,15})", re.IGNORECASE)
 _PERCENT = re.compile(rb"(\d{1,3}(?:\.\d*)?)\s*%")
 _LOSS = re.compile(rb"\bloss\s*[:=]\s*([^\s|,;]+)", re.IGNORECASE)
 

@@ -25,13 +25,13 @@ _MAXIMUM = 2.0**53  # what an integer in JSON holds exactly
 
 _ANSI = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 LINE_END = re.compile(rb"[\r\n]+")
-_ENTRY = re.compile(r"\s*([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
+_KEY = re.compile(r"[A-Za-z_]\w*")
 # Commas only between whole groups of thousands: `0,997` is no 997, and `1_3.3` no 13.3.
 _NUMBER = re.compile(
     r"[+-]?(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d{1,4})?",
     re.ASCII | re.IGNORECASE,
 )
-_PROGRESS = re.compile(r"^step\s+\d+.*\bloss\s*:", re.IGNORECASE)
+_PROGRESS = re.compile(r"step\s+\d.*\bloss\s*:", re.IGNORECASE)
 
 # The block's key -> the metric's name. They differ only in the M of millions: `total_tokens_M`.
 _OPTIONAL_METRICS = {
@@ -115,8 +115,9 @@ def _blocks(output: list[str]) -> list[dict[str, str]]:
     for start, end in pairwise([*starts, len(output)]):
         entries: dict[str, str] = {}
         for line in output[start + 1 : min(end, start + 1 + _BLOCK_LINES)]:
-            if match := _ENTRY.match(line):
-                entries.setdefault(match[1], match[2])
+            key, colon, value = (part.strip() for part in line.partition(":"))
+            if colon and _KEY.fullmatch(key):
+                entries.setdefault(key, value)
         if entries:
             blocks.append(entries)
     return blocks

@@ -115,6 +115,9 @@ class Files:
                 _write_atomically(path, gzip.compress(text.encode(), mtime=0))
         return sha256
 
+    def has_source(self, text: str) -> bool:
+        return self._paths.source(sha256_of(text)).exists()
+
     def source(self, sha256: str) -> str:
         """The source with this hash. Raises `NotFound`; a damaged file is `Unavailable`."""
         with disk_errors(f"source {sha256}"):

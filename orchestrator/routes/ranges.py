@@ -11,7 +11,7 @@ from orchestrator.files import Slice
 Reader = Callable[[int, int | None], Awaitable[Slice]]
 
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
-_HEADERS = {"accept-ranges": "bytes", "x-content-type-options": "nosniff"}
+_HEADERS = {"accept-ranges": "bytes"}
 
 
 async def log_response(range_header: str | None, read: Reader) -> Response:

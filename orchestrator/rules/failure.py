@@ -24,7 +24,9 @@ _ENDED_BY = ("killed by ", "stopped after ")
 # The worker's first line for any other failure, after what else it knows of it.
 _EXIT_CODE = re.compile(r"(?:.*; )?exit code -?\d+$")
 # Progress, and a result block's lines, say nothing about a failure.
-_PROGRESS = re.compile(r"step\s*[:=]?\s*\d+.*\bloss\b", re.IGNORECASE)
+# Two searches in turn: one pattern with `.*` between them would be quadratic.
+_STEP = re.compile(r"step(?:\s*[:=])?\s*\d", re.IGNORECASE)
+_LOSS = re.compile(r"\bloss\b", re.IGNORECASE)
 _RESULT = re.compile(r"---$|[a-z]\w*: [-+\d.,e%]+$|(profile|device|torch_version): ")
 
 
@@ -68,7 +70,12 @@ def headline(error: str) -> str:
 
 
 def _telling(source: str | bytes) -> list[str]:
-    return [line for line in _lines(source) if not (_PROGRESS.search(line) or _RESULT.match(line))]
+    return [line for line in _lines(source) if not (_is_progress(line) or _RESULT.match(line))]
+
+
+def _is_progress(line: str) -> bool:
+    step = _STEP.search(line)
+    return step is not None and _LOSS.search(line, step.end()) is not None
 
 
 def _lines(source: str | bytes) -> list[str]:

@@ -4,11 +4,14 @@ from orchestrator.domain import Experiment, Run, Status
 
 TSV_HEADER = "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
 
+_FORMULA = frozenset("=+-@")
 _BREAKS = str.maketrans("\t\r\n", "   ")
 
 
-def _one_line(text: str) -> str:
-    return text.translate(_BREAKS)
+def _cell(text: str) -> str:
+    """In one line, and no formula for a spreadsheet: it shows what follows an apostrophe."""
+    quote = "'" if text.lstrip()[:1] in _FORMULA else ""
+    return quote + text.translate(_BREAKS)
 
 
 def tsv_row(experiment: Experiment, run: Run) -> str:
@@ -31,5 +34,5 @@ def tsv_line(
     value = (val_bpb or 0.0) if completed else 0.0
     memory = (peak_vram_mb or 0.0) / 1024 if completed else 0.0
     word = status if completed else Status.CRASH.value
-    head = f"{_one_line(commit)[:7]}\t{value:.6f}\t{memory:.1f}\t{word}"
-    return f"{head}\t{_one_line(description)}"
+    head = f"{_cell(commit[:7])}\t{value:.6f}\t{memory:.1f}\t{word}"
+    return f"{head}\t{_cell(description)}"

@@ -1,4 +1,4 @@
-"""What an Idempotency-Key was answered with, for a day."""
+"""What an Idempotency-Key was answered with: for a day, and no more answers than ANSWERS_KEPT."""
 
 import json
 from dataclasses import dataclass
@@ -12,6 +12,10 @@ from orchestrator.store.scripts import IDEMPOTENCY_SECONDS, redis_errors
 # died, the same request may run in its place: its scripts carry nonces made from the key, so none
 # acts twice.
 IN_PROGRESS_SECONDS = 6
+# A request is sent again within minutes. The oldest answers beyond this number are dropped; their
+# requests still act once, by the nonces of their scripts.
+ANSWERS_KEPT = 5_000
+_ORDER = "order"  # the list of keys, the newest first; other keys are hashes
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,18 @@ class IdempotencyStore:
             await self._redis.expire(keys.of_all("idem:", key), IN_PROGRESS_SECONDS)
 
     async def finish(self, key: str, fingerprint: str, answer: StoredAnswer) -> None:
-        """Keep the answer for a day."""
+        """Keep the answer for a day, or until there are too many newer ones."""
         value = json.dumps({"fingerprint": fingerprint, **vars(answer)})
+        order = keys.of_all("idem:", _ORDER)
         with redis_errors():
-            await self._redis.set(keys.of_all("idem:", key), value, ex=IDEMPOTENCY_SECONDS)
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.set(keys.of_all("idem:", key), value, ex=IDEMPOTENCY_SECONDS)
+            pipe.lpush(order, key)
+            pipe.lrange(order, ANSWERS_KEPT, -1)
+            pipe.ltrim(order, 0, ANSWERS_KEPT - 1)
+            oldest = (await pipe.execute())[2]
+        for old in oldest:
+            await self.forget(old)
 
     async def forget(self, key: str) -> None:
         """Let the key be used again: the request failed on our side."""

@@ -43,6 +43,7 @@ Global, below `ar:`:
     events         stream   what happened, for those who follow it (capped)
     nonce:N        string   the reply of a script that has run, for the same request sent again
     idem:K         string   the answer stored for an Idempotency-Key
+    idem:order     list     those that have one, the newest first
     restoring      string   exists while a backup is being put back
 
 The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.

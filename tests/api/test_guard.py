@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import re
 import subprocess
 import threading
 import time
@@ -293,3 +294,26 @@ def test_a_stream_opens_with_its_place_and_the_time(api: Api) -> None:
 def test_settings_whose_clockwork_cannot_work_are_refused() -> None:
     with pytest.raises(ValueError, match="half of lease_seconds"):
         Settings(lease_seconds=3)
+
+
+def test_every_answer_forbids_a_browser_to_guess_its_type(api: Api) -> None:
+    """Whatever the path, the method, and the layer that answers; and it says so once."""
+    for route in api.app.routes:
+        path = re.sub(r"\{[^}]*\}", "x", getattr(route, "path", "/"))
+        if path == "/api/events":
+            continue  # without an end
+        for method in ("GET", "POST", "PUT"):
+            answer = api.http.request(method, path)
+            assert answer.headers.get_list("x-content-type-options") == ["nosniff"], path
+    refused = api.http.get("/", headers={"host": "evil.example"})
+    assert refused.headers.get_list("x-content-type-options") == ["nosniff"]
+    with api.http.stream("GET", "/api/events") as stream:
+        assert stream.headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+@pytest.mark.parametrize("place", ["18446744073709551616-0", "0-18446744073709551616"])
+def test_an_id_that_no_event_can_have_is_refused(api: Api, place: str) -> None:
+    """Redis refuses it, which would be too late for an answer."""
+    assert place in api.get("/api/events", 422, since=place)["error"]
+    with api.http.stream("GET", "/api/events", headers={"last-event-id": place}) as answer:
+        assert answer.status_code == 422

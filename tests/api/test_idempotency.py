@@ -1,5 +1,6 @@
 """Idempotency-Key on every POST: one execution, one answer, whatever happens in between."""
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,7 +12,7 @@ import redis
 
 from orchestrator import guard
 from orchestrator.store import idempotency, keys
-from tests.conftest import Api
+from tests.conftest import Api, MakeApi
 
 Body = dict[str, Any]
 
@@ -63,7 +64,6 @@ def requests_of(api: Api) -> dict[str, Body]:
         "/api/steer/drop-note": tag | {"note_id": note},
         "/api/pool/drain": {"gpu_id": "gpu-5"} | why,
         "/api/pool/undrain": {"gpu_id": "gpu-5"} | why,
-        "/api/login": {"token": "none is configured"},
         "/api/logout": {},
         "/api/job/claim": {"gpu_id": "gpu-4", "claim_id": "a-claim-of-gpu-4"},
         "/api/job/renew": lease,
@@ -82,10 +82,12 @@ def state_of(api: Api) -> dict[bytes, bytes | None]:
 
 def test_every_post_acts_once_under_a_key_however_often_it_comes_at_once(api: Api) -> None:
     """Four at the same moment and one later: one execution, byte-identical answers; the key with
-    another body is refused. No route of the service is left out."""
+    another body is refused. No route of the service is left out but the one that answers with a
+    cookie."""
     requests = requests_of(api)
     described = api.app.openapi()["paths"].items()
-    assert set(requests) == {path for path, verbs in described if "post" in verbs}
+    posts = {path for path, verbs in described if "post" in verbs}
+    assert set(requests) == posts - guard.NEVER_STORED
     headers = {"idempotency-key": "the-same-key"}
     queued = api.submit("4")
     with ThreadPoolExecutor(4) as callers:
@@ -197,3 +199,55 @@ def test_a_loss_reported_again_under_its_key_is_the_same_loss(api: Api) -> None:
     assert api.post("/api/job/finish", _headers=headers, outcome="lost", **lease) == first
     assert api.finish(job, outcome="lost") == first, "without a key too"
     assert api.claim()["epoch"] == 3
+
+
+def stored_answers(api: Api) -> int:
+    assert api.settings.redis_url is not None
+    with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:
+        return sum(client.type(key) == b"string" for key in client.scan_iter("ar:idem:*"))
+
+
+def test_callers_without_the_token_and_paths_without_a_post_leave_nothing(
+    make_api: MakeApi,
+) -> None:
+    """They would fill Redis, an answer a request."""
+    api = make_api(token="0123456789abcdef" * 4)
+    paths = {re.sub(r"\{[^}]*\}", "x", getattr(route, "path", "/")) for route in api.app.routes}
+    assert len(paths) > 40
+    for path in [*paths, "/static/none", "/t/none/none", "/none"]:
+        api.http.post(path, json={}, headers={"idempotency-key": "k"})
+    assert stored_answers(api) == 0
+    api.http.headers["authorization"] = f"Bearer {'0123456789abcdef' * 4}"
+    for path in ["/", "/static/none", "/none", "/healthz", "/api/experiment/none"]:
+        assert api.http.post(path, json={}, headers={"idempotency-key": "k"}).status_code >= 400
+    assert stored_answers(api) == 0
+    api.http.post("/api/experiment/setup", json={"tag": "t"}, headers={"idempotency-key": "k"})
+    assert stored_answers(api) == 1
+
+
+def test_a_long_answer_is_made_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a read: what acts answers shortly."""
+    api.tag()
+    monkeypatch.setattr(guard, "LONGEST_ANSWER", 1000)
+    api.register(description="x" * 900)
+    for _ in range(2):
+        answer = api.http.post(
+            "/api/experiment/history", json={"tag": "mar11"}, headers={"idempotency-key": "k"}
+        )
+        assert (answer.status_code, "idempotency-replayed" in answer.headers) == (200, False)
+    assert stored_answers(api) == 0
+
+
+def test_only_so_many_answers_are_stored_the_newest(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "ANSWERS_KEPT", 10)
+    for number in range(25):
+        headers = {"idempotency-key": str(number)}
+        api.post("/api/experiment/setup", _headers=headers, tag=f"tag{number}")
+    assert stored_answers(api) == 10
+    for number, replayed in ((24, True), (15, True), (14, False)):
+        body, headers = {"tag": f"tag{number}"}, {"idempotency-key": str(number)}
+        answer = api.http.post("/api/experiment/setup", json=body, headers=headers)
+        assert ("idempotency-replayed" in answer.headers) == replayed
+        assert answer.is_success, "its scripts act once all the same"

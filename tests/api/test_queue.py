@@ -304,6 +304,18 @@ def test_a_log_chunk_that_is_no_base64_is_refused(api: Api) -> None:
     api.post("/api/job/progress", 422, log={"offset": 0, "data": "no base64!"}, **lease)
 
 
+def test_a_loss_that_no_chart_can_show_is_left_out_of_the_curve(api: Api) -> None:
+    """The rest of the curve stays: between such a loss and another lies infinity."""
+    api.tag()
+    api.gpu()
+    experiment_id = api.submit(SOURCE)
+    job = api.claim()
+    losses = (3.0, -1e308, 1e308, 2.0)
+    curve = [{"step": n, "percent": n, "loss": loss} for n, loss in enumerate(losses)]
+    api.finish(job, 0.9, curve=curve)
+    assert api.get(f"/api/experiment/{experiment_id}")["curve"] == [curve[0], curve[3]]
+
+
 def test_the_curve_is_replaced_whole(api: Api) -> None:
     api.tag()
     experiment_id = api.submit(SOURCE)

@@ -52,6 +52,16 @@ def test_the_columns_hold_every_decided_run_in_the_order_of_verdicts(api: Api) -
     assert (answer["first"], answer["total"]) == (0, 5)
 
 
+@pytest.mark.parametrize("sort", ["newest", "oldest", "best", "worst"])
+def test_a_page_after_a_row_that_is_not_there_is_refused(api: Api, sort: str) -> None:
+    history(api)
+    for cursor in (5, 10_000, 2**53 - 1):
+        answer = api.get("/api/report/runs", 422, tag="mar11", sort=sort, cursor=cursor)
+        assert "next_cursor of an earlier page" in answer["error"]
+    for cursor in range(5):
+        api.get("/api/report/runs", tag="mar11", sort=sort, cursor=cursor)
+
+
 def test_a_cursor_asks_for_what_is_new_alone(api: Api) -> None:
     """A page that follows a long search must not read it again and again."""
     history(api)

@@ -20,7 +20,7 @@ from orchestrator.domain import (
     rfc3339,
 )
 from orchestrator.rules.decide import decide
-from orchestrator.rules.report import tsv_row
+from orchestrator.rules.report import tsv_line, tsv_row
 from orchestrator.rules.retry import (
     CANCELLED,
     Requeue,
@@ -188,6 +188,16 @@ def test_a_run_without_a_result_is_tried_again_unless_it_was_lost_too_often_or_i
         "stopped": lambda run: after_stopped_attempt(run, STOPPED),
     }
     assert rules[ending](run(**fields)) == due
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", "\r\n ="])
+def test_no_cell_of_the_table_is_a_formula(begin: str) -> None:
+    """A spreadsheet would run it, or send what is beside it to its author."""
+    text = f"{begin}cmd|'/c calc'!A1"
+    cells = tsv_line(text, "keep", 1.0, None, text).split("\t")
+    assert len(cells) == 5
+    assert cells[4].startswith("'")
+    assert cells[0].startswith("'")
 
 
 def test_a_table_row_holds_five_fields_whatever_the_text() -> None:

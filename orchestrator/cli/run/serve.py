@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -35,6 +35,7 @@ from orchestrator.cli.run.process import (
     url_of,
     watch_parent,
 )
+from orchestrator.cli.text import one_line, visible
 from orchestrator.embedded import EmbeddedServer, HomeGone
 from orchestrator.errors import SetupError
 from orchestrator.settings import Settings
@@ -93,11 +94,22 @@ def refuse_open_address(settings: Settings) -> None:
 
 def log_to_stderr() -> None:
     """Our own messages from INFO on, libraries' from WARNING on; one line each, with the time."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for library in ("uvicorn.error", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+class _SafeFormatter(logging.Formatter):
+    """Messages quote what callers and runs say: it forges no line and moves no cursor."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return visible(super().formatException(ei))
 
 
 def _run_server(
@@ -105,6 +117,8 @@ def _run_server(
 ) -> None:
     """Serve until a stop signal; CommandError when the application cannot start."""
     import uvicorn
+
+    from orchestrator.connections import server_config
 
     stops = Stops()
 
@@ -127,11 +141,10 @@ def _run_server(
             if stops.add():
                 super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(
+    config = server_config(
         app,
         log_config=None,
         access_log=access_log,
-        lifespan="on",
         loop="auto",  # uvloop
         ws="none",
         server_header=False,

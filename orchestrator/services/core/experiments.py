@@ -1,6 +1,5 @@
 """Tags and experiments: set up, register, submit, report by hand, look up, wait."""
 
-import difflib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -231,7 +230,7 @@ class Experiments:
         if other is None:
             raise NotFound(f"{experiment_id} has nothing to compare with: give ?against=ID.")
         before, after = await self.source(other), await self.source(experiment_id)
-        return await anyio.to_thread.run_sync(_unified, before, after, other, experiment_id)
+        return await self._sources.diff(other, before, experiment_id, after)
 
     async def log(
         self, experiment_id: str, attempt: int | None, start: int, length: int | None
@@ -249,13 +248,3 @@ class Experiments:
             if epoch == entry.run.epoch and entry.run.state is not State.DECIDED:
                 return Slice(b"", 0, 0)  # it has not written yet
             raise
-
-
-def _unified(before: str, after: str, before_name: str, after_name: str) -> str:
-    lines = difflib.unified_diff(
-        before.splitlines(keepends=True),
-        after.splitlines(keepends=True),
-        f"{before_name}/train.py",
-        f"{after_name}/train.py",
-    )
-    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)

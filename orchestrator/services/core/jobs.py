@@ -143,8 +143,12 @@ class Jobs:
             logger.warning("Cannot compress the log of %s: %s", attempt, error)
 
     async def _keep_curve(self, experiment_id: str, curve: list[schemas.CurvePoint] | None) -> None:
-        if curve:
-            tag, points = tag_of(experiment_id), [point.model_dump() for point in curve]
+        # A chart of values near the largest float cannot be drawn: their differences are infinite.
+        points = [
+            point.model_dump() for point in curve or () if abs(point.loss) <= schemas.MAX_VAL_BPB
+        ]
+        if points:
+            tag = tag_of(experiment_id)
             await anyio.to_thread.run_sync(self._files.put_curve, tag, experiment_id, points)
 
 

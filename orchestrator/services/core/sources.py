@@ -2,9 +2,6 @@
 
 import re
 import subprocess
-import sys
-import threading
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +10,7 @@ import anyio
 from orchestrator import schemas
 from orchestrator.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from orchestrator.files import Files
-
-# catch_warnings changes the whole process, and sources are checked in threads.
-_quiet = threading.Lock()
-_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+from orchestrator.services.core.limited import LimitedWork
 
 
 @dataclass(frozen=True)
@@ -30,17 +24,29 @@ class Source:
 class Sources:
     def __init__(self, files: Files, repo: Path | None) -> None:
         self._files = files
+        self._limited = LimitedWork()
         self._repo = repo
 
     async def keep(self, train_py: str | None, commit_sha: str | None) -> Source:
-        """Check and keep the source: the text, or else the commit's train.py."""
+        """Check and keep the source: the text, or else the commit's train.py.
+
+        Raises:
+            TooLarge: more than 1 MiB.
+            Invalid: not Python, with the line. Nothing that cannot run at all takes GPU time.
+        """
         if train_py is None:
             assert commit_sha is not None  # noqa: S101 - the request's schema demands one of them
             train_py = await anyio.to_thread.run_sync(self._from_repo, commit_sha)
         text: str = train_py
-        await anyio.to_thread.run_sync(check, text)
+        _check_size(text)
+        if not await anyio.to_thread.run_sync(self._files.has_source, text):
+            await self._limited.check(text)
         sha256 = await anyio.to_thread.run_sync(self._files.put_source, text)
         return Source(sha256, commit_sha or sha256[:7])
+
+    async def diff(self, before_id: str, before: str, after_id: str, after: str) -> str:
+        """The unified diff of two experiments' sources. Raises `TooLarge` if it takes too long."""
+        return await self._limited.diff(before_id, before, after_id, after)
 
     def _from_repo(self, commit_sha: str) -> str:
         if self._repo is None:
@@ -72,27 +78,10 @@ class Sources:
             raise Invalid(f"train.py at commit {commit_sha} is not UTF-8: {error}.") from error
 
 
-def check(text: str) -> None:
-    """Refuse a source that cannot run at all, before it takes GPU time.
-
-    Raises:
-        TooLarge: more than 1 MiB.
-        Invalid: not Python, with the line.
-    """
+def _check_size(text: str) -> None:
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise Invalid("train_py holds a lone surrogate, which is not text.") from error
     if size > schemas.SOURCE_LIMIT_BYTES:
         raise TooLarge(f"train_py has {size} bytes; the limit is {schemas.SOURCE_LIMIT_BYTES}.")
-    try:
-        with _quiet, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd escape in an agent's string is no error
-            # The compiler, not the parser alone: it also finds a `return` outside a function.
-            compile(text.removeprefix("\ufeff"), "train.py", "exec", dont_inherit=True)
-    except SyntaxError as error:
-        # The same text may be right in a newer Python.
-        why = f"train.py line {error.lineno}: {error.msg} (read as Python {_PYTHON})"
-        raise Invalid(why, line=error.lineno, text=error.text) from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise Invalid(f"train.py cannot be parsed: {error or type(error).__name__}") from error

@@ -71,6 +71,8 @@ class SeriesReports:
         )
 
     async def _page(self, history: History, request: schemas.RunsRequest) -> schemas.RunsAnswer:
+        if request.cursor is not None and request.cursor >= len(history.series):
+            raise Invalid("cursor: the next_cursor of an earlier page, or none for the first")
         words = [word for word in request.status.split(",") if word]
         letters = frozenset().union(*(WORDS.get(word, frozenset()) for word in words))
         wanted = Filter(
