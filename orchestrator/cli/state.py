@@ -108,6 +108,7 @@ def _settings(flags: dict[str, Any], *, must_exist: bool = True) -> Settings:
             f"{settings.home} holds no state of yours: say where it is with --home "
             "(AUTORESEARCH_HOME) or --redis-url (REDIS_URL)"
         )
+    settings.paths.make_private()
     log_to_stderr()
     return settings
 
