@@ -152,6 +152,8 @@ class HomePaths:
         self.home = home
         # The embedded Redis-protocol server.
         self.redis_dir = home / "redis"
+        # What seals the journals, and which seals were given.
+        self.journal_key, self.noted_seals_dir = home / "journal.key", home / "seals"
         # Logs of the processes that `up` and `demo` start.
         self.logs_dir = home / "logs"
         # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.

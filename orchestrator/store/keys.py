@@ -2,8 +2,9 @@
 
 Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary holds everything):
 
-    tag            hash     settings, best, streak, counters, and `revision`: +1 with every
-                            decision, choice of strategy and operator action
+    tag            hash     settings, best, streak, counters, `revision` (+1 with every decision,
+                            choice of strategy and operator action), and `sealed`, on which the
+                            seal of the next journal entry rests
     strategy       hash     the search strategy in force
     exp:ID         hash     the experiment: idea and source hash; never changes
     run:ID         hash     its run: state, epoch, metrics, verdict
