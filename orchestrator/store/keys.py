@@ -49,16 +49,32 @@ Global, below `ar:`:
 The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.
 """
 
+import re
+
 PREFIX = "ar:"
 
-TAG_NAMES = (
-    "tag", "strategy", "exp:", "run:", "attempts:", "all", "status:", "hand", "keeps", "near",
-    "recent", "cats", "sources", "queue", "notes", "ledger", "journal",
-)  # fmt: skip
-GLOBAL_NAMES = (
-    "tags", "seq", "ready:", "direct:", "leases", "gpus", "idle", "busy", "seen", "holds", "gpu:",
-    "drained", "ledger", "events", "nonce:", "idem:", "restoring",
-)  # fmt: skip
+# With the type of what each holds.
+TAG_NAMES = {
+    "tag": "hash", "strategy": "hash", "exp:": "hash", "run:": "hash", "attempts:": "list",
+    "all": "zset", "status:": "zset", "hand": "zset", "keeps": "zset", "near": "zset",
+    "recent": "list", "cats": "hash", "sources": "hash", "queue": "zset", "notes": "hash",
+    "ledger": "stream", "journal": "stream",
+}  # fmt: skip
+GLOBAL_NAMES = {
+    "tags": "zset", "seq": "string", "ready:": "zset", "direct:": "zset", "leases": "zset",
+    "gpus": "zset", "idle": "zset", "busy": "zset", "seen": "zset", "holds": "zset", "gpu:": "hash",
+    "drained": "hash", "ledger": "stream", "events": "stream", "nonce:": "string",
+    "idem:": "string", "restoring": "string",
+}  # fmt: skip
+_KEY = re.compile(rf"{PREFIX}(\{{[^{{}}]+\}}:)?([a-z]+:?)(.*)", re.DOTALL)
+
+
+def type_of(key: str) -> str | None:
+    """The type of what a key holds; None for a key that is not ours."""
+    match = _KEY.fullmatch(key)
+    if match is None or match[2].endswith(":") != bool(match[3]):
+        return None
+    return (TAG_NAMES if match[1] else GLOBAL_NAMES).get(match[2])
 
 
 def of_tag(tag: str, name: str, suffix: str = "") -> str:
