@@ -353,13 +353,9 @@ def bomb(kind: str, folder: Path) -> Path:
             text = b'{"key":"ar:seq","kind":"string","members":['
             text += b"[]," * ((MAX_LINE_BYTES - len(text) - 10) // 3) + b"[]]}\n"
             out.write(tar(state(text)))
-        elif kind == "a header":
+        else:
             header(member("x", type=tarfile.XHDTYPE, size=size))
             zeros(size)
-        else:
-            header(state())
-            for _ in range(size >> 23):
-                out.write(member("home/runs/t/e/1.log")[0].tobuf() * 2048)
     return path
 
 
@@ -374,7 +370,7 @@ finally:
 
 
 @pytest.mark.slow  # gigabytes are written and read
-@pytest.mark.parametrize("kind", ["a line", "a dense line", "a header", "members"])
+@pytest.mark.parametrize("kind", ["a line", "a dense line", "a header"])
 def test_a_small_file_that_unpacks_to_much_takes_little_memory(kind: str, tmp_path: Path) -> None:
     file = bomb(kind, tmp_path)
     assert file.stat().st_size < 8 << 20
