@@ -17,6 +17,7 @@ import anyio
 
 from orchestrator import files
 from orchestrator.domain import Tag
+from orchestrator.errors import SetupError
 from orchestrator.rules import seals as rules
 from orchestrator.settings import HomePaths
 
@@ -28,9 +29,16 @@ _LINE = re.compile(r"(setup|\d+) ([0-9a-f]{64})")
 
 class Seals:
     def __init__(self, paths: HomePaths) -> None:
-        """Make the home's key on first use. Raises SetupError, OSError."""
+        """Make the home's key on first use. Raises SetupError."""
         self._folder = paths.noted_seals_dir
-        self._key = bytes.fromhex(files.secret(paths.journal_key))
+        try:
+            paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._key = bytes.fromhex(files.secret(paths.journal_key))
+        except OSError as error:
+            raise SetupError(
+                f"{paths.journal_key} cannot be read or written ({error.strerror}); make it yours,"
+                " or name another home with --home (AUTORESEARCH_HOME)"
+            ) from error
         # The newest seal of each tag that is in no file yet.
         self._newest: dict[str, str] = {}
 

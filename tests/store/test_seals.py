@@ -263,6 +263,32 @@ async def test_orchestrators_that_decide_and_are_steered_at_once_write_one_chain
     assert len(api.get("/api/steer/notes", tag="mar11")["notes"]) == 16
 
 
+GARBAGE = {
+    "no JSON": {"data": "{"},
+    "a list": {"data": "[]"},
+    "another kind": {"kind": "x", "data": "{}"},
+    "no revision": {"kind": "steered", "data": "{}"},
+    "no text": {"data": "\ud7ff", "seal": "näher"},
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+async def test_an_entry_that_cannot_be_read_is_a_difference_and_no_traceback(
+    name: str, api: Api, store: Store, plain: redis.Redis, home: HomePaths
+) -> None:
+    a_night(api)
+    fields = {"kind": "decided", "id": "exp-1", "at": "1", "data": "{}"} | GARBAGE[name]
+    plain.xadd(key("journal"), dict(fields))
+    plain.hincrby(key("tag"), "revision")
+    assert (await audit(store, home)).differences
+
+
+def test_a_home_that_cannot_hold_the_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match=r"journal\.key cannot be read or written .*--home"):
+        Seals(HomePaths(tmp_path / "file" / "home"))
+
+
 def test_the_key_is_in_no_place_that_redis_sees(
     api: Api, plain: redis.Redis, home: HomePaths
 ) -> None:

@@ -85,12 +85,20 @@ class Audit:
     async def _replayed(self, tag: str, revision: int, chain: Chain | None) -> Replay:
         """The steps up to the revision; the chain is checked to its end."""
         replay, over = Replay.of(tag), False
-        async for entry, step in self._store.journal.steps(tag):
-            if chain is not None:
-                chain.take(entry)
-            over = over or (replay.tag.revision == revision and not isinstance(step, SetUp))
-            if not over:
-                replay.take(step)
+        last = "its beginning"
+        try:
+            async for entry, step in self._store.journal.steps(tag):
+                if chain is not None:
+                    chain.take(entry)
+                over = over or (replay.tag.revision == revision and not isinstance(step, SetUp))
+                if not over:
+                    replay.take(step)
+                last = entry.id
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            # No orchestrator writes what cannot be parsed, and it may be anything.
+            replay.differences.append(
+                f"the journal cannot be read after {last} ({type(error).__name__})"
+            )
         if chain is not None:
             chain.end()
         return replay
