@@ -31,6 +31,7 @@ def members(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
         archive.members.clear()  # type: ignore[attr-defined] # typeshed does not have it
         member = _parsed(archive.next)
         if member is None:
+            source.drain()
             return
         if not member.isreg() or member.issparse() or member.size < 0:
             raise Invalid(f"it holds {member.name[:200]!r}, which is no plain file")
@@ -59,6 +60,11 @@ class _Metered(io.RawIOBase):
             raise Invalid("it has a header of a length that no backup has")
         self.left -= size
         return self._file.read(size)
+
+    def drain(self) -> None:
+        """Read on to the checksum at the end."""
+        while self._file.read(1 << 20):
+            pass
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._file.seek(offset, whence)
