@@ -27,6 +27,7 @@ from orchestrator.routes import (
     search,
     steer,
 )
+from orchestrator.seals import Seals
 from orchestrator.services.wiring import Services
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -42,7 +43,9 @@ def create_app(settings: Settings) -> FastAPI:
     application starts."""
     if settings.redis_url is None:
         raise errors.SetupError("No Redis: set REDIS_URL, or start with `autoresearch serve`.")
-    store = Store(settings.redis_url.get_secret_value(), settings.redis_timeout_seconds)
+    seals = Seals(settings.paths)
+    url = settings.redis_url.get_secret_value()
+    store = Store(url, settings.redis_timeout_seconds, seals)
     services = Services(store, settings)
 
     @asynccontextmanager
@@ -52,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
             for side_task in (
                 services.wakeups.run,
                 services.reaper.run,
+                seals.run,
                 services.similar.run,
                 services.histories.warm_up,
                 mcp.run,

@@ -254,6 +254,7 @@ class Tag:
     consecutive_crashes: int = 0
     training_seconds: float = 0.0
     pause: OperatorHold | None = None
+    sealed: str = ""  # what the seal of the next journal entry rests on, see rules/seals.py
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,8 @@ class Decision:
 @dataclass(frozen=True)
 class JournalEntry:
     """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action).
-    `data` is what the step did and what it was based on (see `journal_data` in store/records.py).
+    `data` is what the step did and what it was based on (see `journal_data` in store/records.py),
+    `text` the same as it is stored. Versions without seals wrote entries without one.
     """
 
     id: str
@@ -311,6 +313,8 @@ class JournalEntry:
     experiment_id: str
     at_us: int
     data: dict[str, Any]
+    text: str = ""
+    seal: str | None = None
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")

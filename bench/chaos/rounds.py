@@ -26,7 +26,9 @@ from bench.chaos.stub import Results
 from bench.chaos.system import Plan, System
 from bench.chaos.targets import Targets
 from bench.chaos.violations import Findings
+from orchestrator.seals import Seals
 from orchestrator.services.core.audit import Audit
+from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
 
 # How many experiments wait or run at a time, and how many agents submit at once.
@@ -183,8 +185,9 @@ class Harness:
     async def _audit_journals(self) -> None:
         """What `autoresearch audit` says, without the proxies."""
         store = Store(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
+        auditor = Audit(store, Seals(HomePaths(self.system.plan.home)))
         for tag in TAGS:
-            report = await Audit(store).check(tag)
+            report = await auditor.check(tag)
             for difference in report.differences:
                 self.findings.add("journal", f"{tag}: {difference}")
         await store.close()

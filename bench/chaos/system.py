@@ -25,9 +25,9 @@ from bench.harness.ports import free_port
 from bench.harness.proxy import Proxy
 from gpu_worker import tree
 from gpu_worker.folders import WorkerFolder
-from orchestrator.embedded import server_binary
 from orchestrator.settings import HomePaths
 from orchestrator.store import keys
+from orchestrator.valkey import server_binary
 
 START_SECONDS = 60.0
 _SABOTAGE = "bench.chaos.sabotage"

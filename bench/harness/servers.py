@@ -14,7 +14,7 @@ from typing import Any
 import redis
 
 from bench.harness.ports import free_port
-from orchestrator.embedded import server_binary
+from orchestrator.valkey import server_binary
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0

@@ -189,7 +189,9 @@ def mlflow(
     # A hash, because the URLs may have a password.
     between = f"{client.url}\n{tracking_uri} {prefix} {tag}"
     digest = hashlib.sha256(between.encode()).hexdigest()[:16]
-    place = Place(load(HomeSettings).paths.mirror(f"mlflow-{digest}"))
+    paths = load(HomeSettings).paths
+    paths.make_private()
+    place = Place(paths.mirror(f"mlflow-{digest}"))
     client.tags()  # a missing orchestrator or a wrong token fails at once
     with place.held():
         runs = Mirror(client, sink, place, frozenset(tag or ()), say)

@@ -16,6 +16,7 @@ from orchestrator.cli.options import StateFlags, load
 from orchestrator.cli.output import answer, console, note, respond, write_json
 from orchestrator.cli.run.process import interruptible
 from orchestrator.cli.run.serve import log_to_stderr, redis_for
+from orchestrator.seals import Seals
 from orchestrator.services.core import backup as service
 from orchestrator.services.core.audit import Audit, Report
 from orchestrator.settings import Settings
@@ -35,15 +36,21 @@ def audit(
 ) -> None:
     """Verdicts, best and counters, by the rules that decided them."""
 
-    async def check(store: Store) -> list[Report]:
-        names = tags or [state.tag.name for state in reversed(await store.reads.tags())]
-        return [await Audit(store).check(name) for name in names]
+    settings = _settings(flags)
+    # Made by orchestrators only: an audit changes nothing.
+    seals = Seals(settings.paths) if settings.paths.journal_key.exists() else None
 
-    reports = _with_store(_settings(flags), check)
+    async def check(store: Store) -> list[Report]:
+        auditor = Audit(store, seals)
+        return [await auditor.check(name) for name in tags or await auditor.tags()]
+
+    reports = _with_store(settings, check)
     if json:
         write_json([vars(report) for report in reports])
     else:
         _print_reports(reports)
+        if seals is None:
+            note(f"seals were not checked: there is no {settings.paths.journal_key}")
     if any(report.differences for report in reports):
         raise typer.Exit(FAILED)
 
@@ -51,6 +58,8 @@ def audit(
 def _print_reports(reports: list[Report]) -> None:
     for report in reports:
         what = f"{report.tag}: {report.decisions} decisions, {report.experiments} experiments"
+        if report.unsealed:
+            what += f", {report.unsealed} entries of a version without seals"
         if not report.differences:
             answer(f"{what}: all as the journal says")
             continue
@@ -108,6 +117,7 @@ def _settings(flags: dict[str, Any], *, must_exist: bool = True) -> Settings:
             f"{settings.home} holds no state of yours: say where it is with --home "
             "(AUTORESEARCH_HOME) or --redis-url (REDIS_URL)"
         )
+    settings.paths.make_private()
     log_to_stderr()
     return settings
 

@@ -9,6 +9,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 
 from orchestrator.errors import SetupError
+from orchestrator.seals import Seals
 from orchestrator.store.client import TextRedis
 from orchestrator.store.dump import DumpStore
 from orchestrator.store.events import EventStore
@@ -46,10 +47,12 @@ class FlatRetry(Retry):
 
 
 class Store:
-    """The whole state of the system, by what one does with it. `redis` is for tests and benches."""
+    """The whole state of the system, by what one does with it. `redis`, `scripts` and `seals` are
+    for tests and benches."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, timeout_seconds: float, seals: Seals | None = None) -> None:
         """Prepare the pool for `url` (redis://, rediss:// or unix://); connects on first use.
+        `seals` are needed to write journals that an audit believes.
 
         A command is sent a second time when no answer came in `timeout_seconds`: the scripts'
         nonces make that harmless.
@@ -78,9 +81,10 @@ class Store:
         shared = SharedConnection(single.make_connection, timeout_seconds)
         # Apart: its reads block.
         tail = SharedConnection(single.make_connection, timeout_seconds)
-        scripts = Scripts(shared)
+        scripts = Scripts(shared, seals)
         self.redis = redis
         self.connections = (shared, tail)
+        self.scripts, self.seals = scripts, seals
         self.experiments = ExperimentStore(scripts)
         self.jobs = JobStore(scripts, redis)
         self.pool = PoolStore(scripts, redis)

@@ -1,7 +1,7 @@
 """Writes on tags, experiments and strategies. Every verb is one atomic script."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.domain import (
     INFRA_LOST,
@@ -61,9 +61,9 @@ class ExperimentStore:
 
     async def setup(self, tag: Tag, strategy: Strategy) -> Tag:
         """Create the tag. Raises `Conflict` with the tag as `existing` where there is one."""
-        reply = await self._scripts.run(
-            verbs.SETUP, tag.name, records.setting_fields(tag), records.strategy_fields(strategy)
-        )
+        settings, started = records.setting_fields(tag), records.strategy_fields(strategy)
+        entry = self._scripts.entry(tag, "setup", {"settings": settings, "strategy": started})
+        reply = await self._scripts.run(verbs.SETUP, tag.name, settings, started, entry)
         stored = records.tag_from(reply["tag"])
         if reply.name == "EXISTS":
             raise Conflict(f"Tag {tag.name!r} exists already.", existing=stored)
@@ -148,7 +148,12 @@ class ExperimentStore:
             snapshot.tag.revision,
             reporter.renewal,
             _application(snapshot, result, decision, verdict_json, action),
-            records.journal_data(snapshot, result, decision, reporter.epoch, action),
+            self._scripts.entry(
+                snapshot.tag,
+                "decided",
+                records.journal_data(snapshot, result, decision, reporter.epoch, action),
+                experiment_id,
+            ),
         )
         if reply.name == "CONFLICT":
             raise Conflict(
@@ -175,32 +180,35 @@ class ExperimentStore:
     ) -> Strategy:
         """Set what a person chose, in one step with its record in the audit log. A temperature of
         None stays as it is."""
-        chosen = {
-            "mode": mode,
-            "explore_ratio": explore_ratio,
-            "temperature": temperature,
-            "reason": action.reason,
-            "pinned": int(pinned),
-        }
-        reply = await self._scripts.run(
-            verbs.SET_STRATEGY,
-            tag,
-            None,
-            records.text_fields(chosen),
-            records.action_fields(action),
-        )
+
+        async def arguments() -> tuple[object, ...]:
+            snapshot = await self.snapshot(tag)
+            before = snapshot.strategy
+            chosen = replace(
+                before,
+                mode=mode,
+                explore_ratio=explore_ratio,
+                temperature=before.temperature if temperature is None else temperature,
+                reason=action.reason,
+                pinned=pinned,
+            )
+            return self._strategy_arguments(snapshot.tag, chosen, action)
+
+        reply = await self._scripts.run_on_snapshot(verbs.SET_STRATEGY, arguments)
         return records.strategy_from(reply["strategy"])
 
     async def adapt_strategy(self, snapshot: Snapshot, adapted: Strategy) -> Strategy | None:
         """Set what the rules made of `snapshot`; None if the tag has changed since."""
-        reply = await self._scripts.run(
-            verbs.SET_STRATEGY,
-            snapshot.tag.name,
-            snapshot.tag.revision,
-            records.strategy_fields(adapted),
-            None,
-        )
+        arguments = self._strategy_arguments(snapshot.tag, adapted)
+        reply = await self._scripts.run(verbs.SET_STRATEGY, *arguments)
         return None if reply.name == "STALE" else records.strategy_from(reply["strategy"])
+
+    def _strategy_arguments(
+        self, tag: Tag, strategy: Strategy, action: OperatorAction | None = None
+    ) -> tuple[object, ...]:
+        entry = self._scripts.entry(tag, "strategy", records.strategy_data(tag, strategy, action))
+        fields = records.strategy_fields(strategy)
+        return tag.name, entry, fields, action and records.action_fields(action)
 
 
 def _application(

@@ -56,10 +56,10 @@ class JournalStore:
                 return
             start = f"({page[-1][0]}"
 
-    async def steps(self, tag: str) -> AsyncIterator[Step]:
-        """The journal as the steps of a replay, oldest first."""
+    async def steps(self, tag: str) -> AsyncIterator[tuple[JournalEntry, Step]]:
+        """The journal with the steps of a replay, oldest first."""
         async for entry in self.entries(tag):
-            yield records.step_from(entry)
+            yield entry, records.step_from(entry)
 
     async def books(self, tag: str) -> Books:
         """All totals of a tag, read in one step."""

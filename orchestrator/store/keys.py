@@ -2,8 +2,9 @@
 
 Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary holds everything):
 
-    tag            hash     settings, best, streak, counters, and `revision`: +1 with every
-                            decision, choice of strategy and operator action
+    tag            hash     settings, best, streak, counters, `revision` (+1 with every decision,
+                            choice of strategy and operator action), and `sealed`, on which the
+                            seal of the next journal entry rests
     strategy       hash     the search strategy in force
     exp:ID         hash     the experiment: idea and source hash; never changes
     run:ID         hash     its run: state, epoch, metrics, verdict
@@ -49,16 +50,32 @@ Global, below `ar:`:
 The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.
 """
 
+import re
+
 PREFIX = "ar:"
 
-TAG_NAMES = (
-    "tag", "strategy", "exp:", "run:", "attempts:", "all", "status:", "hand", "keeps", "near",
-    "recent", "cats", "sources", "queue", "notes", "ledger", "journal",
-)  # fmt: skip
-GLOBAL_NAMES = (
-    "tags", "seq", "ready:", "direct:", "leases", "gpus", "idle", "busy", "seen", "holds", "gpu:",
-    "drained", "ledger", "events", "nonce:", "idem:", "restoring",
-)  # fmt: skip
+# With the type of what each holds.
+TAG_NAMES = {
+    "tag": "hash", "strategy": "hash", "exp:": "hash", "run:": "hash", "attempts:": "list",
+    "all": "zset", "status:": "zset", "hand": "zset", "keeps": "zset", "near": "zset",
+    "recent": "list", "cats": "hash", "sources": "hash", "queue": "zset", "notes": "hash",
+    "ledger": "stream", "journal": "stream",
+}  # fmt: skip
+GLOBAL_NAMES = {
+    "tags": "zset", "seq": "string", "ready:": "zset", "direct:": "zset", "leases": "zset",
+    "gpus": "zset", "idle": "zset", "busy": "zset", "seen": "zset", "holds": "zset", "gpu:": "hash",
+    "drained": "hash", "ledger": "stream", "events": "stream", "nonce:": "string",
+    "idem:": "string", "restoring": "string",
+}  # fmt: skip
+_KEY = re.compile(rf"{PREFIX}(\{{[^{{}}]+\}}:)?([a-z]+:?)(.*)", re.DOTALL)
+
+
+def type_of(key: str) -> str | None:
+    """The type of what a key holds; None for a key that is not ours."""
+    match = _KEY.fullmatch(key)
+    if match is None or match[2].endswith(":") != bool(match[3]):
+        return None
+    return (TAG_NAMES if match[1] else GLOBAL_NAMES).get(match[2])
 
 
 def of_tag(tag: str, name: str, suffix: str = "") -> str:

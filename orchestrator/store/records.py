@@ -152,18 +152,42 @@ def journal_data(
     }
 
 
+def steered_data(tag: Tag, action: OperatorAction) -> dict[str, Any]:
+    """What the journal keeps of an operator action that decides nothing."""
+    return {"on": {"revision": tag.revision}, "steered": action_fields(action)}
+
+
+def strategy_data(
+    tag: Tag, strategy: Strategy, action: OperatorAction | None = None
+) -> dict[str, Any]:
+    """What the journal keeps of a strategy that was set."""
+    return {
+        "on": {"revision": tag.revision},
+        "strategy": strategy_fields(strategy),
+        **_present(steered=action and action_fields(action)),
+    }
+
+
 def _present(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
 def journal_entry_from(entry_id: str, stored: Fields) -> JournalEntry:
     """An entry of the journal, by a parser four times as fast as `json`: histories are long."""
+    data, at = from_json(stored["data"]), stored["at"]
+    # Only Redis knew these when the entry was made.
+    if stored["kind"] == "setup":
+        data["settings"] = {"created": at, "revision": "0"} | data["settings"]
+    if "strategy" in data:
+        data["strategy"] = {"updated": at} | data["strategy"]
     return JournalEntry(
         id=entry_id,
         kind=stored["kind"],
         experiment_id=stored["id"],
-        at_us=int(stored["at"]),
-        data=from_json(stored["data"]),
+        at_us=int(at),
+        data=data,
+        text=stored["data"],
+        seal=stored.get("seal"),
     )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from orchestrator.domain import RECENT_RUNS
+from orchestrator.domain import RECENT_RUNS, Tag
 from orchestrator.errors import (
     AutoresearchError,
     LeaseRenewed,
@@ -39,6 +39,7 @@ from orchestrator.errors import (
     unknown_parent,
     unknown_tag,
 )
+from orchestrator.seals import Seals
 from orchestrator.store import keys
 from orchestrator.store.client import ScriptRunner
 
@@ -46,6 +47,8 @@ from orchestrator.store.client import ScriptRunner
 PLAIN = frozenset({"snapshot", "renew", "heartbeat", "pool_list", "tidy"})
 
 NONCE_SECONDS = 120
+# Each failed try means that another step of the tag went through in between.
+MAX_TRIES = 500
 IDEMPOTENCY_SECONDS = 86_400
 
 # Error replies of a server that is up and cannot serve now begin with one of these.
@@ -164,10 +167,21 @@ def _argument(value: object) -> str:
 
 
 class Scripts:
-    """The Lua verbs on one Redis connection pool."""
+    """The Lua verbs on one Redis connection pool. Without `seals` journals are not sealed."""
 
-    def __init__(self, redis: ScriptRunner) -> None:
+    def __init__(self, redis: ScriptRunner, seals: Seals | None = None) -> None:
         self._redis = redis
+        self._seals = seals
+
+    def entry(
+        self, tag: Tag, kind: str, data: Mapping[str, Any], experiment_id: str = ""
+    ) -> dict[str, str]:
+        """The next journal entry of `tag` as the verbs take it: JSON, revision, seal."""
+        text = json.dumps(data)
+        entry = {"entry": text, "revision": "setup" if kind == "setup" else str(tag.revision)}
+        if self._seals is not None:
+            entry["seal"] = self._seals.seal(tag, kind, experiment_id, text)
+        return entry
 
     async def run(self, script: Script[R], *args: object, nonce: str | None = None) -> Reply[R]:
         """Run a verb with ARGV[3..] = `args`: None is '', a flag '1' or '0', a mapping JSON.
@@ -180,6 +194,22 @@ class Scripts:
         head: tuple[object, object] = ("", "")
         if script.verb not in PLAIN:
             head = (nonce, NONCE_SECONDS) if nonce else _next_nonce(script.verb)
+        return await self._run(script, head, args)
+
+    async def run_on_snapshot(
+        self, script: Script[R], arguments: Callable[[], Awaitable[Sequence[object]]]
+    ) -> Reply[R]:
+        """Run a verb whose `arguments` rest on what they have read, again while that is STALE."""
+        head = _next_nonce(script.verb)  # one for all tries, of which one takes effect
+        for _ in range(MAX_TRIES):
+            reply = await self._run(script, head, await arguments())
+            if reply.name != "STALE":
+                return reply
+        raise Unavailable("Too many changes of this tag at once; send the request again.")
+
+    async def _run(
+        self, script: Script[R], head: tuple[object, object], args: Sequence[object]
+    ) -> Reply[R]:
         argv = [_argument(value) for value in (*head, *args)]
         with redis_errors():
             try:
@@ -187,7 +217,9 @@ class Scripts:
             except NoScriptError:
                 answer = await self._redis.eval(script.text, 0, *argv)
         fields: dict[str, Any] = json.loads(answer)
-        name = fields.pop("outcome")
+        name, sealed = fields.pop("outcome"), fields.pop("sealed", None)
+        if sealed is not None and self._seals is not None:
+            self._seals.note(**sealed)
         if name in script.replies:
             return Reply(name, fields)
         if name in REFUSALS:

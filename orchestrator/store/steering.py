@@ -1,7 +1,7 @@
 """Operator actions, each one script, and the audit log of them (the key `ledger`)."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.domain import LedgerEntry, Note, OperatorAction, OperatorHold, Stop, Tag
@@ -11,7 +11,7 @@ from orchestrator.store import keys, records, verbs
 from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import Queued
 from orchestrator.store.records import action_fields
-from orchestrator.store.scripts import Scripts, redis_errors
+from orchestrator.store.scripts import R, Reply, Script, Scripts, redis_errors
 
 CHUNK = 1000
 
@@ -44,22 +44,22 @@ class SteeringStore:
 
     async def pause(self, tag: str, action: OperatorAction) -> Tag:
         """Keep the tag's jobs from being claimed; a paused tag stays as it is."""
-        reply = await self._scripts.run(verbs.PAUSE, tag, action_fields(action))
+        reply = await self._steer(verbs.PAUSE, tag, None, action)
         return records.tag_from(reply["tag"])
 
     async def resume(self, tag: str, action: OperatorAction) -> Tag:
-        reply = await self._scripts.run(verbs.RESUME, tag, action_fields(action))
+        reply = await self._steer(verbs.RESUME, tag, None, action)
         return records.tag_from(reply["tag"])
 
     async def add_note(self, tag: str, action: OperatorAction, at_most: int) -> Note:
         """Leave the action's reason as a note. Raises `Conflict` where there are `at_most`."""
-        reply = await self._scripts.run(verbs.ADD_NOTE, tag, action_fields(action), at_most)
+        reply = await self._steer(verbs.ADD_NOTE, tag, None, action, at_most)
         if reply.name == "FULL":
             raise Conflict(f"Tag {tag!r} has {at_most} notes already; drop one first (drop-note).")
         return records.note_from(reply["id"], reply["note"])
 
     async def drop_note(self, tag: str, action: OperatorAction) -> None:
-        reply = await self._scripts.run(verbs.DROP_NOTE, tag, action_fields(action))
+        reply = await self._steer(verbs.DROP_NOTE, tag, None, action)
         if reply.name == "NO_NOTE":
             raise NotFound(f"Tag {tag!r} has no {action.target}; GET /api/steer/notes lists them.")
 
@@ -74,9 +74,8 @@ class SteeringStore:
         self, experiment_id: str, what: Stop, action: OperatorAction
     ) -> Literal["asked", "decided", "not leased"]:
         """Ask the worker of a leased run to stop it. Other runs stay as they are."""
-        reply = await self._scripts.run(
-            verbs.STOP, tag_of(experiment_id), experiment_id, what, action_fields(action)
-        )
+        tag = tag_of(experiment_id)
+        reply = await self._steer(verbs.STOP, tag, experiment_id, action, what)
         if reply.name == "DONE":
             return "decided"
         return "not leased" if reply.name == "CONFLICT" else "asked"
@@ -86,9 +85,8 @@ class SteeringStore:
 
         Raises `Conflict` for a run that waits, is trained by hand, or has no source here.
         """
-        reply = await self._scripts.run(
-            verbs.REPEAT, tag_of(experiment_id), experiment_id, action_fields(action)
-        )
+        tag = tag_of(experiment_id)
+        reply = await self._steer(verbs.REPEAT, tag, experiment_id, action)
         if reply.name == "NO_SOURCE":
             raise Conflict(
                 f"{experiment_id} was trained by hand: its train.py is not here; submit it."
@@ -102,16 +100,33 @@ class SteeringStore:
 
     async def set_priority(self, experiment_id: str, priority: int, action: OperatorAction) -> int:
         """Move a queued run; returns its place. Raises `Conflict` for one that is not queued."""
-        reply = await self._scripts.run(
-            verbs.SET_PRIORITY,
-            tag_of(experiment_id),
-            experiment_id,
-            priority,
-            action_fields(action),
-        )
+        tag = tag_of(experiment_id)
+        reply = await self._steer(verbs.SET_PRIORITY, tag, experiment_id, action, priority)
         if reply.name == "CONFLICT":
             raise Conflict(f"{experiment_id} {_WHY_NO_PRIORITY[reply['state']]}.")
         return int(reply["position"])
+
+    async def _steer(
+        self,
+        script: Script[R],
+        tag: str,
+        experiment_id: str | None,
+        action: OperatorAction,
+        *more: object,
+    ) -> Reply[R]:
+        """Run a verb that writes the action into the journal of a tag."""
+
+        async def arguments() -> tuple[object, ...]:
+            found = await self._scripts.run(verbs.SNAPSHOT, tag, experiment_id)
+            now = records.tag_from(found["tag"])
+            # A note is named after the revision that it makes.
+            note = f"note-{now.revision + 1}"
+            done = replace(action, target=note) if action.kind == "note" else action
+            data = records.steered_data(now, done)
+            entry = self._scripts.entry(now, "steered", data, experiment_id or "")
+            return tag, experiment_id, action_fields(done) | entry, *more
+
+        return await self._scripts.run_on_snapshot(script, arguments)
 
     # -- GPUs
 

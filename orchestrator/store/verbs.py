@@ -9,6 +9,7 @@ from orchestrator.store.scripts import Script
 
 OK = Literal["OK"]
 OK_OR_UNCHANGED = Literal["OK", "UNCHANGED"]
+OK_OR_UNCHANGED_OR_STALE = Literal["OK", "UNCHANGED", "STALE"]
 
 SETUP = Script[Literal["OK", "EXISTS"]]("setup")
 REGISTER = Script[OK]("register")
@@ -30,12 +31,12 @@ RELEASE = Script[Literal["OK", "LEASED", "NOT_HELD"]]("release")
 DEREGISTER = Script[Literal["OK", "LEASED", "HELD"]]("deregister")
 TIDY = Script[OK]("tidy")
 
-PAUSE = Script[OK_OR_UNCHANGED]("pause")
-RESUME = Script[OK_OR_UNCHANGED]("resume")
-ADD_NOTE = Script[Literal["OK", "FULL"]]("add_note")
-DROP_NOTE = Script[Literal["OK", "NO_NOTE"]]("drop_note")
-STOP = Script[Literal["OK", "UNCHANGED", "DONE", "CONFLICT"]]("stop")
-REPEAT = Script[Literal["OK", "CONFLICT", "NO_SOURCE"]]("repeat")
-SET_PRIORITY = Script[Literal["OK", "UNCHANGED", "CONFLICT"]]("set_priority")
+PAUSE = Script[OK_OR_UNCHANGED_OR_STALE]("pause")
+RESUME = Script[OK_OR_UNCHANGED_OR_STALE]("resume")
+ADD_NOTE = Script[Literal["OK", "FULL", "STALE"]]("add_note")
+DROP_NOTE = Script[Literal["OK", "NO_NOTE", "STALE"]]("drop_note")
+STOP = Script[Literal["OK", "UNCHANGED", "DONE", "CONFLICT", "STALE"]]("stop")
+REPEAT = Script[Literal["OK", "CONFLICT", "NO_SOURCE", "STALE"]]("repeat")
+SET_PRIORITY = Script[Literal["OK", "UNCHANGED", "CONFLICT", "STALE"]]("set_priority")
 DRAIN = Script[OK_OR_UNCHANGED]("drain")
 UNDRAIN = Script[OK_OR_UNCHANGED]("undrain")

@@ -12,6 +12,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from bench.histories import write
+from orchestrator.embedded import EmbeddedServer
+from orchestrator.settings import HomePaths
 from tests.browser.conftest import DESKTOP, PHONE, OpenPage, marks, screenshots
 from tests.e2e.conftest import System
 
@@ -29,9 +31,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         if name.startswith("AUTORESEARCH_TOKEN") or name == "REDIS_URL":
             del system.environment[name]
     system.serve()
-    socket = Path(system.environment["AUTORESEARCH_HOME"]) / "redis" / "valkey.sock"
+    url = EmbeddedServer(HomePaths(Path(system.environment["AUTORESEARCH_HOME"]))).url()
     for runs in LIMIT_MS:
-        history = write(f"unix://{socket}?db=0", f"t{runs}", runs, hours=min(runs / 84, 200))
+        history = write(url, f"t{runs}", runs, hours=min(runs / 84, 200))
         # In a thread of its own: Playwright leaves an event loop running in this one.
         with ThreadPoolExecutor(1) as executor:
             executor.submit(asyncio.run, history).result()

@@ -76,6 +76,7 @@ class System:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o022,  # the usual one
             )
         self.processes.append(process)
         return process

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import redis
 
+from orchestrator.embedded import EmbeddedServer
+from orchestrator.settings import HomePaths
 from tests.conftest import redis_server, server_binaries
 from tests.e2e.conftest import System
 from tests.proxy import Proxy
@@ -26,7 +28,7 @@ def decisions(url: str) -> Counter[str]:
 
 
 def embedded_url(system: System) -> str:
-    return f"unix://{next((system.folder / 'home').glob('redis/*.sock'))}"
+    return EmbeddedServer(HomePaths(system.folder / "home")).url()
 
 
 def try_post(system: System, path: str, **body: Any) -> httpx.Response:

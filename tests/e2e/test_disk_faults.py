@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests.e2e.conftest import System, eventually, stub
-from tests.e2e.faults import Disk, decisions, embedded_url, outcomes, try_post
+from tests.e2e.faults import Disk, decisions, embedded_url, outcomes, own_redis, try_post
 
 pytestmark = pytest.mark.slow
 
@@ -108,21 +108,22 @@ def test_a_full_disk_of_redis_loses_nothing_that_was_acknowledged(
 def test_a_full_memory_of_redis_costs_no_run(system: System) -> None:
     """Out of memory for several leases: 503 for what is new, and the run that goes on is renewed,
     decided and nobody else's in between."""
-    system.serve()
-    system.worker()
-    system.post("/api/experiment/setup", tag="t")
-    running = system.submit(stub(0.9, 6))
-    system.training(running)
-    with redis.Redis.from_url(embedded_url(system)) as client:
-        client.config_set("maxmemory", "1")
-        body = {"tag": "t", "hypothesis": "h", "train_py": stub(0.5)}
-        refused = try_post(system, "/api/experiment/submit", **body)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-        assert system.wait(running)["status"] == "keep"
-        client.config_set("maxmemory", "0")
-    assert outcomes(system, running) == ["completed"]
-    assert system.wait(system.submit(stub(0.5)))["status"] == "keep"
-    assert set(decisions(embedded_url(system)).values()) == {1}
+    with own_redis(system) as (_, _, url):
+        system.serve(REDIS_URL=url)
+        system.worker()
+        system.post("/api/experiment/setup", tag="t")
+        running = system.submit(stub(0.9, 6))
+        system.training(running)
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory", "1")
+            body = {"tag": "t", "hypothesis": "h", "train_py": stub(0.5)}
+            refused = try_post(system, "/api/experiment/submit", **body)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+            assert system.wait(running)["status"] == "keep"
+            client.config_set("maxmemory", "0")
+        assert outcomes(system, running) == ["completed"]
+        assert system.wait(system.submit(stub(0.5)))["status"] == "keep"
+        assert set(decisions(url).values()) == {1}
 
 
 def test_a_worker_below_its_floor_of_disk_says_so_in_the_pool_and_claims_nothing(

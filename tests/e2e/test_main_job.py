@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import redis
 
+from orchestrator.embedded import EmbeddedServer
+from orchestrator.settings import HomePaths
 from tests.e2e.conftest import System, eventually, stub
 
 
@@ -104,10 +106,29 @@ def test_two_hundred_jobs_of_eight_clients_are_each_decided_once(system: System)
 
 def events_of(home: Path) -> Counter[str]:
     """Decisions by experiment, from the event stream itself."""
-    socket_path = next(home.glob("redis/*.sock"))
-    with redis.Redis(unix_socket_path=str(socket_path), decode_responses=True) as client:
+    url = EmbeddedServer(HomePaths(home)).url()
+    with redis.Redis.from_url(url, decode_responses=True) as client:
         entries = client.xrange("ar:events")
     return Counter(fields["id"] for _, fields in entries if fields["type"] == "decided")
+
+
+def test_what_a_system_writes_is_for_its_owner_alone(system: System) -> None:
+    """The home, which an earlier version left open, all that is written in it, and a backup."""
+    home, backup = system.folder / "home", system.folder / "night.tar.gz"
+    home.mkdir(mode=0o755)
+    system.serve()
+    system.worker()
+    system.post("/api/experiment/setup", tag="t")
+    assert system.wait(system.submit(stub(0.9)))["status"] == "keep"
+    assert system.start("backup", str(backup)).wait(60) == 0
+    written = [home, backup, *home.rglob("*")]
+    assert len(written) > 20
+    open_to_others = [
+        path
+        for path in written
+        if not path.is_symlink() and path.exists() and path.stat().st_mode & 0o077
+    ]
+    assert open_to_others == []
 
 
 def test_a_worker_killed_in_a_run_adopts_it_when_it_restarts(system: System) -> None:

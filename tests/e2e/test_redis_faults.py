@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import System, eventually, stub
-from tests.e2e.faults import decisions, outcomes, own_redis, try_post
+from tests.e2e.faults import decisions, embedded_url, outcomes, own_redis, try_post
 
 pytestmark = pytest.mark.slow
 
@@ -154,8 +154,7 @@ def test_of_several_orchestrators_on_one_redis_any_may_be_killed(system: System)
         system.wait(experiment_id)
         # The lease may have ended while its orchestrator was away: then it ran twice.
         assert outcomes(system, experiment_id)[-1] == "completed"
-    redis_url = f"unix://{next((system.folder / 'home').glob('redis/*.sock'))}"
-    assert decisions(redis_url) == dict.fromkeys(ids, 1)
+    assert decisions(embedded_url(system)) == dict.fromkeys(ids, 1)
 
 
 def test_an_orchestrator_paused_for_longer_than_a_lease_reaps_nobody_when_it_wakes(

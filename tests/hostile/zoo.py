@@ -20,7 +20,7 @@ from typing import Literal
 from gpu_worker import tree
 from gpu_worker.folders import RunFolder
 from gpu_worker.isolation import Level
-from orchestrator.embedded import server_binary
+from orchestrator.valkey import server_binary
 from tests.worker.conftest import Host, eventually
 from tests.worker.stub import Json, Stub
 

@@ -13,6 +13,7 @@ import redis
 
 from orchestrator.errors import Conflict, Invalid
 from orchestrator.files import Files
+from orchestrator.seals import Seals
 from orchestrator.services.core import backup as service
 from orchestrator.services.core.audit import Audit
 from orchestrator.settings import HomePaths
@@ -64,11 +65,10 @@ def contents(url: str) -> dict[str, Any]:
 
 
 def files(paths: HomePaths) -> dict[str, bytes]:
+    """What a backup holds of a home."""
+    found = [paths.journal_key, *(path for dir_ in paths.kept_dirs for path in dir_.rglob("*"))]
     return {
-        str(path.relative_to(paths.home)): path.read_bytes()
-        for folder in paths.kept_dirs
-        for path in folder.rglob("*")
-        if path.is_file()
+        str(path.relative_to(paths.home)): path.read_bytes() for path in found if path.is_file()
     }
 
 
@@ -108,7 +108,8 @@ async def test_a_state_comes_back_whole(
     assert await service.restore(other, target, tmp_path / "b.tar.gz", silent) == manifest
     assert contents(each_redis_url) == before
     assert files(target) == files(home)
-    assert (await Audit(other).check("mar11")).differences == []
+    audit = await Audit(other, Seals(target)).check("mar11")
+    assert (audit.differences, audit.unsealed) == ([], 0)
     ledger = api.get("/api/steer/ledger", limit=3)
     again = make_api(redis_url=each_redis_url, home=target.home)
     assert again.get("/api/steer/ledger", limit=3) == ledger
@@ -117,7 +118,20 @@ async def test_a_state_comes_back_whole(
     assert again.finish(job, outcome="cancelled")["status"] == "queued"
     again.post("/api/steer/resume", tag="mar11", reason="r")
     assert again.finish(again.claim(), 0.9)["status"] == "keep"
+    assert (await Audit(other, Seals(target)).check("mar11")).differences == []
     assert again.http.get(f"/api/experiment/{job['experiment_id']}/log?attempt=1").text == "hello"
+
+
+async def test_an_older_state_that_restore_puts_back_is_no_cut_journal(
+    api: Api, store: Store, other: Store, home: HomePaths, tmp_path: Path
+) -> None:
+    """Into the same home, which has noted the seals of what came after the backup."""
+    some_state(api)
+    await service.backup(store, home, tmp_path / "b.tar.gz", silent)
+    api.complete(api.register(), 0.5)
+    api.app.state.services.store.seals.write()
+    await service.restore(other, home, tmp_path / "b.tar.gz", silent)
+    assert (await Audit(other, Seals(home)).check("mar11")).differences == []
 
 
 async def test_a_finished_log_comes_back_with_its_tail(
@@ -255,5 +269,5 @@ async def test_a_backup_puts_files_nowhere_but_in_their_folders(
         info = tarfile.TarInfo(name)
         info.size = 4
         archive.addfile(info, io.BytesIO(b"evil"))
-    with pytest.raises(Invalid, match="belongs to no state"):
+    with pytest.raises(Invalid, match="no backup that can be restored"):
         await service.restore(other, HomePaths(tmp_path / "new"), file, silent)

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,14 +14,16 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
 
-from orchestrator import embedded
+from orchestrator import files, valkey
 from orchestrator.embedded import EmbeddedServer, HomeGone
 from orchestrator.errors import SetupError
 from orchestrator.settings import HomePaths
+from orchestrator.store import scripts
 from tests.conftest import eventually
 
 # A second orchestrator: prints the server's pid, keeps its share until stdin closes.
@@ -32,7 +35,7 @@ from orchestrator.embedded import EmbeddedServer
 from orchestrator.settings import HomePaths
 with EmbeddedServer(HomePaths(Path(sys.argv[1]))) as url:
     with redis.Redis.from_url(url) as client:
-        client.incr("starts")
+        client.execute_command("INCR", "ar:starts")
         print(client.info("server")["process_id"], flush=True)
     sys.stdin.read()
 """
@@ -49,21 +52,28 @@ def paths(tmp_path: Path) -> Iterator[HomePaths]:
     assert not left
 
 
-def locked(paths: HomePaths, name: str) -> bool:
-    """True if a process holds that lock exclusively."""
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server that holds a key, for tests that must not change it."""
+    with EmbeddedServer(HomePaths(tmp_path_factory.mktemp("serving"))) as url:
+        write(url, key="kept")
+        yield url
+
+
+def socket_of(url: str) -> str:
+    return unquote(urlsplit(url).path)
+
+
+def alive(paths: HomePaths) -> bool:
+    """True if a server process holds its lock."""
     try:
-        with (paths.redis_dir / name).open("rb") as lock:
+        with (paths.redis_dir / "server.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
     return False
-
-
-def alive(paths: HomePaths) -> bool:
-    """True if a server process holds its lock."""
-    return locked(paths, "server.lock")
 
 
 def pid_of(paths: HomePaths) -> int:
@@ -109,16 +119,19 @@ def aof(paths: HomePaths) -> Path:
 def write(url: str, **values: str) -> None:
     with redis.Redis.from_url(url) as client:
         for key, value in values.items():
-            client.set(key, value)
+            client.set(f"ar:{key}", value)
 
 
 def read(url: str, key: str) -> object:
     with redis.Redis.from_url(url, decode_responses=True) as client:
-        return client.get(key)
+        return client.get(f"ar:{key}")
 
 
-def test_every_write_is_on_disk_before_it_is_acknowledged(paths: HomePaths) -> None:
+def test_every_write_is_on_disk_before_it_is_acknowledged(
+    paths: HomePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server runs with the durable settings, without TCP, in a folder of its owner alone."""
+    monkeypatch.setattr(valkey, "COMMANDS", f"{valkey.COMMANDS} config|get")
     with EmbeddedServer(paths) as url, redis.Redis.from_url(url, decode_responses=True) as client:
         config = client.config_get()
     wanted = {
@@ -133,6 +146,162 @@ def test_every_write_is_on_disk_before_it_is_acknowledged(paths: HomePaths) -> N
     }
     assert {key: config[key] for key in wanted} == wanted
     assert paths.redis_dir.stat().st_mode & 0o777 == 0o700
+
+
+# Each takes the state, breaks it, or looks beyond our keys.
+FORBIDDEN = [
+    "FLUSHALL", "FLUSHDB", "CONFIG GET *", "CONFIG SET dir /tmp", "DEBUG SLEEP 0", "KEYS *",
+    "ACL LIST", "ACL SETUSER default on nopass", "MODULE LIST", "SCRIPT FLUSH", "MONITOR", "SAVE",
+    "REPLICAOF 127.0.0.1 1", "SLAVEOF NO ONE", "CLIENT KILL TYPE normal", "CLIENT LIST",
+    "BGREWRITEAOF", "PUBLISH news x", "SUBSCRIBE ar:news", "FUNCTION LIST", "MIGRATE h 1 k 0 1",
+    "DUMP ar:key", "RENAME ar:key ar:other", "SORT ar:key", "GET foreign", "SET foreign x",
+    "SELECT 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [*FORBIDDEN, "GET ar:key", "EVAL return,1 0", "SHUTDOWN"])
+def test_whoever_reaches_the_socket_without_the_password_may_do_nothing(
+    serving: str, command: str
+) -> None:
+    with (
+        redis.Redis(unix_socket_path=socket_of(serving), retry=None) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        stranger.execute_command(*command.replace(",", "\0").split())
+    assert read(serving, "key") == "kept"
+
+
+@pytest.mark.parametrize("command", FORBIDDEN)
+def test_the_orchestrator_itself_may_use_its_keys_and_no_other_command(
+    serving: str, command: str
+) -> None:
+    """Neither directly nor in a script."""
+    words = command.split()
+    script = "return redis.call(unpack(ARGV))"
+    for call in (words, ["EVAL", script, "0", *words]):
+        with redis.Redis.from_url(serving) as client, pytest.raises(redis.ResponseError) as caught:
+            client.execute_command(*call)
+        assert any(word in str(caught.value) for word in ("permission", "not allowed", "unknown"))
+    assert read(serving, "key") == "kept"
+
+
+def test_every_command_of_the_scripts_is_allowed() -> None:
+    called = {
+        name.lower()
+        for file in Path(scripts.__file__).parent.glob("lua/*.lua")
+        for name in re.findall(r"redis\.call\('(\w+)'", file.read_text("utf-8"))
+    }
+    assert len(called) > 20
+    assert called <= set(valkey.COMMANDS.split())
+
+
+def test_the_password_is_in_one_file_of_its_owner_and_nowhere_else(paths: HomePaths) -> None:
+    with EmbeddedServer(paths) as url:
+        password = urlsplit(url).password or ""
+        process = Path(f"/proc/{pid_of(paths)}")
+        told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        assert password.encode() not in told
+    assert len(bytes.fromhex(password)) == 32
+    holders = [
+        path
+        for path in paths.redis_dir.rglob("*")
+        if path.is_file() and password in path.read_text("latin-1")
+    ]
+    assert holders == [paths.redis_dir / "password"]
+    assert holders[0].stat().st_mode & 0o777 == 0o600
+    with EmbeddedServer(paths) as url:
+        assert urlsplit(url).password == password
+
+
+def test_processes_that_ask_for_a_secret_at_once_get_the_same(tmp_path: Path) -> None:
+    ask = (
+        "import sys; from pathlib import Path; from orchestrator.files import secret\n"
+        "sys.stdin.read(1); print(secret(Path(sys.argv[1])))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ask, str(tmp_path / "secret")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(6)
+    ]  # fmt: skip
+    answers = {process.communicate("x")[0] for process in processes}
+    assert len(answers) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_secret_file_that_was_emptied_is_named(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("")
+    with pytest.raises(SetupError, match="64 hexadecimal digits"):
+        files.secret(tmp_path / "secret")
+
+
+@contextlib.contextmanager
+def server_of_an_earlier_version(paths: HomePaths) -> Iterator[None]:
+    """It has the same files and locks, and lets everyone in."""
+    paths.redis_dir.mkdir(parents=True)
+    with (paths.redis_dir / "server.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(
+            [valkey.server_binary(), *valkey.OPTIONS],
+            cwd=paths.redis_dir,
+            pass_fds=(lock.fileno(),),
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    socket_path = str(paths.redis_dir / "valkey.sock")
+
+    def written() -> bool:
+        with (
+            contextlib.suppress(redis.ConnectionError),
+            redis.Redis(unix_socket_path=socket_path) as client,
+        ):
+            return bool(client.set("ar:key", "kept"))
+        return False
+
+    eventually(written)
+    yield
+
+
+def test_a_server_that_an_earlier_version_left_running_is_replaced_with_its_data(
+    paths: HomePaths,
+) -> None:
+    with server_of_an_earlier_version(paths):
+        before = pid_of(paths)
+        with EmbeddedServer(paths) as url:
+            assert read(url, "key") == "kept"
+            assert pid_of(paths) != before
+            with (
+                redis.Redis(unix_socket_path=socket_of(url), retry=None) as stranger,
+                pytest.raises(redis.AuthenticationError),
+            ):
+                stranger.ping()
+
+
+def test_a_server_that_an_orchestrator_of_an_earlier_version_uses_is_left_to_it(
+    paths: HomePaths,
+) -> None:
+    """Its own calls have no password, so the new one waits for its end, and says so."""
+    with server_of_an_earlier_version(paths):
+        pid = pid_of(paths)
+        with (paths.redis_dir / "users.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with pytest.raises(SetupError, match=r"earlier version .* end that orchestrator first"):
+                EmbeddedServer(paths).acquire()
+            assert pid_of(paths) == pid
+            assert alive(paths)
+        with EmbeddedServer(paths) as url:
+            assert read(url, "key") == "kept"
+
+
+def test_a_password_file_replaced_while_the_server_runs_is_said_so(paths: HomePaths) -> None:
+    with EmbeddedServer(paths):
+        file = paths.redis_dir / "password"
+        right = file.read_text()
+        file.write_text("0" * 64)
+        with pytest.raises(SetupError, match="refuses the password"):
+            EmbeddedServer(paths).acquire()
+        file.write_text(right)
 
 
 def test_the_server_lives_in_a_session_of_its_own(paths: HomePaths) -> None:
@@ -228,15 +397,18 @@ def test_starts_at_once_give_one_server(paths: HomePaths) -> None:
     assert not alive(paths)
 
 
-def test_a_start_waits_until_the_last_stop_is_over(paths: HomePaths) -> None:
+def test_a_start_waits_until_the_last_stop_is_over(
+    paths: HomePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A user that comes while the last one stops the server gets a new one, not the dying one."""
-    last = EmbeddedServer(paths)
+    last, stopping, stop = EmbeddedServer(paths), threading.Event(), EmbeddedServer._stop
+    monkeypatch.setattr(last, "_stop", lambda url: (stopping.set(), stop(last, url)))
     write(last.acquire(), key="kept")
     pid = pid_of(paths)
     os.kill(pid, signal.SIGSTOP)  # it will be long in stopping
     leaving = threading.Thread(target=last.release)
     leaving.start()
-    eventually(lambda: locked(paths, "users.lock"))
+    assert stopping.wait(60)  # it has its lock; to look at that by taking it would disturb it
     threading.Timer(0.3, os.kill, (pid, signal.SIGCONT)).start()
     with EmbeddedServer(paths) as url:
         assert read(url, "key") == "kept"
@@ -251,7 +423,7 @@ def test_users_that_come_and_go_at_once_are_all_served(paths: HomePaths) -> None
         "for _ in range(15):\n"
         "    with EmbeddedServer(HomePaths(Path(sys.argv[1]))) as url:\n"
         "        with redis.Redis.from_url(url, retry=None) as client:\n"
-        "            client.incr('served')\n"
+        "            client.execute_command('INCR', 'ar:served')\n"
     )
     command = [sys.executable, "-c", loop, str(paths.home)]
     processes = [subprocess.Popen(command) for _ in range(3)]
@@ -304,11 +476,11 @@ def test_a_start_waits_for_data_that_load_slowly(
     with EmbeddedServer(paths) as url, redis.Redis.from_url(url) as client:
         many = client.pipeline(transaction=False)
         for number in range(15_000):
-            many.set(f"key{number}", number)
+            many.set(f"ar:key{number}", number)
         many.execute()
     # Microseconds for each of 15 000 commands; it answers after every 1024.
-    slow = (*embedded._OPTIONS, "--key-load-delay", "200")
-    monkeypatch.setattr(embedded, "_OPTIONS", slow)
+    slow = (*valkey.OPTIONS, "--key-load-delay", "200")
+    monkeypatch.setattr(valkey, "OPTIONS", slow)
     with EmbeddedServer(paths, timeout_seconds=2.5) as url:
         assert read(url, "key14999") == "14999"
     assert caplog.text.count("is loading") == 1
@@ -436,7 +608,7 @@ def test_without_any_server_program_the_error_says_what_to_install(
     paths: HomePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No wheel for this machine and nothing on PATH: install one, or set REDIS_URL."""
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(valkey.importlib.util, "find_spec", lambda _: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SetupError, match=r"Install one, or set REDIS_URL"):
         EmbeddedServer(paths).acquire()
@@ -449,6 +621,6 @@ def test_a_server_program_that_dies_at_once_is_quoted(
     program = tmp_path / "valkey-server"
     program.write_text("#!/bin/sh\necho 'GLIBC_9.99 not found' >&2\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr(embedded, "server_binary", lambda: str(program))
+    monkeypatch.setattr(valkey, "server_binary", lambda: str(program))
     with pytest.raises(SetupError, match=r"It said: GLIBC_9.99 not found\."):
         EmbeddedServer(paths).acquire()

@@ -25,9 +25,9 @@ from orchestrator.cli.options import UpFlags, Url, connect, secret
 from orchestrator.cli.output import answer, write_json
 from orchestrator.cli.run.process import listen
 from orchestrator.cli.run.up import both_settings
-from orchestrator.embedded import server_binary
 from orchestrator.errors import SetupError
 from orchestrator.settings import Settings
+from orchestrator.valkey import server_binary
 
 _GIB = 1 << 30
 _SCARCE_BYTES = 5 * _GIB

@@ -60,6 +60,7 @@ def serve(
     watch_parent()
     settings = load(Settings, **flags)
     refuse_open_address(settings)
+    settings.paths.make_private()
     log_to_stderr()
     inherited = None if listen_fd is None else socket.socket(fileno=listen_fd)
     listener = inherited or listen(settings.host, settings.port)

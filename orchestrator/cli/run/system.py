@@ -89,6 +89,7 @@ class System:
     def __init__(
         self, settings: Settings, workers: Workers, say: Say, hear: Say, *, logs_as: str = ""
     ) -> None:
+        settings.paths.make_private()
         settings.paths.require()
         self.settings = settings
         self.logs = settings.paths.logs_dir

@@ -55,6 +55,7 @@ def up(*, flags: UpFlags, cpu: Cpu = False, json: bool) -> None:
 def worker(*, flags: WorkerFlags, cpu: Cpu = False) -> None:
     watch_parent()
     settings = load(WorkerSettings, **with_cpu(flags, cpu=cpu))
+    settings.paths.make_private()
     # Imported here because `up` and `demo` start workers and run none.
     if settings.gpu == "all":
         from gpu_worker.fleet import run_all

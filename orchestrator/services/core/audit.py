@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from orchestrator.domain import OperatorAction, State, Status
+from orchestrator.errors import NotFound
 from orchestrator.rules.replay import Decided, Replay, SetUp
+from orchestrator.rules.seals import Chain
+from orchestrator.seals import Seals
 from orchestrator.services import views
 from orchestrator.store.connection import Store
 from orchestrator.store.journal import Books
@@ -21,23 +24,41 @@ DECIDED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT, Status.CAN
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit of a tag found. Without `differences` the state is what the journal says."""
+    """What an audit of a tag found. Without `differences` the state is what the journal says.
+    `unsealed` counts the entries at the journal's beginning that a version without seals wrote;
+    None if there was no key to check seals with."""
 
     tag: str
     decisions: int
     experiments: int
     differences: list[str]
+    unsealed: int | None = None
 
 
 class Audit:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, seals: Seals | None = None) -> None:
+        """Without `seals` those of the journal are not checked."""
         self._store = store
+        self._seals = seals
+
+    async def tags(self) -> list[str]:
+        """All tags, oldest first, and those of which this home has noted seals."""
+        found = [state.tag.name for state in reversed(await self._store.reads.tags())]
+        return found + [tag for tag in self._noted() if tag not in found]
 
     async def check(self, tag: str) -> Report:
-        """Audit one tag. Raises `NotFound` for a tag that is not there."""
-        books = await self._store.journal.books(tag)
-        replay = await self._replayed(tag, books.tag.revision)
+        """Audit one tag. Raises `NotFound` for a tag that never was there."""
+        chain = self._seals.chain(tag) if self._seals else None
+        try:
+            books = await self._store.journal.books(tag)
+        except NotFound:
+            if tag not in self._noted():
+                raise
+            return Report(tag, 0, 0, ["this home has noted seals of its journal, and it is gone"])
+        replay = await self._replayed(tag, books.tag.revision, chain)
         differences = [*replay.differences, *_of_totals(books, replay)]
+        if chain is not None:
+            differences += chain.differences
         differences += await self._of_sets(tag, replay)
         differences += await self._of_audit_log(tag, replay)
         categories, seen = Counter[str](), set[str]()
@@ -55,14 +76,31 @@ class Audit:
             for missing in sorted(replay.decided.keys() - seen)
         ]
         differences += _compared("experiments per category", _counters(books, "n:"), categories)
-        return Report(tag, len(replay.decided), len(seen), differences)
+        unsealed = chain.unsealed if chain else None
+        return Report(tag, len(replay.decided), len(seen), differences, unsealed)
 
-    async def _replayed(self, tag: str, revision: int) -> Replay:
-        replay = Replay.of(tag)
-        async for step in self._store.journal.steps(tag):
-            if replay.tag.revision == revision and not isinstance(step, SetUp):
-                break
-            replay.take(step)
+    def _noted(self) -> list[str]:
+        return self._seals.tags() if self._seals else []
+
+    async def _replayed(self, tag: str, revision: int, chain: Chain | None) -> Replay:
+        """The steps up to the revision; the chain is checked to its end."""
+        replay, over = Replay.of(tag), False
+        last = "its beginning"
+        try:
+            async for entry, step in self._store.journal.steps(tag):
+                if chain is not None:
+                    chain.take(entry)
+                over = over or (replay.tag.revision == revision and not isinstance(step, SetUp))
+                if not over:
+                    replay.take(step)
+                last = entry.id
+        except (ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            # No orchestrator writes what cannot be parsed, and it may be anything.
+            replay.differences.append(
+                f"the journal cannot be read after {last} ({type(error).__name__})"
+            )
+        if chain is not None:
+            chain.end()
         return replay
 
     async def _of_sets(self, tag: str, replay: Replay) -> list[str]:

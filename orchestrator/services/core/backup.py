@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -18,20 +19,29 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from orchestrator.errors import Conflict, Invalid
+from orchestrator.seals import forget_notes
+from orchestrator.services.core.archive import members
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
-from orchestrator.store.dump import DumpStore, Part
+from orchestrator.store.dump import MAX_LINE_BYTES, DumpStore, PartReader
 
 FORMAT = 1
 STATE, MANIFEST, FILES = "state.jsonl", "manifest.json", "home"
 # Logs and sources are compressed already; more effort only costs time.
 COMPRESSION = 1
-BATCH = 200
+MAX_MANIFEST_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20
+_KEY = Path("journal.key")
+# How many folders and names lead to a file: sources/AB/SHA256.py.gz, runs/TAG/ID/1.log
+_DEPTHS = {"sources": 3, "runs": 4}
+# Dotted names are unfinished writes.
+_NAME = re.compile(r"[^./\x00][^/\x00]{0,199}")
 
 Progress = Callable[[int], None]
 
@@ -40,10 +50,15 @@ Progress = Callable[[int], None]
 class Manifest:
     """What a whole backup holds; `sha256` is that of all names and contents before it."""
 
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
     format: int
     parts: int
     files: int
     sha256: str
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 async def backup(store: Store, paths: HomePaths, target: Path, progress: Progress) -> Manifest:
@@ -110,7 +125,7 @@ async def _add_state(content: _Content, store: Store, progress: Progress) -> int
     count = 0
     with tempfile.TemporaryFile() as state:
         async for part in store.dump.parts():
-            state.write(json.dumps(asdict(part), ensure_ascii=False).encode() + b"\n")
+            state.write(part.line())
             count += 1
             progress(1)
         content.add(STATE, state)
@@ -135,10 +150,11 @@ def _add_files(content: _Content, paths: HomePaths, progress: Progress) -> int:
 
 
 def _files_below(paths: HomePaths) -> Iterator[Path]:
+    if paths.journal_key.exists():
+        yield paths.journal_key
     for folder in paths.kept_dirs:
-        for path in sorted(folder.rglob("*")):
-            # Dotted names are unfinished writes.
-            if path.is_file() and not path.name.startswith("."):
+        for path in sorted(folder.glob("/".join(["*"] * (_DEPTHS[folder.name] - 1)))):
+            if path.is_file() and _NAME.fullmatch(path.name):
                 yield path
 
 
@@ -150,87 +166,117 @@ async def restore(store: Store, paths: HomePaths, source: Path, progress: Progre
         Conflict: Redis holds a state already; nothing was changed.
         Unavailable, OSError: Redis or the disk failed half-way: run it again.
     """
-    manifest = check(source, paths)
-    await store.dump.begin_restore()
-    with _opened(source) as archive:
-        for member in archive:
-            if member.name == MANIFEST:
-                break
-            content = archive.extractfile(member)
-            assert content is not None  # noqa: S101 - `check` saw files only
-            if member.name == STATE:
-                await _load_state(store.dump, content, progress)
-            else:
-                _put(paths.home / _kept_name(member, paths), content)
-                progress(1)
+    with source.open("rb") as file, _explained(source):  # once: what is loaded was checked
+        manifest = _check(file, paths)
+        file.seek(0)
+        await store.dump.begin_restore()
+        forget_notes(paths)
+        await _load(file, store.dump, paths, progress)
     await store.dump.finish_restore()
     return manifest
 
 
-def check(source: Path, paths: HomePaths) -> Manifest:
-    """The manifest of a whole backup. Raises `Invalid`, which says what is wrong with it."""
-    manifest: Manifest | None = None
-    digest, parts, files = hashlib.sha256(), 0, 0
-    with _opened(source) as archive:
-        for member in archive:
-            content = archive.extractfile(member) if member.isfile() else None
-            if content is None:
-                raise Invalid(f"{source} holds {member.name}, which is no file: not our backup.")
-            if member.name == MANIFEST:
-                manifest = _manifest(source, content.read())
-                break
-            if member.name != STATE:
-                _kept_name(member, paths)
-                files += 1
-            digest.update(member.name.encode())
-            for line in content:
-                digest.update(line)
-                parts += member.name == STATE
-    if manifest is None:
-        raise Invalid(f"{source} was cut short: its end is missing. Take another backup.")
-    if manifest != Manifest(FORMAT, parts, files, digest.hexdigest()):
-        raise Invalid(f"{source} is damaged: it holds other content than it says.")
-    return manifest
+async def _load(file: IO[bytes], dump: DumpStore, paths: HomePaths, progress: Progress) -> None:
+    for name, content in members(file):
+        if name == STATE:
+            reader = PartReader()
+            while line := content.readline():
+                await dump.restore(reader.read(line))
+                progress(1)
+        elif name != MANIFEST:
+            _put(paths.home / _kept_name(name), content)
+            progress(1)
 
 
-def _manifest(source: Path, text: bytes) -> Manifest:
+def _check(file: IO[bytes], paths: HomePaths) -> Manifest:
+    """The manifest of a whole backup, of which all that a restore would stumble on is checked."""
+    digest, parts, files, size = hashlib.sha256(), 0, 0, 0
+    archive = members(file)
+    for position, (name, content) in enumerate(archive):
+        if (name == STATE) != (position == 0):
+            raise Invalid(f"{name[:200]!r} is not at its place")
+        if name == MANIFEST:
+            manifest = _manifest(content.read(MAX_MANIFEST_BYTES))
+            if manifest != Manifest(FORMAT, parts, files, digest.hexdigest()):
+                raise Invalid("it is damaged: it holds other content than it says")
+            if next(archive, None) is not None:
+                raise Invalid("it goes on after its end")
+            _refuse_full_disk(paths, size)
+            return manifest
+        digest.update(name.encode())
+        if name == STATE:
+            parts += _check_state(content, digest)
+        else:
+            files += 1
+            size += _check_file(_kept_name(name), content, digest)
+    raise Invalid("it was cut short: its end is missing; take another backup")
+
+
+def _check_state(content: IO[bytes], digest: "hashlib._Hash") -> int:
+    """The number of parts, each of which is one that Redis takes."""
+    reader, parts = PartReader(), 0
+    while line := content.readline(MAX_LINE_BYTES + 1):
+        digest.update(line)
+        parts += 1
+        try:
+            reader.read(line)
+        except Invalid as error:
+            raise Invalid(f"line {parts} of {STATE}: {error.message}") from error
+    return parts
+
+
+def _check_file(name: Path, content: IO[bytes], digest: "hashlib._Hash") -> int:
+    """The file's size."""
+    size = 0
+    while chunk := content.read(_CHUNK_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
+        if name == _KEY and re.fullmatch(rb"[0-9a-f]{64}", chunk) is None:
+            raise Invalid(f"{name} holds no key")
+    return size
+
+
+def _refuse_full_disk(paths: HomePaths, size: int) -> None:
+    folder = next(path for path in (paths.home, *paths.home.parents) if path.exists())
+    if size > (free := shutil.disk_usage(folder).free):
+        raise Invalid(f"its files take {size} B, and the disk of {folder} has {free} B free")
+
+
+def _manifest(text: bytes) -> Manifest:
     try:
-        manifest = Manifest(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise Invalid(f"{source} has no manifest that can be read: {error}.") from error
+        manifest = _MANIFEST.validate_json(text)
+    except ValidationError as error:
+        raise Invalid("it has no manifest that can be read") from error
     if manifest.format != FORMAT:
-        raise Invalid(f"{source} has format {manifest.format}; this version reads {FORMAT}.")
+        raise Invalid(f"it has format {manifest.format}; this version reads {FORMAT}")
     return manifest
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[tarfile.TarFile]:
+def _explained(source: Path) -> Iterator[None]:
     try:
-        with tarfile.open(source, "r:gz") as archive:
-            yield archive
+        yield
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise Invalid(f"{source} is no backup, or was cut short: {error}.") from error
+    except Invalid as error:
+        raise Invalid(f"{source} is no backup that can be restored: {error.message}.") from error
 
 
-async def _load_state(dump: DumpStore, state: IO[bytes], progress: Progress) -> None:
-    while batch := [Part(**json.loads(line)) for line in islice(state, BATCH)]:
-        await dump.restore(batch)
-        progress(len(batch))
+def _kept_name(name: str) -> Path:
+    """Where a file belongs below the home; only where a backup takes files from.
 
-
-def _kept_name(member: tarfile.TarInfo, paths: HomePaths) -> Path:
-    """Where a file belongs below the home; only where a backup takes files from."""
-    name = PurePosixPath(member.name)
-    folders = {folder.name for folder in paths.kept_dirs}
-    known = len(name.parts) > 2 and name.parts[0] == FILES and name.parts[1] in folders
-    if not known or ".." in name.parts:
-        raise Invalid(f"The backup holds {member.name}, which belongs to no state.")
-    return Path(*name.parts[1:])
+    Each folder has its files at one depth, so that no file's name is also a folder's.
+    """
+    top, *parts = name.split("/")
+    known = parts == [_KEY.name] or (parts and len(parts) == _DEPTHS.get(parts[0]))
+    if top != FILES or not known or not all(map(_NAME.fullmatch, parts)):
+        raise Invalid(f"it holds {name[:200]!r}, which belongs to no state")
+    return Path(*parts)
 
 
 def _put(path: Path, content: IO[bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".restored.")  # 0600
+    with os.fdopen(handle, "wb") as file:
         shutil.copyfileobj(content, file)
-    unfinished.replace(path)
+    Path(unfinished).replace(path)

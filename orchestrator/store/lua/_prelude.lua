@@ -13,9 +13,11 @@ local function now_us()
 end
 
 -- The name is kept as `outcome`: replies outlive an upgrade, under their nonces.
+-- `sealed` names the journal entry that was written, with its seal.
+local sealed
 local function reply(name, fields)
   local out = fields or {}
-  out.outcome = name
+  out.outcome, out.sealed = name, sealed
   return cjson.encode(out)
 end
 
@@ -39,10 +41,21 @@ local function event(kind, tag, id, fields)
     'type', kind, 'tag', tag, 'id', id, 'data', cjson.encode(fields or {}))
 end
 
--- One entry for each step of a tag's `revision`, and one for its setup; `data` is JSON.
-local function journal(t, kind, id, at, data)
-  redis.call('XADD', t.journal, '*', 'kind', kind, 'id', id, 'at', at, 'data', data)
+-- One entry for each step of a tag's `revision`, and one for its setup. `step` is {entry (JSON),
+-- revision (the tag's before it), seal}: made outside Redis on a snapshot, because the seal's key
+-- is there. A verb that writes an entry is refused where the tag is no longer as in that snapshot.
+local function journal(tag, kind, id, at, step)
+  local t = T(tag)
+  local entry = { 'kind', kind, 'id', id, 'at', at, 'data', step.entry }
+  if step.seal then
+    entry[9], entry[10] = 'seal', step.seal
+    redis.call('HSET', t.tag, 'sealed', step.seal .. ' ' .. at)
+    sealed = { tag = tag, revision = step.revision, seal = step.seal }
+  end
+  redis.call('XADD', t.journal, '*', unpack(entry))
 end
+
+local function stale(t, step) return redis.call('HGET', t.tag, 'revision') ~= step.revision end
 
 -- Puts an operator action that took effect, {action, by, reason, target}, into the audit log.
 -- `effect` is what it changed, `revision` the tag's before it, '' for the pool (whose tag is '').
@@ -55,13 +68,12 @@ local function record(tag, action, revision, at, effect)
     { action = action.action, by = action.by, outcome = effect })
 end
 
--- One step of a tag by an operator action alone: its revision, its journal, the audit log. `id` is
--- the experiment that it is about, or ''.
+-- One step of a tag by an operator action alone (with `entry`, `revision`, `seal`, see `journal`):
+-- its revision, its journal, the audit log. `id` is the experiment that it is about, or ''.
 local function steer(tag, action, id, at, effect)
-  local t = T(tag)
-  local revision = redis.call('HINCRBY', t.tag, 'revision', 1) - 1
-  journal(t, 'steered', id, at, cjson.encode({ on = { revision = revision }, steered = action }))
-  record(tag, action, revision, at, effect)
+  redis.call('HINCRBY', T(tag).tag, 'revision', 1)
+  journal(tag, 'steered', id, at, action)
+  record(tag, action, action.revision, at, effect)
 end
 
 -- The format of an id, as in orchestrator/ids.py.

@@ -80,7 +80,7 @@ if d.strategy then
   d.strategy.updated = finished
   set_hash(t.strategy, d.strategy)
 end
-journal(t, 'decided', id, finished, entry)
+journal(tag, 'decided', id, finished, cjson.decode(entry))
 if d.steered then record(tag, d.steered, revision, finished, d.status) end
 event('decided', tag, id, { status = d.status, val_bpb = d.run.val_bpb, gpu_id = run.gpu_id })
 return reply('OK', { verdict = d.verdict })

@@ -1,7 +1,7 @@
 -- Moves a queued run to the place of another priority; among equals its arrival still counts.
--- ARGV: nonce, ttl, tag, id, priority, operator action (JSON).
--- Replies: OK {position}, UNCHANGED {position}, CONFLICT {state}, UNKNOWN_ID.
-local tag, id, priority, action, t = ARGV[3], ARGV[4], ARGV[5], cjson.decode(ARGV[6]), T(ARGV[3])
+-- ARGV: nonce, ttl, tag, id, operator action with its journal entry (JSON), priority.
+-- Replies: OK {position}, UNCHANGED {position}, CONFLICT {state}, STALE, UNKNOWN_ID.
+local tag, id, action, priority, t = ARGV[3], ARGV[4], cjson.decode(ARGV[5]), ARGV[6], T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'priority', 'score', 'target_gpu')
 if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[1] ~= 'queued' then return reply('CONFLICT', { state = run[1] }) end
@@ -11,6 +11,7 @@ local function placed(name)
 end
 local before = run[2] or '0'
 if before == priority then return placed('UNCHANGED') end
+if stale(t, action) then return reply('STALE') end
 
 local score = rank(run[3] + before * 2 ^ 40, priority)
 redis.call('HSET', t.run .. id, 'priority', priority, 'score', score)
