@@ -126,6 +126,7 @@ class Run:
     time_budget_seconds: float
     prepare_sha256: str | None = None
     epoch: int = 0
+    lease_secret: str | None = None  # of the last lease; None for one of an older worker
     losses: int = 0
     gpu_id: str | None = None
     target_gpu: str | None = None

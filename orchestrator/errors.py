@@ -22,7 +22,8 @@ class Conflict(AutoresearchError):
 
 
 class LeaseLost(Conflict):
-    """The caller's epoch is over: another attempt has the run now. Nothing was changed."""
+    """The caller does not have the lease: its epoch is over, or the lease's secret is missing.
+    Nothing was changed."""
 
 
 class LeaseRenewed(Conflict):
@@ -89,4 +90,11 @@ def unknown_gpu(gpu_id: str) -> NotFound:
 def lease_lost(experiment_id: str, epoch: int | str) -> LeaseLost:
     return LeaseLost(
         f"Epoch {epoch} of {experiment_id} is over: the run was given to another attempt."
+    )
+
+
+def no_lease_secret(experiment_id: str, epoch: int | str) -> LeaseLost:
+    return LeaseLost(
+        f"Epoch {epoch} of {experiment_id} has a secret, and this call does not carry it: send the"
+        " claim's lease_secret."
     )

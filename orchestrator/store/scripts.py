@@ -34,6 +34,7 @@ from orchestrator.errors import (
     StoreBroken,
     Unavailable,
     lease_lost,
+    no_lease_secret,
     unknown_experiment,
     unknown_gpu,
     unknown_parent,
@@ -60,6 +61,7 @@ REFUSALS: dict[str, Callable[..., AutoresearchError]] = {
     "UNKNOWN_ID": unknown_experiment,
     "UNKNOWN_GPU": unknown_gpu,
     "LOST": lease_lost,
+    "NO_SECRET": no_lease_secret,
     "RENEWED": lambda: LeaseRenewed("The lease was renewed after it was read."),
 }
 

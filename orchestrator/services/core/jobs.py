@@ -72,6 +72,7 @@ class Jobs:
             tag=claimed.attempt.tag,
             gpu_id=gpu_id,
             epoch=claimed.attempt.epoch,
+            lease_secret=claimed.attempt.secret,
             grace_seconds=self._settings.grace_seconds,
             lease_seconds=self._settings.lease_seconds,
             train_py=train_py,
@@ -130,7 +131,8 @@ class Jobs:
         result = _result(request, reported)
         if reported == "cancelled":
             return await self._judge.attempt_stopped(attempt, result)
-        return await self._judge.settle(attempt.experiment_id, result, by_lease(attempt.epoch))
+        reporter = by_lease(attempt.epoch, secret=attempt.secret)
+        return await self._judge.settle(attempt.experiment_id, result, reporter)
 
     async def close_log(self, attempt: AttemptId) -> None:
         """Compress the log of an attempt that is over; nobody waits for it."""

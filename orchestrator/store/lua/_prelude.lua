@@ -2,8 +2,8 @@
 -- ARGV[1] is the request's nonce ('' for reads and for verbs that are harmless twice), ARGV[2] how
 -- many seconds its reply is kept. Replies that mean the same in every verb are UNKNOWN_TAG {tag},
 -- UNKNOWN_PARENT {tag, parent_id}, UNKNOWN_ID {experiment_id}, UNKNOWN_GPU {gpu_id}, LOST
--- {experiment_id, epoch} and RENEWED. Times pass as decimal text: Lua's own formatting would round
--- them.
+-- and NO_SECRET {experiment_id, epoch}, and RENEWED. Times pass as decimal text: Lua's own formatting
+-- would round them.
 
 local function us(number) return string.format('%.0f', number) end
 

@@ -1,10 +1,10 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
 -- to its platform profile and those of tags not bound yet (which the claim binds). A paused tag's
 -- jobs are not claimed: such a tag is in no `ready` set, and its directed jobs are passed over.
--- ARGV: nonce (the worker's claim id), ttl, gpu_id.
--- Replies: OK {id, tag, epoch, seed, budget, prepare, source}, NONE {profile}, BUSY (the GPU may
+-- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease.
+-- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source}, NONE {profile}, BUSY (the GPU may
 --          have no job now), UNKNOWN_GPU.
-local gpu_id = ARGV[3]
+local gpu_id, secret = ARGV[3], ARGV[4]
 local gpu = hash_of(G.gpu .. gpu_id)
 if not gpu.order then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
 local now = us(now_us())
@@ -53,7 +53,11 @@ refresh_ready(tag)
 local run = hash_of(t.run .. id)
 local epoch = (tonumber(run.epoch) or 0) + 1
 redis.call('HSET', t.run .. id, 'state', 'leased', 'status', 'running', 'epoch', epoch,
-  'gpu_id', gpu_id, 'started', now)
+  'gpu_id', gpu_id, 'started', now, 'lease_secret', secret)
+if gpu.boot_id and not gpu.lease_secrets then  -- a daemon that cannot send it
+  redis.call('HDEL', t.run .. id, 'lease_secret')
+  secret = nil
+end
 move_status(t, id, run.status, 'running')
 redis.call('RPUSH', t.attempts .. id,
   cjson.encode({ epoch = epoch, gpu_id = gpu_id, claimed = now }))
@@ -62,6 +66,6 @@ redis.call('HSET', G.gpu .. gpu_id, 'lease', id .. ' ' .. epoch)
 refresh_gpu(gpu_id)
 event('claimed', tag, id, { gpu_id = gpu_id, epoch = epoch })
 return reply('OK', {
-  id = id, tag = tag, epoch = epoch, seed = run.seed, budget = run.budget, prepare = run.prepare,
+  id = id, tag = tag, epoch = epoch, secret = secret, seed = run.seed, budget = run.budget, prepare = run.prepare,
   source = redis.call('HGET', t.exp .. id, 'source'),
 })

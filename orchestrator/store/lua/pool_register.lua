@@ -11,7 +11,8 @@ if redis.call('EXISTS', key) == 0 then
 end
 -- A daemon that has just started checked its GPU; a bare call must not undo what the daemon said.
 if facts.boot_id then
-  redis.call('HDEL', key, 'problem', 'quarantined', 'draining', 'profile', 'sandbox')
+  local said = { 'problem', 'quarantined', 'draining', 'profile', 'sandbox', 'lease_secrets' }
+  redis.call('HDEL', key, unpack(said))
 end
 set_hash(key, facts)
 redis.call('ZADD', G.seen, now, gpu_id)
