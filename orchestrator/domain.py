@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Literal
 
+from orchestrator.callers import Role
+
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 # What a person asked of a leased run: end it, or put it back into the queue.
 Stop = Literal["cancel", "requeue"]
@@ -102,6 +104,7 @@ class NewExperiment:
     diff_summary: str
     parent_id: str | None = None
     source_sha256: str | None = None
+    submitted_by: str | None = None  # label of the token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,12 +199,14 @@ class Counts:
 @dataclass(frozen=True)
 class OperatorAction:
     """What a person does to a running search: what, who, why, and to what. `target` is an
-    experiment, a note or a GPU; empty where it is the tag itself."""
+    experiment, a note, a GPU or a token; empty where it is the tag itself. `actor` is the label of
+    the credential, empty where none was needed; `by` is only what the caller said."""
 
     kind: str
     by: str
     reason: str
     target: str = ""
+    actor: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,18 @@ class LedgerEntry:
     action: OperatorAction
     effect: str
     revision: int | None
+
+
+@dataclass(frozen=True)
+class Token:
+    """A credential that an admin has made. `sha256` is that of its secret, which is not kept."""
+
+    label: str
+    role: Role
+    sha256: str
+    tags: tuple[str, ...] = ()  # none: good for all
+    created_us: int = 0
+    expires_us: int | None = None
 
 
 @dataclass(frozen=True)

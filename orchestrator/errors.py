@@ -39,7 +39,8 @@ class TooLarge(AutoresearchError):
 
 
 class Forbidden(AutoresearchError):
-    """A foreign origin or host name, or a page's call without its session's CSRF token."""
+    """A foreign origin or host name, a page's call without its session's CSRF token, or a call that
+    the caller's role, tags or ownership do not allow."""
 
 
 class Unauthorized(AutoresearchError):
@@ -85,6 +86,13 @@ def unknown_experiment(experiment_id: str) -> NotFound:
 
 def unknown_gpu(gpu_id: str) -> NotFound:
     return NotFound(f"Unknown GPU {gpu_id!r}; register it with POST /api/pool/register.")
+
+
+def foreign_gpu(gpu_id: str) -> Forbidden:
+    return Forbidden(
+        f"GPU {gpu_id!r} was registered with another token; an admin takes it out with"
+        " POST /api/pool/deregister."
+    )
 
 
 def lease_lost(experiment_id: str, epoch: int | str) -> LeaseLost:

@@ -7,6 +7,7 @@ from orchestrator.services.agents.briefs import Briefs
 from orchestrator.services.agents.digests import Digests
 from orchestrator.services.agents.search import Search
 from orchestrator.services.agents.similar import SimilarIdeas
+from orchestrator.services.core.credentials import Credentials
 from orchestrator.services.core.experiments import Experiments
 from orchestrator.services.core.jobs import Jobs
 from orchestrator.services.core.judge import Judge
@@ -34,7 +35,9 @@ class Services:
         sources = Sources(files, settings.repo)
         self.store = store
         self.files = files
-        self.sessions = Sessions(settings.token.get_secret_value()) if settings.token else None
+        token = settings.token.get_secret_value() if settings.token else None
+        self.credentials = Credentials(store, token)
+        self.sessions = Sessions(token) if token else None
         # A blocking read must end well before its connection times out.
         self.wakeups = Wakeups(store.events, min(2.0, settings.redis_timeout_seconds / 2))
         self.digests = Digests(store, files)

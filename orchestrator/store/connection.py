@@ -21,6 +21,7 @@ from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 from orchestrator.store.shared import SharedConnection
 from orchestrator.store.steering import SteeringStore
+from orchestrator.store.tokens import TokenStore
 from orchestrator.store.uvloop_errors import translated_closed_transport
 
 MINIMUM_VERSION = (6, 2)
@@ -90,6 +91,7 @@ class Store:
         self.journal = JournalStore(redis, shared)
         self.dump = DumpStore(redis)
         self.steering = SteeringStore(scripts, redis)
+        self.tokens = TokenStore(scripts, redis)
 
     async def ping(self) -> None:
         """Raises `Unavailable` when Redis does not answer."""

@@ -54,10 +54,11 @@ class JobStore:
         self._scripts = scripts
         self._redis = redis
 
-    async def claim(self, gpu_id: str, claim_id: str) -> Claimed | NothingToClaim:
-        """Lease the next run to `gpu_id`; the same `claim_id` gets the same run."""
+    async def claim(self, gpu_id: str, claim_id: str, worker: str = "") -> Claimed | NothingToClaim:
+        """Lease the next run to `gpu_id`; the same `claim_id` gets the same run. Raises `Forbidden`
+        if `worker`, a token's label, did not register the GPU."""
         nonce, secret = f"{gpu_id}:{claim_id}", secrets.token_hex(16)
-        reply = await self._scripts.run(verbs.CLAIM, gpu_id, secret, nonce=nonce)
+        reply = await self._scripts.run(verbs.CLAIM, gpu_id, secret, worker, nonce=nonce)
         if reply.name != "OK":
             return NothingToClaim(reply.fields.get("profile"), reply.name == "BUSY")
         return Claimed(

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from orchestrator import schemas
+from orchestrator import callers, schemas
 from orchestrator.domain import Environment, Metrics, ResultKind, RunResult
 from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
@@ -42,10 +42,11 @@ class Jobs:
     ) -> schemas.ClaimAnswer:
         """Lease the next job, waiting for one; a caller who has disconnected gets none."""
         deadline = anyio.current_time() + wait_seconds
+        worker = callers.current().worker
         with self._wakeups.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
                 job = waiter.look()  # first, so that a job queued during the claim is noticed
-                found = await self._store.jobs.claim(request.gpu_id, request.claim_id)
+                found = await self._store.jobs.claim(request.gpu_id, request.claim_id, worker)
                 if isinstance(found, Claimed):
                     return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
                 remaining = deadline - anyio.current_time()

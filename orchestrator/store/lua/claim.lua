@@ -1,12 +1,14 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
 -- to its platform profile and those of tags not bound yet (which the claim binds). A paused tag's
 -- jobs are not claimed: such a tag is in no `ready` set, and its directed jobs are passed over.
--- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease.
+-- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease,
+--       worker ('' for any).
 -- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source}, NONE {profile}, BUSY (the GPU may
---          have no job now), UNKNOWN_GPU.
+--          have no job now), UNKNOWN_GPU, FOREIGN_GPU.
 local gpu_id, secret = ARGV[3], ARGV[4]
 local gpu = hash_of(G.gpu .. gpu_id)
 if not gpu.order then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
+if foreign(gpu_id, ARGV[5]) then return reply('FOREIGN_GPU', { gpu_id = gpu_id }) end
 local now = us(now_us())
 redis.call('HSET', G.gpu .. gpu_id, 'heartbeat', now)
 redis.call('ZADD', G.seen, now, gpu_id)
