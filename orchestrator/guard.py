@@ -10,8 +10,8 @@
 import asyncio
 import codecs
 import hashlib
+import hmac
 import secrets
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -23,11 +23,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator import callers, errors, schemas
-from orchestrator.callers import ADMIN, ANONYMOUS, NOBODY, Caller
+from orchestrator.callers import ANONYMOUS, NOBODY, Caller
 from orchestrator.routes import access, problems
 from orchestrator.routes.access import replayed
+from orchestrator.routes.cookies import place_of
 from orchestrator.services.core.credentials import Credentials
-from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, Sessions, equal
+from orchestrator.services.core.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.idempotency import IN_PROGRESS_SECONDS, IdempotencyStore, StoredAnswer
 from orchestrator.store.scripts import nonces_from
@@ -52,7 +53,7 @@ class Guard:
         app: ASGIApp,
         settings: Settings,
         credentials: Credentials,
-        sessions: Sessions | None,
+        sessions: Sessions,
     ) -> None:
         self._app = app
         self._credentials = credentials
@@ -86,30 +87,35 @@ class Guard:
         if access.is_open(scope["path"]):
             return ANONYMOUS
         scheme, _, given = (authorization or "").partition(" ")
-        if scheme.lower() == "bearer":
-            caller = await self._credentials.caller_of(given.strip())
-            if caller is not None:
-                return caller
-            if not await self._credentials.any():
-                return NOBODY  # nothing here asks for a token, as in older versions
-        elif not self._credentials.required:
-            return NOBODY
-        self._check_session(scope, headers)
-        return ADMIN
+        if scheme.lower() != "bearer":
+            return await self._session_s(scope, headers) if self._credentials.required else NOBODY
+        caller = await self._credentials.caller_of(given.strip())
+        if caller is None and not await self._credentials.any():
+            return NOBODY  # nothing here asks for a token, as in older versions
+        if caller is None:
+            client = scope.get("client")
+            raise self._credentials.refusal(client[0] if client else "")
+        return caller
 
-    def _check_session(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE, "")
-        csrf = self._sessions.csrf_of(cookie, time.time()) if self._sessions else None
-        if csrf is None:
+    async def _session_s(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        place = place_of(scope)
+        cookie = cookie_parser(headers.get("cookie", "")).get(place.session_cookie, "")
+        session = await self._sessions.find(cookie, place.origin)
+        if session is None:
             raise errors.Unauthorized(
-                "Send a token that is good here: Authorization: Bearer $AUTORESEARCH_TOKEN; a page"
-                " logs in with POST /api/login."
+                "Send a token: Authorization: Bearer $AUTORESEARCH_TOKEN; a page logs in with"
+                " POST /api/login."
             )
-        if scope["method"] not in SAFE_METHODS and not equal(headers.get(CSRF_HEADER, ""), csrf):
+        caller, csrf = session
+        given = headers.get(CSRF_HEADER, "")
+        if scope["method"] not in SAFE_METHODS and not hmac.compare_digest(
+            given.encode(), csrf.encode()
+        ):
             raise errors.Forbidden(
                 f"A page's call carries the header X-CSRF-Token with the value of its cookie"
-                f" {CSRF_COOKIE}; log in again if there is none."
+                f" {place.csrf_cookie}; log in again if there is none."
             )
+        return caller
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")

@@ -19,6 +19,7 @@ from orchestrator.store.journal import JournalStore
 from orchestrator.store.pool import PoolStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
+from orchestrator.store.sessions import SessionStore
 from orchestrator.store.shared import SharedConnection
 from orchestrator.store.steering import SteeringStore
 from orchestrator.store.tokens import TokenStore
@@ -92,6 +93,7 @@ class Store:
         self.dump = DumpStore(redis)
         self.steering = SteeringStore(scripts, redis)
         self.tokens = TokenStore(scripts, redis)
+        self.sessions = SessionStore(redis)
 
     async def ping(self) -> None:
         """Raises `Unavailable` when Redis does not answer."""

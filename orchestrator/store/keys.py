@@ -41,6 +41,7 @@ Global, below `ar:`:
     ledger         stream   the audit log, every operator action: who did what to what, and why;
                             never cut
     tokens         hash     label -> JSON of each token: role, tags, hash of its secret, times
+    session:HASH   string   JSON of a page's session, by the hash of its cookie; lapses with it
     events         stream   what happened, for those who follow it (capped)
     nonce:N        string   the reply of a script that has run, for the same request sent again
     idem:K         string   the answer stored for an Idempotency-Key
@@ -57,7 +58,7 @@ TAG_NAMES = (
 )  # fmt: skip
 GLOBAL_NAMES = (
     "tags", "seq", "ready:", "direct:", "leases", "gpus", "idle", "busy", "seen", "holds", "gpu:",
-    "drained", "ledger", "tokens", "events", "nonce:", "idem:", "restoring",
+    "drained", "ledger", "tokens", "session:", "events", "nonce:", "idem:", "restoring",
 )  # fmt: skip
 
 

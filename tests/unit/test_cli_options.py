@@ -1,8 +1,10 @@
 """Flags: one for each setting, a flag wins over its variable, and an error names both."""
 
 import re
+import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from pydantic_settings import BaseSettings
@@ -13,7 +15,7 @@ from orchestrator.cli.app import COMMANDS
 from orchestrator.cli.client import is_loopback
 from orchestrator.cli.errors import ConfigError
 from orchestrator.cli.options import load
-from orchestrator.cli.run.serve import refuse_open_address
+from orchestrator.cli.run.serve import bits_of, refuse_open_address
 from orchestrator.settings import Settings
 
 
@@ -75,7 +77,27 @@ def test_other_addresses_need_a_token_or_the_word_that_none_is_meant(host: str) 
     with pytest.raises(ConfigError, match="--no-token"):
         refuse_open_address(Settings(host=host))
     refuse_open_address(Settings(host=host, no_token=True))
-    refuse_open_address(Settings(host=host, token="secret"))
+    refuse_open_address(Settings(host=host, token=secrets.token_hex(16)))
+
+
+@pytest.mark.parametrize(
+    "token", ["secret", "a" * 64, "abcabcabc" * 9, "0123456789" * 3, "0123456789abcdef" * 2 + "!"]
+)
+def test_a_token_that_can_be_guessed_is_for_loopback_only(token: str) -> None:
+    """By length and alphabet: nobody can see how random a text was."""
+    weak = bits_of(token) < 128
+    assert weak == (token != "0123456789abcdef" * 2 + "!")
+    refuse_open_address(Settings(host="127.0.0.1", token=token))
+    refuse_open_address(Settings(host="0.0.0.0", token=token, no_token=True))
+    if weak:
+        with pytest.raises(ConfigError, match="openssl rand -hex 32"):
+            refuse_open_address(Settings(host="0.0.0.0", token=token))
+
+
+@pytest.mark.parametrize("make", [secrets.token_hex, secrets.token_urlsafe])
+def test_a_random_token_of_128_bits_is_not_called_weak(make: Callable[[int], str]) -> None:
+    assert all(bits_of(make(16)) >= 128 for _ in range(500))
+    assert all(bits_of(make(12)) < 128 for _ in range(500))
 
 
 def test_help_needs_nothing_heavy() -> None:

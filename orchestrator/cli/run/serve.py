@@ -7,9 +7,11 @@ where they are used: they are slow to import, and other commands use this module
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
+import string
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -46,6 +48,9 @@ _SHUTDOWN_SECONDS = 2
 # Workers call every few seconds on one connection, which must not close in between.
 _KEEP_ALIVE_SECONDS = 75
 _WATCHDOG_SECONDS = 1.0
+# For tokens that other machines may guess. A random one of so many bits repeats few characters.
+_TOKEN_BITS = 128
+_FEWEST_CHARACTERS = 8
 _log = logging.getLogger(__name__)
 
 
@@ -82,13 +87,32 @@ def serve(
 
 
 def refuse_open_address(settings: Settings) -> None:
-    """ConfigError for an address that other machines reach while no token is asked for."""
-    if is_loopback(settings.host) or settings.token or settings.no_token:
+    """ConfigError for an address that other machines reach while no token is asked for, or one
+    that they may guess."""
+    if is_loopback(settings.host) or settings.no_token:
         return
-    raise ConfigError(
-        f"--host {settings.host} lets other machines in, and a submitted train.py runs code "
-        "here: set AUTORESEARCH_TOKEN, or say --no-token if the network around it is trusted."
-    )
+    token = secret(settings)
+    if token is None:
+        raise ConfigError(
+            f"--host {settings.host} lets other machines in, and a submitted train.py runs code "
+            "here: set AUTORESEARCH_TOKEN, or say --no-token if the network around it is trusted."
+        )
+    if bits_of(token) < _TOKEN_BITS:
+        raise ConfigError(
+            f"--host {settings.host} lets other machines in, and they could guess "
+            f"AUTORESEARCH_TOKEN: it has fewer than {_TOKEN_BITS} bits. Make one with "
+            "`openssl rand -hex 32`."
+        )
+
+
+def bits_of(token: str) -> float:
+    """At most so many bits are in a token, by its length and the kinds of its characters."""
+    if len(set(token)) < _FEWEST_CHARACTERS:
+        return 0
+    digits, lower = string.digits, string.digits + string.ascii_lowercase
+    kinds = (digits, string.hexdigits[:16], lower, string.digits + string.ascii_letters)
+    alphabet = next((k for k in kinds if set(token) <= set(k)), string.printable[:94])
+    return len(token) * math.log2(len(alphabet))
 
 
 def log_to_stderr() -> None:
