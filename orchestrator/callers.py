@@ -1,4 +1,4 @@
-"""Who calls: the role, the tags and the label of a credential; and whose request this task serves.
+"""Who calls: the role, the tags and the label of a token; and whose request this task serves.
 
 `Guard` sets the caller of each request. Side tasks such as the reaper have none: the orchestrator
 itself may do everything.
@@ -45,6 +45,18 @@ class Caller:
             raise Forbidden(
                 f"{experiment_id} was not submitted with this token: an agent cancels its own."
             )
+
+
+@dataclass(frozen=True)
+class Token:
+    """A credential that an admin has made. `sha256` is that of its secret, which is not kept."""
+
+    label: str
+    role: Role
+    sha256: str
+    tags: tuple[str, ...] = ()  # none: good for all
+    created_us: int = 0
+    expires_us: int | None = None
 
 
 NOBODY = Caller("", "admin")

@@ -10,8 +10,6 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Literal
 
-from orchestrator.callers import Role
-
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 # What a person asked of a leased run: end it, or put it back into the queue.
 Stop = Literal["cancel", "requeue"]
@@ -198,9 +196,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class OperatorAction:
-    """What a person does to a running search: what, who, why, and to what. `target` is an
-    experiment, a note, a GPU or a token; empty where it is the tag itself. `actor` is the label of
-    the credential, empty where none was needed; `by` is only what the caller said."""
+    """What a person does to a running search. `by` is who they say they are, `actor` the label of
+    their token; `target` an experiment, note, GPU or token, empty where it is the tag itself."""
 
     kind: str
     by: str
@@ -230,8 +227,7 @@ class Note:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """An operator action that took effect, as the audit log keeps it. `effect` is what it changed;
-    `revision` the tag's before it, None for the pool."""
+    """An operator action in the audit log, its effect, and the revision of its tag before it."""
 
     id: str
     at_us: int
@@ -239,18 +235,6 @@ class LedgerEntry:
     action: OperatorAction
     effect: str
     revision: int | None
-
-
-@dataclass(frozen=True)
-class Token:
-    """A credential that an admin has made. `sha256` is that of its secret, which is not kept."""
-
-    label: str
-    role: Role
-    sha256: str
-    tags: tuple[str, ...] = ()  # none: good for all
-    created_us: int = 0
-    expires_us: int | None = None
 
 
 @dataclass(frozen=True)
@@ -320,9 +304,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action).
-    `data` is what the step did and what it was based on (see `journal_data` in store/records.py).
-    """
+    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action);
+    `data` what it did and was based on (see `journal_data` in store/records.py)."""
 
     id: str
     kind: str

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator import domain, schemas
+from orchestrator import callers, domain, schemas
 from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
 from orchestrator.store.reads import Detail, Entry, Keep
@@ -206,7 +206,7 @@ def ledger_entry(entry: domain.LedgerEntry) -> schemas.LedgerEntry:
     )
 
 
-def token(value: domain.Token) -> schemas.Token:
+def token(value: callers.Token) -> schemas.Token:
     return schemas.Token(
         label=value.label,
         role=value.role,

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
+from orchestrator.callers import Token
 from orchestrator.domain import (
     Attempt,
     Counts,
@@ -30,7 +31,6 @@ from orchestrator.domain import (
     Status,
     Strategy,
     Tag,
-    Token,
 )
 from orchestrator.rules.replay import Chosen, Decided, SetUp, Steered, Step
 

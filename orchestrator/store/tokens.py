@@ -1,6 +1,7 @@
 """Tokens with roles, by their labels."""
 
-from orchestrator.domain import OperatorAction, Token
+from orchestrator.callers import Token
+from orchestrator.domain import OperatorAction
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import keys, records, verbs
 from orchestrator.store.client import TextRedis

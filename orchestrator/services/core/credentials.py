@@ -12,8 +12,7 @@ import time
 from collections import Counter
 
 from orchestrator import schemas
-from orchestrator.callers import ADMIN, Caller
-from orchestrator.domain import Token
+from orchestrator.callers import ADMIN, Caller, Token
 from orchestrator.errors import Conflict, TooManyTries, Unauthorized
 from orchestrator.services import views
 from orchestrator.services.core.steering import operator_action
