@@ -27,7 +27,7 @@ from pydantic import SecretStr
 from gpu_worker import connection
 from orchestrator.cli.client import is_loopback
 from orchestrator.cli.errors import CommandError, ConfigError
-from orchestrator.cli.options import ClientSettings, ServeFlags, Token, Url, load, secret
+from orchestrator.cli.options import Ca, ClientSettings, ServeFlags, Token, Url, load, secret
 from orchestrator.cli.output import respond
 from orchestrator.cli.run.process import (
     Stops,
@@ -69,7 +69,8 @@ def serve(
     listener = inherited or listen(settings.host, settings.port)
 
     def announce() -> None:
-        url, redis, home = url_of(listener), redis_place(settings), str(settings.home)
+        url, redis = url_of(listener, settings.scheme), redis_place(settings)
+        home = str(settings.home)
         text = f"orchestrator ready on {url} (home {home}, Redis {redis})"
         respond(json, {"url": url, "home": home, "redis": redis}, text)
 
@@ -82,26 +83,30 @@ def serve(
         interruptible(),
         redis_for(settings) as ready,
     ):
-        _run_server(create_app(ready), listener, announce, access_log=access_log)
+        _run_server(create_app(ready), ready, listener, announce, access_log=access_log)
     _log.info("stopped")
 
 
 def refuse_open_address(settings: Settings) -> None:
     """ConfigError for an address that other machines reach while no token is asked for, or one
-    that they may guess."""
-    if is_loopback(settings.host) or settings.no_token:
+    that they may guess, or one that they may overhear."""
+    if is_loopback(settings.host):
         return
-    token = secret(settings)
-    if token is None:
+    opens, token = f"--host {settings.host} lets other machines in, and", secret(settings)
+    if not settings.no_token and token is None:
         raise ConfigError(
-            f"--host {settings.host} lets other machines in, and a submitted train.py runs code "
-            "here: set AUTORESEARCH_TOKEN, or say --no-token if the network around it is trusted."
+            f"{opens} a submitted train.py runs code here: set AUTORESEARCH_TOKEN, or say "
+            "--no-token if the network around it is trusted."
         )
-    if bits_of(token) < _TOKEN_BITS:
+    if not settings.no_token and token is not None and bits_of(token) < _TOKEN_BITS:
         raise ConfigError(
-            f"--host {settings.host} lets other machines in, and they could guess "
-            f"AUTORESEARCH_TOKEN: it has fewer than {_TOKEN_BITS} bits. Make one with "
-            "`openssl rand -hex 32`."
+            f"{opens} they could guess AUTORESEARCH_TOKEN: it has fewer than {_TOKEN_BITS} bits. "
+            "Make one with `openssl rand -hex 32`."
+        )
+    if not settings.tls_cert and not settings.insecure:
+        raise ConfigError(
+            f"{opens} plain HTTP shows tokens and sources to the network: give --tls-cert and "
+            "--tls-key, or say --insecure if the network around it is trusted."
         )
 
 
@@ -125,7 +130,12 @@ def log_to_stderr() -> None:
 
 
 def _run_server(
-    app: "FastAPI", listener: socket.socket, announce: Callable[[], None], *, access_log: bool
+    app: "FastAPI",
+    settings: Settings,
+    listener: socket.socket,
+    announce: Callable[[], None],
+    *,
+    access_log: bool,
 ) -> None:
     """Serve until a stop signal; CommandError when the application cannot start."""
     import uvicorn
@@ -155,6 +165,8 @@ def _run_server(
         app,
         log_config=None,
         access_log=access_log,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         lifespan="on",
         loop="auto",  # uvloop
         ws="none",
@@ -225,8 +237,8 @@ def redis_place(settings: Settings) -> str:
     return f"{url.scheme}://{url.hostname}:{url.port or 6379}"
 
 
-def mcp(*, orchestrator: Url = None, token: Token = None) -> None:
-    settings = load(ClientSettings, orchestrator=orchestrator, token=token)
+def mcp(*, orchestrator: Url = None, token: Token = None, ca: Ca = None) -> None:
+    settings = load(ClientSettings, orchestrator=orchestrator, token=token, ca=ca)
     if sys.stdin.isatty():
         raise ConfigError(
             "this speaks a protocol, not to people: name it to a coding agent, for example"
@@ -242,7 +254,7 @@ async def _serve_mcp(settings: ClientSettings) -> None:
     from orchestrator.mcp.server import build
     from orchestrator.mcp.tools import LOCAL
 
-    options = connection.options(settings.orchestrator, secret(settings))
+    options = connection.options(settings.orchestrator, secret(settings), settings.ca)
     async with httpx.AsyncClient(**options) as http:
         server = build(Api(http), LOCAL)
         async with stdio_server() as (incoming, outgoing):
