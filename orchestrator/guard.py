@@ -173,6 +173,12 @@ def _not_plain_utf8(headers: Mapping[str, str], body: bytearray) -> str | None:
     return None
 
 
+def _may_be_stored(scope: Scope) -> bool:
+    """True for a POST of a known caller: nobody else may fill Redis."""
+    known = callers.current() is not ANONYMOUS
+    return scope["method"] == "POST" and scope["path"] not in NEVER_STORED and known
+
+
 class Idempotency:
     """Stores answers below 500 under the request's key, and replays them byte for byte.
 
@@ -186,7 +192,7 @@ class Idempotency:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
-        if key is None or scope["method"] != "POST" or scope["path"] in NEVER_STORED:
+        if key is None or not _may_be_stored(scope):
             await self._app(scope, receive, send)
             return
         try:

@@ -377,3 +377,13 @@ def test_the_command_line_makes_lists_and_revokes_tokens(
     assert run("token", "revoke", "ann")[:2] == (0, "ann is revoked\n")
     assert guarded.http.get("/api/report/tags", headers=bearer(secret)).status_code == 401
     assert "admin (says human)" in " ".join(run("ledger")[1].split())
+
+
+def test_who_has_no_token_stores_no_answer(guarded: Api) -> None:
+    """Not even by logging in with a wrong one."""
+    headers = {"idempotency-key": "k", "authorization": ""}
+    for path in ("/api/login", "/api/experiment/setup", "/nosuch"):
+        guarded.http.post(path, json={"token": "wrong"}, headers=headers)
+    assert guarded.settings.redis_url is not None
+    with redis.Redis.from_url(guarded.settings.redis_url.get_secret_value()) as client:
+        assert list(client.scan_iter("ar:idem:*")) == []
