@@ -187,7 +187,8 @@ def test_no_wording_of_a_request_reaches_another_tag(
     for tag in ("mine", "other"):
         guarded.tag(tag)
     headers = token(guarded, "admin", tags=["mine"])
-    assert guarded.http.post(path, content=content, headers=headers).status_code == 403
+    answer = guarded.http.post(path, content=content, headers=headers)
+    assert answer.status_code == (403 if content.isascii() else 422)
     assert guarded.http.post(
         "/api/experiment/history", json={"tag": "mine"}, headers=headers
     ).is_success
