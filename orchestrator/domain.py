@@ -127,7 +127,7 @@ class Run:
     time_budget_seconds: float
     prepare_sha256: str | None = None
     epoch: int = 0
-    lease_secret: str | None = None  # of the last lease; None for one of an older worker
+    lease_secret: str = ""  # with its epoch in front: the last lease may have none
     losses: int = 0
     gpu_id: str | None = None
     target_gpu: str | None = None

@@ -77,11 +77,18 @@ def test_a_daemon_of_an_older_version_goes_on_without_a_secret(api: Api) -> None
     assert api.finish(job, 0.9)["status"] == "keep"
 
 
-def test_an_attempt_from_before_the_upgrade_is_reported_without_a_secret(api: Api) -> None:
+@pytest.mark.parametrize("of_an_earlier_epoch", [False, True])
+def test_an_attempt_from_before_the_upgrade_is_reported_without_a_secret(
+    api: Api, of_an_earlier_epoch: bool
+) -> None:
+    """Also one that an older orchestrator granted after a newer one had granted the run before."""
     job = leased(api)
     assert api.settings.redis_url is not None
     with redis.Redis.from_url(api.settings.redis_url.get_secret_value()) as client:
-        client.hdel(f"ar:{{mar11}}:run:{job['experiment_id']}", "lease_secret")
+        name = f"ar:{{mar11}}:run:{job['experiment_id']}"
+        client.hdel(name, "lease_secret")
+        if of_an_earlier_epoch:
+            client.hset(name, "lease_secret", "0 " + "5e" * 16)
     lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
     api.post("/api/job/renew", **lease)
     answer = api.post("/api/job/finish", outcome="completed", metrics={"val_bpb": 0.9}, **lease)

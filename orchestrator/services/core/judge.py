@@ -122,9 +122,9 @@ def _check_secret(snapshot: Snapshot, epoch: int, given: str | None) -> None:
     never changes, and the scripts check the epoch again."""
     run = snapshot.run
     assert run is not None  # noqa: S101 - `run_snapshot` has a run
-    if given is None or run.lease_secret is None or run.epoch != epoch:
+    if given is None or run.epoch != epoch or not run.lease_secret.startswith(f"{epoch} "):
         return
-    if not hmac.compare_digest(given.encode(), run.lease_secret.encode()):
+    if not hmac.compare_digest(f"{epoch} {given}".encode(), run.lease_secret.encode()):
         raise no_lease_secret(run.experiment_id, epoch)
 
 

@@ -55,10 +55,11 @@ refresh_ready(tag)
 local run = hash_of(t.run .. id)
 local epoch = (tonumber(run.epoch) or 0) + 1
 redis.call('HSET', t.run .. id, 'state', 'leased', 'status', 'running', 'epoch', epoch,
-  'gpu_id', gpu_id, 'started', now, 'lease_secret', secret)
-if gpu.boot_id and not gpu.lease_secrets then  -- a daemon that cannot send it
-  redis.call('HDEL', t.run .. id, 'lease_secret')
-  secret = nil
+  'gpu_id', gpu_id, 'started', now)
+if gpu.boot_id and not gpu.lease_secrets then
+  secret = nil  -- a daemon that cannot send it
+else
+  redis.call('HSET', t.run .. id, 'lease_secret', epoch .. ' ' .. secret)
 end
 move_status(t, id, run.status, 'running')
 redis.call('RPUSH', t.attempts .. id,

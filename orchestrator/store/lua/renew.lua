@@ -11,7 +11,9 @@ if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[2] ~= epoch or not is_leased({ state = run[1] }) then
   return reply('LOST', { experiment_id = id, epoch = epoch })
 end
-if run[5] and run[5] ~= secret then
+-- Of another epoch where an orchestrator of an older version has granted this lease.
+local has_secret = run[5] and string.find(run[5], epoch .. ' ', 1, true) == 1
+if has_secret and run[5] ~= epoch .. ' ' .. secret then
   return reply('NO_SECRET', { experiment_id = id, epoch = epoch })
 end
 -- A full Redis refuses a script whose first write needs memory, and then a lease that nobody can
