@@ -196,14 +196,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class OperatorAction:
-    """What a person does to a running search. `by` is who they say they are, `actor` the label of
-    their token; `target` an experiment, note, GPU or token, empty where it is the tag itself."""
+    """What a person does to a running search."""
 
     kind: str
-    by: str
+    by: str  # who they say they are
     reason: str
-    target: str = ""
-    actor: str = ""
+    target: str = ""  # an experiment, note, GPU or token; empty where it is the tag itself
+    actor: str = ""  # the label of their token
 
 
 @dataclass(frozen=True)
@@ -285,11 +284,9 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a run result means for its tag: a value, which the store applies in one step.
-
-    `delta` is best before - this one, 0 for the first; `near_miss` the distance from the best of a
-    discarded run that came close; `strategy` the adapted one, or None where it stays.
-    """
+    """What a run result means for its tag: a value, which the store applies in one step. `delta` is
+    best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
+    run that came close; `strategy` the adapted one, or None where it stays."""
 
     status: Status
     improved: bool = False
