@@ -179,7 +179,7 @@ class Machine(RuleBasedStateMachine):
         prepare_py = home / "prepare.py"
         prepare_py.write_text("")
         self.experiments = Experiments(
-            self.store, files, self.judge, wakeups, self.sources, digests, prepare_py
+            self.store, files, self.judge, wakeups, self.sources, digests.attached, prepare_py
         )
         self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
         self.pool = Pool(self.store, files, self.sources, config)
