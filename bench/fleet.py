@@ -102,7 +102,10 @@ class Gpu:
             )
             if answer["job"] is None:
                 continue
-            lease = {name: answer["job"][name] for name in ("experiment_id", "gpu_id", "epoch")}
+            lease = {
+                name: answer["job"][name]
+                for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")
+            }
             self._job = lease
             await asyncio.sleep(remaining)
             remaining, self._job = RUN_SECONDS, None

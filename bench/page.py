@@ -154,7 +154,7 @@ class Fleet:
         start = time.perf_counter()
         job = self._api.post("/api/job/claim", **body)["job"]
         took = (time.perf_counter() - start) * 1000
-        lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+        lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
         metrics = {"val_bpb": 0.98}
         self._api.post("/api/job/finish", outcome="completed", metrics=metrics, **lease)
         return took

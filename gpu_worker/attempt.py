@@ -177,7 +177,10 @@ class Attempt:
         await self._started.wait()
         job, start = self._job, anyio.current_time()
         request = schemas.RenewRequest(
-            experiment_id=job.experiment_id, gpu_id=job.gpu_id, epoch=job.epoch
+            experiment_id=job.experiment_id,
+            gpu_id=job.gpu_id,
+            epoch=job.epoch,
+            lease_secret=job.lease_secret,
         )
         while True:
             try:

@@ -7,6 +7,7 @@ tries again until the caller cancels it. Nothing here knows what a run is.
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -71,12 +72,12 @@ def until_next(period: float, start: float) -> float:
 class Client:
     """One orchestrator, called on behalf of one GPU."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, ca: Path | None = None) -> None:
         self.url = url
         self.heartbeat_seconds = 5.0  # until the registration is answered
         self._reachable = True
         self._http = httpx.AsyncClient(
-            **connection.options(url, token),
+            **connection.options(url, token, ca),
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
         )
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import urllib.request
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,14 +19,15 @@ import httpx
 from orchestrator.errors import SetupError, reason
 
 
-def options(url: str, token: str | None) -> dict[str, Any]:
-    """Arguments of an httpx client for `url`; SetupError names the variable that is wrong."""
+def options(url: str, token: str | None, ca: Path | None = None) -> dict[str, Any]:
+    """Arguments of an httpx client for `url`, which trusts the certificates in `ca`, by default the
+    system's; SetupError names the variable that is wrong."""
     variable = proxy_variable(url)
     proxy = _proxy(variable) if variable else None
     to_proxy = proxy is not None and proxy.url.scheme == "https"
     encrypted = to_proxy or urlsplit(url).scheme == "https"
     # Reading the certificates takes 50 ms; without any, a connection that needs them fails.
-    trusted = _certificates() if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusted = _certificates(ca) if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if proxy is not None and to_proxy:
         proxy.ssl_context = trusted
     return {
@@ -99,10 +101,15 @@ def _proxy(variable: str) -> httpx.Proxy:
     return proxy
 
 
-def _certificates() -> ssl.SSLContext:
+def _certificates(ca: Path | None) -> ssl.SSLContext:
     try:
-        return httpx.create_ssl_context()
+        return ssl.create_default_context(cafile=ca) if ca else httpx.create_ssl_context()
     except OSError as error:  # ssl.SSLError is one
+        if ca:
+            raise SetupError(
+                f"--ca (AUTORESEARCH_CA) is {ca}, which holds no certificates ({reason(error)}):"
+                " name a PEM file"
+            ) from error
         raise SetupError(
             f"SSL_CERT_FILE is {os.environ.get('SSL_CERT_FILE')!r}, which holds no certificates "
             f"({reason(error)}); correct or unset it"

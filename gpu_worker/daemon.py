@@ -88,7 +88,8 @@ class Daemon:
         self._spare: SupervisorClient | None = None
         self._shutdown = Shutdown()
         token = settings.token
-        self._client = Client(settings.orchestrator, token.get_secret_value() if token else None)
+        secret = token.get_secret_value() if token else None
+        self._client = Client(settings.orchestrator, secret, settings.ca)
         self._membership = PoolMembership(gpu_id, gpu, self._client, settings, self._shutdown)
         self._context = AttemptContext(
             gpu_id=gpu_id,

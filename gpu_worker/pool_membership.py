@@ -136,6 +136,7 @@ class PoolMembership:
                 torch_version=check.torch_version,
                 sandbox=self.level,
                 problem=self._problem,
+                lease_secrets=True,
             )
         )
         self._client.heartbeat_seconds = answer.timing.heartbeat_seconds

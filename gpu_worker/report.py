@@ -131,6 +131,7 @@ def _finish(
         experiment_id=run.job.experiment_id,
         gpu_id=run.job.gpu_id,
         epoch=run.job.epoch,
+        lease_secret=run.job.lease_secret,
         outcome=outcome,
         metrics=output.metrics if outcome == "completed" else None,
         error=error,

@@ -75,6 +75,7 @@ class Upload:
             experiment_id=self._job.experiment_id,
             gpu_id=self._job.gpu_id,
             epoch=self._job.epoch,
+            lease_secret=self._job.lease_secret,
             log=chunk,
             curve=self.curve.points() or None,
         )

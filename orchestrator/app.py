@@ -15,6 +15,7 @@ from orchestrator.guard import Guard, Idempotency
 from orchestrator.latency import Measured
 from orchestrator.mcp.asgi_app import MCP_PATH, McpApp
 from orchestrator.routes import (
+    access,
     events,
     experiments,
     jobs,
@@ -26,6 +27,7 @@ from orchestrator.routes import (
     reports,
     search,
     steer,
+    tokens,
 )
 from orchestrator.seals import Seals
 from orchestrator.services.wiring import Services
@@ -35,7 +37,7 @@ from orchestrator.store.connection import Store
 logger = logging.getLogger(__name__)
 
 # Routes are tried in this order, so what every worker calls every few seconds comes first.
-ROUTERS = (jobs, pool, experiments, search, reports, steer, login, ops, events, page)
+ROUTERS = (jobs, pool, experiments, search, reports, steer, login, tokens, ops, events, page)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -74,7 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         middleware=[
             Middleware(Measured, latency=services.monitoring.latency),
-            Middleware(Guard, settings=settings, sessions=services.sessions),
+            Middleware(
+                Guard,
+                settings=settings,
+                credentials=services.credentials,
+                sessions=services.sessions,
+            ),
             Middleware(Idempotency, store=store.idempotency),
         ],
     )
@@ -83,9 +90,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_long_polls = services.wakeups.close
     for module in ROUTERS:  # include_router would look for each route twice
         app.routes.extend(module.router.routes)
-    mcp = McpApp(app, settings)
+    mcp = McpApp(app)
     # POST only: an answer comes with its request, and the server sends nothing else.
     app.routes.append(Route(MCP_PATH, mcp, methods=["POST"]))
+    access.restrict(app.routes)
     problems.map_errors(app)
     return app
 

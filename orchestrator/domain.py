@@ -102,6 +102,7 @@ class NewExperiment:
     diff_summary: str
     parent_id: str | None = None
     source_sha256: str | None = None
+    submitted_by: str | None = None  # label of the token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +127,7 @@ class Run:
     time_budget_seconds: float
     prepare_sha256: str | None = None
     epoch: int = 0
+    lease_secret: str = ""  # with its epoch in front: the last lease may have none
     losses: int = 0
     gpu_id: str | None = None
     target_gpu: str | None = None
@@ -194,13 +196,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class OperatorAction:
-    """What a person does to a running search: what, who, why, and to what. `target` is an
-    experiment, a note or a GPU; empty where it is the tag itself."""
+    """What a person does to a running search."""
 
     kind: str
-    by: str
+    by: str  # who they say they are
     reason: str
-    target: str = ""
+    target: str = ""  # an experiment, note, GPU or token; empty where it is the tag itself
+    actor: str = ""  # the label of their token
 
 
 @dataclass(frozen=True)
@@ -224,8 +226,7 @@ class Note:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """An operator action that took effect, as the audit log keeps it. `effect` is what it changed;
-    `revision` the tag's before it, None for the pool."""
+    """An operator action in the audit log, its effect, and the revision of its tag before it."""
 
     id: str
     at_us: int
@@ -284,11 +285,9 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a run result means for its tag: a value, which the store applies in one step.
-
-    `delta` is best before - this one, 0 for the first; `near_miss` the distance from the best of a
-    discarded run that came close; `strategy` the adapted one, or None where it stays.
-    """
+    """What a run result means for its tag: a value, which the store applies in one step. `delta` is
+    best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
+    run that came close; `strategy` the adapted one, or None where it stays."""
 
     status: Status
     improved: bool = False
@@ -303,10 +302,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action).
-    `data` is what the step did and what it was based on (see `journal_data` in store/records.py),
-    `text` the same as it is stored. Versions without seals wrote entries without one.
-    """
+    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action);
+    `data` what it did and was based on (see `journal_data` in store/records.py), `text` the same as
+    it is stored. Versions without seals wrote entries without one."""
 
     id: str
     kind: str

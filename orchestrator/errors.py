@@ -22,7 +22,8 @@ class Conflict(AutoresearchError):
 
 
 class LeaseLost(Conflict):
-    """The caller's epoch is over: another attempt has the run now. Nothing was changed."""
+    """The caller does not have the lease: its epoch is over, or the lease's secret is missing.
+    Nothing was changed."""
 
 
 class LeaseRenewed(Conflict):
@@ -38,7 +39,8 @@ class TooLarge(AutoresearchError):
 
 
 class Forbidden(AutoresearchError):
-    """A foreign origin or host name, or a page's call without its session's CSRF token."""
+    """A foreign origin or host name, a page's call without its session's CSRF token, or a call that
+    the caller's role, tags or ownership do not allow."""
 
 
 class Unauthorized(AutoresearchError):
@@ -86,7 +88,21 @@ def unknown_gpu(gpu_id: str) -> NotFound:
     return NotFound(f"Unknown GPU {gpu_id!r}; register it with POST /api/pool/register.")
 
 
+def foreign_gpu(gpu_id: str) -> Forbidden:
+    return Forbidden(
+        f"GPU {gpu_id!r} was registered with another token; an admin takes it out with"
+        " POST /api/pool/deregister."
+    )
+
+
 def lease_lost(experiment_id: str, epoch: int | str) -> LeaseLost:
     return LeaseLost(
         f"Epoch {epoch} of {experiment_id} is over: the run was given to another attempt."
+    )
+
+
+def no_lease_secret(experiment_id: str, epoch: int | str) -> LeaseLost:
+    return LeaseLost(
+        f"Epoch {epoch} of {experiment_id} has a secret, and this call does not carry it: send the"
+        " claim's lease_secret."
     )

@@ -1,7 +1,8 @@
 """ASGI middleware before the routes: who may call, how large a body may be, and retried requests.
 
-- `Guard` refuses foreign host names and origins (403), callers with neither the token nor a session
-  (401), changes by a page without its CSRF token (403), and bodies over the limit (413). It marks
+- `Guard` refuses foreign host names and origins (403), callers with neither a token nor a session
+  (401), changes by a page without its CSRF token (403), and bodies over the limit (413). It finds
+  out who calls; what a caller may do is checked in front of each route (routes/access.py). It marks
   every POST body as JSON, since `curl -d` sends another Content-Type.
 - `Idempotency` answers a POST that carries a known Idempotency-Key with the stored answer.
 """
@@ -9,8 +10,8 @@
 import asyncio
 import codecs
 import hashlib
+import hmac
 import secrets
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -22,21 +23,22 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator import errors, schemas
-from orchestrator.routes import problems
-from orchestrator.sessions import CSRF_COOKIE, SESSION_COOKIE, Sessions, equal
+from orchestrator import callers, errors, schemas
+from orchestrator.callers import ANONYMOUS, NOBODY, Caller
+from orchestrator.routes import access, problems
+from orchestrator.routes.access import replayed
+from orchestrator.routes.cookies import place_of
+from orchestrator.services.core.credentials import Credentials
+from orchestrator.services.core.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.idempotency import IN_PROGRESS_SECONDS, IdempotencyStore, StoredAnswer
 from orchestrator.store.scripts import nonces_from
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/login", "/", "/compare", "/actions"})
-# The dashboard's own files hold no data, and they ask for the token.
-OPEN_FOLDERS = ("/static/", "/t/", "/e/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
-# Anybody may call it, and what it answers is a cookie, which no stored answer holds.
-NEVER_STORED = frozenset({"/api/login"})
+# Their answers hold a cookie or a secret, which no stored answer may.
+NEVER_STORED = frozenset({"/api/login", "/api/token/create"})
 # These take a whole train.py.
 SUBMIT_PATHS = frozenset({"/api/experiment/submit", "/mcp"})
 # A source of 1 MiB, each byte escaped as \u0000 at worst, and the other fields.
@@ -48,8 +50,15 @@ LONGEST_ANSWER = 64 * 1024  # characters
 
 
 class Guard:
-    def __init__(self, app: ASGIApp, settings: Settings, sessions: Sessions | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        credentials: Credentials,
+        sessions: Sessions,
+    ) -> None:
         self._app = app
+        self._credentials = credentials
         self._sessions = sessions
         self._hosts = LOOPBACK_NAMES | set(settings.allowed_hosts)
         if settings.host not in ("0.0.0.0", "::"):  # noqa: S104 - every address has no name
@@ -63,14 +72,52 @@ class Guard:
             headers = Headers(scope=scope)
             self._check_host(headers)
             self._check_origin(scope, headers)
-            if self._sessions is not None:
-                _check_caller(self._sessions, scope, headers)
+            caller = await self._caller(scope, headers)
             if scope["method"] == "POST":
                 receive = await _limited(scope, headers, receive)
         except errors.AutoresearchError as error:
             await problems.response(error, scope["path"])(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        with callers.calling(caller):
+            await self._app(scope, receive, send)
+
+    async def _caller(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """Whose call this is. A change within a session needs the session's CSRF token."""
+        authorization = headers.get("authorization")
+        if authorization is None and not self._credentials.required:
+            return NOBODY
+        if access.is_open(scope["path"]):
+            return ANONYMOUS
+        scheme, _, given = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer":
+            return await self._session_s(scope, headers) if self._credentials.required else NOBODY
+        caller = await self._credentials.caller_of(given.strip())
+        if caller is None and not await self._credentials.any():
+            return NOBODY  # nothing here asks for a token, as in older versions
+        if caller is None:
+            client = scope.get("client")
+            raise self._credentials.refusal(client[0] if client else "")
+        return caller
+
+    async def _session_s(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        place = place_of(scope)
+        cookie = cookie_parser(headers.get("cookie", "")).get(place.session_cookie, "")
+        session = await self._sessions.find(cookie, place.origin)
+        if session is None:
+            raise errors.Unauthorized(
+                "Send a token: Authorization: Bearer $AUTORESEARCH_TOKEN; a page logs in with"
+                " POST /api/login."
+            )
+        caller, csrf = session
+        given = headers.get(CSRF_HEADER, "")
+        if scope["method"] not in SAFE_METHODS and not hmac.compare_digest(
+            given.encode(), csrf.encode()
+        ):
+            raise errors.Forbidden(
+                f"A page's call carries the header X-CSRF-Token with the value of its cookie"
+                f" {place.csrf_cookie}; log in again if there is none."
+            )
+        return caller
 
     def _check_host(self, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
@@ -90,28 +137,6 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.split("://")[-1] != headers.get("host"):
             raise errors.Forbidden(f"Origin {origin!r} may not call this service.")
-
-
-def _check_caller(sessions: Sessions, scope: Scope, headers: Mapping[str, str]) -> None:
-    """The caller needs the token or a session; changes within a session need its CSRF token."""
-    path: str = scope["path"]
-    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
-        return
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and sessions.is_token(given.strip()):
-        return
-    cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE, "")
-    csrf = sessions.csrf_of(cookie, time.time())
-    if csrf is None:
-        raise errors.Unauthorized(
-            "Send the token: Authorization: Bearer $AUTORESEARCH_TOKEN; a page logs in with"
-            " POST /api/login."
-        )
-    if scope["method"] not in SAFE_METHODS and not equal(headers.get(CSRF_HEADER, ""), csrf):
-        raise errors.Forbidden(
-            f"A page's call carries the header X-CSRF-Token with the value of its cookie"
-            f" {CSRF_COOKIE}; log in again if there is none."
-        )
 
 
 async def _limited(scope: Scope, headers: Mapping[str, str], receive: Receive) -> Receive:
@@ -150,24 +175,12 @@ def _not_plain_utf8(headers: Mapping[str, str], body: bytearray) -> str | None:
     return None
 
 
-def replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` once, then what `receive` gives (the disconnect)."""
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-def _is_post_route(scope: Scope) -> bool:
-    """Callers without a token reach paths that have none, and must not fill Redis there."""
-    routes = scope["app"].routes if scope["method"] == "POST" else ()
-    return any(route.matches(scope)[0] is Match.FULL for route in routes)
+def _may_be_stored(scope: Scope) -> bool:
+    """True for a POST route and a known caller: nobody else may fill Redis."""
+    if scope["method"] != "POST" or scope["path"] in NEVER_STORED:
+        return False
+    is_route = any(route.matches(scope)[0] is Match.FULL for route in scope["app"].routes)
+    return is_route and callers.current() is not ANONYMOUS
 
 
 class Idempotency:
@@ -184,7 +197,7 @@ class Idempotency:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
-        if key is None or scope["path"] in NEVER_STORED or not _is_post_route(scope):
+        if key is None or not _may_be_stored(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -196,7 +209,9 @@ class Idempotency:
         if not 1 <= len(key) <= 255:
             raise errors.Invalid("Idempotency-Key holds 1 to 255 characters.")
         body = (await receive()).get("body", b"")
-        name = hashlib.sha256(f"{scope['path']}\n{key}".encode()).hexdigest()
+        # With the caller in it, since nobody gets what another token was answered.
+        whole = f"{scope['path']}\n{key}\n{callers.current().identity}".rstrip("\n")
+        name = hashlib.sha256(whole.encode()).hexdigest()
         fingerprint = hashlib.sha256(body).hexdigest()
         stored = await self._begin(name, fingerprint)
         if stored is not None:

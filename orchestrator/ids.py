@@ -5,7 +5,7 @@ sort by creation. `_prelude.lua` makes new ids; tests/store/test_scripts.py hold
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.errors import unknown_experiment
 
@@ -38,10 +38,14 @@ def _parts(experiment_id: str) -> re.Match[str]:
 
 @dataclass(frozen=True)
 class AttemptId:
-    """One attempt of a run. `epoch` is its fencing token: the next attempt has a higher one."""
+    """One attempt of a run. `epoch` is its fencing token: the next attempt has a higher one.
+
+    `secret` is what its worker shows as the lease's; None where the orchestrator itself acts.
+    """
 
     experiment_id: str
     epoch: int
+    secret: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def tag(self) -> str:

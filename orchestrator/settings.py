@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import platform
+import ssl
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -75,6 +76,10 @@ class CallerSettings(BaseSettings):
         None, description="Bearer token that each call must carry; `ps` shows flags."
     )
 
+    ca: Path | None = Field(
+        None, description="Certificates (PEM) that callers trust, instead of the system's."
+    )
+
 
 class HomeSettings(CallerSettings):
     """What every process with files shares."""
@@ -101,6 +106,13 @@ class Settings(HomeSettings):
         description="Port to listen on, 3111 by default; 0 takes a free one.",
     )
     no_token: bool = Field(default=False, description="Let other machines in without a token.")
+    insecure: bool = Field(default=False, description="Let other machines in without TLS.")
+    tls_cert: AbsolutePath | None = Field(
+        None, description="Serve HTTPS with this chain of certificates (PEM)."
+    )
+    tls_key: AbsolutePath | None = Field(
+        None, validate_default=True, description="The certificate's private key (PEM)."
+    )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="More host names that the service answers to, with commas."
     )
@@ -125,6 +137,23 @@ class Settings(HomeSettings):
         300, description="What a run may take beyond its training budget."
     )
     redis_timeout_seconds: Seconds = Field(5, description="How long a call to Redis may take.")
+
+    @property
+    def scheme(self) -> str:
+        return "http" if self.tls_cert is None else "https"
+
+    @field_validator("tls_key")
+    @classmethod
+    def _fits_the_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("tls_cert")
+        if (value is None) != (certificate is None):
+            raise ValueError("a certificate and its key are given together: tls_cert, tls_key")
+        if certificate is not None:
+            try:
+                ssl.create_default_context().load_cert_chain(certificate, value)
+            except OSError as error:  # which an SSLError is too
+                raise ValueError(f"not usable with {certificate}: {reason(error)}") from error
+        return value
 
     @field_validator("heartbeat_seconds")
     @classmethod

@@ -213,15 +213,15 @@ class Api:
     def finish(
         self, job: Any, val_bpb: float | None = None, _status: int = 200, **more: Any
     ) -> Any:
-        body: dict[str, Any] = {
-            "experiment_id": job["experiment_id"],
-            "gpu_id": job["gpu_id"],
-            "epoch": job["epoch"],
-            "outcome": "completed",
-        }
+        body: dict[str, Any] = lease_of(job) | {"outcome": "completed"}
         if val_bpb is not None:
             body["metrics"] = {"val_bpb": val_bpb}
         return self.post("/api/job/finish", _status, **(body | more))
+
+
+def lease_of(job: Any) -> dict[str, Any]:
+    """What every call on a lease carries."""
+    return {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
 
 
 MakeApi = Callable[..., Api]

@@ -102,7 +102,7 @@ def two_step_claim() -> None:
             )
             return text[:start] + seen + text[text.index(choose) :]
         blindly = (
-            "id, tag = ARGV[4], tag_of(ARGV[4])\n"
+            "id, tag = ARGV[6], tag_of(ARGV[6])\n"
             "redis.call('ZREM', T(tag).queue, id)\nredis.call('ZREM', G.direct .. gpu_id, id)\n"
         )
         return text[:start] + blindly + text[end:]

@@ -112,7 +112,7 @@ class Loader:
         self._api.post("/api/experiment/submit", tag=TEMPLATE_TAG, train_py=source, **idea)
         claim = {"gpu_id": GPU, "claim_id": secrets.token_hex(8)}
         job = self._api.post("/api/job/claim", **claim)["job"]
-        lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+        lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
         self._api.post("/api/job/finish", environment=ENVIRONMENT, **lease, **report)
         return str(job["experiment_id"])
 

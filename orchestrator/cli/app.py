@@ -31,6 +31,7 @@ COMMANDS = {
     "drain": ("steer", "Give a GPU no new run until it is undrained. Its present run goes on."),
     "undrain": ("steer", "Give a drained GPU runs again."),
     "ledger": ("steer", "Who steered what, when and why, newest first."),
+    "token": ("tokens", "Make, list and revoke tokens with roles: agent, worker, read, admin."),
     "best": ("reports", "The best experiment of a tag, and its train.py to go on from."),
     "history": ("reports", "The experiments of a tag, oldest first."),
     "export": ("export", "Write a tag's experiments (jsonl, parquet, tsv) or its journal."),

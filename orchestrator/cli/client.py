@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -46,12 +47,13 @@ class Client:
         url: str,
         token: str | None = None,
         *,
+        ca: Path | None = None,
         timeout: float = 30,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.Client(
-            **connection.options(self.url, token),
+            **connection.options(self.url, token, ca),
             timeout=httpx.Timeout(timeout, connect=5),
             transport=transport,
         )

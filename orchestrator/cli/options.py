@@ -1,6 +1,6 @@
 """How command functions get their flags: `wired` turns three of their parameters into flags.
 
-- `client: Client` becomes --orchestrator and --token; the command gets the open client, and a
+- `client: Client` becomes --orchestrator, --token and --ca; the command gets the open client, and a
   refusal that concerns its `tag` is explained.
 - `json: bool` becomes --json.
 - `flags: …Flags` becomes one flag for each field of the settings classes; the command gets those
@@ -9,6 +9,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -47,6 +48,10 @@ Url = Annotated[
 Token = Annotated[
     str | None, typer.Option(metavar="TOKEN", help="Its token. (env AUTORESEARCH_TOKEN)")
 ]
+Ca = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Certificates to trust. (env AUTORESEARCH_CA)"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, errors too.")]
 
 
@@ -70,7 +75,7 @@ def wired(command: Callable[..., None]) -> Callable[..., None]:
             command(**values)
             return
         with (
-            connect(values.pop("orchestrator"), values.pop("token")) as client,
+            connect(*(values.pop(name) for name in ("orchestrator", "token", "ca"))) as client,
             explained(client, values.get("tag")),
         ):
             command(client=client, **values)
@@ -78,6 +83,7 @@ def wired(command: Callable[..., None]) -> Callable[..., None]:
     shown = [*parameters.values(), *(_flag(name, field) for name, field in fields.items())]
     if wants_client:
         shown += [_parameter("orchestrator", Url), _parameter("token", Token)]
+        shown.append(_parameter("ca", Ca))
     shown.append(_parameter("json", Json, default=False))
     run.__annotations__ = {p.name: p.annotation for p in shown}
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -140,10 +146,12 @@ def _first(error: ValidationError) -> tuple[str, str]:
     return str(first["loc"][0]) if first["loc"] else "", first["msg"].removeprefix("Value error, ")
 
 
-def connect(orchestrator: str | None = None, token: str | None = None) -> Client:
+def connect(
+    orchestrator: str | None = None, token: str | None = None, ca: str | Path | None = None
+) -> Client:
     """A client for the orchestrator that the flags or the environment name."""
-    settings = load(ClientSettings, orchestrator=orchestrator, token=token)
-    return Client(settings.orchestrator, secret(settings))
+    settings = load(ClientSettings, orchestrator=orchestrator, token=token, ca=ca)
+    return Client(settings.orchestrator, secret(settings), ca=settings.ca)
 
 
 def secret(settings: CallerSettings) -> str | None:

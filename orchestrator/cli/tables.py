@@ -88,9 +88,11 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
 
 
 def ledger_table(entries: Sequence[schemas.LedgerEntry]) -> Table:
+    """A token is who did it; the name after it is what its caller said."""
     table = plain("when", "by", "action", "tag", "target", "outcome", "reason")
     for e in entries:
-        cells = (e.by, e.action, e.tag or "", e.target or "", e.outcome, one_line(e.reason))
+        by = f"{e.actor} (says {e.by})" if e.actor else e.by
+        cells = (by, e.action, e.tag or "", e.target or "", e.outcome, one_line(e.reason))
         table.add_row(moment(e.at), *cells)
     return table
 

@@ -17,10 +17,16 @@ class ToolError(Exception):
 
 
 class Api:
-    """Wraps a client that has the orchestrator's base URL and the token."""
+    """Wraps a client that has the orchestrator's base URL. `token` is an Authorization header that
+    each call carries, if the client itself has none."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, token: str | None = None) -> None:
         self._http = http
+        self._headers = {} if token is None else {"Authorization": token}
+
+    def as_caller(self, token: str | None) -> "Api":
+        """The same API, called with the credential of the request that is served."""
+        return Api(self._http, token) if token else self
 
     async def get(
         self, path: str, answer: type[Model], query: BaseModel | None = None, timeout: float = 0
@@ -40,12 +46,22 @@ class Api:
         return response.content.decode(errors="replace")
 
     async def send(
-        self, method: str, path: str, wait: float = 0, accept: tuple[int, ...] = (), **options: Any
+        self,
+        method: str,
+        path: str,
+        wait: float = 0,
+        accept: tuple[int, ...] = (),
+        headers: dict[str, str] | None = None,
+        **options: Any,
     ) -> httpx.Response:
         """Send a request. Raises ToolError for an error status that is not in `accept`."""
         try:
             response = await self._http.request(
-                method, path, timeout=wait + TIMEOUT_SECONDS, **options
+                method,
+                path,
+                timeout=wait + TIMEOUT_SECONDS,
+                headers=self._headers | (headers or {}),
+                **options,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ToolError(

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from orchestrator.errors import Unavailable
 from orchestrator.guard import SUBMIT_LIMIT_BYTES
 from orchestrator.routes import problems
-from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
@@ -28,9 +27,8 @@ MCP_PATH = "/mcp"
 class McpApp:
     """An ASGI application whose tools call `app` in this process. It needs `run` as a side task."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._settings = settings
         self._requested, self._started = asyncio.Event(), asyncio.Event()
         self._manager: StreamableHTTPSessionManager | None = None
 
@@ -39,7 +37,7 @@ class McpApp:
         the dashboard do not use it."""
         await self._requested.wait()
         try:
-            async with await anyio.to_thread.run_sync(_client, self._app, self._settings) as http:
+            async with await anyio.to_thread.run_sync(_client, self._app) as http:
                 manager = await anyio.to_thread.run_sync(_manager, http)
                 async with manager.run():
                     self._manager = manager
@@ -61,15 +59,13 @@ class McpApp:
         await self._manager.handle_request(scope, receive, send)
 
 
-def _client(app: ASGIApp, settings: Settings) -> "httpx.AsyncClient":
-    """A client of the application itself, without a socket."""
+def _client(app: ASGIApp) -> "httpx.AsyncClient":
+    """A client of the application itself, without a socket and without a credential."""
     import httpx
 
-    token = settings.token
     return httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False),
         base_url="http://127.0.0.1",
-        headers={"Authorization": f"Bearer {token.get_secret_value()}"} if token else {},
     )
 
 

@@ -44,7 +44,10 @@ def build(api: Api, tools: Sequence[Tool]) -> Server[Any]:
                 raise ToolError(f"No such tool: {params.name}; there are {', '.join(by_name)}.")  # noqa: TRY301
             tool = by_name[params.name]
             arguments = tool.request.model_validate(params.arguments or {})
-            answer = await tool.run(Call(api, context.session.report_progress), arguments)
+            # Over HTTP the tool may do what the caller of /mcp may.
+            token = context.request and context.request.headers.get("authorization")
+            call = Call(api.as_caller(token), context.session.report_progress)
+            answer = await tool.run(call, arguments)
         except ValidationError as error:
             return _failed(_named_fields(error))
         except ToolError as error:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from orchestrator import errors
 from orchestrator.routes.fast_route import FastRoute
 from orchestrator.schemas import Answer, Problem
-from orchestrator.sessions import TRIES_SECONDS
+from orchestrator.services.core.credentials import TRIES_SECONDS
 
 logger = logging.getLogger(__name__)
 

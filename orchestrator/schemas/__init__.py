@@ -14,3 +14,4 @@ from orchestrator.schemas.leases import *
 from orchestrator.schemas.pool import *
 from orchestrator.schemas.reports import *
 from orchestrator.schemas.steering import *
+from orchestrator.schemas.tokens import *

@@ -28,12 +28,15 @@ class ClaimRequest(Request):
 
 
 class Job(Answer):
-    """One leased run. `epoch` is the fencing token that every later call on it must carry."""
+    """One leased run. `epoch` is the fencing token that every later call on it must carry, and
+    `lease_secret` the proof that the caller has the lease. A daemon of a version that does not know
+    it gets none and needs none."""
 
     experiment_id: str
     tag: str
     gpu_id: str
     epoch: int
+    lease_secret: str | None = None
     seed: int
     time_budget_seconds: float
     grace_seconds: float
@@ -50,10 +53,11 @@ class ClaimAnswer(Answer):
 class LeaseRequest(ExperimentRequest):
     gpu_id: GpuId
     epoch: Annotated[Integer, Field(ge=1)]
+    lease_secret: Annotated[str, StringConstraints(max_length=64)] | None = None
 
     @property
     def attempt(self) -> AttemptId:
-        return AttemptId(self.experiment_id, self.epoch)
+        return AttemptId(self.experiment_id, self.epoch, self.lease_secret or "")
 
 
 class RenewRequest(LeaseRequest):

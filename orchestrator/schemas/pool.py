@@ -30,7 +30,8 @@ class GpuRequest(Request):
 
 
 class RegisterGpuRequest(GpuRequest):
-    """An agent that trains by hand sends the first four fields; a daemon sends all."""
+    """An agent that trains by hand sends the first four fields; a daemon sends all. One that does
+    not send `lease_secrets` is of a version that knows none, and its leases have none."""
 
     gpu_index: Annotated[Integer, Field(ge=0, le=10_000)]
     gpu_name: Name
@@ -44,6 +45,7 @@ class RegisterGpuRequest(GpuRequest):
     torch_version: Name | None = None
     sandbox: Name | None = None
     problem: Text | None = None
+    lease_secrets: Literal[True] | None = None
 
 
 class Worker(Answer):

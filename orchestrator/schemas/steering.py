@@ -52,7 +52,7 @@ Cursor = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,18}-\d{1,18}$")]
 
 SteeringAction = Literal[
     "pause", "resume", "note", "drop-note", "cancel", "requeue", "priority", "set-strategy",
-    "drain", "undrain",
+    "drain", "undrain", "create-token", "revoke-token",
 ]  # fmt: skip
 
 
@@ -173,12 +173,14 @@ class LedgerRequest(Request):
 
 
 class LedgerEntry(Answer):
-    """One operator action. `target` is an experiment, a note or a GPU, and null for an action on
-    the tag itself. For a note, `reason` is its text."""
+    """One operator action. `target` is an experiment, a note, a GPU or a token, and null for an
+    action on the tag itself. For a note, `reason` is its text. `actor` is the label of the
+    credential, null where none was needed; `by` is the name that the caller gave."""
 
     id: str
     at: str
     by: str
+    actor: str | None = None
     action: SteeringAction
     tag: str | None
     target: str | None

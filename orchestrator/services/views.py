@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator import domain, schemas
+from orchestrator import callers, domain, schemas
 from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
 from orchestrator.store.reads import Detail, Entry, Keep
@@ -197,9 +197,20 @@ def ledger_entry(entry: domain.LedgerEntry) -> schemas.LedgerEntry:
         id=entry.id,
         at=rfc3339(entry.at_us),
         by=action.by,
+        actor=action.actor or None,
         action=action.kind,
         tag=entry.tag or None,
         target=action.target or None,
         reason=action.reason,
         outcome=entry.effect,
+    )
+
+
+def token(value: callers.Token) -> schemas.Token:
+    return schemas.Token(
+        label=value.label,
+        role=value.role,
+        tags=list(value.tags) or None,
+        created_at=rfc3339(value.created_us),
+        expires_at=_time(value.expires_us),
     )

@@ -7,11 +7,13 @@ from orchestrator.services.agents.briefs import Briefs
 from orchestrator.services.agents.digests import Digests
 from orchestrator.services.agents.search import Search
 from orchestrator.services.agents.similar import SimilarIdeas
+from orchestrator.services.core.credentials import Credentials
 from orchestrator.services.core.experiments import Experiments
 from orchestrator.services.core.jobs import Jobs
 from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.pool import Pool
 from orchestrator.services.core.reaper import Reaper
+from orchestrator.services.core.sessions import Sessions
 from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.steering import Steering
 from orchestrator.services.core.wakeups import Wakeups
@@ -22,7 +24,6 @@ from orchestrator.services.dashboard.overview import Overviews
 from orchestrator.services.dashboard.reports import Reports
 from orchestrator.services.dashboard.response_cache import ResponseCache
 from orchestrator.services.dashboard.series import SeriesReports
-from orchestrator.sessions import Sessions
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
@@ -34,7 +35,9 @@ class Services:
         sources = Sources(files, settings.repo)
         self.store = store
         self.files = files
-        self.sessions = Sessions(settings.token.get_secret_value()) if settings.token else None
+        token = settings.token.get_secret_value() if settings.token else None
+        self.credentials = Credentials(store, token)
+        self.sessions = Sessions(store, self.credentials)
         # A blocking read must end well before its connection times out.
         self.wakeups = Wakeups(store.events, min(2.0, settings.redis_timeout_seconds / 2))
         self.digests = Digests(store, files)

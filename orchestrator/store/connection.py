@@ -20,8 +20,10 @@ from orchestrator.store.journal import JournalStore
 from orchestrator.store.pool import PoolStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
+from orchestrator.store.sessions import SessionStore
 from orchestrator.store.shared import SharedConnection
 from orchestrator.store.steering import SteeringStore
+from orchestrator.store.tokens import TokenStore
 from orchestrator.store.uvloop_errors import translated_closed_transport
 
 MINIMUM_VERSION = (6, 2)
@@ -94,6 +96,8 @@ class Store:
         self.journal = JournalStore(redis, shared)
         self.dump = DumpStore(redis)
         self.steering = SteeringStore(scripts, redis)
+        self.tokens = TokenStore(scripts, redis)
+        self.sessions = SessionStore(redis)
 
     async def ping(self) -> None:
         """Raises `Unavailable` when Redis does not answer."""

@@ -24,20 +24,22 @@ from orchestrator.store.scripts import Scripts
 @dataclass(frozen=True)
 class Reporter:
     """Who ends a run, and so which states and which lease it must have: an agent by hand (no
-    epoch), a worker with the epoch of its lease, or the reaper, with the last renewal that it saw.
+    epoch), a worker with the epoch and secret of its lease, or the reaper, with the last renewal
+    that it saw.
     """
 
     states: tuple[State, ...]
     epoch: int = 0
     renewal: str = ""
+    secret: str | None = None  # None: the orchestrator itself, which needs none
 
 
 BY_HAND = Reporter((State.HAND,))
 UNLEASED = Reporter((State.HAND, State.QUEUED))
 
 
-def by_lease(epoch: int, renewal: str = "") -> Reporter:
-    return Reporter((State.LEASED, State.RUNNING), epoch, renewal)
+def by_lease(epoch: int, renewal: str = "", secret: str | None = None) -> Reporter:
+    return Reporter((State.LEASED, State.RUNNING), epoch, renewal, secret)
 
 
 @dataclass(frozen=True)

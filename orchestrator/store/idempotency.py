@@ -15,7 +15,6 @@ IN_PROGRESS_SECONDS = 6
 # A request is sent again within minutes. The oldest answers beyond this number are dropped; their
 # requests still act once, by the nonces of their scripts.
 ANSWERS_KEPT = 5_000
-_ORDER = "order"  # the list of keys, the newest first; other keys are hashes
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class IdempotencyStore:
     async def finish(self, key: str, fingerprint: str, answer: StoredAnswer) -> None:
         """Keep the answer for a day, or until there are too many newer ones."""
         value = json.dumps({"fingerprint": fingerprint, **vars(answer)})
-        order = keys.of_all("idem:", _ORDER)
+        order = keys.of_all("answers")
         with redis_errors():
             pipe = self._redis.pipeline(transaction=False)
             pipe.set(keys.of_all("idem:", key), value, ex=IDEMPOTENCY_SECONDS)

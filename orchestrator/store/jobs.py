@@ -1,5 +1,6 @@
 """Writes on the queue and its leases: claim, renew, requeue, direct."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,13 +54,15 @@ class JobStore:
         self._scripts = scripts
         self._redis = redis
 
-    async def claim(self, gpu_id: str, claim_id: str) -> Claimed | NothingToClaim:
-        """Lease the next run to `gpu_id`; the same `claim_id` gets the same run."""
-        reply = await self._scripts.run(verbs.CLAIM, gpu_id, nonce=f"{gpu_id}:{claim_id}")
+    async def claim(self, gpu_id: str, claim_id: str, worker: str = "") -> Claimed | NothingToClaim:
+        """Lease the next run to `gpu_id`; the same `claim_id` gets the same run. Raises `Forbidden`
+        if `worker`, a token's label, did not register the GPU."""
+        nonce, secret = f"{gpu_id}:{claim_id}", secrets.token_hex(16)
+        reply = await self._scripts.run(verbs.CLAIM, gpu_id, secret, worker, nonce=nonce)
         if reply.name != "OK":
             return NothingToClaim(reply.fields.get("profile"), reply.name == "BUSY")
         return Claimed(
-            attempt=AttemptId(reply["id"], int(reply["epoch"])),
+            attempt=AttemptId(reply["id"], int(reply["epoch"]), reply.fields.get("secret")),
             seed=int(reply["seed"]),
             time_budget_seconds=float(reply["budget"]),
             source_sha256=reply["source"],
@@ -71,7 +74,13 @@ class JobStore:
     ) -> Renewed:
         """Renew a lease; with `health` it is its GPU's heartbeat too. Raises `LeaseLost`."""
         reply = await self._scripts.run(
-            verbs.RENEW, attempt.tag, attempt.experiment_id, attempt.epoch, started, health
+            verbs.RENEW,
+            attempt.tag,
+            attempt.experiment_id,
+            attempt.epoch,
+            started,
+            health,
+            attempt.secret,
         )
         return Renewed(cancel=reply["cancel"], gpu_known=reply["known"])
 

@@ -41,10 +41,12 @@ Global, below `ar:`:
                             a copy
     ledger         stream   the audit log, every operator action: who did what to what, and why;
                             never cut
+    tokens         hash     label -> JSON of each token: role, tags, hash of its secret, times
+    session:HASH   string   JSON of a page's session, by the hash of its cookie; lapses with it
     events         stream   what happened, for those who follow it (capped)
     nonce:N        string   the reply of a script that has run, for the same request sent again
     idem:K         string   the answer stored for an Idempotency-Key
-    idem:order     list     those that have one, the newest first
+    answers        list     the keys that have one, the newest first
     restoring      string   exists while a backup is being put back
 
 The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.
@@ -64,8 +66,9 @@ TAG_NAMES = {
 GLOBAL_NAMES = {
     "tags": "zset", "seq": "string", "ready:": "zset", "direct:": "zset", "leases": "zset",
     "gpus": "zset", "idle": "zset", "busy": "zset", "seen": "zset", "holds": "zset", "gpu:": "hash",
-    "drained": "hash", "ledger": "stream", "events": "stream", "nonce:": "string",
-    "idem:": "string", "restoring": "string",
+    "drained": "hash", "ledger": "stream", "tokens": "hash", "session:": "string",
+    "events": "stream", "nonce:": "string", "idem:": "string", "answers": "list",
+    "restoring": "string",
 }  # fmt: skip
 _KEY = re.compile(rf"{PREFIX}(\{{[^{{}}]+\}}:)?([a-z]+:?)(.*)", re.DOTALL)
 

@@ -39,10 +39,13 @@ class PoolStore:
         self._scripts = scripts
         self._redis = redis
 
-    async def register(self, gpu_id: str, facts: Mapping[str, object]) -> PoolView:
-        """Add a GPU, or renew its `facts`, whose names are those of the wire."""
+    async def register(
+        self, gpu_id: str, facts: Mapping[str, object], worker: str = ""
+    ) -> PoolView:
+        """Add a GPU, or renew its `facts`, whose names are those of the wire. Here and below,
+        `worker` is the token that must own the GPU, if one must: else `Forbidden`."""
         fields = records.text_fields({**facts, "problem": facts.get("problem") or None})
-        reply = await self._scripts.run(verbs.POOL_REGISTER, gpu_id, fields)
+        reply = await self._scripts.run(verbs.POOL_REGISTER, gpu_id, fields, worker)
         return PoolView(int(reply["now"]), [records.gpu_from(gpu_id, reply["gpu"])])
 
     async def heartbeat(
@@ -53,10 +56,10 @@ class PoolStore:
         *,
         quarantined: bool,
         draining: bool,
+        worker: str = "",
     ) -> None:
-        await self._scripts.run(
-            verbs.HEARTBEAT, gpu_id, health, problem, quarantined or None, draining or None
-        )
+        flags = (quarantined or None, draining or None)
+        await self._scripts.run(verbs.HEARTBEAT, gpu_id, health, problem, *flags, worker)
 
     async def list(self) -> PoolView:
         reply = await self._scripts.run(verbs.POOL_LIST)
@@ -98,8 +101,8 @@ class PoolStore:
             holder = reply.fields.get("by")
             raise Conflict(f"{gpu_id} is held by {holder or 'nobody'}, not by {experiment_id}.")
 
-    async def deregister(self, gpu_id: str) -> None:
-        reply = await self._scripts.run(verbs.DEREGISTER, gpu_id)
+    async def deregister(self, gpu_id: str, worker: str = "") -> None:
+        reply = await self._scripts.run(verbs.DEREGISTER, gpu_id, worker)
         if reply.name == "HELD":
             raise Conflict(f"{gpu_id} is held by {reply['by']}; release it first.")
         if reply.name == "LEASED":

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
+from orchestrator.callers import Token
 from orchestrator.domain import (
     Attempt,
     Counts,
@@ -39,14 +40,15 @@ Fields = Mapping[str, str]
 _ATTEMPT, _EXPERIMENT, _GPU = TypeAdapter(Attempt), TypeAdapter(Experiment), TypeAdapter(Gpu)
 _HOLD, _LEDGER_ENTRY, _NOTE = TypeAdapter(OperatorHold), TypeAdapter(LedgerEntry), TypeAdapter(Note)
 _RUN, _STRATEGY, _TAG = TypeAdapter(Run), TypeAdapter(Strategy), TypeAdapter(Tag)
+_TOKEN = TypeAdapter(Token)
 
 # Where Redis has another name for a field than the domain.
 _NAMES = {
     "at": "at_us", "best_at": "best_us", "best_commit": "best_commit_sha",
     "best_id": "best_experiment_id", "budget": "time_budget_seconds", "claimed": "claimed_us",
-    "created": "created_us", "ended": "ended_us", "finished": "finished_us",
-    "health_at": "health_us", "heartbeat": "heartbeat_us", "hold": "held_by",
-    "max_crashes": "max_consecutive_crashes", "prepare": "prepare_sha256",
+    "created": "created_us", "ended": "ended_us", "expires": "expires_us",
+    "finished": "finished_us", "health_at": "health_us", "heartbeat": "heartbeat_us",
+    "hold": "held_by", "max_crashes": "max_consecutive_crashes", "prepare": "prepare_sha256",
     "registered": "registered_us", "source": "source_sha256", "started": "started_us",
     "streak": "consecutive_crashes", "threshold": "near_miss_threshold", "updated": "updated_us",
     "verdict": "verdict_json",
@@ -112,7 +114,8 @@ def action_fields(action: OperatorAction) -> dict[str, str]:
 
 
 def action_from(stored: Fields) -> OperatorAction:
-    return OperatorAction(stored["action"], stored["by"], stored["reason"], stored["target"])
+    kind, by, reason, target = (stored[n] for n in ("action", "by", "reason", "target"))
+    return OperatorAction(kind, by, reason, target, stored.get("actor", ""))
 
 
 def journal_data(
@@ -294,6 +297,15 @@ def ledger_entry_from(entry_id: str, stored: Fields) -> LedgerEntry:
             revision=stored["revision"] or None,
         )
     )
+
+
+def token_fields(token: Token) -> dict[str, str]:
+    return {"role": token.role, "tags": " ".join(token.tags), "sha256": token.sha256}
+
+
+def token_from(label: str, stored: str) -> Token:
+    value = json.loads(stored)
+    return _TOKEN.validate_python(_named(value, label=label, tags=value["tags"].split()))
 
 
 def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot:

@@ -33,7 +33,9 @@ from orchestrator.errors import (
     LeaseRenewed,
     StoreBroken,
     Unavailable,
+    foreign_gpu,
     lease_lost,
+    no_lease_secret,
     unknown_experiment,
     unknown_gpu,
     unknown_parent,
@@ -62,7 +64,9 @@ REFUSALS: dict[str, Callable[..., AutoresearchError]] = {
     "UNKNOWN_PARENT": unknown_parent,
     "UNKNOWN_ID": unknown_experiment,
     "UNKNOWN_GPU": unknown_gpu,
+    "FOREIGN_GPU": foreign_gpu,
     "LOST": lease_lost,
+    "NO_SECRET": no_lease_secret,
     "RENEWED": lambda: LeaseRenewed("The lease was renewed after it was read."),
 }
 

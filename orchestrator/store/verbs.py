@@ -40,3 +40,6 @@ REPEAT = Script[Literal["OK", "CONFLICT", "NO_SOURCE", "STALE"]]("repeat")
 SET_PRIORITY = Script[Literal["OK", "UNCHANGED", "CONFLICT", "STALE"]]("set_priority")
 DRAIN = Script[OK_OR_UNCHANGED]("drain")
 UNDRAIN = Script[OK_OR_UNCHANGED]("undrain")
+
+CREATE_TOKEN = Script[Literal["OK", "EXISTS"]]("create_token")
+REVOKE_TOKEN = Script[Literal["OK", "NO_TOKEN"]]("revoke_token")

@@ -8,7 +8,7 @@ from orchestrator.files import LOG_TAIL_BYTES
 from orchestrator.rules import digest as rule
 from orchestrator.schemas import DIGEST_LIMIT_BYTES
 from tests import hostile_log as hostile
-from tests.conftest import Api, eventually
+from tests.conftest import Api, eventually, lease_of
 
 FAILED = b"""step 00001 ( 50.0%) | loss: 3.0
 Traceback (most recent call last):
@@ -24,10 +24,6 @@ def running(api: Api, source: str, **fields: Any) -> Any:
     job = api.claim()
     assert job["experiment_id"] == experiment_id
     return job
-
-
-def lease_of(job: Any) -> dict[str, Any]:
-    return {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
 
 
 def say(api: Api, job: Any, output: bytes, offset: int = 0) -> None:

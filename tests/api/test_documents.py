@@ -53,7 +53,7 @@ def train(api: Api, experiment_id: str, val_bpb: float) -> None:
     """What a worker does with the job."""
     job = api.claim()
     assert job["experiment_id"] == experiment_id
-    lease = {k: job[k] for k in ("experiment_id", "gpu_id", "epoch")}
+    lease = {k: job[k] for k in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
     chunk = {"offset": 0, "data": base64.b64encode(b"step 1\n---\n").decode()}
     api.post("/api/job/progress", log=chunk, **lease)
     api.finish(job, val_bpb)

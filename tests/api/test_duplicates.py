@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from orchestrator.store import keys
-from tests.conftest import Api
+from tests.conftest import Api, lease_of
 
 Job = dict[str, Any]
 
@@ -22,10 +22,6 @@ def leased(api: Api, gpu_id: str = "gpu-0") -> Job:
     api.submit("1")
     job: Job = api.claim(gpu_id)
     return job
-
-
-def lease_of(job: Job) -> dict[str, Any]:
-    return {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
 
 
 def decided(api: Api) -> list[str]:

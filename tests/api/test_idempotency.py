@@ -24,7 +24,7 @@ def requests_of(api: Api) -> dict[str, Body]:
         api.gpu(f"gpu-{number}", number)
     api.submit("1")
     job = api.claim("gpu-0")
-    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
     hand = [api.register() for _ in range(5)]
     api.complete(hand[0], 1.0)
     assert api.post("/api/pool/acquire", experiment_id=hand[1])["gpu_id"] == "gpu-1"
@@ -65,6 +65,9 @@ def requests_of(api: Api) -> dict[str, Body]:
         "/api/pool/drain": {"gpu_id": "gpu-5"} | why,
         "/api/pool/undrain": {"gpu_id": "gpu-5"} | why,
         "/api/logout": {},
+        "/api/token/revoke": {
+            "label": api.post("/api/token/create", role="read")["token"]["label"]
+        },
         "/api/job/claim": {"gpu_id": "gpu-4", "claim_id": "a-claim-of-gpu-4"},
         "/api/job/renew": lease,
         "/api/job/progress": lease,
@@ -171,7 +174,7 @@ def test_a_loss_reported_again_harms_nobody_who_has_the_run_by_now(api: Api) -> 
     api.submit("1")
     api.finish(api.claim(), outcome="lost")
     job = api.claim()
-    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
     headers = {"idempotency-key": "k"}
     api.post("/api/job/finish", _headers=headers, outcome="lost", **lease)
     assert api.settings.redis_url is not None
@@ -189,7 +192,7 @@ def test_a_loss_reported_again_under_its_key_is_the_same_loss(api: Api) -> None:
     api.submit("1")
     api.finish(api.claim(), outcome="lost")
     job = api.claim()
-    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
     headers = {"idempotency-key": "k"}
     first = api.post("/api/job/finish", _headers=headers, outcome="lost", **lease)
     assert api.settings.redis_url is not None

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from orchestrator.services.dashboard import history, overview as overview_service
-from tests.conftest import Api, MakeApi
+from tests.conftest import Api, MakeApi, lease_of
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def test_a_gpu_shows_its_health_and_what_it_trains(api: Api) -> None:
     api.post("/api/pool/heartbeat", gpu_id="gpu-0", health=health)
     api.post(
         "/api/job/progress",
-        experiment_id=experiment_id, gpu_id="gpu-0", epoch=job["epoch"],
+        **lease_of(job),
         curve=[{"step": 1, "percent": 2, "loss": 9}, {"step": 9, "percent": 41, "loss": 3.5}],
     )  # fmt: skip
     (gpu,) = overview(api)["gpus"]

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import WOKEN_SECONDS, Api, MakeApi, eventually
+from tests.conftest import WOKEN_SECONDS, Api, MakeApi, eventually, lease_of
 
 SOURCE = "print('hello')\n"
 
@@ -23,7 +23,7 @@ def test_a_submitted_source_is_leased_trained_and_decided(api: Api) -> None:
     assert (job["experiment_id"], job["epoch"], job["seed"]) == (experiment_id, 1, 42)
     assert job["train_py"] == SOURCE
     assert job["time_budget_seconds"] == 300
-    lease = {"experiment_id": experiment_id, "gpu_id": "gpu-0", "epoch": 1}
+    lease = lease_of(job)
     answer = api.post("/api/job/renew", health={"temperature_c": 61}, **lease)
     assert answer == {"ok": True, "cancel": False, "gpu_known": True}
     assert api.get("/api/gpu/gpu-0/health")["temperature_c"] == 61  # it was a heartbeat too
@@ -155,7 +155,7 @@ def test_a_stale_epoch_changes_nothing(make_api: MakeApi) -> None:
     assert (new["experiment_id"], new["epoch"]) == (experiment_id, 2)
     lost = api.finish(old, 0.5, 409)
     assert "Epoch 1" in lost["error"]
-    api.post("/api/job/renew", 409, experiment_id=experiment_id, gpu_id="gpu-0", epoch=1)
+    api.post("/api/job/renew", 409, **lease_of(old))
     assert api.finish(new, 0.9)["verdict"]["val_bpb"] == 0.9
     api.finish(old, 0.5, 409)
     attempts = api.get(f"/api/experiment/{experiment_id}")["attempts"]
@@ -207,7 +207,7 @@ def test_cancel_removes_a_queued_run_and_asks_the_worker_of_a_running_one(api: A
     job = api.claim()
     assert job["experiment_id"] == running
     assert api.post(f"/api/experiment/{running}/cancel")["cancelling"]
-    lease = {"experiment_id": running, "gpu_id": "gpu-0", "epoch": 1}
+    lease = lease_of(job)
     assert api.post("/api/job/renew", **lease)["cancel"]
     assert api.finish(job, outcome="cancelled")["status"] == "cancelled"
     summary = api.get("/api/report/summary", tag="mar11")
@@ -255,7 +255,7 @@ def test_logs_are_kept_by_offset_and_served_by_range(api: Api) -> None:
     experiment_id = api.submit(SOURCE)
     api.gpu()
     job = api.claim()
-    lease = {"experiment_id": experiment_id, "gpu_id": "gpu-0", "epoch": 1}
+    lease = lease_of(job)
 
     def send(offset: int, data: bytes) -> None:
         chunk = {"offset": offset, "data": base64.b64encode(data).decode()}
@@ -284,7 +284,7 @@ def test_the_log_of_an_attempt_that_expired_is_compressed_too(make_api: MakeApi)
     experiment_id = api.submit(SOURCE)
     api.gpu()
     api.gpu("gpu-1", 1)
-    lease = {"experiment_id": experiment_id, "gpu_id": "gpu-0", "epoch": api.claim()["epoch"]}
+    lease = lease_of(api.claim())
     chunk = {"offset": 0, "data": base64.b64encode(b"its last words").decode()}
     api.post("/api/job/progress", log=chunk, **lease)
     assert api.claim("gpu-1", wait=20)["epoch"] == 2
@@ -300,7 +300,7 @@ def test_a_log_chunk_that_is_no_base64_is_refused(api: Api) -> None:
     api.submit(SOURCE)
     api.gpu()
     job = api.claim()
-    lease = {"experiment_id": job["experiment_id"], "gpu_id": "gpu-0", "epoch": 1}
+    lease = lease_of(job)
     api.post("/api/job/progress", 422, log={"offset": 0, "data": "no base64!"}, **lease)
 
 
@@ -321,7 +321,7 @@ def test_the_curve_is_replaced_whole(api: Api) -> None:
     experiment_id = api.submit(SOURCE)
     api.gpu()
     job = api.claim()
-    lease = {"experiment_id": experiment_id, "gpu_id": "gpu-0", "epoch": 1}
+    lease = lease_of(job)
     curve = [{"step": i, "percent": i / 2, "loss": 9.0 - i} for i in range(3)]
     api.post("/api/job/progress", curve=curve[:2], **lease)
     assert api.get(f"/api/experiment/{experiment_id}")["curve"] == curve[:2]
@@ -393,9 +393,10 @@ def test_a_directed_job_never_runs_on_a_foreign_profile(api: Api) -> None:
     api.gpu("big", 1, profile="80gb")
     directed, other = api.submit("1"), api.submit("2")
     api.post("/api/gpu/big/train", 202, experiment_id=directed)
-    assert api.claim("small")["experiment_id"] == other
+    job = api.claim("small")
+    assert job["experiment_id"] == other
     assert api.claim("big") is None
-    api.finish({"experiment_id": other, "gpu_id": "small", "epoch": 1}, 1.0)
+    api.finish(job, 1.0)
     assert api.claim("small")["experiment_id"] == directed
 
 

@@ -200,7 +200,7 @@ def test_a_full_redis_serves_what_frees_a_gpu_and_refuses_the_rest(
     api.gpu()
     experiment_id = api.submit("1")
     job = api.claim()
-    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
     with server.client() as client:
         before = set(client.scan_iter())
         client.config_set("maxmemory", "1")

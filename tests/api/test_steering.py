@@ -22,7 +22,7 @@ def requeue(api: Api, experiment_id: str, _status: int = 200) -> Any:
 
 
 def renew(api: Api, job: Any) -> Any:
-    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch")}
+    lease = {name: job[name] for name in ("experiment_id", "gpu_id", "epoch", "lease_secret")}
     return api.post("/api/job/renew", **lease)
 
 

@@ -19,7 +19,7 @@ from orchestrator.services.core.audit import Audit
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
 from orchestrator.store.dump import Part
-from tests.conftest import Api, MakeApi
+from tests.conftest import Api, MakeApi, lease_of
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +83,7 @@ def some_state(api: Api) -> Any:
         api.submit(f"x = {number}")
     job = api.claim()
     api.post(
-        "/api/job/progress", experiment_id=job["experiment_id"], gpu_id="gpu-0", epoch=1,
+        "/api/job/progress", **lease_of(job),
         log={"offset": 0, "data": "aGVsbG8="}, curve=[{"step": 1, "percent": 1.0, "loss": 9.0}],
     )  # fmt: skip
     api.post("/api/experiment/setup", _headers={"Idempotency-Key": "k"}, tag="second")

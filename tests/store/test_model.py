@@ -179,7 +179,7 @@ class Machine(RuleBasedStateMachine):
         prepare_py = home / "prepare.py"
         prepare_py.write_text("")
         self.experiments = Experiments(
-            self.store, files, self.judge, wakeups, self.sources, digests, prepare_py
+            self.store, files, self.judge, wakeups, self.sources, digests.attached, prepare_py
         )
         self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
         self.pool = Pool(self.store, files, self.sources, config)
@@ -189,6 +189,7 @@ class Machine(RuleBasedStateMachine):
         self.steering = Steering(self.store, self.judge)
         self.model = Model()
         self.claims: dict[tuple[str, str], schemas.Job | None] = {}
+        self.secrets: dict[tuple[str, int], str | None] = {}
         self.requests: list[Sent] = []
         self.seen: list[tuple[Run, str, int]] = []  # a lease as a reaper saw it
         self.next_event = "-"
@@ -279,6 +280,7 @@ class Machine(RuleBasedStateMachine):
             assert (answer if run else answer.job) is run
             return
         self.claims[gpu_id, claim_id] = answer.job
+        self.secrets[run.id, run.epoch] = answer.job.lease_secret
         got = (answer.job.experiment_id, answer.job.epoch, answer.job.seed, answer.job.tag)
         assert got == (run.id, run.epoch, run.seed, run.tag.name)
         assert sha256_of(answer.job.train_py) == run.source
@@ -288,6 +290,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         request = schemas.RenewRequest(
             experiment_id=run.id, gpu_id=run.gpu or "g0", epoch=epoch, started=started,
+            lease_secret=self.secrets.get((run.id, epoch)),
             health=schemas.Health() if beat else None,
         )  # fmt: skip
         answer = await self.ask(lambda: self.jobs.renew(request), how, keep=False)
@@ -302,6 +305,7 @@ class Machine(RuleBasedStateMachine):
         completed = end == "completed"
         request = schemas.FinishRequest(
             experiment_id=run.id, gpu_id=run.gpu or "g0", epoch=epoch, outcome=end,
+            lease_secret=self.secrets.get((run.id, epoch)),
             metrics=schemas.Metrics(val_bpb=value, training_seconds=seconds) if completed else None,
         )  # fmt: skip
         answer = await self.ask(lambda: self.jobs.finish(request), how)

@@ -26,6 +26,7 @@ from orchestrator.services import views
 from orchestrator.store import keys, verbs
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import BY_HAND, Ended, Reporter, by_lease
+from orchestrator.store.jobs import Claimed
 from orchestrator.store.scripts import REFUSALS, Script, Scripts, nonces_from
 
 pytestmark = pytest.mark.anyio
@@ -122,9 +123,10 @@ async def test_a_decision_needs_the_epoch_of_the_lease(store: Store) -> None:
 async def test_the_reaper_never_ends_a_lease_renewed_after_it_looked(store: Store) -> None:
     await setup(store)
     await store.pool.register("g", GPU)
-    experiment_id = await submit(store)
-    await store.jobs.claim("g", "claim-id-1")
-    attempt, seen = AttemptId(experiment_id, 1), (await store.jobs.leases())[0]
+    await submit(store)
+    claimed = await store.jobs.claim("g", "claim-id-1")
+    assert isinstance(claimed, Claimed)
+    attempt, seen = claimed.attempt, (await store.jobs.leases())[0]
     await asyncio.sleep(0.002)
     await store.jobs.renew(attempt, started=True)
     with pytest.raises(LeaseRenewed):

@@ -22,6 +22,8 @@ from orchestrator import schemas
 
 Json = dict[str, Any]
 
+LEASE_SECRET = "5e" * 16
+
 REQUESTS: dict[str, type[BaseModel]] = {
     "/api/pool/register": schemas.RegisterGpuRequest,
     "/api/pool/heartbeat": schemas.HeartbeatRequest,
@@ -85,6 +87,7 @@ class Stub:
                 "experiment_id": f"exp-{number}",
                 "tag": "test",
                 "epoch": 1,
+                "lease_secret": LEASE_SECRET,
                 "seed": 42,
                 "time_budget_seconds": 20.0,
                 "grace_seconds": 20.0,
@@ -151,6 +154,8 @@ class Stub:
 
     def _job(self, path: str, body: Json) -> tuple[int, Json]:
         run = f"{body['experiment_id']}.{body['epoch']}"
+        if body["lease_secret"] != LEASE_SECRET:
+            self.violations.append(f"{path}: {run} without its lease's secret")
         if run in self.finished:
             return 200, self._finish_answer(body)
         if run in self.lost or self.leases.get(run) != body["gpu_id"]:

@@ -159,7 +159,7 @@ class Demonstration:
         self._system = System(
             settings, workers, self._say, self._hear, logs_as=f"demo-{os.getpid()}-"
         )
-        self._client = Client(self._system.url, secret(settings), timeout=10)
+        self._client = Client(self._system.url, secret(settings), ca=settings.ca, timeout=10)
         self._search = Search(self._client, tag, wanted, agent)
         self._screen = Screen(self._search)
 

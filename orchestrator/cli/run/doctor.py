@@ -57,7 +57,7 @@ def doctor(*, flags: UpFlags, orchestrator: Url = None, json: bool) -> None:
     """GPU, driver, torch, data, ports, Redis, uv and disk; exit code 1 if something fails."""
     settings, worker = both_settings(flags)
     found = []
-    with connect(orchestrator, secret(settings)) as client:
+    with connect(orchestrator, secret(settings), settings.ca) as client:
         for check in CHECKS:
             for finding in check(Subject(settings, worker, client)):
                 found.append(finding)

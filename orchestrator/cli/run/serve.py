@@ -7,9 +7,11 @@ where they are used: they are slow to import, and other commands use this module
 import contextlib
 import gc
 import logging
+import math
 import os
 import signal
 import socket
+import string
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from pydantic import SecretStr
 from gpu_worker import connection
 from orchestrator.cli.client import is_loopback
 from orchestrator.cli.errors import CommandError, ConfigError
-from orchestrator.cli.options import ClientSettings, ServeFlags, Token, Url, load, secret
+from orchestrator.cli.options import Ca, ClientSettings, ServeFlags, Token, Url, load, secret
 from orchestrator.cli.output import respond
 from orchestrator.cli.run.process import (
     Stops,
@@ -47,6 +49,9 @@ _SHUTDOWN_SECONDS = 2
 # Workers call every few seconds on one connection, which must not close in between.
 _KEEP_ALIVE_SECONDS = 75
 _WATCHDOG_SECONDS = 1.0
+# For tokens that other machines may guess. A random one of so many bits repeats few characters.
+_TOKEN_BITS = 128
+_FEWEST_CHARACTERS = 8
 _log = logging.getLogger(__name__)
 
 
@@ -66,7 +71,8 @@ def serve(
     listener = inherited or listen(settings.host, settings.port)
 
     def announce() -> None:
-        url, redis, home = url_of(listener), redis_place(settings), str(settings.home)
+        url, redis = url_of(listener, settings.scheme), redis_place(settings)
+        home = str(settings.home)
         text = f"orchestrator ready on {url} (home {home}, Redis {redis})"
         respond(json, {"url": url, "home": home, "redis": redis}, text)
 
@@ -79,18 +85,41 @@ def serve(
         interruptible(),
         redis_for(settings) as ready,
     ):
-        _run_server(create_app(ready), listener, announce, access_log=access_log)
+        _run_server(create_app(ready), ready, listener, announce, access_log=access_log)
     _log.info("stopped")
 
 
 def refuse_open_address(settings: Settings) -> None:
-    """ConfigError for an address that other machines reach while no token is asked for."""
-    if is_loopback(settings.host) or settings.token or settings.no_token:
+    """ConfigError for an address that other machines reach while no token is asked for, or one
+    that they may guess, or one that they may overhear."""
+    if is_loopback(settings.host):
         return
-    raise ConfigError(
-        f"--host {settings.host} lets other machines in, and a submitted train.py runs code "
-        "here: set AUTORESEARCH_TOKEN, or say --no-token if the network around it is trusted."
-    )
+    opens, token = f"--host {settings.host} lets other machines in, and", secret(settings)
+    if not settings.no_token and token is None:
+        raise ConfigError(
+            f"{opens} a submitted train.py runs code here: set AUTORESEARCH_TOKEN, or say "
+            "--no-token if the network around it is trusted."
+        )
+    if not settings.no_token and token is not None and bits_of(token) < _TOKEN_BITS:
+        raise ConfigError(
+            f"{opens} they could guess AUTORESEARCH_TOKEN: it has fewer than {_TOKEN_BITS} bits. "
+            "Make one with `openssl rand -hex 32`."
+        )
+    if not settings.tls_cert and not settings.insecure:
+        raise ConfigError(
+            f"{opens} plain HTTP shows tokens and sources to the network: give --tls-cert and "
+            "--tls-key, or say --insecure if the network around it is trusted."
+        )
+
+
+def bits_of(token: str) -> float:
+    """At most so many bits are in a token, by its length and the kinds of its characters."""
+    if len(set(token)) < _FEWEST_CHARACTERS:
+        return 0
+    digits, lower = string.digits, string.digits + string.ascii_lowercase
+    kinds = (digits, string.hexdigits[:16], lower, string.digits + string.ascii_letters)
+    alphabet = next((k for k in kinds if set(token) <= set(k)), string.printable[:94])
+    return len(token) * math.log2(len(alphabet))
 
 
 def log_to_stderr() -> None:
@@ -114,7 +143,12 @@ class _SafeFormatter(logging.Formatter):
 
 
 def _run_server(
-    app: "FastAPI", listener: socket.socket, announce: Callable[[], None], *, access_log: bool
+    app: "FastAPI",
+    settings: Settings,
+    listener: socket.socket,
+    announce: Callable[[], None],
+    *,
+    access_log: bool,
 ) -> None:
     """Serve until a stop signal; CommandError when the application cannot start."""
     import uvicorn
@@ -146,6 +180,8 @@ def _run_server(
         app,
         log_config=None,
         access_log=access_log,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         loop="auto",  # uvloop
         ws="none",
         server_header=False,
@@ -215,8 +251,8 @@ def redis_place(settings: Settings) -> str:
     return f"{url.scheme}://{url.hostname}:{url.port or 6379}"
 
 
-def mcp(*, orchestrator: Url = None, token: Token = None) -> None:
-    settings = load(ClientSettings, orchestrator=orchestrator, token=token)
+def mcp(*, orchestrator: Url = None, token: Token = None, ca: Ca = None) -> None:
+    settings = load(ClientSettings, orchestrator=orchestrator, token=token, ca=ca)
     if sys.stdin.isatty():
         raise ConfigError(
             "this speaks a protocol, not to people: name it to a coding agent, for example"
@@ -232,7 +268,7 @@ async def _serve_mcp(settings: ClientSettings) -> None:
     from orchestrator.mcp.server import build
     from orchestrator.mcp.tools import LOCAL
 
-    options = connection.options(settings.orchestrator, secret(settings))
+    options = connection.options(settings.orchestrator, secret(settings), settings.ca)
     async with httpx.AsyncClient(**options) as http:
         server = build(Api(http), LOCAL)
         async with stdio_server() as (incoming, outgoing):

@@ -97,8 +97,8 @@ class System:
         self.workers = workers
         self._say = say
         self._listener = listen(settings.host, settings.port)
-        self.url = url_of(self._listener)
-        self.client = Client(self.url, secret(settings), timeout=_CALL_SECONDS)
+        self.url = url_of(self._listener, settings.scheme)
+        self.client = Client(self.url, secret(settings), ca=settings.ca, timeout=_CALL_SECONDS)
         self._supervisor = Supervisor(say, hear, _environment(settings, self.url, workers))
         self._problems: dict[str, str | None] = {}
         self.served = False  # a worker takes runs

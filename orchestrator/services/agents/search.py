@@ -1,13 +1,13 @@
 """The search strategy and what to try next."""
 
 from orchestrator import schemas
-from orchestrator.domain import OperatorAction
 from orchestrator.errors import Unavailable
 from orchestrator.rules.deadends import RECENT_FAILURES, causes, dead_ends
 from orchestrator.rules.strategy import adapt, explore_ratio_of
 from orchestrator.rules.suggest import advise
 from orchestrator.services import views
 from orchestrator.services.agents.similar import SimilarIdeas
+from orchestrator.services.core.steering import operator_action
 from orchestrator.store.connection import Store
 
 TREND_LENGTH = 5
@@ -27,7 +27,7 @@ class Search:
         ratio = request.explore_ratio
         stored = await self._store.experiments.choose_strategy(
             request.tag,
-            OperatorAction("set-strategy", request.by, request.reason),
+            operator_action("set-strategy", request.by, request.reason),
             mode=request.mode,
             explore_ratio=explore_ratio_of(request.mode) if ratio is None else ratio,
             temperature=request.temperature,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import anyio
 
-from orchestrator import schemas
+from orchestrator import callers, schemas
 from orchestrator.domain import (
     Counts,
     Metrics,
@@ -106,6 +106,7 @@ class Experiments:
             description=request.hypothesis if request.description is None else request.description,
             commit_sha=source.commit_sha,
             source_sha256=source.sha256,
+            submitted_by=callers.current().label or None,
             **request.model_dump(include={"hypothesis", "category", "diff_summary", "parent_id"}),
         )
         try:
@@ -136,7 +137,10 @@ class Experiments:
 
     async def tags(self) -> schemas.TagsAnswer:
         states = await self._store.reads.tags()
-        return schemas.TagsAnswer(tags=[views.tag_info(s.tag, s.counts) for s in states])
+        may_use = callers.current().may_use
+        return schemas.TagsAnswer(
+            tags=[views.tag_info(s.tag, s.counts) for s in states if may_use(s.tag.name)]
+        )
 
     async def history(self, request: schemas.HistoryRequest) -> schemas.HistoryAnswer:
         status = Status(request.status) if request.status else None

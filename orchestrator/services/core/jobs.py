@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from orchestrator import schemas
+from orchestrator import callers, schemas
 from orchestrator.domain import Environment, Metrics, ResultKind, RunResult
 from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
@@ -42,10 +42,11 @@ class Jobs:
     ) -> schemas.ClaimAnswer:
         """Lease the next job, waiting for one; a caller who has disconnected gets none."""
         deadline = anyio.current_time() + wait_seconds
+        worker = callers.current().worker
         with self._wakeups.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
                 job = waiter.look()  # first, so that a job queued during the claim is noticed
-                found = await self._store.jobs.claim(request.gpu_id, request.claim_id)
+                found = await self._store.jobs.claim(request.gpu_id, request.claim_id, worker)
                 if isinstance(found, Claimed):
                     return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
                 remaining = deadline - anyio.current_time()
@@ -72,6 +73,7 @@ class Jobs:
             tag=claimed.attempt.tag,
             gpu_id=gpu_id,
             epoch=claimed.attempt.epoch,
+            lease_secret=claimed.attempt.secret,
             grace_seconds=self._settings.grace_seconds,
             lease_seconds=self._settings.lease_seconds,
             train_py=train_py,
@@ -130,7 +132,8 @@ class Jobs:
         result = _result(request, reported)
         if reported == "cancelled":
             return await self._judge.attempt_stopped(attempt, result)
-        return await self._judge.settle(attempt.experiment_id, result, by_lease(attempt.epoch))
+        reporter = by_lease(attempt.epoch, secret=attempt.secret)
+        return await self._judge.settle(attempt.experiment_id, result, reporter)
 
     async def close_log(self, attempt: AttemptId) -> None:
         """Compress the log of an attempt that is over; nobody waits for it."""

@@ -1,12 +1,13 @@
 """Ends runs: takes how a run ended, judges it on a snapshot, applies the verdict exactly once."""
 
+import hmac
 import logging
 from collections.abc import Callable
 from functools import partial
 
 from orchestrator import schemas
 from orchestrator.domain import AttemptEnding, OperatorAction, Run, RunResult, Snapshot, State
-from orchestrator.errors import Unavailable
+from orchestrator.errors import Unavailable, no_lease_secret
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules.decide import decide
 from orchestrator.rules.retry import (
@@ -41,11 +42,12 @@ class Judge:
         `action` is the operator action that ends the run, if one does.
 
         Raises:
-            LeaseLost: the reporter's epoch is over.
+            LeaseLost: the reporter's epoch is over, or it lacks the lease's secret.
             Conflict: the run is not in a state in which this reporter may end it.
         """
         for _ in range(MAX_TRIES):
             snapshot = await self._store.experiments.run_snapshot(experiment_id)
+            _check_secret(snapshot, reporter.epoch, reporter.secret)
             ended = await self._apply(snapshot, result, reporter, action)
             if ended is not None:
                 assert ended.verdict_json is not None  # noqa: S101 - `apply` queues nothing
@@ -86,6 +88,7 @@ class Judge:
             snapshot = await self._store.experiments.run_snapshot(attempt.experiment_id)
             run = snapshot.run
             assert run is not None  # noqa: S101 - `run_snapshot` has a run
+            _check_secret(snapshot, attempt.epoch, attempt.secret)
             if run.state is State.QUEUED and run.epoch == attempt.epoch:
                 return None  # the same report, sent again: this loss is counted
             follows = rule(run)
@@ -112,6 +115,17 @@ class Judge:
         return await self._store.experiments.apply(
             snapshot, result, decision, verdict.model_dump_json(), reporter, action
         )
+
+
+def _check_secret(snapshot: Snapshot, epoch: int, given: str | None) -> None:
+    """Raises `LeaseLost` for a caller who lacks the secret of this epoch's lease. An epoch's secret
+    never changes, and the scripts check the epoch again."""
+    run = snapshot.run
+    assert run is not None  # noqa: S101 - `run_snapshot` has a run
+    if given is None or run.epoch != epoch or not run.lease_secret.startswith(f"{epoch} "):
+        return
+    if not hmac.compare_digest(f"{epoch} {given}".encode(), run.lease_secret.encode()):
+        raise no_lease_secret(run.experiment_id, epoch)
 
 
 def _too_many(experiment_id: str) -> Unavailable:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Literal
 
-from orchestrator import schemas
+from orchestrator import callers, schemas
 from orchestrator.domain import Run, State, Status
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
@@ -26,7 +26,7 @@ class Pool:
 
     async def register(self, request: schemas.RegisterGpuRequest) -> schemas.RegisterGpuAnswer:
         facts = request.model_dump(exclude={"gpu_id"}, exclude_none=True)
-        view = await self._store.pool.register(request.gpu_id, facts)
+        view = await self._store.pool.register(request.gpu_id, facts, callers.current().worker)
         timing = schemas.Timing(
             lease_seconds=self._settings.lease_seconds,
             heartbeat_seconds=self._settings.heartbeat_seconds,
@@ -42,6 +42,7 @@ class Pool:
             request.problem,
             quarantined=request.quarantined,
             draining=request.draining,
+            worker=callers.current().worker,
         )
         return schemas.Ok()
 
@@ -70,7 +71,7 @@ class Pool:
         return schemas.ReleaseAnswer()
 
     async def deregister(self, gpu_id: str) -> schemas.DeregisterAnswer:
-        await self._store.pool.deregister(gpu_id)
+        await self._store.pool.deregister(gpu_id, callers.current().worker)
         return schemas.DeregisterAnswer()
 
     async def health(self, gpu_id: str) -> schemas.HealthAnswer:

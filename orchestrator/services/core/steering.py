@@ -3,13 +3,18 @@
 An action that changes nothing (a second pause) gets the answer of the first and is not recorded.
 """
 
-from orchestrator import schemas
+from orchestrator import callers, schemas
 from orchestrator.domain import OperatorAction, RunResult
 from orchestrator.errors import Conflict
 from orchestrator.services import views
 from orchestrator.services.core.judge import Judge
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import UNLEASED
+
+
+def operator_action(kind: str, by: str, reason: str, target: str = "") -> OperatorAction:
+    """What the present caller does. `by` is what the request says; the credential is the actor."""
+    return OperatorAction(kind, by, reason, target, callers.current().label)
 
 
 class Steering:
@@ -20,20 +25,20 @@ class Steering:
     # -- tags
 
     async def pause(self, request: schemas.TagSteerRequest) -> schemas.PauseAnswer:
-        action = OperatorAction("pause", request.by, request.reason)
+        action = operator_action("pause", request.by, request.reason)
         return views.pause_answer(await self._store.steering.pause(request.tag, action))
 
     async def resume(self, request: schemas.TagSteerRequest) -> schemas.PauseAnswer:
-        action = OperatorAction("resume", request.by, request.reason)
+        action = operator_action("resume", request.by, request.reason)
         return views.pause_answer(await self._store.steering.resume(request.tag, action))
 
     async def add_note(self, request: schemas.NoteRequest) -> schemas.NoteAnswer:
-        action = OperatorAction("note", request.by, request.text)
+        action = operator_action("note", request.by, request.text)
         note = await self._store.steering.add_note(request.tag, action, schemas.NOTES_LIMIT)
         return schemas.NoteAnswer(note=views.note(note))
 
     async def drop_note(self, request: schemas.DropNoteRequest) -> schemas.DropNoteAnswer:
-        action = OperatorAction("drop-note", request.by, "", request.note_id)
+        action = operator_action("drop-note", request.by, "", request.note_id)
         await self._store.steering.drop_note(request.tag, action)
         return schemas.DropNoteAnswer()
 
@@ -48,7 +53,10 @@ class Steering:
         self, experiment_id: str, request: schemas.CancelRequest
     ) -> schemas.CancelAnswer:
         """End a run that is not leased at once; ask the worker of a leased one to stop it."""
-        action = OperatorAction("cancel", request.by, request.reason, experiment_id)
+        if (caller := callers.current()).role == "agent":
+            entry = await self._store.reads.entry(experiment_id)
+            caller.check_owns(entry.experiment.submitted_by, experiment_id)
+        action = operator_action("cancel", request.by, request.reason, experiment_id)
         while await self._store.steering.stop(experiment_id, "cancel", action) != "asked":
             try:
                 verdict = await self._judge.settle(
@@ -68,7 +76,7 @@ class Steering:
 
         Raises `Conflict` for a run that waits, is trained by hand, or whose source is not here.
         """
-        action = OperatorAction("requeue", request.by, request.reason, experiment_id)
+        action = operator_action("requeue", request.by, request.reason, experiment_id)
         while await self._store.steering.stop(experiment_id, "requeue", action) != "asked":
             queued = await self._store.steering.repeat(experiment_id, action)
             if queued is None:
@@ -86,7 +94,7 @@ class Steering:
         self, experiment_id: str, request: schemas.PriorityRequest
     ) -> schemas.PriorityAnswer:
         """Move a queued run. Raises `Conflict` for one that is not in the queue."""
-        action = OperatorAction("priority", request.by, request.reason, experiment_id)
+        action = operator_action("priority", request.by, request.reason, experiment_id)
         position = await self._store.steering.set_priority(experiment_id, request.priority, action)
         return schemas.PriorityAnswer(
             experiment_id=experiment_id, priority=request.priority, position=position
@@ -95,14 +103,14 @@ class Steering:
     # -- GPUs
 
     async def drain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
-        action = OperatorAction("drain", request.by, request.reason, request.gpu_id)
+        action = operator_action("drain", request.by, request.reason, request.gpu_id)
         drain = await self._store.steering.drain(request.gpu_id, action)
         return schemas.DrainAnswer(
             gpu_id=request.gpu_id, draining=True, drain=views.operator_hold(drain)
         )
 
     async def undrain(self, request: schemas.DrainRequest) -> schemas.DrainAnswer:
-        action = OperatorAction("undrain", request.by, request.reason, request.gpu_id)
+        action = operator_action("undrain", request.by, request.reason, request.gpu_id)
         await self._store.steering.undrain(request.gpu_id, action)
         return schemas.DrainAnswer(gpu_id=request.gpu_id, draining=False, drain=None)
 

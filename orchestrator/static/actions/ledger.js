@@ -64,10 +64,10 @@ export function ledgerPanel() {
   return { element, load, clear };
 }
 
-function row({ at, by, action, tag, target, reason, outcome }) {
+function row({ at, actor, by, action, tag, target, reason, outcome }) {
   return h("tr",
     h("td", time(at, { focusable: true })),
-    h("td", plain(by)),
+    h("td", actor && `${plain(actor)} says `, plain(by)),
     h("td", h("b", action), " ", subject(tag, target)),
     h("td.why", prose(reason)),
     h("td.muted", plain(outcome)),

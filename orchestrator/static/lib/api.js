@@ -6,6 +6,9 @@ import { h } from "./dom.js";
 
 const TIMEOUT_MS = 30_000;
 let asking = null; // for the token
+// Browsers send a host's cookies to all of its ports, so the name has the port.
+const PORT = location.port || (location.protocol === "https:" ? "443" : "80");
+const CSRF = new RegExp(`(?:^|; )(?:__Host-)?autoresearch_csrf_${PORT}=([^;]*)`);
 
 /** What the service answered, as one line in `message`; `status` is 0 when it did not answer. */
 class ApiError extends Error {
@@ -16,7 +19,7 @@ class ApiError extends Error {
 }
 
 function headers(body) {
-  const csrf = /(?:^|; )autoresearch_csrf=([^;]*)/.exec(document.cookie);
+  const csrf = CSRF.exec(document.cookie);
   return {
     accept: "application/json",
     ...(body && { "content-type": "application/json" }),
@@ -61,7 +64,7 @@ function askForToken(done) {
     type: "password", id: "token", autocomplete: "current-password", required: true, spellcheck: "false",
   });
   const content = [
-    h("p.muted", "The value of AUTORESEARCH_TOKEN, where the orchestrator was started."),
+    h("p.muted", "AUTORESEARCH_TOKEN where the orchestrator was started, or one from `autoresearch token create`."),
     h("label", { for: "token" }, "Token"),
     input,
   ];

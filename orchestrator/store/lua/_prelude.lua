@@ -1,9 +1,9 @@
 -- What every verb shares. Loaded in front of each script, after the key tables G and T of keys.py.
 -- ARGV[1] is the request's nonce ('' for reads and for verbs that are harmless twice), ARGV[2] how
 -- many seconds its reply is kept. Replies that mean the same in every verb are UNKNOWN_TAG {tag},
--- UNKNOWN_PARENT {tag, parent_id}, UNKNOWN_ID {experiment_id}, UNKNOWN_GPU {gpu_id}, LOST
--- {experiment_id, epoch} and RENEWED. Times pass as decimal text: Lua's own formatting would round
--- them.
+-- UNKNOWN_PARENT {tag, parent_id}, UNKNOWN_ID {experiment_id}, UNKNOWN_GPU and FOREIGN_GPU {gpu_id}, LOST
+-- and NO_SECRET {experiment_id, epoch}, and RENEWED. Times pass as decimal text: Lua's own formatting
+-- would round them.
 
 local function us(number) return string.format('%.0f', number) end
 
@@ -57,11 +57,12 @@ end
 
 local function stale(t, step) return redis.call('HGET', t.tag, 'revision') ~= step.revision end
 
--- Puts an operator action that took effect, {action, by, reason, target}, into the audit log.
+-- Puts an operator action that took effect, {action, by, reason, target, actor}, into the audit log.
 -- `effect` is what it changed, `revision` the tag's before it, '' for the pool (whose tag is '').
 local function record(tag, action, revision, at, effect)
   local entry = { 'at', at, 'tag', tag, 'action', action.action, 'by', action.by,
-    'reason', action.reason, 'target', action.target, 'outcome', effect, 'revision', revision }
+    'reason', action.reason, 'target', action.target, 'outcome', effect, 'revision', revision,
+    'actor', action.actor or '' }
   local id = redis.call('XADD', G.ledger, '*', unpack(entry))
   if tag ~= '' then redis.call('XADD', T(tag).ledger, id, unpack(entry)) end
   event('steered', tag, action.target,
@@ -102,6 +103,12 @@ local function refresh_gpu(gpu_id)
   else
     redis.call('ZADD', G.idle, f[1], gpu_id)
   end
+end
+
+-- True if a worker's token, by its label, is not the one that registered the GPU. '' is a caller who
+-- may use all GPUs.
+local function foreign(gpu_id, worker)
+  return worker ~= '' and redis.call('HGET', G.gpu .. gpu_id, 'worker') ~= worker
 end
 
 local function sign_of_life(gpu_id, health)

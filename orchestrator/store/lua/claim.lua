@@ -1,12 +1,14 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
 -- to its platform profile and those of tags not bound yet (which the claim binds). A paused tag's
 -- jobs are not claimed: such a tag is in no `ready` set, and its directed jobs are passed over.
--- ARGV: nonce (the worker's claim id), ttl, gpu_id.
--- Replies: OK {id, tag, epoch, seed, budget, prepare, source}, NONE {profile}, BUSY (the GPU may
---          have no job now), UNKNOWN_GPU.
-local gpu_id = ARGV[3]
+-- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease,
+--       worker ('' for any).
+-- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source}, NONE {profile}, BUSY (the GPU may
+--          have no job now), UNKNOWN_GPU, FOREIGN_GPU.
+local gpu_id, secret = ARGV[3], ARGV[4]
 local gpu = hash_of(G.gpu .. gpu_id)
 if not gpu.order then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
+if foreign(gpu_id, ARGV[5]) then return reply('FOREIGN_GPU', { gpu_id = gpu_id }) end
 local now = us(now_us())
 redis.call('HSET', G.gpu .. gpu_id, 'heartbeat', now)
 redis.call('ZADD', G.seen, now, gpu_id)
@@ -54,6 +56,11 @@ local run = hash_of(t.run .. id)
 local epoch = (tonumber(run.epoch) or 0) + 1
 redis.call('HSET', t.run .. id, 'state', 'leased', 'status', 'running', 'epoch', epoch,
   'gpu_id', gpu_id, 'started', now)
+if gpu.boot_id and not gpu.lease_secrets then
+  secret = nil  -- a daemon that cannot send it
+else
+  redis.call('HSET', t.run .. id, 'lease_secret', epoch .. ' ' .. secret)
+end
 move_status(t, id, run.status, 'running')
 redis.call('RPUSH', t.attempts .. id,
   cjson.encode({ epoch = epoch, gpu_id = gpu_id, claimed = now }))
@@ -62,6 +69,6 @@ redis.call('HSET', G.gpu .. gpu_id, 'lease', id .. ' ' .. epoch)
 refresh_gpu(gpu_id)
 event('claimed', tag, id, { gpu_id = gpu_id, epoch = epoch })
 return reply('OK', {
-  id = id, tag = tag, epoch = epoch, seed = run.seed, budget = run.budget, prepare = run.prepare,
+  id = id, tag = tag, epoch = epoch, secret = secret, seed = run.seed, budget = run.budget, prepare = run.prepare,
   source = redis.call('HGET', t.exp .. id, 'source'),
 })
