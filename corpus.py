@@ -11,7 +11,6 @@
 
 import argparse
 import hashlib
-import io
 import os
 import shutil
 import sys
@@ -325,8 +324,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # it may lack characters
+    with suppress(AttributeError):  # of a stream that is no file's
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args, code = parse(argv), 0
     try:
         if args.check:

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
-from pydantic import ValidationError
 
 from gpu_worker import durable, measures, metrics, tree
 from gpu_worker.channel import Result, StopReason
@@ -25,7 +24,7 @@ from gpu_worker.client import Client, LeaseLost, Refused, Unknown, until_next
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.isolation import Sandbox
 from gpu_worker.pool_membership import PoolMembership
-from gpu_worker.report import EndedRun, build_report
+from gpu_worker.report import EndedRun, build_report, not_started
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
@@ -103,21 +102,17 @@ async def settle(attempt: UnreportedAttempt, context: AttemptContext) -> list[in
         problem = "its worker could not settle it"
         logger.exception("%s: %s", attempt.folder.run, problem)
     unkillable = await following.abandon()
-    await give_up(attempt.folder, context, problem)
+    await give_up(attempt.folder, context, problem, attempt.job)
     return unkillable
 
 
-async def give_up(folder: RunFolder, context: AttemptContext, why: str) -> None:
-    """Report an attempt as lost by its name alone, and set its folder aside."""
-    experiment, _, epoch = folder.run.rpartition(".")
-    try:
-        report = schemas.FinishRequest.model_validate(
-            {"experiment_id": experiment, "gpu_id": context.gpu_id, "epoch": epoch}
-            | {"outcome": "lost", "error": why}
-        )
-    except ValidationError:
-        logger.warning("%s is no run's name: nothing is reported", folder.run)
-    else:
+async def give_up(
+    folder: RunFolder, context: AttemptContext, why: str, job: schemas.Job | None = None
+) -> None:
+    """Report an attempt as lost, and set its folder aside. Without its job nobody would believe the
+    report: its lease runs out."""
+    if job is not None:
+        report = not_started(job, "lost", why)
         failure = f"{folder.run}: its loss could not be reported"
         await context.last_call(lambda: context.client.finish(report), failure)
     try:

@@ -15,12 +15,7 @@ import anyio
 import anyio.to_thread
 
 from gpu_worker import compiled, dataset, durable, hostcheck, isolation, lock, workspace
-from gpu_worker.attempt import (
-    AttemptContext,
-    UnreportedAttempt,
-    give_up,
-    settle,
-)
+from gpu_worker.attempt import AttemptContext, UnreportedAttempt, give_up, settle
 from gpu_worker.client import Client, Refused
 from gpu_worker.devices import open_gpu
 from gpu_worker.folders import WorkerFolder

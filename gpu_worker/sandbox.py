@@ -108,7 +108,9 @@ def compile_command(command: list[str], packages: Sequence[str] = _COMPILED_PACK
     they are read-only, so each run would compile some thousand files anew. Where all are compiled,
     this takes half a second."""
     script = (
-        "import compileall, importlib.util as util; [compileall.compile_dir("
+        "import compileall, ctypes, importlib.util as util; "
+        "ctypes.CDLL(None).prctl(1, 15); "  # PR_SET_PDEATHSIG: it ends with its worker
+        "[compileall.compile_dir("
         "spec.submodule_search_locations[0], quiet=2)"
         f" for name in {tuple(packages)!r} if (spec := util.find_spec(name))]"
     )

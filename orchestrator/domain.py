@@ -8,7 +8,7 @@ Redis' clock. Nothing here knows Redis or HTTP; the store builds these values fr
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any, Literal
+from typing import Literal
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
 # What a person asked of a leased run: end it, or put it back into the queue.
@@ -298,21 +298,6 @@ class Decision:
     should_abort: bool = False
     counts_in_rates: bool = True
     strategy: Strategy | None = None
-
-
-@dataclass(frozen=True)
-class JournalEntry:
-    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action);
-    `data` what it did and was based on (see `journal_data` in store/records.py), `text` the same as
-    it is stored. Versions without seals wrote entries without one."""
-
-    id: str
-    kind: str
-    experiment_id: str
-    at_us: int
-    data: dict[str, Any]
-    text: str = ""
-    seal: str | None = None
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")

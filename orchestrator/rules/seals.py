@@ -14,8 +14,22 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from orchestrator.domain import JournalEntry
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """A step of a tag: `kind` is `setup`, `strategy`, `decided` or `steered` (an operator action);
+    `data` what it did and was based on (see `journal_data` in store/records.py), `text` the same as
+    it is stored. Versions without seals wrote entries without one."""
+
+    id: str
+    kind: str
+    experiment_id: str
+    at_us: int
+    data: dict[str, Any]
+    text: str = ""
+    seal: str | None = None
 
 
 def seal_of(key: bytes, before: str, tag: str, kind: str, experiment_id: str, data: str) -> str:

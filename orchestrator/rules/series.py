@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Any
 
-from orchestrator.domain import INFRA_LOST, JournalEntry, Mode
+from orchestrator.domain import INFRA_LOST, Mode
 from orchestrator.ids import created_us_of
+from orchestrator.rules.seals import JournalEntry
 
 KEEP, NEAR, DISCARD, CRASH, TIMEOUT, LOST = b"kndctl"
 LETTERS = {"keep": KEEP, "discard": DISCARD, "crash": CRASH, "timeout": TIMEOUT}

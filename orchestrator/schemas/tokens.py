@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from orchestrator.schemas.base import Answer, Request, TagName
+from orchestrator.schemas.base import Answer, Integer, Request, TagName
 from orchestrator.schemas.steering import Actor
 
 TEN_YEARS = 10 * 366 * 24 * 3600
@@ -20,7 +20,7 @@ class CreateTokenRequest(Request):
     role: Role
     label: Label | None = None
     tags: Annotated[list[TagName], Field(max_length=100)] = Field(default_factory=list)
-    expires_in_seconds: Annotated[int, Field(ge=1, le=TEN_YEARS)] | None = None
+    expires_in_seconds: Annotated[Integer, Field(ge=1, le=TEN_YEARS)] | None = None
     by: Actor = "human"
 
     @model_validator(mode="after")

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from orchestrator.domain import Counts, JournalEntry, Note, Status, Strategy, Tag
+from orchestrator.domain import Counts, Note, Status, Strategy, Tag
 from orchestrator.errors import unknown_tag
 from orchestrator.rules.replay import Step
+from orchestrator.rules.seals import JournalEntry
 from orchestrator.store import keys, records
 from orchestrator.store.client import TextRedis
 from orchestrator.store.reads import Keep, counts_from, keep_from

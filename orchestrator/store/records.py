@@ -18,7 +18,6 @@ from orchestrator.domain import (
     Decision,
     Experiment,
     Gpu,
-    JournalEntry,
     LedgerEntry,
     Metrics,
     NewExperiment,
@@ -33,6 +32,7 @@ from orchestrator.domain import (
     Tag,
 )
 from orchestrator.rules.replay import Chosen, Decided, SetUp, Steered, Step
+from orchestrator.rules.seals import JournalEntry
 
 Fields = Mapping[str, str]
 

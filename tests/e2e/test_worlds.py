@@ -65,7 +65,8 @@ class Table:
             "pause": ["t", *because], "resume": ["t", *because], "note": ["t", "naïve"],
             "drain": ["g", *because], "undrain": ["g", *because], "ledger": [], "history": ["t"],
             "export": ["t", "--format", "jsonl"], "chart": ["t"], "diff": [one, two], "mcp": [],
-            "audit": [], "backup": ["b.tar.gz"], "restore": ["b.tar.gz"], "doctor": [],
+            "token": ["list"], "audit": [], "backup": ["b.tar.gz"], "restore": ["b.tar.gz"],
+            "doctor": [],
             "mirror": ["mlflow", "--tracking-uri", "http://127.0.0.1:9", "--once"],
             "gpu_worker": [], "prepare.py": ["--source", train],
         }  # fmt: skip

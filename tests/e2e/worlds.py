@@ -35,7 +35,9 @@ def _program(name: str) -> Any:
         return import_module("orchestrator.cli").main
     if name == "gpu_worker":
         return import_module("gpu_worker.__main__").main
-    return lambda: import_module("prepare").main(sys.argv[1:])
+    prepare = import_module("prepare")
+    import_module("corpus")
+    return lambda: prepare.main(sys.argv[1:])
 
 
 def _enter(case: dict[str, Any]) -> None:

@@ -10,9 +10,8 @@ import pytest
 import redis
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import JournalEntry
 from orchestrator.errors import SetupError
-from orchestrator.rules.seals import Chain, after, seal_of
+from orchestrator.rules.seals import Chain, JournalEntry, after, seal_of
 from orchestrator.seals import Seals
 from orchestrator.services.core.audit import Audit, Report
 from orchestrator.settings import HomePaths

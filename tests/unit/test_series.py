@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import JournalEntry
+from orchestrator.rules.seals import JournalEntry
 from orchestrator.rules.series import KEEP, NEAR, WORDS, Filter, Series, Tally
 
 Decided = tuple[str, float | None, str]

@@ -21,7 +21,7 @@ from gpu_worker.supervisor_client import SupervisorClient
 from orchestrator import schemas
 from tests.unit.test_prepare_data import words
 from tests.worker.conftest import BLOCK, GPU_ID, WAIT, Host
-from tests.worker.stub import Stub
+from tests.worker.stub import LEASE_SECRET, Stub
 from tests.worker.test_host import _project
 
 
@@ -222,7 +222,7 @@ def test_a_supervisor_that_dies_before_its_run_began_costs_the_run_nothing(
     job = schemas.Job(
         experiment_id="exp-1", tag="test", gpu_id=GPU_ID, epoch=1, seed=42, lease_seconds=10,
         time_budget_seconds=20, grace_seconds=20, train_py="", source_sha256="0" * 64,
-        prepare_sha256=None,
+        prepare_sha256=None, lease_secret=LEASE_SECRET,
     )  # fmt: skip
     run.job.write_text(job.model_dump_json())
 
