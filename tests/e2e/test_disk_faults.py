@@ -51,7 +51,7 @@ def test_a_full_disk_of_the_orchestrator_refuses_sources_and_holds_up_no_verdict
     home, flag = tmp_path / "home", tmp_path / "enough"
     disk = make_disk(home / "sources", home / "runs")
     disk.writers.append(system.serve().pid)
-    system.worker()
+    system.worker(AUTORESEARCH_SANDBOX="none")  # the run looks for a file of the test's
     system.post("/api/experiment/setup", tag="t")
     running = system.submit(TALK.format(flag=str(flag)))
     system.training(running)
@@ -163,7 +163,11 @@ def test_a_disk_that_fills_up_during_a_run_stops_its_log_and_not_the_run(
     if not disk.mounted:
         pytest.skip("a worker's disk can be filled only where one can be mounted")
     system.serve()
-    system.worker(AUTORESEARCH_HOME=str(tmp_path / "small"), AUTORESEARCH_FREE_SPACE_BYTES="100000")
+    system.worker(
+        AUTORESEARCH_HOME=str(tmp_path / "small"),
+        AUTORESEARCH_FREE_SPACE_BYTES="100000",
+        AUTORESEARCH_SANDBOX="none",
+    )
     system.post("/api/experiment/setup", tag="t")
     experiment_id = system.submit(TALK.format(flag=str(flag)))
     system.training(experiment_id)

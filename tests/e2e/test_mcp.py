@@ -226,7 +226,8 @@ async def test_a_hostile_run_reaches_the_agent_harmlessly(system: System, connec
         await call(client, "setup", tag="t", time_budget_seconds=60)
         kept = await call(
             client, "submit", tag="t", hypothesis=f"h {hostile.BIDI}{hostile.TITLE}",
-            train_py=hostile.train_py(val_bpb=1.25, long=hostile.LONG_LINE_BYTES),
+            train_py="from autoresearch_run import measured\nmeasured(1.25)\n"
+            + hostile.train_py(val_bpb=1.25, long=hostile.LONG_LINE_BYTES),
         )  # fmt: skip
         assert kept["verdict"]["val_bpb"] == 1.25
         failed = await call(

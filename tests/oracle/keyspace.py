@@ -107,8 +107,8 @@ DUMP = """
 local out = {}
 for _, key in ipairs(redis.call('KEYS', 'ar:*')) do
   local kind, value = redis.call('TYPE', key).ok, nil
-  if string.find(key, '^ar:nonce:') or string.find(key, '^ar:idem:') or kind == 'stream' then
-    kind = nil
+  local request = string.find(key, '^ar:nonce:') or string.find(key, '^ar:idem:')
+  if request or key == 'ar:answers' or kind == 'stream' then kind = nil
   elseif kind == 'hash' then value = redis.call('HGETALL', key)
   elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)

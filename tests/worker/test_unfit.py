@@ -178,6 +178,9 @@ next(loader)
 """
 
 
+MEASURED = "from autoresearch_run import measured\nmeasured(1.2345)\n"
+
+
 @pytest.mark.slow  # it trains a tokenizer and starts torch six times
 def test_a_cache_that_is_damaged_between_two_runs_costs_no_run(host: Host, stub: Stub) -> None:
     """The whole way with the real prepare.py: cut, handed back, unfit, healed, trained."""
@@ -195,7 +198,7 @@ def test_a_cache_that_is_damaged_between_two_runs_costs_no_run(host: Host, stub:
     host.start(check="1", project=project, cache=cache, recheck_seconds=1)
 
     def submit() -> str:
-        return stub.submit(LOADS + BLOCK, prepare_sha256=prepare_sha256)
+        return stub.submit(LOADS + MEASURED + BLOCK, prepare_sha256=prepare_sha256)
 
     assert stub.report(submit(), 90)["outcome"] == "completed"
     (tokens,) = cache.glob("tokens/*/shard_00000.tokens.npy")
