@@ -73,7 +73,7 @@ def test_a_source_that_ran_twice_draws_the_band_of_chance(
     live: System, open_page: OpenPage
 ) -> None:
     """Unknown before; from then on as wide as two runs of one source differ."""
-    source = stub(0.98).replace("BPB:.6f", "BPB + time.time() % 0.001:.6f")
+    source = stub(0.98).replace("measured(BPB)", "BPB += time.time() % 0.001\nmeasured(BPB)")
     live.wait(live.submit(source))
     page = open_page(f"{live.url}/t/t")
     expect(page.locator(".legend")).to_contain_text("noise unknown")
