@@ -288,7 +288,7 @@ def test_news_do_not_move_what_is_being_read(searched: System, open_page: OpenPa
     page = open_page(f"{searched.url}/t/t")
     expect(rows(page)).to_have_count(7)
     page.keyboard.press("j")
-    searched.submit(stub(0.9, note="new"), hypothesis="newest idea")
+    searched.wait(searched.submit(stub(0.9, note="new"), hypothesis="newest idea"))
     fresh = page.get_by_role("button", name="1 new run")
     expect(fresh).to_be_visible(timeout=30_000)
     expect(rows(page).first).to_contain_text("dropout")
