@@ -98,7 +98,7 @@ async def settle(attempt: UnreportedAttempt, context: AttemptContext) -> list[in
     following = Attempt(attempt, context)
     try:
         return await following.follow()
-    except Exception:
+    except Exception:  # whatever a run left, it costs that attempt only and never the daemon
         problem = "its worker could not settle it"
         logger.exception("%s: %s", attempt.folder.run, problem)
     unkillable = await following.abandon()

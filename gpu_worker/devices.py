@@ -157,7 +157,7 @@ def _on_gpu(nvml: Any, index: int) -> list[Listed]:
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = nvml.nvmlDeviceGetUUID(handle)
-    except nvml.NVMLError:  # lost: whoever opens it says so
+    except nvml.NVMLError:  # lost: opening it says so
         return [Listed(index, None)]
     try:
         in_mig_mode = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE

@@ -105,7 +105,7 @@ def _compilers() -> list[Path]:
 
 def compile_command(command: list[str], packages: Sequence[str] = _COMPILED_PACKAGES) -> list[str]:
     """The command that compiles these packages to byte code, as `uv sync` does not. In the sandbox
-    they are read-only, so each run would compile some thousand files anew. Where all are compiled,
+    they are read-only, so each run would compile some thousand files again. Where all are compiled,
     this takes half a second."""
     script = (
         "import compileall, ctypes, importlib.util as util; "

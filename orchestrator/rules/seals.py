@@ -1,6 +1,6 @@
 """The chain of seals over a tag's journal. Pure.
 
-A seal is an HMAC over an entry and all before it, by a key that Redis never sees. So whoever writes
+A seal is an HMAC over an entry and all before it, by a key that Redis never sees. So one who writes
 into Redis can alter, move, insert or remove entries only in such a way that the chain breaks. The
 newest entries could be cut off, or the whole journal put back as it was earlier: the seals that a
 home has noted (`noted`) show that.

@@ -103,7 +103,7 @@ def test_a_session_outlives_a_restart_and_counts_at_every_orchestrator(make_api:
 
 
 def test_a_session_is_good_at_its_own_port_only(make_api: MakeApi) -> None:
-    """A browser sends a host's cookies to all ports; whoever listens there cannot use them."""
+    """A browser sends a host's cookies to all ports; who listens there cannot use them."""
     log_in(first := make_api(token=TOKEN))
     second = make_api(token=TOKEN)
     value = first.http.cookies[named(first, "session")]

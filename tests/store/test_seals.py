@@ -1,4 +1,4 @@
-"""Whoever can write anything into Redis, and has our code, but not the home's key, is found out."""
+"""Who can write anything into Redis, and has our code, but not the home's key, is found out."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -243,7 +243,7 @@ async def test_seals_that_could_not_be_noted_before_a_crash_are_no_difference(
 async def test_orchestrators_that_decide_and_are_steered_at_once_write_one_chain(
     api: Api, make_api: MakeApi, store: Store, home: HomePaths
 ) -> None:
-    """They share a home. Each entry rests on the one before, whoever wrote that."""
+    """They share a home. Each entry rests on the one before, of either."""
     both = [api, make_api()]
     api.tag()
     ids = [api.register() for _ in range(16)]

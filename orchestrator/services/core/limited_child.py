@@ -1,7 +1,7 @@
 """What `limited.py` runs in a process of its own: `check` compiles a source, `diff` compares two.
 
 Sources come on standard input, the answer goes to standard output. It imports nothing of ours, and
-little else, because it is started anew for each source.
+little else, because a new one is started for each source.
 """
 
 import resource
