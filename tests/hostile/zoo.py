@@ -81,8 +81,15 @@ class World:
             ],
             stdout=subprocess.DEVNULL,
         )
-        eventually(self.valkey_socket.exists)
+        eventually(self._valkey_answers)
         self.ask_valkey(b"SET champion 1.25\r\n")
+
+    def _valkey_answers(self) -> bool:
+        """The socket's file is there before the server listens on it."""
+        try:
+            return self.ask_valkey(b"PING\r\n") == b"+PONG\r\n"
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
