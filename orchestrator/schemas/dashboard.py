@@ -231,9 +231,10 @@ class RunRow(Answer):
 
 class RunsAnswer(Answer):
     """`active` holds running and queued runs that pass the filters, the newest hundred at most, on
-    the first page; `running` and `queued` count all of the tag. `scanned` counts the runs read: a
-    search reads a bounded number and goes on from `next_cursor`."""
+    the first page; `decided`, `running` and `queued` count all of the tag. `scanned` counts the
+    runs read: a search reads a bounded number and goes on from `next_cursor`."""
 
+    decided: int
     running: int
     queued: int
     active: list[RunRow]

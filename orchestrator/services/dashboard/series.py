@@ -62,6 +62,7 @@ class SeriesReports:
         rows = [_row(history, entry) for entry in entries]
         counts = (await self._store.experiments.snapshot(history.tag.name)).counts
         return schemas.RunsAnswer(
+            decided=len(history.series),
             running=counts.running,
             queued=counts.queued,
             active=[],
@@ -81,12 +82,14 @@ class SeriesReports:
             since_us=_moment(request.since),
         )
         text = request.q.casefold()
+        decided = len(history.series)
         after = history.series.rows(request.sort, request.cursor, wanted)
         rows = list(islice(after, SCAN_LIMIT if text else request.limit))
         more = next(after, None) is not None
         found, scanned = await self._matching(history, rows, text, request.limit)
         counts = (await self._store.experiments.snapshot(history.tag.name)).counts
         return schemas.RunsAnswer(
+            decided=decided,
             running=counts.running,
             queued=counts.queued,
             active=await self._active(history, request, words),

@@ -70,8 +70,8 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
       loaded = true;
       if (!next) {
         active = answer.active;
-        // The columns may be a moment behind the rows.
-        seen = Math.max(series.length, ...answer.rows.map((run) => run.n ?? 0));
+        seen = answer.decided;
+        fresh.hidden = true;
       }
       cursor = answer.next_cursor;
       draw();
@@ -92,7 +92,7 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
     if (!loaded || (!isInUse && rows.length <= PAGE)) return load();
     const answer = await updateActive();
     const seenAsActive = active.filter((run) => run.n !== null && run.n > seen).length;
-    const missed = Math.max(0, series.length - seen - seenAsActive);
+    const missed = answer.decided - seen - seenAsActive;
     fresh.hidden = missed === 0;
     setText(fresh, plural(missed, "new run"));
     return answer;
@@ -116,7 +116,6 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
     replace(head, h("th.pick", h("span.visually-hidden", "Compare")), COLUMNS.map(heading));
     keyed(body, shown, (run) => run.id, (run) => row(run, pick));
     markPicked();
-    fresh.hidden = true;
     more.hidden = cursor === null;
     none.hidden = shown.length > 0;
     none.textContent = q ? `Nothing among ${count(scanned)} runs mentions “${q}”.` : "No run matches.";
