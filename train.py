@@ -641,6 +641,9 @@ def run() -> None:
         raise TrainingDivergedError(f"val_bpb {val_bpb}")
     finished = time.perf_counter()
 
+    if path := os.environ.get("AUTORESEARCH_CHECKPOINT"):
+        save_model(model, path)
+
     print(
         f"seconds outside training: imports {imported - PROCESS_START:.1f}, "
         f"set-up {built - imported:.1f}, first {UNTIMED_STEPS} steps {untimed:.1f}, "
@@ -662,6 +665,23 @@ def run() -> None:
     print(f"device: {device_name}")
     print(f"torch_version: {torch.__version__}")
     print(f"seed: {seed}", flush=True)
+
+
+def save_model(model: GPT, path: str) -> None:
+    from safetensors.torch import save_file  # runs by hand do without it
+
+    save_file(model.state_dict(), path)
+
+
+def load_model(path: str, device: torch.device) -> GPT:
+    """What `save_model` has saved. The worker measures its `logits` once more."""
+    from safetensors.torch import load_file
+
+    config = build_config(DEPTH, MAX_SEQ_LEN, Tokenizer.load().vocab_size, compute_dtype(device))
+    with device:
+        model = GPT(config)
+    model.load_state_dict(load_file(path, device=str(device)))
+    return model.eval()
 
 
 def main() -> int:

@@ -228,7 +228,7 @@ class Attempt:
         if self._supervisor is not None:
             job, settings = self._job, self._context.settings
             limit = job.time_budget_seconds + job.grace_seconds + settings.kill_after_seconds
-            limit += tree.KILL_TIMEOUT_SECONDS + _STUCK_SECONDS
+            limit += measures.VERIFY_SECONDS + tree.KILL_TIMEOUT_SECONDS + _STUCK_SECONDS
             with anyio.move_on_after(limit) as overdue:
                 if result := await self._listen(self._supervisor):
                     return result

@@ -55,6 +55,10 @@ class Order(NamedTuple):
     orphan_seconds: float
     log_limit_bytes: int
     level: str = "none"  # in `strict` bwrap reads a system call filter, and limits.py watches
+    # What measures a saved model once more, if the run measured less than `verify_below`.
+    verify_argv: Sequence[str] = ()
+    verify_below: float = float("inf")
+    verify_seconds: float = 0.0
 
 
 class Result(NamedTuple):
@@ -78,6 +82,10 @@ class Result(NamedTuple):
     measures: Sequence[float] | None = None
     excess: str = ""
     level: str | None = None  # the sandbox's
+    # Of the second measurement, None where there was none: its value, exit code and last words.
+    verified: float | None = None
+    verify_exit: int | None = None
+    verify_output: str = ""
 
     def to_json(self) -> bytes:
         return json.dumps(self._asdict()).encode()

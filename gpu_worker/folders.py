@@ -11,6 +11,8 @@
                           also `.measures`, each val_bpb as it measured it
         compiled/         the compile cache of a run in sandbox level `strict`
         entry.py          what the run's Python executes first, a copy of ours
+        verify/           in `strict`: train.py, prepare.py and verify.py, which measures once more
+        verify.log        what it printed
         output.log        the capped log
         supervisor.sock   where a restarted worker finds the supervisor
         result.json       how the run ended, once it has
@@ -22,10 +24,12 @@ started later, reports it when the orchestrator can be reached. Standard library
 """
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
 _KEPT = ".kept"
+CHECKPOINT_BYTES = 4 << 30
 
 
 class RunFolder:
@@ -39,9 +43,19 @@ class RunFolder:
         self.measures = self.workspace / ".measures"
         self.compiled = path / "compiled"
         self.entry = path / "entry.py"
+        self.checkpoint = self.workspace / "checkpoint.safetensors"
+        self.verify = path / "verify"
+        self.verify_log = path / "verify.log"
         self.log = path / "output.log"
         self.socket = path / "supervisor.sock"
         self.result = path / "result.json"
+
+    def has_checkpoint(self) -> bool:
+        """True if the run saved its model. A link could lead out of the sandbox."""
+        with suppress(OSError):
+            status = self.checkpoint.lstat()
+            return stat.S_ISREG(status.st_mode) and 0 < status.st_size <= CHECKPOINT_BYTES
+        return False
 
     @property
     def settled(self) -> bool:

@@ -18,6 +18,9 @@ Way = Literal["channel", "file", "none"]
 KEPT = 1024  # measures of one run; a run needs one
 _LINE_BYTES = 256
 ENTRY = Path(__file__).with_name("entry.py")
+VERIFY = Path(__file__).parent / "scripts" / "verify.py"
+REFUTED = 3  # an exit code of verify.py
+VERIFY_SECONDS = 180.0  # torch is imported again, and the whole validation text read
 
 
 def way_of(prepare: bytes) -> Way:

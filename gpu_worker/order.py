@@ -1,6 +1,8 @@
 """What a supervisor is told about a run: the order, from the job and the worker's settings."""
 
-from gpu_worker import tree
+from functools import partial
+
+from gpu_worker import measures, tree
 from gpu_worker.attempt import AttemptContext
 from gpu_worker.channel import Order
 from gpu_worker.folders import RunFolder
@@ -21,14 +23,22 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
     settings, sandbox = context.settings, context.needed_sandbox
     way = context.measured_by(job)
     entry = [str(folder.entry)] if way == "channel" else []
-    argv = sandbox.wrap(
-        [*sandbox.command(settings.command), *entry, "train.py"],
+    launch = partial(sandbox.wrap, info_fd=tree.INFO_FD, seccomp_fd=tree.SECCOMP_FD)
+    python = [*sandbox.command(settings.command), *entry]
+    argv = launch(
+        [*python, "train.py"],
         folder.workspace,
         compiled=folder.compiled,
         read_only=(folder.entry, folder.workspace / "prepare.py"),
-        info_fd=tree.INFO_FD,
-        seccomp_fd=tree.SECCOMP_FD,
     )
+    verify_argv = launch(
+        [*python, str(folder.verify / "verify.py"), str(folder.checkpoint)],
+        read_only=(folder.entry, folder.verify, folder.checkpoint),
+    )
+    # Without walls between the run and the second measurement, that one would prove nothing.
+    verifies = sandbox.level == "strict" and way == "channel"
+    saves = {"AUTORESEARCH_CHECKPOINT": str(folder.checkpoint)} if verifies else {}
+    best = job.best_val_bpb
     return Order(
         run=folder.run,
         folder=str(folder.path),
@@ -36,11 +46,14 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
         journal=str(context.folder.journal),
         lock=str(context.lock),
         argv=argv,
-        env=run_environment(context.environment, job, folder, way),
+        env=run_environment(context.environment, job, folder, way) | saves,
         isolation="direct" if sandbox.level == "none" else "bwrap",
         level=sandbox.level,
         deadline_seconds=job.time_budget_seconds + job.grace_seconds,
         kill_after_seconds=settings.kill_after_seconds,
         orphan_seconds=orphan_seconds(job.lease_seconds, context.client.heartbeat_seconds),
         log_limit_bytes=settings.log_limit_bytes,
+        verify_argv=verify_argv if verifies else [],
+        verify_below=float("inf") if best is None else best,
+        verify_seconds=measures.VERIFY_SECONDS,
     )

@@ -12,12 +12,14 @@ Three vocabularies meet here: `channel.EndReason` (why the process tree ended), 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gpu_worker import metrics
+from gpu_worker import measures, metrics
 from gpu_worker.channel import Result
 from orchestrator import schemas
 from orchestrator.schemas import Environment, FinishRequest, ReportedResult
 
 _SIGKILLED = 128 + 9
+# Between two measures of one model: compiled and other kernels, bf16 or fp32. Relative.
+_TOLERANCE = 0.003
 _LOST: dict[str, str] = {
     "orphaned": "the worker was gone until the lease ran out",
     "terminated": "the run's supervisor was terminated",
@@ -77,6 +79,8 @@ def not_started(job: schemas.Job, outcome: ReportedResult, why: str) -> FinishRe
 def _exited(run: EndedRun, result: Result) -> FinishRequest:
     output = metrics.read(run.tail, run.measures, required=run.measured)
     if result.exit_code == 0 and output.metrics is not None:
+        if problem := _refuted(result, output.metrics.val_bpb):
+            return _finish(run, "crash", problem, output)
         return _finish(run, "completed", "", output)
     if run.gpu_failure is not None:
         return _finish(run, "lost", f"the GPU failed: {run.gpu_failure}")
@@ -85,6 +89,19 @@ def _exited(run: EndedRun, result: Result) -> FinishRequest:
     if result.exit_code == 0:
         return _finish(run, "crash", output.problem or "", output)
     return _finish(run, "crash", _crash_text(result, run.tail), output)
+
+
+def _refuted(result: Result, val_bpb: float) -> str | None:
+    """Why a result does not count, by the second measurement of its model, if there was one."""
+    if result.verify_exit == measures.REFUTED:
+        return f"the model was measured once more: {result.verify_output}"
+    again = result.verified if result.verify_exit == 0 else None
+    if again is None or abs(again - val_bpb) <= _TOLERANCE * val_bpb:
+        return None
+    return (
+        f"val_bpb is {val_bpb:.6f}, but the saved model measures {again:.6f}: the logits that "
+        "load_model of train.py gives must be those that it evaluates"
+    )
 
 
 def _timeout(run: EndedRun, result: Result) -> FinishRequest:
@@ -120,6 +137,8 @@ def _finish(
         warnings.append(f"{result.dropped_bytes} bytes of output were left out of the log")
     if result is not None and result.problem:
         warnings.append(result.problem)
+    if result is not None and result.verify_exit not in (None, 0):
+        warnings.append(f"the saved model could not be measured once more: {result.verify_output}")
     if run.log_problem is not None:
         warnings.append(f"the log is not complete: {run.log_problem}"[:500])
     # What the run printed about itself overrides what the host check found.
@@ -134,6 +153,7 @@ def _finish(
         lease_secret=run.job.lease_secret,
         outcome=outcome,
         metrics=output.metrics if outcome == "completed" else None,
+        verified_bpb=result.verified if result is not None and result.verify_exit == 0 else None,
         error=error,
         exit_code=result.exit_code if result is not None else None,
         warnings=warnings[:20],

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fcntl import F_SETFD, FD_CLOEXEC, fcntl
 from pathlib import Path
@@ -25,6 +25,7 @@ from gpu_worker.output import CappedLog
 
 _READ_BYTES = 65536
 _SETTLE_SECONDS = 0.5
+_VERIFY_LOG_BYTES = 64 * 1024
 
 
 class Supervisor:
@@ -41,13 +42,10 @@ class Supervisor:
         self._stop_reason: StopReason | None = None
         self._kill_at = float("inf")
         self._unkillable: list[int] = []
-        self._measures = Channel()
         self._watched: limits.Watch | None = None
         self._next_check = 0.0
         self._excess = ""
         self._statuses: dict[int, int] = {}
-        self._info, self._info_end = os.pipe()
-        os.set_blocking(self._info, False)
         self._oom_kills = oom_kills()
         self._listener = channel.listen(self._folder.socket)
         self._watch(self._listener.fileno(), self._accept_worker)
@@ -55,12 +53,59 @@ class Supervisor:
 
     def run(self) -> None:
         self._catch_signals()
-        self._start()
+        self._journal("started")
+        started = time.monotonic()
+        if self._order.level == "strict":
+            self._watched = limits.Watch([self._folder.workspace, self._folder.compiled])
+        self._execute(self._order.argv, self._order.deadline_seconds, self._log)
+        seconds = time.monotonic() - started
+        self._log.finish()
+        result = self._result(seconds)
+        if self._may_be_best(result):
+            result = self._verify(result)
+        self._journal("ended")
+        self._finish(result._replace(ended=time.monotonic()))
+
+    def _execute(self, argv: Sequence[str], seconds: float, log: CappedLog) -> None:
+        """Run a command until no process of it is left."""
+        self._start(argv, seconds, log)
         while self._guard not in self._statuses and not self._unkillable:
             for key, _ in self._selector.select(self._seconds_to_wait()):
                 key.data()
             self._check_deadlines()
-        self._finish()
+        self._unkillable = self._unkillable or tree.kill_descendants(self._statuses)
+        for descriptor in (self._output, self._measures.fileno()):
+            with suppress(KeyError):  # it has ended and is no longer watched
+                self._selector.unregister(descriptor)
+        with suppress(BlockingIOError):  # all writers of the pipe are dead: it ends or runs dry
+            while data := os.read(self._output, _READ_BYTES):
+                log.write(data)
+        self._measures.read()
+        os.close(self._output)
+        os.close(self._info)
+        self._measures.close()
+
+    def _may_be_best(self, result: Result) -> bool:
+        """True for a run without fault that measured less than the best and saved its model."""
+        order, measures = self._order, result.measures or ()
+        fine = result.reason == "exited" and result.exit_code == 0 and not result.unkillable
+        below = any(value < order.verify_below for value in measures)
+        return bool(order.verify_argv) and fine and below and self._folder.has_checkpoint()
+
+    def _verify(self, result: Result) -> Result:
+        """Measure the saved model in a sandbox of its own. What ends that ends no run."""
+        log = CappedLog(self._folder.verify_log, _VERIFY_LOG_BYTES)
+        self._execute(self._order.verify_argv, self._order.verify_seconds, log)
+        log.finish()
+        log.close()
+        words = self._folder.verify_log.read_bytes().decode(errors="replace").split("\n")
+        status = self._statuses.get(self._guard)
+        return result._replace(
+            verified=next(reversed(self._measures.values), None),
+            verify_exit=-1 if status is None else tree.exit_code(status),
+            verify_output=next((line for line in reversed(words) if line.strip()), "")[:500],
+            unkillable=self._unkillable,
+        )
 
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
@@ -80,25 +125,24 @@ class Supervisor:
         os.read(self._wake, 4096)
         tree.reap(self._statuses)
 
-    def _start(self) -> None:
+    def _start(self, argv: Sequence[str], seconds: float, log: CappedLog) -> None:
         self._output, output_end = os.pipe()
+        self._info, info_end = os.pipe()
         os.set_blocking(self._output, False)
-        self._journal("started")
-        self._started = time.monotonic()
-        self._deadline = self._started + self._order.deadline_seconds
-        if self._order.level == "strict":
-            self._watched = limits.Watch([self._folder.workspace, self._folder.compiled])
+        os.set_blocking(self._info, False)
+        self._measures = Channel()
+        self._deadline = time.monotonic() + seconds
         fds = tree.Descriptors(
             output=output_end,
-            info=self._info_end,
+            info=info_end,
             lock=self._lock_fd,
             measures=self._measures.remote.detach(),
             seccomp=seccomp.open_program(),
         )
-        self._guard = tree.start(self._order, fds)
-        for descriptor in (output_end, self._info_end, fds.measures, fds.seccomp):
+        self._guard = tree.start(self._order._replace(argv=list(argv)), fds)
+        for descriptor in (output_end, info_end, fds.measures, fds.seccomp):
             os.close(descriptor)
-        self._watch(self._output, self._read_output)
+        self._watch(self._output, lambda: self._read_output(log))
         self._watch(self._measures.fileno(), self._read_measures)
         self._send({"event": "started"})
 
@@ -109,10 +153,10 @@ class Supervisor:
         except OSError as error:  # a full disk must not cost the run
             self._log.error = f"the journal could not be written: {error.strerror}"
 
-    def _read_output(self) -> None:
+    def _read_output(self, log: CappedLog) -> None:
         with suppress(BlockingIOError):
             if data := os.read(self._output, _READ_BYTES):
-                self._log.write(data)
+                log.write(data)
             else:
                 self._selector.unregister(self._output)
 
@@ -201,31 +245,23 @@ class Supervisor:
                 tree.kill_group(leader, signal.SIGTERM)
         self._kill_at = min(self._kill_at, time.monotonic() + kill_after)
 
-    def _finish(self) -> None:
-        self._unkillable = self._unkillable or tree.kill_descendants(self._statuses)
-        ended = time.monotonic()
-        self._journal("ended")
-        with suppress(BlockingIOError):  # all writers of the pipe are dead: it ends or runs dry
-            while data := os.read(self._output, _READ_BYTES):
-                self._log.write(data)
-        self._measures.read()
-        self._log.finish()
-        result = self._result(ended).to_json()
-        self._send({"event": "ended", "result": result.decode()})
+    def _finish(self, result: Result) -> None:
+        text = result.to_json()
+        self._send({"event": "ended", "result": text.decode()})
         # Usually the report is settled within this time. A sync of the disk would only delay the
         # next run, and the verdict too where Redis syncs to the same disk.
         if not self._is_settled_within(_SETTLE_SECONDS):
             self._log.close()
             with suppress(OSError):  # a full disk: the worker, if it lives, got the message
-                durable.write_durably(self._folder.result, result)
+                durable.write_durably(self._folder.result, text)
 
-    def _result(self, ended: float) -> Result:
+    def _result(self, seconds: float) -> Result:
         status = self._statuses.get(self._guard)
         return Result(
             reason=self._end_reason or "exited",
             exit_code=None if status is None else tree.exit_code(status),
-            seconds=ended - self._started,
-            ended=ended,
+            seconds=seconds,
+            ended=time.monotonic(),
             stop=self._stop_reason,
             oom_kills=oom_kills() - self._oom_kills,
             dropped_bytes=self._log.dropped,

@@ -41,12 +41,17 @@ async def build(
     run.delete()
     run.workspace.mkdir(parents=True)
     await anyio.to_thread.run_sync(compiled.provide, job, run, folder, project)
-    (run.workspace / "train.py").write_bytes(source)
+    run.verify.mkdir()
+    folders = (run.workspace, run.verify)
+    for path in folders:
+        (path / "train.py").write_bytes(source)
     if job.prepare_sha256 is not None:
         prepare = await _prepare_py(job, job.prepare_sha256, folder, client)
-        (run.workspace / "prepare.py").write_bytes(prepare)
+        for path in folders:
+            (path / "prepare.py").write_bytes(prepare)
     # A copy, because the checkout that it is in must not be importable.
     run.entry.write_bytes(measures.ENTRY.read_bytes())
+    (run.verify / "verify.py").write_bytes(measures.VERIFY.read_bytes())
     run.job.write_text(job.model_dump_json())
 
 

@@ -135,6 +135,7 @@ class Run:
     started_us: int | None = None
     finished_us: int | None = None
     metrics: Metrics | None = None
+    verified_bpb: float | None = None
     best_before: float | None = None
     error: str | None = None
     reason: str | None = None
@@ -277,6 +278,7 @@ class RunResult:
 
     kind: ResultKind
     metrics: Metrics | None = None
+    verified_bpb: float | None = None  # by a second measurement of the saved model
     error: str = ""
     reason: str | None = None  # INFRA_LOST where the infrastructure, not the source, failed
     warnings: tuple[str, ...] = ()

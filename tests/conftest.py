@@ -23,6 +23,7 @@ from orchestrator.app import create_app
 from orchestrator.connections import server_config
 from orchestrator.settings import Settings
 from orchestrator.store import keys
+from tests.training import run_python
 
 # The tests start hundreds of Pythons; without cached byte code each would compile its packages.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -262,3 +263,17 @@ def make_api(redis_url: str, tmp_path: Path) -> Iterator[MakeApi]:
 @pytest.fixture
 def api(make_api: MakeApi) -> Api:
     return make_api()
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache prepared from a small text by prepare.py itself."""
+    folder = tmp_path_factory.mktemp("cache")
+    texts = folder / "texts"
+    texts.mkdir()
+    # 40 modules of the standard library: just enough words for the vocabulary.
+    for i, path in enumerate(sorted(Path(os.__file__).parent.glob("*.py"))[:40]):
+        (texts / f"{i}.txt").write_text(path.read_text(errors="replace"))
+    done = run_python(folder / "cache", "prepare.py", "--source", texts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "cache"

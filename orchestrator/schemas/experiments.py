@@ -105,7 +105,8 @@ VerdictDigest = Annotated[Digest | None, Field(exclude_if=lambda digest: digest 
 
 
 class Verdict(Answer):
-    """The decision on a completed run. `delta` is best before - this (0 for the first result)."""
+    """The decision on a completed run. `delta` is best before - this (0 for the first result).
+    `verified`: the saved model measured the same in a process that train.py did not control."""
 
     experiment_id: str
     status: Literal["keep", "discard"]
@@ -114,6 +115,7 @@ class Verdict(Answer):
     delta: float
     best_val_bpb: float
     action: Action
+    verified: bool = False
     digest: VerdictDigest = None
 
 
@@ -312,6 +314,7 @@ class ExperimentDetail(ExperimentFields):
 
     gpu_id: str | None
     position: int | None
+    verified_bpb: float | None
     warnings: list[str]
     environment: Environment
     verdict: AnyVerdict | None

@@ -14,6 +14,7 @@ from orchestrator.schemas.base import (
     PublicStatus,
     Request,
     Text,
+    ValBpb,
 )
 from orchestrator.schemas.experiments import AnyVerdict, CurvePoint, Environment, Metrics
 from orchestrator.schemas.pool import Health
@@ -44,6 +45,8 @@ class Job(Answer):
     train_py: str
     source_sha256: str
     prepare_sha256: str | None
+    # At the claim. A worker measures the model of a run that may be better a second time.
+    best_val_bpb: float | None = None
 
 
 class ClaimAnswer(Answer):
@@ -106,6 +109,8 @@ class FinishRequest(LeaseRequest):
 
     outcome: ReportedResult
     metrics: Metrics | None = None
+    # By a second measurement of the saved model, in a process that train.py did not control.
+    verified_bpb: ValBpb | None = None
     error: Text = ""
     exit_code: Integer | None = None
     warnings: list[Text] = Field(default_factory=list, max_length=20)

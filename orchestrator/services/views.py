@@ -137,6 +137,7 @@ def verdict(
             delta=decision.delta,
             best_val_bpb=result.metrics.val_bpb if best is None else best,
             action="keep_commit" if decision.improved else "git_reset",
+            verified=result.verified_bpb is not None,
         )
     return schemas.CrashVerdict(
         experiment_id=experiment_id,

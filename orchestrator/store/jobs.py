@@ -22,6 +22,7 @@ class Claimed:
     time_budget_seconds: float
     source_sha256: str
     prepare_sha256: str | None
+    best_val_bpb: float | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class JobStore:
             time_budget_seconds=float(reply["budget"]),
             source_sha256=reply["source"],
             prepare_sha256=reply.fields.get("prepare"),
+            best_val_bpb=float(reply["best"]) if "best" in reply.fields else None,
         )
 
     async def renew(

@@ -79,6 +79,7 @@ def result_fields(result: RunResult, decision: Decision) -> dict[str, str]:
                 "best_before": decision.best_before,
                 "error": result.error or None,
                 "reason": result.reason,
+                "verified_bpb": result.verified_bpb,
                 "warnings": json.dumps(result.warnings) if result.warnings else None,
             }
         ),

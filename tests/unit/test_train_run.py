@@ -2,11 +2,9 @@
 
 import ast
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import train
+from tests.training import REPO, run_python
 
 pytestmark = pytest.mark.timeout(400)  # longer than the trainings below may take
 
-REPO = Path(__file__).parents[2]
 PROGRESS = re.compile(
     r"\rstep (\d{5}) \( *(\d+\.\d)%\) \| loss: (\d+\.\d{6}) \| lrm: (\d\.\d\d) \| dt: (\d+)ms"
     r" \| tok/sec: ([\d,]+) \| mfu: (\d+\.\d)% \| epoch: (\d+) \| remaining: (\d+)s {4}"
@@ -312,45 +310,6 @@ def test_every_hyperparameter_but_four_is_a_literal() -> None:
     assert all(isinstance(value, int | float | str) for value in literals.values())
 
 
-def run_python(
-    cache: Path, *arguments: str | Path, seconds: float = 1, folder: Path = REPO
-) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(folder),
-        "AUTORESEARCH_CACHE": str(cache),
-        "AUTORESEARCH_TIME_BUDGET": str(seconds),
-        "AUTORESEARCH_PROFILE": "cpu",
-        "AUTORESEARCH_SEED": "7",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        timeout=300,  # seconds on an idle machine, minutes on one with other work
-        check=False,
-    )
-    # Decoded here, because text=True would turn each carriage return into a newline.
-    out, err = done.stdout.decode(), done.stderr.decode()
-    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache prepared from a small text by prepare.py itself."""
-    folder = tmp_path_factory.mktemp("cache")
-    texts = folder / "texts"
-    texts.mkdir()
-    # 40 modules of the standard library: just enough words for the vocabulary.
-    for i, path in enumerate(sorted(Path(os.__file__).parent.glob("*.py"))[:40]):
-        (texts / f"{i}.txt").write_text(path.read_text(errors="replace"))
-    done = run_python(folder / "cache", "prepare.py", "--source", texts)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "cache"
-
-
 def test_importing_train_starts_nothing(tmp_path: Path) -> None:
     """No output, no CUDA context, no compiler, and no need for prepared data."""
     code = (
@@ -362,9 +321,9 @@ def test_importing_train_starts_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_run_ends_with_the_block_that_the_worker_reads(cache: Path) -> None:
+def test_a_run_ends_with_the_block_that_the_worker_reads(small_cache: Path) -> None:
     """Exactly these keys in this order after ---, numbers that fit together, and nothing after."""
-    done = run_python(cache, "train.py")
+    done = run_python(small_cache, "train.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     before, block = done.stdout.split("\n---\n")
@@ -382,39 +341,41 @@ def test_a_run_ends_with_the_block_that_the_worker_reads(cache: Path) -> None:
     assert lines[-1][1] == "100.0"
 
 
-def test_a_workspace_needs_train_py_and_prepare_py_alone(cache: Path, tmp_path: Path) -> None:
+def test_a_workspace_needs_train_py_and_prepare_py_alone(small_cache: Path, tmp_path: Path) -> None:
     """A tag pins prepare.py alone, so neither a check nor a run may import corpus or download."""
     for name in ("prepare.py", "train.py"):
         shutil.copy(REPO / name, tmp_path)
-    check = run_python(cache, "prepare.py", "--check", folder=tmp_path)
+    check = run_python(small_cache, "prepare.py", "--check", folder=tmp_path)
     assert (check.returncode, json.loads(check.stdout)["ok"]) == (0, True), check.stderr
-    done = run_python(cache, "train.py", folder=tmp_path)
+    done = run_python(small_cache, "train.py", folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def edited_run(
-    cache: Path, folder: Path, pattern: str, replacement: str, seconds: float = 1
+    small_cache: Path, folder: Path, pattern: str, replacement: str, seconds: float = 1
 ) -> subprocess.CompletedProcess[str]:
     """train.py with the one line that matches `pattern` replaced."""
     source, count = re.subn(f"(?m)^{pattern}", replacement, (REPO / "train.py").read_text())
     assert count == 1
     (folder / "train.py").write_text(source)
-    return run_python(cache, folder / "train.py", seconds=seconds)
+    return run_python(small_cache, folder / "train.py", seconds=seconds)
 
 
-def test_little_text_is_read_a_few_times_and_the_run_ends(cache: Path, tmp_path: Path) -> None:
+def test_little_text_is_read_a_few_times_and_the_run_ends(
+    small_cache: Path, tmp_path: Path
+) -> None:
     """It says why, and its training_seconds say how soon; but never after less than MIN_STEPS."""
     little = "MIN_STEPS = 20\nMAX_PASSES = 0.001"
-    done = edited_run(cache, tmp_path, r"MIN_STEPS = \S+", little, seconds=300)
+    done = edited_run(small_cache, tmp_path, r"MIN_STEPS = \S+", little, seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\nended before its time, after \d\.\d passes over", done.stdout)
     result = dict(line.split(": ", 1) for line in done.stdout.split("\n---\n")[1].splitlines())
     assert result["num_steps"] == "20"
 
 
-def test_a_diverging_experiment_fails_quickly(cache: Path, tmp_path: Path) -> None:
+def test_a_diverging_experiment_fails_quickly(small_cache: Path, tmp_path: Path) -> None:
     """What an agent's bad edit does: FAIL, exit code 1, no block."""
-    done = edited_run(cache, tmp_path, r"EMBEDDING_LR = \S+", 'EMBEDDING_LR = float("nan")')
+    done = edited_run(small_cache, tmp_path, r"EMBEDDING_LR = \S+", 'EMBEDDING_LR = float("nan")')
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("FAIL: loss nan at step 1")
     assert "---" not in done.stdout

@@ -70,6 +70,8 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (BLOCK, {"reason": "orphaned"}, "lost", "lease ran out"),
         (BLOCK, {"reason": "terminated"}, "lost", "supervisor was terminated"),
         (b"", {"problem": "the log could not be written: x"}, "lost", "could not be written"),
+        (BLOCK, {"verify_exit": 0, "verified": 1.6}, "crash", "the saved model measures 1.600000"),
+        (BLOCK, {"verify_exit": 3, "verify_output": "looks ahead"}, "crash", "more: looks ahead"),
     ],
 )
 def test_each_end_has_its_outcome(
@@ -103,3 +105,16 @@ def test_there_is_nothing_to_report_on_a_lost_lease() -> None:
     """Another worker may have the run by then."""
     result = Result(reason="stopped", exit_code=137, seconds=1, ended=1, stop="lease_lost")
     assert build_report(EndedRun(job=JOB, result=result, tail=b"")) is None
+
+
+def test_a_second_measurement_that_agrees_is_part_of_the_report() -> None:
+    """Other kernels and number formats move the value a little."""
+    made = _report(BLOCK, verify_exit=0, verified=1.504)
+    assert (made.outcome, made.verified_bpb, made.warnings) == ("completed", 1.504, [])
+
+
+def test_a_second_measurement_that_could_not_be_made_costs_no_result() -> None:
+    """A train.py need not save its model, so one that saves it badly is no worse."""
+    made = _report(BLOCK, verify_exit=1, verify_output="KeyError: 'head'")
+    assert (made.outcome, made.verified_bpb) == ("completed", None)
+    assert made.warnings == ["the saved model could not be measured once more: KeyError: 'head'"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class SupervisedRun:
         sandbox = works(level)
         assert sandbox is not None
         self._sandbox = sandbox
+        self.wrap = partial(sandbox.wrap, info_fd=tree.INFO_FD, seccomp_fd=tree.SECCOMP_FD)
         self.supervisor: SupervisorClient | None = None
         self.abandoned: list[subprocess.Popen[bytes]] = []
 
@@ -62,9 +64,7 @@ class SupervisedRun:
             "workspace": str(self.folder.workspace),
             "journal": str(self.worker.journal),
             "lock": str(self.lock_path),
-            "argv": self._sandbox.wrap(
-                argv, self.folder.workspace, info_fd=tree.INFO_FD, seccomp_fd=tree.SECCOMP_FD
-            ),
+            "argv": self.wrap(argv, self.folder.workspace),
             "env": dict(os.environ) | {"AUTORESEARCH_WORKSPACE": str(self.folder.workspace)},
             "isolation": "direct" if self._sandbox.level == "none" else "bwrap",
             "level": self._sandbox.level,
@@ -332,6 +332,63 @@ sys.stdout.write("\\nlast\\n")
     assert len(run.log) < 1024 * 1024 + 100
     assert run.log.startswith(b"first\n")
     assert run.log.endswith(b"\nlast\n")
+
+
+# Measures {} as evaluate_bpb does, through the descriptor that entry.py reads.
+MEASURE = "import os; os.write(5, os.read(5, 64) + b' {}\\n')\n"
+SAVE = "open('checkpoint.safetensors', 'w').write('weights')\n"
+LINK = "os.symlink('/etc/passwd', 'checkpoint.safetensors')\n"
+
+
+def again(
+    run: SupervisedRun, script: str, below: float = 2.0, seconds: float = 30.0
+) -> dict[str, Any]:
+    """An order's fields for a second measurement by `script`."""
+    argv = run.wrap([sys.executable, "-c", script], read_only=(run.folder.checkpoint,))
+    return {"verify_argv": argv, "verify_below": below, "verify_seconds": seconds}
+
+
+async def test_a_run_below_the_best_that_saved_its_model_is_measured_once_more(
+    run: SupervisedRun,
+) -> None:
+    """By another process after all of the run's are dead; what it prints is not the run's."""
+    look = f"assert open({str(run.folder.checkpoint)!r}).read() == 'weights'; print('---')\n"
+    supervisor = run.start(
+        MEASURE.format(1.5) + SAVE + ESCAPE, **again(run, look + MEASURE.format(1.6))
+    )
+    result = await end_of(supervisor)
+    assert (result.reason, result.exit_code, result.measures) == ("exited", 0, [1.5])
+    assert (result.verified, result.verify_exit) == (1.6, 0)
+    assert run.log == b"escaped\n"
+    assert run.alive() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "below"),
+    [
+        (MEASURE.format(1.5) + SAVE, 1.5),
+        (MEASURE.format(1.5), 2.0),
+        (MEASURE.format(1.5) + LINK, 2.0),
+        (SAVE, 2.0),
+        (MEASURE.format(1.5) + SAVE + "raise SystemExit(1)\n", 2.0),
+    ],
+    ids=["no better", "no model", "a link for a model", "no measure", "failed"],
+)
+async def test_no_other_run_is_measured_once_more(
+    run: SupervisedRun, script: str, below: float
+) -> None:
+    result = await end_of(run.start(script, **again(run, "print('run')", below)))
+    assert (result.verified, result.verify_exit) == (None, None)
+    assert not run.folder.verify_log.exists()
+
+
+async def test_a_second_measurement_that_hangs_or_fails_ends_no_run(run: SupervisedRun) -> None:
+    """It has a time of its own, and its last words are told."""
+    good, hang = MEASURE.format(1.5) + SAVE, "print('loading', flush=True)\n" + SLEEP
+    result = await end_of(run.start(good, **again(run, hang, seconds=2.0)))
+    assert (result.reason, result.exit_code, result.measures) == ("exited", 0, [1.5])
+    assert result.verify_exit not in (None, 0)
+    assert (result.verified, result.verify_output) == (None, "loading")
 
 
 async def test_a_supervisor_without_an_order_ends_with_its_worker(run: SupervisedRun) -> None:

@@ -167,6 +167,7 @@ def _result(request: schemas.FinishRequest, kind: ResultKind) -> RunResult:
     return RunResult(
         kind=kind,
         metrics=Metrics(**request.metrics.model_dump()) if completed and request.metrics else None,
+        verified_bpb=request.verified_bpb if completed else None,
         error="" if completed else request.error or f"exit code {request.exit_code}",
         warnings=tuple(request.warnings),
         environment=Environment(**request.environment.model_dump()),

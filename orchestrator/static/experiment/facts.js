@@ -1,7 +1,7 @@
 // Where and how a run ran: attempts, GPU, versions, hashes.
 
 import { h } from "../lib/dom.js";
-import { duration, secondsBetween, time } from "../lib/format.js";
+import { bpb, duration, secondsBetween, time } from "../lib/format.js";
 import { numberOf } from "../lib/numbers.js";
 import { mark } from "../lib/parts.js";
 import { plain, prose } from "../lib/visible.js";
@@ -30,6 +30,7 @@ export function facts(run) {
     torch && row("Versions", plain(versions.join(", "))),
     environment.profile && row("Profile", plain(environment.profile)),
     environment.sandbox && row("Sandbox", plain(environment.sandbox)),
+    run.verified_bpb && row("Verified", `the saved model measures ${bpb(run.verified_bpb)}`),
     row("Commit", code(run.commit_sha)),
     run.source_sha256 && row("Source", code(run.source_sha256, run.source_sha256)),
   );

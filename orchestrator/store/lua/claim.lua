@@ -3,7 +3,7 @@
 -- jobs are not claimed: such a tag is in no `ready` set, and its directed jobs are passed over.
 -- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease,
 --       worker ('' for any).
--- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source}, NONE {profile}, BUSY (the GPU may
+-- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source, best}, NONE {profile}, BUSY (the GPU may
 --          have no job now), UNKNOWN_GPU, FOREIGN_GPU.
 local gpu_id, secret = ARGV[3], ARGV[4]
 local gpu = hash_of(G.gpu .. gpu_id)
@@ -71,4 +71,5 @@ event('claimed', tag, id, { gpu_id = gpu_id, epoch = epoch })
 return reply('OK', {
   id = id, tag = tag, epoch = epoch, secret = secret, seed = run.seed, budget = run.budget, prepare = run.prepare,
   source = redis.call('HGET', t.exp .. id, 'source'),
+  best = redis.call('HGET', t.tag, 'best_val_bpb') or nil,
 })
