@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 import redis
 import uvicorn
@@ -28,6 +29,15 @@ from tests.training import run_python
 # The tests start hundreds of Pythons; without cached byte code each would compile its packages.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Each run of the suite tests the same examples, however long these take on a busy machine; new ones
+# with `pytest --hypothesis-profile explore`.
+untimed = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile("explore", untimed)
+hypothesis.settings.register_profile("fixed", untimed, derandomize=True)
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")

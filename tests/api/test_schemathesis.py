@@ -47,7 +47,6 @@ def probe(operation: Any, cases: int) -> None:
     @given(case=operation.as_strategy())
     @settings(
         max_examples=cases,
-        deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],

@@ -55,6 +55,7 @@ def test_a_variant_that_ends_first_on_another_gpu_is_compared_with_the_baseline(
     assert "cannot serve" not in system.logs()
 
 
+@pytest.mark.slow
 def test_two_hundred_jobs_of_eight_clients_are_each_decided_once(system: System) -> None:
     """Two orchestrators on one Redis, two workers: nothing lost, nothing twice, pool idle."""
     system.serve()

@@ -262,9 +262,7 @@ def checked(content: bytes, folder: Path) -> bool:
     return True
 
 
-fuzzed = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzzed = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzzed
@@ -310,7 +308,7 @@ async def test_what_the_check_lets_through_redis_takes(
     name, right = OF_KIND[kind]
     members = st.lists(right, max_size=3) | st.lists(right | values, max_size=3)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(members, st.none() | st.integers(-1, 5))
     def collect(members: Any, ttl: int | None) -> None:
         lines.append(line(name, kind, members, ttl_ms=ttl))

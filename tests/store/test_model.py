@@ -64,7 +64,7 @@ from tests.oracle.replay import replayed
 from tests.oracle.search import LEASED, Refused, Report, Run, Tag
 
 ON_DEMAND = "MODEL_EXAMPLES" in os.environ
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "100"))
 STEPS = 40
 
 TAGS = {"a": (0.002, 3), "b": (0.0, 1)}  # near-miss threshold, crashes in a row that abort
@@ -1078,7 +1078,6 @@ def test_redis_and_a_plain_model_agree_after_every_step(redis_url: str, tmp_path
             stateful_step_count=STEPS,
             derandomize=not ON_DEMAND,
             database=None,
-            deadline=None,
             print_blob=True,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),

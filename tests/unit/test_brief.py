@@ -98,7 +98,7 @@ WORDS = st.text(max_size=300) | st.sampled_from(hostile.PIECES) | st.just('`"\\'
 PAIRS = st.lists(st.builds(pair, st.just("exp-" + "9" * 80), WORDS, WORDS), max_size=9)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     pairs=PAIRS,
     notes=st.lists(st.builds(Note, st.just("note-1"), WORDS, WORDS, st.just(1)), max_size=20),

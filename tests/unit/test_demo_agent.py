@@ -55,7 +55,7 @@ def test_the_same_seed_proposes_the_same_edits() -> None:
     assert search(Agent(SOURCE, seed=8), 12, 1) != first
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000))
 def test_every_proposal_is_new_valid_and_within_the_knobs_ranges(seed: int) -> None:
     agent = Agent(SOURCE, seed)

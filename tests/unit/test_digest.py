@@ -155,7 +155,7 @@ RUNS = st.builds(
 CURVES = st.lists(st.tuples(st.floats(0, 2**53), st.floats(-1e300, 1e300)), max_size=40)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     mine=RUNS,
     parent=st.none() | RUNS,

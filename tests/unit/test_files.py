@@ -42,7 +42,7 @@ def content_of(length: int) -> bytes:
     return (PATTERN * (length // 256 + 1))[:length]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     length=st.sampled_from([0, 1, 100, LOG_TAIL_BYTES - 1, LOG_TAIL_BYTES, LOG_TAIL_BYTES + 1])
     | st.integers(0, 3 * LOG_TAIL_BYTES),

@@ -49,7 +49,7 @@ def test_an_idea_of_no_known_word_finds_nothing(index: TextIndex, idea: str) -> 
     assert [m for m in index.search(idea, 5) if m.share > 0.9] == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(idea=st.text(max_size=100))
 def test_no_text_breaks_the_search(tmp_path_factory: pytest.TempPathFactory, idea: str) -> None:
     index = TextIndex(tmp_path_factory.getbasetemp() / "any.sqlite3", CREATED)

@@ -341,6 +341,7 @@ def test_a_run_ends_with_the_block_that_the_worker_reads(small_cache: Path) -> N
     assert lines[-1][1] == "100.0"
 
 
+@pytest.mark.slow
 def test_a_workspace_needs_train_py_and_prepare_py_alone(small_cache: Path, tmp_path: Path) -> None:
     """A tag pins prepare.py alone, so neither a check nor a run may import corpus or download."""
     for name in ("prepare.py", "train.py"):
@@ -361,6 +362,7 @@ def edited_run(
     return run_python(small_cache, folder / "train.py", seconds=seconds)
 
 
+@pytest.mark.slow
 def test_little_text_is_read_a_few_times_and_the_run_ends(
     small_cache: Path, tmp_path: Path
 ) -> None:

@@ -87,7 +87,7 @@ def leave(folder: RunFolder, files: dict[str, Any]) -> None:
             path.write_bytes(job.model_dump_json().encode() if content is None else content)
 
 
-@settings(max_examples=5, deadline=None, phases=[Phase.generate])
+@settings(max_examples=5, phases=[Phase.generate])
 @given(st.lists(FILES, min_size=16, max_size=16))
 def test_whatever_an_attempt_left_it_is_reported_and_the_worker_serves_on(
     leftovers: list[dict[str, Any]],
