@@ -35,9 +35,10 @@ def test_the_training_stack_imports_neither_package(name: str) -> None:
 
 
 def test_no_package_imports_the_training_stack() -> None:
-    """An agent's edit of train.py can break nothing but its own run."""
+    """An agent's edit of train.py can break nothing but its own run, which executes the scripts."""
     for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
+        scripts = ROOT / package / "scripts"
+        for path in {*(ROOT / package).rglob("*.py")} - {*scripts.glob("*.py")}:
             assert not imported(path) & {"train", "prepare", "corpus", "download", "torch"}, path
 
 
