@@ -176,7 +176,7 @@ class Daemon:
             problem = "; ".join(hostcheck.judge(check, needs_cuda=needs_cuda)) or None
             if problem is None:
                 data = dataset.digest(settings.cache_folder)
-                self._membership.check = check.model_copy(update={"data_sha256": data})
+                self._membership.learn(check.model_copy(update={"data_sha256": data}))
                 hostcheck.save(self._folder.check, self._membership.check)
         self._membership.host_problem = problem
         return problem

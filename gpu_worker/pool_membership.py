@@ -69,6 +69,13 @@ class PoolMembership:
                 await self._wake.wait()
             self._wake = anyio.Event()
 
+    def learn(self, check: HostCheck) -> None:
+        """Take what a passed check found; the pool is told if that changed."""
+        if self.registered.is_set() and check != self.check:
+            self.registered = anyio.Event()
+            self.heartbeat_now()
+        self.check = check
+
     def heartbeat_now(self) -> None:
         """Report a change without waiting for the next heartbeat."""
         self._changes += 1
@@ -132,6 +139,7 @@ class PoolMembership:
                 gpu_uuid=device.uuid,
                 boot_id=boot_id(),
                 profile=check.profile,
+                data_sha256=check.data_sha256,
                 driver_version=device.driver_version,
                 torch_version=check.torch_version,
                 sandbox=self.level,

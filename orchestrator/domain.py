@@ -237,6 +237,16 @@ class LedgerEntry:
     revision: int | None
 
 
+def platform_of(profile: str | None, data_sha256: str | None) -> str | None:
+    """What makes results comparable, as `cpu/0a1b2c3d4e5f`: the profile, and the hash of the data
+    where a worker says it. A tag is bound to that of its first run."""
+    return f"{profile}/{data_sha256[:12]}" if profile and data_sha256 else profile
+
+
+def profile_of(platform: str | None) -> str | None:
+    return platform and platform.partition("/")[0]
+
+
 @dataclass(frozen=True)
 class Tag:
     """A search: its settings, and its results so far."""
@@ -248,7 +258,7 @@ class Tag:
     max_consecutive_crashes: int
     revision: int = 0
     prepare_sha256: str | None = None
-    profile: str | None = None
+    platform: str | None = None  # that its results are bound to, see platform_of
     best_val_bpb: float | None = None
     best_experiment_id: str | None = None
     best_commit_sha: str | None = None
@@ -257,6 +267,10 @@ class Tag:
     training_seconds: float = 0.0
     pause: OperatorHold | None = None
     sealed: str = ""  # what the seal of the next journal entry rests on, see rules/seals.py
+
+    @property
+    def profile(self) -> str | None:
+        return profile_of(self.platform)
 
 
 @dataclass(frozen=True)
@@ -317,7 +331,7 @@ class Gpu:
     registered_us: int
     heartbeat_us: int
     host: str | None = None
-    profile: str | None = None
+    platform: str | None = None
     sandbox: str | None = None
     problem: str | None = None
     quarantined: bool = False
@@ -327,6 +341,10 @@ class Gpu:
     held_by: str | None = None
     health: dict[str, float] = field(default_factory=dict)
     health_us: int | None = None
+
+    @property
+    def profile(self) -> str | None:
+        return profile_of(self.platform)
 
     def status(self, now_us: int, offline_seconds: float) -> str:
         """The word that the pool list shows: the most serious one that applies."""

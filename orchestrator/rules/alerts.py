@@ -3,7 +3,7 @@
 An alert says what is wrong and what to do. It names its subject, so that the page can link to it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.domain import Gpu, Tag
@@ -53,10 +53,10 @@ def alerts(
     found = list(_of_host(host))
     for gpu, status in statuses:
         found.extend(_of_gpu(gpu, status, now_us))
-    takers = any(status in ("idle", "training") for _, status in statuses)
+    takers = [gpu for gpu, status in statuses if status in ("idle", "training")]
     for activity in tags:
         if activity.active(now_us):
-            found.extend(_of_tag(activity, takers=takers))
+            found.extend(_of_tag(activity, takers))
     return sorted(found, key=lambda alert: alert.severity != "error")
 
 
@@ -85,7 +85,7 @@ def _of_gpu(gpu: Gpu, status: str, now_us: int) -> Iterator[Alert]:
         yield Alert(kind="gpu_unfit", severity="warning", subject=gpu.id, text=text)
 
 
-def _of_tag(activity: TagActivity, *, takers: bool) -> Iterator[Alert]:
+def _of_tag(activity: TagActivity, takers: Sequence[Gpu]) -> Iterator[Alert]:
     tag = activity.tag
     if tag.consecutive_crashes >= tag.max_consecutive_crashes:
         text = f"{tag.consecutive_crashes} crashes in a row: read the last log."
@@ -93,8 +93,14 @@ def _of_tag(activity: TagActivity, *, takers: bool) -> Iterator[Alert]:
     if (activity.runs_since_keep or 0) >= NO_KEEP_RUNS:
         text = f"no keep for {activity.runs_since_keep} runs."
         yield Alert(kind="no_keep", severity="warning", subject=tag.name, text=text)
-    if activity.queued and not (activity.running or activity.paused or takers):
+    fits = any(tag.platform in (None, gpu.platform, gpu.profile) for gpu in takers)
+    if activity.queued and not (activity.running or activity.paused or fits):
         text = f"{activity.queued} queued, and no GPU takes them: start a worker."
+        if takers:
+            text = (
+                f"{activity.queued} queued for {tag.platform} (profile and data), which no GPU has:"
+                " start a worker on such a host, or set up a tag for this one."
+            )
         yield Alert(kind="queue_stuck", severity="error", subject=tag.name, text=text)
 
 

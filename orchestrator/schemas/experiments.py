@@ -314,7 +314,7 @@ class ExperimentDetail(ExperimentFields):
 
     gpu_id: str | None
     position: int | None
-    verified_bpb: float | None
+    verified_bpb: float | None = None
     warnings: list[str]
     environment: Environment
     verdict: AnyVerdict | None

@@ -41,6 +41,7 @@ class RegisterGpuRequest(GpuRequest):
     gpu_uuid: Name | None = None
     boot_id: Name | None = None
     profile: Name | None = None
+    data_sha256: Name | None = None
     driver_version: Name | None = None
     torch_version: Name | None = None
     sandbox: Name | None = None

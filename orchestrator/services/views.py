@@ -34,6 +34,7 @@ def tag_info(tag: domain.Tag, counts: domain.Counts) -> schemas.TagInfo:
         vars(tag)
         | {
             "branch": domain.branch_of(tag.name),
+            "profile": tag.profile,
             "created_at": rfc3339(tag.created_us),
             "total_experiments": counts.queued + counts.running + counts.finished,
             "kept_experiments": counts.keep,
@@ -157,6 +158,7 @@ def worker(gpu: domain.Gpu, now_us: int, offline_seconds: float) -> schemas.Work
     return schemas.Worker.model_validate(
         vars(gpu)
         | {
+            "profile": gpu.profile,
             "status": gpu.status(now_us, offline_seconds),
             "current_experiment_id": gpu.lease_experiment_id or gpu.held_by,
             "registered_at": rfc3339(gpu.registered_us),

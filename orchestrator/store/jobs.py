@@ -27,10 +27,10 @@ class Claimed:
 
 @dataclass(frozen=True)
 class NothingToClaim:
-    """No job for this GPU now. `profile` says which jobs may wake its waiter; `busy` that it may
+    """No job for this GPU now. `platform` says which jobs may wake its waiter; `busy` that it may
     have none at all: it has one, or is held, draining, or not fit."""
 
-    profile: str | None = None
+    platform: str | None = None
     busy: bool = False
 
 
@@ -115,7 +115,8 @@ class JobStore:
             raise Conflict(f"{experiment_id} is {reply['state']} on a GPU already.")
         if reply.name == "PROFILE":
             raise Conflict(
-                f"The tag belongs to profile {reply['tag']}, this GPU to {reply['gpu']}: their"
+                f"The tag is bound to {reply['tag']} (profile and data), this GPU has"
+                f" {reply['gpu']}: their"
                 " results do not compare."
             )
 

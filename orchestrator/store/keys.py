@@ -27,8 +27,8 @@ Global, below `ar:`:
 
     tags           zset     tags by creation
     seq            counter  arrival order of jobs, registration order of GPUs
-    ready:P        zset     tags with queued jobs for platform profile P (`-`: bound to none
-                            yet), by the score of the head of their queue; no paused ones
+    ready:P        zset     tags with queued jobs for platform P (`-`: bound to none yet),
+                            by the score of the head of their queue; no paused ones
     direct:GPU     zset     queued ids meant for one GPU
     leases         zset     leased ids by their last renewal
     gpus           zset     GPUs by registration

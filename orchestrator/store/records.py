@@ -49,9 +49,9 @@ _NAMES = {
     "created": "created_us", "ended": "ended_us", "expires": "expires_us",
     "finished": "finished_us", "health_at": "health_us", "heartbeat": "heartbeat_us",
     "hold": "held_by", "max_crashes": "max_consecutive_crashes", "prepare": "prepare_sha256",
-    "registered": "registered_us", "source": "source_sha256", "started": "started_us",
-    "streak": "consecutive_crashes", "threshold": "near_miss_threshold", "updated": "updated_us",
-    "verdict": "verdict_json",
+    "profile": "platform", "registered": "registered_us", "source": "source_sha256",
+    "started": "started_us", "streak": "consecutive_crashes", "threshold": "near_miss_threshold",
+    "updated": "updated_us", "verdict": "verdict_json",
 }  # fmt: skip
 
 

@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import WOKEN_SECONDS, Api, MakeApi, eventually, lease_of
 
 SOURCE = "print('hello')\n"
+DATA = "d" * 64
 
 
 def test_a_submitted_source_is_leased_trained_and_decided(api: Api) -> None:
@@ -329,17 +332,35 @@ def test_the_curve_is_replaced_whole(api: Api) -> None:
     assert api.get(f"/api/experiment/{experiment_id}")["curve"] == curve
 
 
-def test_a_tag_belongs_to_the_profile_of_its_first_run(api: Api) -> None:
-    """A worker of another profile is not given its jobs; one of the same is."""
+@pytest.mark.parametrize(
+    "other",
+    [{"profile": "80gb", "data_sha256": DATA}, {"profile": "cpu", "data_sha256": "e" * 64}],
+    ids=["profile", "data"],
+)
+def test_a_tag_is_bound_to_the_profile_and_the_data_of_its_first_run(
+    api: Api, other: dict[str, str]
+) -> None:
+    """A worker with others is not given its jobs, since their results would not compare."""
     api.tag()
     for text in "123":
         api.submit(text)
-    api.gpu("small", profile="cpu")
-    api.gpu("big", 1, profile="80gb")
+    api.gpu("small", profile="cpu", data_sha256=DATA)
+    api.gpu("big", 1, **other)
     api.finish(api.claim("small"), 1.0)
     assert api.claim("big") is None
     assert api.claim("small") is not None
     assert api.get("/api/report/tags")["tags"][0]["profile"] == "cpu"
+
+
+def test_a_tag_that_is_bound_to_a_profile_alone_takes_any_data(api: Api) -> None:
+    """As an older version bound it: its search goes on."""
+    api.tag()
+    for text in "12":
+        api.submit(text)
+    api.gpu("old", profile="cpu")
+    api.finish(api.claim("old"), 1.0)
+    api.gpu("new", 1, profile="cpu", data_sha256=DATA)
+    assert api.claim("new") is not None
 
 
 def test_the_diff_is_from_parent_to_child(api: Api) -> None:

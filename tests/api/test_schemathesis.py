@@ -34,7 +34,9 @@ def test_every_answer_is_one_that_the_description_names(api: Api) -> None:
     api.gpu()
     api.complete(api.register(), 0.9)
     api.submit("1")
-    schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json").exclude(path=ENDLESS)
+    schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json", timeout=60).exclude(
+        path=ENDLESS
+    )
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) > 40
     for operation in operations:
@@ -56,6 +58,6 @@ def probe(operation: Any, cases: int) -> None:
         for name in ("wait", "timeout"):  # keep long polls short
             if isinstance((case.query or {}).get(name), (int, float)):
                 case.query[name] = min(case.query[name], 0.05)
-        case.call_and_validate(checks=CHECKS)
+        case.call_and_validate(checks=CHECKS, timeout=60)
 
     check()

@@ -25,6 +25,11 @@ class Gpu:
     lapsed: bool = False  # the time of its hold is over
     parked: bool = False  # found silent, and so out of the idle set
 
+    def serves(self, tag: Tag) -> bool:
+        """A tag is bound to nothing, to this GPU's platform, or to its profile without the data."""
+        bound, own = tag.profile, self.profile
+        return bound in (None, own, own and own.split("/")[0])
+
     @property
     def unfit(self) -> bool:
         return bool(self.problem or self.quarantined or self.draining or self.drained)
@@ -309,7 +314,7 @@ class Model:
     def first_for(self, gpu: Gpu) -> Run | None:
         """The queued run that this GPU would get: by priority, then by arrival."""
         for run in self.queued:
-            fits = run.target in (None, gpu.id) and run.tag.profile in (None, gpu.profile)
+            fits = run.target in (None, gpu.id) and gpu.serves(run.tag)
             if fits and not run.tag.paused:
                 return run
         return None
@@ -323,7 +328,7 @@ class Model:
             return None
         gpu.parked = False
         for directed in self.directed(gpu_id):
-            if directed.tag.profile not in (None, gpu.profile):
+            if not gpu.serves(directed.tag):
                 self._undirect(directed)  # its tag was bound to another profile since
             elif not directed.tag.paused:
                 break
@@ -361,7 +366,7 @@ class Model:
     def direct(self, run: Run, gpu_id: str, source: str) -> Refused | None:
         if gpu_id not in self.gpus:
             return Refused.NOT_FOUND
-        if run.tag.profile not in (None, self.gpus[gpu_id].profile):
+        if not self.gpus[gpu_id].serves(run.tag):
             return Refused.CONFLICT
         if run.state == "decided":
             return None

@@ -223,6 +223,7 @@ class Tag:
             "delta": 0.0 if best is None else best - value,
             "best_val_bpb": value if improved else best,
             "action": "keep_commit" if improved else "git_reset",
+            "verified": False,
         }
 
     def fitting(self) -> tuple[str, float] | None:

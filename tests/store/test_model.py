@@ -69,7 +69,7 @@ STEPS = 40
 
 TAGS = {"a": (0.002, 3), "b": (0.0, 1)}  # near-miss threshold, crashes in a row that abort
 GPUS = ("g0", "g1", "g2")
-PROFILES = ("p", "q")
+PROFILES = ("p", "q", "p/data")  # the last one with a hash of its data
 CATEGORIES = ("optimizer", "attention")
 SOURCES = ("x = 1\n", "x = 2\n")
 FLAGS = ("problem", "quarantined", "draining", "drained")

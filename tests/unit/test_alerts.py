@@ -93,6 +93,17 @@ def test_a_queue_that_no_gpu_takes_is_named_unless_it_is_paused() -> None:
     assert kinds(tags=(replace(waiting, paused=True),), gpus=(draining,)) == []
 
 
+def test_a_queue_whose_data_no_gpu_has_is_named_with_them() -> None:
+    waiting = replace(ACTIVITY, running=0, queued=2, tag=replace(TAG, platform="cpu/0a1b"))
+    same, other = replace(GPU, platform="cpu/0a1b"), replace(GPU, platform="cpu/ffff")
+    assert kinds(tags=(waiting,), gpus=(other, same)) == []
+    (alert,) = found(tags=(waiting,), gpus=(other,))
+    assert (alert.kind, alert.subject) == ("queue_stuck", TAG.name)
+    assert "2 queued for cpu/0a1b (profile and data), which no GPU has" in alert.text
+    older = replace(waiting, tag=replace(TAG, platform="cpu"))
+    assert kinds(tags=(older,), gpus=(other,)) == []
+
+
 def test_a_disk_that_fills_up_is_a_warning_and_then_an_error() -> None:
     levels = [
         [alert.severity for alert in found(host=Host(free))]

@@ -22,18 +22,18 @@ RUN = domain.Run(
     stop="cancel", started_us=NOW_US, finished_us=NOW_US, best_before=1.5, error="e", reason="r",
     metrics=domain.Metrics(1.0, 2.0, 3.0, 4.0, 5.0, 6, 7.0, 8), warnings=("w",),
     environment=domain.Environment("g", "u", "d", "t", "p", "profile", "v", "host", "d", "none"),
-    verdict_json='{"experiment_id": "e", "status": "crash", "consecutive_crashes": 1,'
+    verified_bpb=1.0, verdict_json='{"experiment_id": "e", "status": "crash", "consecutive_crashes": 1,'
     ' "should_abort": false, "action": "git_reset", "reason": "r"}',
 )  # fmt: skip
 ENTRY = Entry(EXPERIMENT, RUN)
 GPU = domain.Gpu(
     id="box:0", name="n", gpu_index=0, gpu_name="g", vram_mb=1.0, registered_us=NOW_US,
-    heartbeat_us=NOW_US, host="box", profile="p", sandbox="strict", problem="hot", drain=HOLD,
+    heartbeat_us=NOW_US, host="box", platform="p/d", sandbox="strict", problem="hot", drain=HOLD,
     held_by=EXPERIMENT.id, health={"temperature_c": 60.0},
 )  # fmt: skip
 TAG = domain.Tag(
     name="a", created_us=NOW_US, time_budget_seconds=300, near_miss_threshold=0.1,
-    max_consecutive_crashes=3, prepare_sha256="e" * 64, profile="p", best_val_bpb=1.0,
+    max_consecutive_crashes=3, prepare_sha256="e" * 64, platform="p/d", best_val_bpb=1.0,
     best_experiment_id=EXPERIMENT.id, pause=HOLD,
 )  # fmt: skip
 ATTEMPT = domain.Attempt(3, "box:0", NOW_US, NOW_US, "lost")

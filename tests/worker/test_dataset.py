@@ -8,7 +8,7 @@ import pytest
 
 from gpu_worker import dataset
 from prepare import Tokenizer
-from tests.worker.conftest import BLOCK, Host, eventually
+from tests.worker.conftest import BLOCK, GPU_ID, Host, eventually
 from tests.worker.stub import Stub
 
 CHECK = "print({answer!r})"
@@ -49,14 +49,16 @@ def test_the_hash_tells_training_data_and_tokenizers_apart(cache: Path, tmp_path
 def test_data_that_change_after_their_check_are_checked_again_before_the_next_claim(
     host: Host, stub: Stub, cache: Path
 ) -> None:
-    """Each result has the hash of the data that it was trained on."""
+    """Each result has the hash of the data that it was trained on, and the pool that of the GPU."""
     project = host.home / "project"
     project.mkdir()
     (project / "prepare.py").write_text(CHECK.format(answer='{"ok": true, "device": "cpu"}'))
     host.start(check="1", project=project, cache=cache, recheck_seconds=0.2, claim_wait_seconds=0.2)
     before = dataset.digest(cache)
     assert stub.report(stub.submit(BLOCK))["environment"]["data_sha256"] == before
+    assert stub.gpus[GPU_ID]["data_sha256"] == before
     change(cache, "shard_00000")
     eventually(lambda: "the training data changed since its check" in host.log)
     report = stub.report(stub.submit(BLOCK))
     assert report["environment"]["data_sha256"] == dataset.digest(cache) != before
+    stub.wait_for(lambda: stub.gpus[GPU_ID]["data_sha256"] == dataset.digest(cache))

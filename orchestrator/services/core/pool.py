@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from orchestrator import callers, schemas
-from orchestrator.domain import Run, State, Status
+from orchestrator.domain import Run, State, Status, platform_of
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
 from orchestrator.ids import tag_of
@@ -25,7 +25,9 @@ class Pool:
         self._settings = settings
 
     async def register(self, request: schemas.RegisterGpuRequest) -> schemas.RegisterGpuAnswer:
-        facts = request.model_dump(exclude={"gpu_id"}, exclude_none=True)
+        facts = request.model_dump(exclude={"gpu_id", "data_sha256"}, exclude_none=True)
+        if platform := platform_of(request.profile, request.data_sha256):
+            facts["profile"] = platform
         view = await self._store.pool.register(request.gpu_id, facts, callers.current().worker)
         timing = schemas.Timing(
             lease_seconds=self._settings.lease_seconds,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from orchestrator.domain import profile_of
 from orchestrator.errors import AutoresearchError
 from orchestrator.store.events import Event, EventStore
 from orchestrator.store.jobs import NothingToClaim
@@ -50,7 +51,9 @@ class JobWaiter:
             return False
         if gpu_id:
             return bool(gpu_id == self.gpu_id)
-        return self.last is None or profile in (None, self.last.profile)
+        if self.last is None or profile is None:
+            return True
+        return profile in (self.last.platform, profile_of(self.last.platform))
 
 
 class Wakeups:

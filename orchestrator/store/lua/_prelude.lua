@@ -105,6 +105,14 @@ local function refresh_gpu(gpu_id)
   end
 end
 
+-- A platform is a profile and a hash of the data, `cpu/0a1b2c3d4e5f`, or a profile alone.
+local function profile_of(platform) return platform and string.match(platform, '^[^/]*') end
+
+-- True if a GPU of this platform may run a tag that is bound to `bound`, false for none.
+local function serves(platform, bound)
+  return not bound or bound == platform or bound == profile_of(platform)
+end
+
 -- True if a worker's token, by its label, is not the one that registered the GPU. '' is a caller who
 -- may use all GPUs.
 local function foreign(gpu_id, worker)

@@ -1,5 +1,5 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
--- to its platform profile and those of tags not bound yet (which the claim binds). A paused tag's
+-- to its platform and those of tags not bound yet (which the claim binds). A paused tag's
 -- jobs are not claimed: such a tag is in no `ready` set, and its directed jobs are passed over.
 -- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease,
 --       worker ('' for any).
@@ -23,11 +23,13 @@ local function consider(key)
 end
 consider(G.ready .. '-')
 if gpu.profile then consider(G.ready .. gpu.profile) end
+local without_data = profile_of(gpu.profile)  -- of tags that an older version bound
+if without_data ~= gpu.profile then consider(G.ready .. without_data) end
 local directed = redis.call('ZRANGE', G.direct .. gpu_id, 0, -1, 'WITHSCORES')
 for i = 1, #directed, 2 do
   local of = redis.call('HMGET', T(tag_of(directed[i])).tag, 'profile', 'paused')
-  if of[1] and of[1] ~= gpu.profile then
-    undirect(directed[i])  -- its tag was bound to another profile after the job was directed here
+  if not serves(gpu.profile, of[1]) then
+    undirect(directed[i])  -- its tag was bound to another platform after the job was directed here
   elseif not of[2] then
     if not best or tonumber(directed[i + 1]) < best then
       id, tag = directed[i], tag_of(directed[i])

@@ -5,7 +5,7 @@ local tag, id, gpu_id, source, seed, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARG
 local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'order', 'profile')
 if not gpu[1] then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
 local profile = redis.call('HGET', t.tag, 'profile')
-if profile and profile ~= gpu[2] then
+if not serves(gpu[2], profile) then
   return reply('PROFILE', { tag = profile, gpu = gpu[2] or 'none' })
 end
 local run = hash_of(t.run .. id)
