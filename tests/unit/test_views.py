@@ -22,7 +22,8 @@ RUN = domain.Run(
     stop="cancel", started_us=NOW_US, finished_us=NOW_US, best_before=1.5, error="e", reason="r",
     metrics=domain.Metrics(1.0, 2.0, 3.0, 4.0, 5.0, 6, 7.0, 8), warnings=("w",),
     environment=domain.Environment("g", "u", "d", "t", "p", "profile", "v", "host", "d", "none"),
-    verified_bpb=1.0, verdict_json='{"experiment_id": "e", "status": "crash", "consecutive_crashes": 1,'
+    verified_bpb=1.0,
+    verdict_json='{"experiment_id": "e", "status": "crash", "consecutive_crashes": 1,'
     ' "should_abort": false, "action": "git_reset", "reason": "r"}',
 )  # fmt: skip
 ENTRY = Entry(EXPERIMENT, RUN)

@@ -91,7 +91,9 @@ class Judge:
             _check_secret(snapshot, attempt.epoch, attempt.secret)
             if run.state is State.QUEUED and run.epoch == attempt.epoch:
                 return None  # the same report, sent again: this loss is counted
-            follows = rule(run)
+            # An attempt before the last one was queued again: the store refuses this report, or
+            # knows it as the one that did that.
+            follows = rule(run) if run.epoch == attempt.epoch else Requeue("lost")
             if isinstance(follows, Requeue):
                 ended = await self._store.jobs.requeue(attempt, follows, renewal)
             else:
