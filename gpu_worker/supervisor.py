@@ -17,7 +17,7 @@ from contextlib import suppress
 from fcntl import F_SETFD, FD_CLOEXEC, fcntl
 from pathlib import Path
 
-from gpu_worker import channel, durable, limits, seccomp, tree
+from gpu_worker import cgroup, channel, durable, limits, seccomp, tree
 from gpu_worker.channel import EndReason, Message, Order, Result, StopReason
 from gpu_worker.folders import RunFolder
 from gpu_worker.measures import Channel
@@ -46,7 +46,8 @@ class Supervisor:
         self._next_check = 0.0
         self._excess = ""
         self._statuses: dict[int, int] = {}
-        self._oom_kills = oom_kills()
+        self._cgroup = self._make_cgroup()
+        self._oom_kills = cgroup.oom_kills(self._cgroup)
         self._listener = channel.listen(self._folder.socket)
         self._watch(self._listener.fileno(), self._accept_worker)
         self._attach(worker)
@@ -60,10 +61,15 @@ class Supervisor:
         self._execute(self._order.argv, self._order.deadline_seconds, self._log)
         seconds = time.monotonic() - started
         self._log.finish()
+        if self._cgroup is not None and self._end_reason is None:
+            self._excess = cgroup.excess(self._cgroup)
+            self._end_reason = "excess" if self._excess else None
         result = self._result(seconds)
         if self._may_be_best(result):
             result = self._verify(result)
         self._journal("ended")
+        if self._cgroup is not None:
+            cgroup.remove(self._cgroup)
         self._finish(result._replace(ended=time.monotonic()))
 
     def _execute(self, argv: Sequence[str], seconds: float, log: CappedLog) -> None:
@@ -106,6 +112,18 @@ class Supervisor:
             verify_output=next((line for line in reversed(words) if line.strip()), "")[:500],
             unkillable=self._unkillable,
         )
+
+    def _make_cgroup(self) -> Path | None:
+        if not self._order.cgroup:
+            return None
+        folder = Path(self._order.cgroup)
+        try:
+            cgroup.create(folder)
+        except OSError as error:  # the worker's host allowed it a while ago
+            self._order = self._order._replace(cgroup="")
+            self._log.write(f"the memory of this run is not limited: {error}\n".encode())
+            return None
+        return folder
 
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
@@ -263,7 +281,7 @@ class Supervisor:
             seconds=seconds,
             ended=time.monotonic(),
             stop=self._stop_reason,
-            oom_kills=oom_kills() - self._oom_kills,
+            oom_kills=cgroup.oom_kills(self._cgroup) - self._oom_kills,
             dropped_bytes=self._log.dropped,
             problem=self._log.error,
             unwritten=self._log.unwritten.decode(errors="replace"),
@@ -285,12 +303,6 @@ class Supervisor:
                 if any("settled" in message for message in self._decoder.feed(data)):
                     return True
         return False
-
-
-def oom_kills() -> int:
-    """How many processes the kernel has killed for lack of memory since the host started."""
-    counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    return int(counters.get("oom_kill", 0))
 
 
 def main() -> None:

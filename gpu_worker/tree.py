@@ -21,6 +21,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from gpu_worker import cgroup
 from gpu_worker.channel import Order
 
 _PR_SET_PDEATHSIG = 1
@@ -131,6 +132,8 @@ def _launch(order: Order, fds: Descriptors) -> int:
         os.dup2(fds.output, 1)
         os.dup2(fds.output, 2)
         _volunteer_for_oom()
+        if order.cgroup:
+            cgroup.enter(Path(order.cgroup))
         _move(order, fds)
         os.execvpe(order.argv[0], order.argv, order.env)  # noqa: S606 - a list of words, no shell
     except OSError as error:

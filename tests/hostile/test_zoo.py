@@ -1,13 +1,14 @@
 """Each hostile train.py at each sandbox level: held where docs/security.md says so, and seen to
 succeed where it says that it is possible."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from gpu_worker.isolation import Level
 from tests.hostile import zoo
-from tests.hostile.conftest import MakeWorld, world_at
+from tests.hostile.conftest import MakeWorld, little_memory, world_at
 from tests.hostile.zoo import ALL, ATTACKS, HONEST, World
 from tests.worker.conftest import eventually, works
 from tests.worker.fork_server import ForkServer
@@ -15,14 +16,14 @@ from tests.worker.fork_server import ForkServer
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
 
 
-def cases(*, fatal: bool) -> list[object]:
+def cases(*, fatal: bool = False, cgroup: bool = False) -> list[object]:
     return [
         pytest.param(
             name, level, id=f"{name}-{level}", marks=[pytest.mark.slow] * bool(attack.cost)
         )
         for name, attack in ATTACKS.items()
         for level in ALL
-        if attack.fatal == fatal
+        if (attack.fatal, attack.cgroup) == (fatal, cgroup)
     ]
 
 
@@ -31,7 +32,7 @@ def _require(level: Level) -> None:
         pytest.skip(f"no sandbox {level} here")
 
 
-@pytest.mark.parametrize(("name", "level"), cases(fatal=False))
+@pytest.mark.parametrize(("name", "level"), cases())
 def test_an_attack_is_held_exactly_by_the_levels_that_the_table_names(
     shared_world: MakeWorld, name: str, level: Level
 ) -> None:
@@ -58,6 +59,25 @@ def test_an_attack_on_the_worker_is_held_by_the_levels_that_the_table_names(
             with pytest.raises(AssertionError, match="it did not happen"):
                 _attack_without_report(world, name)
             assert world.left()
+
+
+@pytest.mark.parametrize(("name", "level"), cases(cgroup=True))
+def test_an_attack_on_memory_is_held_where_the_worker_may_make_cgroups(
+    tmp_path: Path, fork_server: ForkServer, name: str, level: Level
+) -> None:
+    """The worker has 600 MiB there, so that a run gets 300 and the test's host is in no danger."""
+    _require(level)
+    attack, held = ATTACKS[name], level in ATTACKS[name].levels
+    with ExitStack() as stack:
+        if held:
+            stack.enter_context(little_memory(fork_server, 600 << 20))
+        world = stack.enter_context(world_at(level, tmp_path, fork_server))
+        outcome = world.attack(name)
+        assert attack.succeeded(world, outcome) == (not held), outcome
+        if held:
+            assert outcome.report["outcome"] == "crash"
+            assert outcome.says("it used more memory than a run may have here, 0.3 GiB"), outcome
+        assert world.run(HONEST).report["outcome"] == "completed"
 
 
 def _attack_without_report(world: World, name: str) -> None:

@@ -188,6 +188,7 @@ class Attack:
     succeeded: Callable[[World, Outcome], bool]
     cost: Literal["", "slow"] = ""
     fatal: bool = False  # may kill the worker
+    cgroup: bool = False  # held by a cgroup, where one can be made
 
 
 def _poisoned(world: World, _: Outcome) -> bool:
@@ -290,6 +291,13 @@ ATTACKS = {
         STRICT,
         lambda _, outcome: outcome.says("bombed"),
         cost="slow",
+    ),
+    "memory": Attack(
+        "use up the memory (stopped where the worker may make cgroups, see below)",
+        STRICT,
+        lambda _, outcome: outcome.says("eaten"),
+        cost="slow",
+        cgroup=True,
     ),
 }
 

@@ -29,6 +29,10 @@ class ForkServer:
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
