@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -66,15 +66,17 @@ class Sandbox:
     devices: tuple[str, ...] = ()
     cache: Path | None = None
     cgroups: Path | None = None  # where each run gets one
+    own_proc: bool = True  # False in a container that forbids another /proc
 
     @property
     def described(self) -> str:
         if self.level != "strict":
             return _DESCRIPTIONS[self.level]
-        if self.cgroups is None:
-            return f"{_DESCRIPTIONS['strict']}; {_NO_CGROUPS}"
-        allowed = cgroup.memory_bytes(self.cgroups) / GIB
-        return f"{_DESCRIPTIONS['strict']}; each may use {allowed:.1f} GiB of memory"
+        memory = _NO_CGROUPS
+        if self.cgroups is not None:
+            memory = f"each may use {cgroup.memory_bytes(self.cgroups) / GIB:.1f} GiB of memory"
+        names = "" if self.own_proc else "; they see the names of this container's processes"
+        return f"{_DESCRIPTIONS['strict']}{names}; {memory}"
 
     def wrap(
         self,
@@ -104,6 +106,7 @@ class Sandbox:
             cache=self.cache,
             compiled=compiled,
             read_only=read_only,
+            own_proc=self.own_proc,
         )
         filtered = [] if seccomp_fd is None else ["--seccomp", str(seccomp_fd)]
         inner = [*sandbox.limits(), *argv]
@@ -152,7 +155,13 @@ def prepare(
         if problem := sandbox.exposed(program, private):
             raise SandboxError(level, *problem)
         found = Sandbox("strict", bwrap, program, devices, cache, cgroup.find_parent())
-    if problem_text := _try(found):
+    problem_text = _try(found)
+    if problem_text and level == "strict" and "mount proc" in problem_text:
+        # Something lies over parts of a container's /proc. Of what a run finds there, the kernel
+        # shows it the names of processes only: they belong to another user namespace.
+        found = replace(found, own_proc=False)
+        problem_text = _try(found)
+    if problem_text:
         raise SandboxError(level, f"bwrap is not allowed ({problem_text})", _FORBIDDEN)
     return found
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gpu_worker.gpu import Device
 
 _NAMESPACES = (
-    "--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL",
+    "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL",
     "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
     "--hostname", "run", "--die-with-parent", "--new-session",
 )  # fmt: skip
@@ -159,7 +159,7 @@ def limits() -> list[str]:
 @dataclass(frozen=True)
 class Walls:
     """What one run sees. `compiled` is its own compile cache; `read_only` files that are pinned,
-    which may lie in the workspace."""
+    which may lie in the workspace. Without `own_proc` its /proc is that of the host."""
 
     workspace: Path | None
     program: Program
@@ -167,11 +167,15 @@ class Walls:
     cache: Path | None
     compiled: Path | None
     read_only: tuple[Path, ...]
+    own_proc: bool = True
 
     def arguments(self) -> list[str]:
         """bwrap's, up to the command."""
         size = str(_memory_bytes() // _TMPFS_SHARE)
-        arguments = [*_NAMESPACES, *_system(), "--proc", "/proc", "--dev", "/dev"]
+        # To disable namespaces, bwrap writes to /proc; seccomp.py refuses them too.
+        own = ["--disable-userns", "--proc", "/proc"]
+        proc = own if self.own_proc else _bind(Path("/proc"))
+        arguments = [*_NAMESPACES, *_system(), *proc, "--dev", "/dev"]
         for folder in ("/dev/shm", "/tmp"):  # noqa: S108 - the run's own
             arguments += ["--size", size, "--tmpfs", folder]
         arguments += self._devices()
