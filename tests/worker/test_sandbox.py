@@ -185,6 +185,45 @@ subprocess.run(found.wrap([{python!r}, "-c", bomb], Path({str(tmp_path / "run")!
     assert output.endswith("as 65534\n")
 
 
+READS_OUTSIDE = """
+import os, sys
+outside = f"/proc/{sys.argv[1]}"
+print("named" if open(f"{outside}/comm").read() else "", os.path.exists("/proc/self/exe"))
+for read in (lambda: open(f"{outside}/environ").read(), lambda: open(f"{outside}/fd/0"),
+             lambda: os.listdir(f"{outside}/root"), lambda: open(f"{outside}/mem")):
+    try:
+        print("possible", read())
+    except PermissionError:
+        print("refused")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can cover parts of /proc")
+def test_where_parts_of_proc_are_covered_a_run_reads_no_more_than_names(tmp_path: Path) -> None:
+    """As in a container: the kernel mounts no other /proc there."""
+    if works("strict") is None:
+        pytest.skip("no sandbox strict here")
+    cover = (
+        "mount -t tmpfs none /proc/fs && mount --bind /proc/sys /proc/sys"
+        ' && mount -o remount,bind,ro /proc/sys && exec "$@"'
+    )
+    script = f"""
+import os, subprocess, sys
+from pathlib import Path
+from gpu_worker import isolation, seccomp
+found = isolation.prepare("strict", [sys.executable])
+print(found.own_proc, "names of this container's processes" in found.described, flush=True)
+attack = [sys.executable, "-c", {READS_OUTSIDE!r}, str(os.getpid())]
+filter_fd = seccomp.open_program()
+walls = found.wrap(attack, Path({str(tmp_path)!r}), seccomp_fd=filter_fd)
+subprocess.run(walls, check=True, pass_fds=[filter_fd])
+"""
+    command = ["unshare", "--mount", "sh", "-c", cover, "sh", sys.executable, "-c", script]
+    output = subprocess.check_output(command, cwd=ROOT, text=True, timeout=60)
+    assert output.split() == ["False", "True", "named", "True", *["refused"] * 4]
+
+
 def test_a_workspace_over_its_quota_of_bytes_or_files_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
