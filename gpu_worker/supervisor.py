@@ -88,8 +88,7 @@ class Supervisor:
                 log.write(data)
         self._measures.read()
         os.close(self._output)
-        os.close(self._info)
-        self._measures.close()
+        self._measures.close()  # but not the other pipe, which `_stop` may read at any time
 
     def _may_be_best(self, result: Result) -> bool:
         """True for a run without fault that measured less than the best and saved its model."""
