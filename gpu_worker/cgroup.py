@@ -31,8 +31,9 @@ def find_parent(root: Path = _ROOT, process: Path = Path("/proc/self")) -> Path 
 
 
 def _allows(folder: Path) -> bool:
-    """True if this user may make limited cgroups in it. The kernel refuses that to a cgroup that
-    has processes itself, as the worker's own has, except for the root of all."""
+    """True if this user may make limited cgroups in it; the controllers for that are then enabled.
+    The kernel refuses them to a cgroup that has processes itself, as the worker's own has, except
+    for the root of all."""
     control = folder / "cgroup.subtree_control"
     try:
         if not (os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK)):
