@@ -1,0 +1,202 @@
+"""Plays a night by a keep rule of the product, on N GPUs whose runs all take equally long."""
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+from bench.nights.world import Night, Variant
+from orchestrator.domain import Counts, Metrics, RunResult, Snapshot, Tag
+from orchestrator.rules import race
+from orchestrator.rules.decide import decide
+from orchestrator.rules.race.state import FIRST_SEED
+from orchestrator.rules.strategy import INITIAL
+
+MERGE_AT_MOST = 4
+
+
+class Job(NamedTuple):
+    """A run under way."""
+
+    variant: Variant
+    seed: int = FIRST_SEED
+    repeat: bool = False
+    merged: tuple[Variant, ...] = ()
+
+
+@dataclass
+class Score:
+    """What came of a night. A keep is false if it is no better than what it replaced; under `race`
+    only confirmed keeps count. `lost` are the effects of good ideas whose parent was replaced while
+    they ran; `recovered` those of them that are in the last champion."""
+
+    gain: float = 0.0
+    optimism: float = 0.0
+    keeps: int = 0
+    false: int = 0
+    repeats: int = 0
+    lost: float = 0.0
+    recovered: float = 0.0
+
+
+class Player:
+    """One rule in one night."""
+
+    def __init__(self, night: Night, gpus: int) -> None:
+        self.night, self.gpus = night, gpus
+        self.score = Score()
+        self._old: dict[int, float] = {}
+
+    def late(self, variant: Variant) -> None:
+        """Note a run whose parent is no longer the champion."""
+        for number in variant.own:
+            effect = self.night.effects[number]
+            if effect > 0:
+                self._old[number] = effect
+
+    def end(self, champion: Variant, estimate: float) -> Score:
+        score = self.score
+        score.gain = -champion.value
+        score.optimism = 1.0 + champion.value - estimate
+        score.lost = sum(self._old.values())
+        score.recovered = sum(e for number, e in self._old.items() if number in champion.ideas)
+        return score
+
+    def kept(self, variant: Variant, before: Variant) -> None:
+        self.score.keeps += 1
+        self.score.false += variant.value >= before.value
+
+
+class Rule(Protocol):
+    def start(self, running: deque[Job]) -> Job: ...
+    def decide(self, job: Job, value: float) -> None: ...
+    def finish(self) -> Score: ...
+
+
+class Greedy(Player):
+    """The product's `decide`; with `merges`, a run that reads lower than its old parent and is
+    discarded waits for a merge."""
+
+    merges = False
+
+    def __init__(self, night: Night, gpus: int) -> None:
+        super().__init__(night, gpus)
+        self._snapshot = Snapshot(Tag("night", 0, 300.0, 0.0, 3), Counts(), INITIAL, 0, ())
+        self._best = self.night.baseline
+        self._readings: dict[int, float] = {}
+        self._waiting: list[tuple[float, Variant]] = []
+
+    def start(self, running: deque[Job]) -> Job:
+        if not self._readings and not running:
+            return Job(self._best)
+        if self._waiting and not any(job.merged for job in running):
+            self._waiting.sort(key=lambda win: -win[0])
+            parts = [variant for _, variant in self._waiting[:MERGE_AT_MOST]]
+            del self._waiting[:MERGE_AT_MOST]
+            merged = self.night.merge(self._best, parts)
+            if merged is not None:
+                return Job(merged, merged=tuple(parts))
+        return Job(self.night.idea(self._best))
+
+    def decide(self, job: Job, value: float) -> None:
+        variant, first = job.variant, not self._readings
+        self._readings[variant.number] = value
+        parent = variant.parent
+        late = parent is not None and parent is not self._best
+        if late:
+            self.late(variant)
+        decision = decide(self._snapshot, RunResult("completed", Metrics(value)))
+        if decision.improved:
+            if not first:
+                self.kept(variant, self._best)
+            self._best = variant
+            tag = replace(self._snapshot.tag, best_val_bpb=value)
+            self._snapshot = replace(self._snapshot, tag=tag)
+        elif self.merges and late and parent is not None:
+            gain = self._readings[parent.number] - value
+            if gain > 0:
+                self._waiting.append((gain, variant))
+
+    def finish(self) -> Score:
+        return self.end(self._best, self._readings[self._best.number])
+
+
+class GreedyMerge(Greedy):
+    merges = True
+
+
+class Race(Player):
+    """The product's `step` and `next_run`."""
+
+    def __init__(self, night: Night, gpus: int) -> None:
+        super().__init__(night, gpus)
+        self._state = race.State()
+        self._variants = {self.night.baseline.name: self.night.baseline}
+        self._confirmed = self.night.baseline
+
+    def start(self, running: deque[Job]) -> Job:
+        if not self._state.runs and not running:
+            return Job(self.night.baseline)
+        under_way: dict[str, list[int]] = {}
+        for job in running:
+            under_way.setdefault(job.variant.name, []).append(job.seed)
+        merging = any(job.merged for job in running)
+        do = race.next_run(self._state, under_way, self.gpus, ideas=True, merging=merging)
+        if do is not None and do.kind == "repeat":
+            self.score.repeats += 1
+            return Job(self._variants[do.sources[0]], do.seed, repeat=True)
+        champion = self._champion
+        if do is not None and do.kind == "merge":
+            parts = [self._variants[name] for name in do.sources]
+            merged = self.night.merge(champion, parts)
+            if merged is not None:
+                self._variants[merged.name] = merged
+                return Job(merged, merged=tuple(parts))
+            self._state = race.conflicted(self._state, do.sources)
+        variant = self.night.idea(champion)
+        self._variants[variant.name] = variant
+        return Job(variant)
+
+    @property
+    def _champion(self) -> Variant:
+        champions = self._state.champions
+        return self._variants[champions[-1].id] if champions else self.night.baseline
+
+    def decide(self, job: Job, value: float) -> None:
+        variant, champion = job.variant, self._champion
+        if not job.repeat and variant.parent is not None and variant.parent is not champion:
+            self.late(variant)
+        run = race.FinishedRun(
+            source=variant.name,
+            seed=job.seed,
+            value=value,
+            base=variant.parent and variant.parent.name,
+            repeat=job.repeat,
+            merged_from=tuple(part.name for part in job.merged),
+        )
+        begun = bool(self._state.champions)
+        self._state, verdicts = race.step(self._state, run)
+        for verdict in verdicts:
+            if begun and verdict.status == "keep" and verdict.confirmed:
+                kept = self._variants[verdict.source]
+                self.kept(kept, self._confirmed)
+                self._confirmed = kept
+
+    def finish(self) -> Score:
+        return self.end(self._champion, self._state.champions[-1].belief.mean)
+
+
+RULES = {"greedy": Greedy, "greedy+merge": GreedyMerge, "race": Race}
+
+
+def play(rule: str, night: Night, gpus: int, runs: int) -> Score:
+    player: Rule = RULES[rule](night, gpus)
+    running: deque[Job] = deque()
+    for started in range(runs + gpus):
+        if started < runs:
+            running.append(player.start(running))
+        if len(running) == gpus or started >= runs:
+            if not running:
+                break
+            job = running.popleft()
+            player.decide(job, night.read(job.variant, job.seed))
+    return player.finish()

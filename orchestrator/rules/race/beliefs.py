@@ -1,0 +1,171 @@
+"""What is believed of a source's value and of a candidate's effect, under noise. Pure.
+
+Values are val_bpb, lower is better. An *effect* is parent minus candidate, so above 0 is better. All
+beliefs are normal distributions or mixtures of a few. No I/O, no verdicts: those are in race.py.
+Formulas: docs/keep-rules.md.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from orchestrator.rules.noise import SeedNoise
+
+
+class Belief(NamedTuple):
+    """A normal distribution."""
+
+    mean: float
+    variance: float
+
+
+class Part(NamedTuple):
+    """One normal part of a mixture."""
+
+    weight: float
+    mean: float
+    variance: float
+
+
+class Reading(NamedTuple):
+    """One run of a source. `counts` is False for a run that is no evidence: a disturbed one, a
+    second one with a seed that the source has had, or one for which the source was chosen."""
+
+    seed: int
+    value: float
+    counts: bool = True
+
+
+Prior = tuple[Part, ...]
+
+# What an idea does before anything is known of it: 15 % help, 30 % change nothing, 55 % harm.
+# Fixed, because a prior that follows the tag's share of good ideas was no better.
+IDEA: Prior = (
+    Part(0.15, 0.002, 0.002**2),
+    Part(0.30, 0.0, 0.0),
+    Part(0.55, -0.002, 0.003**2),
+)
+
+# Of a gain over one parent this much is left over another one, give or take.
+STACKING = Belief(0.7, 0.3**2)
+
+
+def counted(readings: Iterable[Reading]) -> dict[int, float]:
+    """The values that are evidence, by seed."""
+    return {reading.seed: reading.value for reading in readings if reading.counts}
+
+
+def baseline(readings: Sequence[Reading], noise: SeedNoise) -> Belief:
+    """Of a source with nothing but its own runs: their mean, and its sampling variance. Where no
+    run is evidence, the one that there is."""
+    values = list(counted(readings).values()) or [readings[-1].value]
+    return Belief(fmean(values), noise.variance / len(values))
+
+
+def after_reading(belief: Belief, value: float, noise: SeedNoise) -> Belief:
+    """One run more (the update of a Kalman filter for a constant)."""
+    gain = belief.variance / (belief.variance + noise.variance)
+    return Belief(belief.mean + gain * (value - belief.mean), belief.variance * (1 - gain))
+
+
+def gap(
+    readings: Iterable[Reading], parent: Belief, parents: Iterable[Reading], noise: SeedNoise
+) -> Belief:
+    """How much better than its parent a candidate reads: delta, and its sampling variance V.
+
+    Two sources share the part rho of their noise at one seed. So where the parent has run with all
+    the candidate's seeds, paired differences say more than means do; the parent's other runs still
+    count by 1 - rho. Elsewhere, and at rho = 0, it is the difference to the parent's estimate.
+    """
+    own, others = counted(readings), counted(parents)
+    n, k, rho = len(own), len(others), noise.shared
+    mean = fmean(own.values())
+    if rho == 0 or not own.keys() <= others.keys():
+        return Belief(parent.mean - mean, parent.variance + noise.variance / n)
+    paired = fmean(others[seed] for seed in own)
+    delta = paired - mean + parent.mean - fmean(others.values())
+    variance = 2 * noise.variance * (1 - rho) / n
+    if k > n:
+        rest = fmean(value for seed, value in others.items() if seed not in own)
+        delta += (1 - rho) * (k - n) / k * (rest - paired)
+        variance -= noise.variance * (1 - rho) ** 2 * (k - n) / (n * k)
+    return Belief(delta, variance)
+
+
+def _normal(x: float) -> float:
+    """Φ, the distribution function of the standard normal."""
+    return 0.5 * math.erfc(-x / math.sqrt(2))
+
+
+def _updated(prior: Prior, seen: Belief) -> list[Part]:
+    """Bayes' rule for a mixture and a normal observation. Weights by their logarithms: far from
+    every part, all densities would be 0."""
+    logs = [
+        math.log(part.weight)
+        - 0.5 * math.log(part.variance + seen.variance)
+        - 0.5 * (seen.mean - part.mean) ** 2 / (part.variance + seen.variance)
+        for part in prior
+    ]
+    weights = [math.exp(log - max(logs)) for log in logs]
+    parts = []
+    for part, weight in zip(prior, weights, strict=True):
+        share = part.variance / (part.variance + seen.variance)
+        mean = part.mean + share * (seen.mean - part.mean)
+        parts.append(Part(weight / sum(weights), mean, share * seen.variance))
+    return parts
+
+
+def _moments(parts: Iterable[Part]) -> Belief:
+    """Mean and variance of a mixture."""
+    parts = list(parts)
+    mean = sum(part.weight * part.mean for part in parts)
+    variance = sum(part.weight * (part.variance + (part.mean - mean) ** 2) for part in parts)
+    return Belief(mean, variance)
+
+
+def probability_better(seen: Belief, prior: Prior = IDEA) -> float:
+    """P(effect > 0) for the gap `seen`. An effect of exactly 0 is not better."""
+    return min(
+        1.0,
+        sum(
+            part.weight * _normal(part.mean / math.sqrt(part.variance))
+            if part.variance
+            else part.weight * (part.mean > 0)
+            for part in _updated(prior, seen)
+        ),
+    )
+
+
+def effect(seen: Belief, prior: Prior = IDEA) -> Belief:
+    """What is believed of a candidate's effect."""
+    return _moments(_updated(prior, seen))
+
+
+def successor(
+    parent: Belief, readings: Iterable[Reading], noise: SeedNoise, prior: Prior = IDEA
+) -> Belief:
+    """What is believed of the value of a candidate that becomes the champion: before its runs,
+    the parent's value less an effect; then its own runs. So its lucky readings count for little."""
+    values = counted(readings).values()
+    before = tuple(
+        Part(part.weight, parent.mean - part.mean, parent.variance + part.variance)
+        for part in prior
+    )
+    return _moments(_updated(before, Belief(fmean(values), noise.variance / len(values))))
+
+
+def lower(value: Belief, than: Belief) -> float:
+    """The probability that a value is lower than another."""
+    return _normal((than.mean - value.mean) / math.sqrt(than.variance + value.variance))
+
+
+def stacked(effects: Iterable[Belief]) -> Prior:
+    """The prior of a merge: the sum of its parts' effects, each of which keeps STACKING of itself
+    (variances of a product of independent values)."""
+    mean, spread = STACKING
+    total, variance = 0.0, 0.0
+    for one in effects:
+        total += mean * one.mean
+        variance += mean**2 * one.variance + spread * (one.mean**2 + one.variance)
+    return (Part(1.0, total, variance),)

@@ -1,0 +1,95 @@
+"""What a free GPU runs next under `race`. Pure."""
+
+from collections.abc import Collection, Iterator, Mapping
+from itertools import count
+
+from orchestrator.rules.race.state import BASELINE_RUNS, FIRST_SEED, Next, Source, State
+from orchestrator.rules.race.step import MOST_RUNS
+
+REPEATS = 0.4  # of all runs, while agents have ideas
+AT_ONCE = 3  # runs of one source under way
+MERGE_AT_MOST = 4
+
+# Seeds under way by source, the oldest first.
+Running = Mapping[str, Collection[int]]
+
+
+def next_run(
+    state: State, running: Running, gpus: int, *, ideas: bool, merging: bool = False
+) -> Next | None:
+    """What to start now, or None if nothing is worth a run. `ideas` says if agents have any,
+    `merging` if the first run of a merge is under way."""
+    baseline = _baseline(state, running)
+    if baseline is not None and baseline.runs + len(_of(baseline, running)) < BASELINE_RUNS:
+        return _repeat(baseline, running)
+    if not state.champions:
+        return Next("idea") if ideas else None
+    merging = merging or any(one.merged_from for one in state.candidates.values())
+    if state.waiting and not merging:
+        best = sorted(state.waiting, key=lambda name: -state.waiting[name].mean)
+        return Next("merge", tuple(best[:MERGE_AT_MOST]))
+    at_once = min(AT_ONCE, gpus)
+    if not ideas or _may_repeat(state, running):
+        source = _candidate(state, running, at_once)
+        if source is not None:
+            return _repeat(source, running)
+    if ideas:
+        return Next("idea")
+    source = next(_idle(state, running, at_once), None)
+    return None if source is None else _repeat(source, running)
+
+
+def _of(source: Source, running: Running) -> Collection[int]:
+    return running.get(source.id, ())
+
+
+def _size(source: Source, running: Running) -> int:
+    """Runs that are done or under way."""
+    return len(source.readings) + len(_of(source, running))
+
+
+def _baseline(state: State, running: Running) -> Source | None:
+    """A baseline with too few runs; before any result, the first that was started."""
+    if state.champions:
+        source = state.champions[-1].source
+        return source if source.unsettled else None
+    return next((Source(name, None) for name in running), None)
+
+
+def _may_repeat(state: State, running: Running) -> bool:
+    """True while repeats are within their part of all runs."""
+    known = {one.id for one in state.champions} | state.candidates.keys() | state.near.keys()
+    repeats = state.repeats + sum(len(running[name]) for name in running if name in known)
+    runs = state.runs + sum(map(len, running.values()))
+    return repeats + 1 <= REPEATS * (runs + 1)
+
+
+def _candidate(state: State, running: Running, at_once: int) -> Source | None:
+    """The likeliest candidate, or the champion if that has fewer runs."""
+    champion = state.champions[-1].source
+    free = [
+        source
+        for source in state.candidates.values()
+        if len(_of(source, running)) < at_once and _size(source, running) < MOST_RUNS
+    ]
+    if not free:
+        return None
+    best = max(free, key=lambda source: state.evidence(source).probability)
+    fewer = _size(champion, running) < _size(best, running)
+    return champion if fewer and len(_of(champion, running)) < at_once else best
+
+
+def _idle(state: State, running: Running, at_once: int) -> Iterator[Source]:
+    """What is worth a run on a GPU with nothing else to do."""
+    champion = state.champions[-1].source
+    if _size(champion, running) < MOST_RUNS and len(_of(champion, running)) < at_once:
+        yield champion
+    near = [source for source in state.near.values() if not _of(source, running)]
+    yield from sorted(near, key=lambda source: -state.evidence(source).probability)
+
+
+def _repeat(source: Source, running: Running) -> Next:
+    used: set[int] = {reading.seed for reading in source.readings} | set(_of(source, running))
+    return Next(
+        "repeat", (source.id,), next(seed for seed in count(FIRST_SEED) if seed not in used)
+    )

@@ -1,0 +1,132 @@
+"""The values of the keep rule `race`: what comes in, what is kept between runs, what comes out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from orchestrator.rules.noise import SeedNoise
+from orchestrator.rules.race.beliefs import (
+    IDEA,
+    Belief,
+    Prior,
+    Reading,
+    counted,
+    gap,
+    probability_better,
+)
+
+BASELINE_RUNS = 4
+FIRST_SEED = 42
+
+Status = Literal["keep", "discard", "repeat", "wait"]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that completed, or crashed (`value` None). `source` is the experiment whose source it
+    trains, `base` the champion that this source was made from."""
+
+    source: str
+    seed: int
+    value: float | None
+    base: str | None = None
+    repeat: bool = False
+    merged_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source and its runs so far. Only a baseline has no `base`."""
+
+    id: str
+    base: str | None
+    readings: tuple[Reading, ...] = ()
+    prior: Prior = IDEA
+    merged_from: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        return len(counted(self.readings))
+
+    @property
+    def unsettled(self) -> bool:
+        """True of a baseline that has too few runs to judge others by."""
+        return self.base is None and self.runs < BASELINE_RUNS
+
+    def fresh(self) -> dict[int, float]:
+        """The runs that say how noisy the source is: not the one for which it was picked."""
+        return counted(self.readings if self.base is None else self.readings[1:])
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A source that is or was the best, and what is believed of its value."""
+
+    source: Source
+    belief: Belief
+    confirmed: bool = True
+    crashes: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.source.id
+
+
+class Evidence(NamedTuple):
+    """What speaks for a candidate: its gap to its parent, and the probability that it is better."""
+
+    parent: Champion
+    gap: Belief
+    probability: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What the decided runs of a tag amount to. Its size does not grow with their number.
+
+    `champions` are the newest ones, the last is in force. `candidates` are open, `near` are
+    discards that an idle GPU may run once more, `waiting` are wins over an old parent with what is
+    believed of their effects.
+    """
+
+    noise: SeedNoise = field(default_factory=SeedNoise)
+    champions: tuple[Champion, ...] = ()
+    candidates: Mapping[str, Source] = field(default_factory=dict)
+    near: Mapping[str, Source] = field(default_factory=dict)
+    waiting: Mapping[str, Belief] = field(default_factory=dict)
+    runs: int = 0
+    repeats: int = 0
+
+    def parent(self, base: str | None) -> Champion:
+        """The champion of that id; the one in force if the state does not know it."""
+        return next((one for one in self.champions if one.id == base), self.champions[-1])
+
+    def evidence(self, source: Source) -> Evidence:
+        parent = self.parent(source.base)
+        seen = gap(source.readings, parent.belief, parent.source.readings, self.noise)
+        return Evidence(parent, seen, probability_better(seen, source.prior))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is decided of `source` now. `delta` is how much better than its parent it reads, `sigma`
+    what the seed alone does to one run, `probability` that it is better."""
+
+    source: str
+    status: Status
+    delta: float
+    sigma: float
+    probability: float
+    runs: int
+    why: str
+    confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class Next:
+    """What to run: one more seed of a source, a merge of `sources` onto the champion (the first of
+    them first), or an idea of an agent."""
+
+    kind: Literal["repeat", "merge", "idea"]
+    sources: tuple[str, ...] = ()
+    seed: int = FIRST_SEED

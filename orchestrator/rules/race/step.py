@@ -1,0 +1,285 @@
+"""One decided run more: the new state, and the verdicts that follow. Pure."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from statistics import fmean
+from typing import TypeVar
+
+from orchestrator.rules.noise import SeedNoise
+from orchestrator.rules.race import beliefs
+from orchestrator.rules.race.beliefs import Reading, counted
+from orchestrator.rules.race.state import (
+    Champion,
+    Evidence,
+    FinishedRun,
+    Source,
+    State,
+    Status,
+    Verdict,
+)
+
+CONFIRM = 0.99
+PROVISIONAL = 0.80
+DISCARD_BELOW = 0.30
+WAIT = 0.20  # a win over an old parent
+NEAR = 0.10  # a discard that an idle GPU may run once more
+MOST_RUNS = 10
+CRASHES = 2  # of a champion
+DISTURBED = 4.0  # standard deviations
+KNOWN_NOISE = 3  # degrees of freedom, before which no run is called disturbed
+# What a state holds at most. A run made from an older champion is judged as it stands.
+CHAMPIONS, NEAR_MISSES, WAITING = 32, 16, 16
+
+Stepped = tuple[State, tuple[Verdict, ...]]
+T = TypeVar("T")
+
+
+def begin(source: str, seed: int, value: float) -> State:
+    """The state of a tag whose best was picked by another rule. Its number is likely to be luck, so
+    the best becomes the baseline, and its number is no evidence."""
+    picked = Source(source, None, (Reading(seed, value, counts=False),))
+    noise = SeedNoise()
+    return State(champions=(Champion(picked, beliefs.baseline(picked.readings, noise)),))
+
+
+def conflicted(state: State, sources: Collection[str]) -> State:
+    """The state without waiting wins that could not be merged."""
+    return replace(state, waiting=_without(state.waiting, *sources))
+
+
+def step(state: State, run: FinishedRun) -> Stepped:
+    """The state after `run`, and the verdicts: on its own source, then on others."""
+    known = next((one for one in state.champions if one.id == run.source), None)
+    of_baseline = known is not None and known.source.unsettled
+    repeats = state.repeats + (run.repeat and not of_baseline)
+    state = replace(state, runs=state.runs + 1, repeats=repeats)
+    if run.value is None:
+        return _crashed(state, run, known)
+    reading = Reading(run.seed, run.value)
+    if not state.champions:
+        return _first(state, run.source, reading)
+    if known is not None:
+        return _champion_ran(state, known, reading)
+    source = state.candidates.get(run.source) or state.near.get(run.source)
+    if source is None and run.repeat:
+        return state, ()  # it was settled while this run was under way
+    if source is None:
+        state, source = _new(state, run)
+    noise, source = _read(state.noise, source, reading, state.parent(source.base).source)
+    state = replace(state, noise=noise, near=_without(state.near, source.id))
+    return _judge(state, source, state.evidence(source))
+
+
+def _new(state: State, run: FinishedRun) -> tuple[State, Source]:
+    """A candidate with its first run. Its parent is the champion if it names none that is known."""
+    base = state.parent(run.base).id
+    effects = [state.waiting[part] for part in run.merged_from if part in state.waiting]
+    prior = beliefs.stacked(effects) if effects else beliefs.IDEA
+    state = replace(state, waiting=_without(state.waiting, *run.merged_from))
+    return state, Source(run.source, base, (), prior, run.merged_from)
+
+
+def _read(
+    noise: SeedNoise, source: Source, reading: Reading, parent: Source | None = None
+) -> tuple[SeedNoise, Source]:
+    """The source with one run more, and the noise that is learned from it. A second run with one
+    seed is no evidence, nor is one so much worse than the others that something disturbed it."""
+    own = counted(source.readings)
+    if reading.seed in own or (own and _disturbed(noise, own.values(), reading.value)):
+        reading = reading._replace(counts=False)
+    elif source.readings or source.base is None:
+        others = counted(parent.readings) if parent else {}
+        noise = noise.after(reading.seed, reading.value, source.fresh(), others)
+    return noise, replace(source, readings=(*source.readings, reading))
+
+
+def _disturbed(noise: SeedNoise, others: Collection[float], value: float) -> bool:
+    limit = DISTURBED * noise.sd * math.sqrt(1 + 1 / len(others))
+    return noise.freedom >= KNOWN_NOISE and value > fmean(others) + limit
+
+
+def _first(state: State, source: str, reading: Reading) -> Stepped:
+    baseline = Source(source, None, (reading,))
+    champion = Champion(baseline, beliefs.baseline(baseline.readings, state.noise))
+    why = f"the first result, {reading.value:.4f}: all others are judged against it"
+    verdict = Verdict(source, "keep", 0.0, state.noise.sd, 1.0, 1, why, confirmed=True)
+    return replace(state, champions=(champion,)), (verdict,)
+
+
+def _champion_ran(state: State, champion: Champion, reading: Reading) -> Stepped:
+    """The estimate of a champion, of now or earlier, moves; and with it the verdicts on those that
+    race against it."""
+    noise, source = _read(state.noise, champion.source, reading)
+    if champion.source.unsettled:
+        belief = beliefs.baseline(source.readings, noise)
+    elif source.readings[-1].counts:
+        belief = beliefs.after_reading(champion.belief, reading.value, noise)
+    else:
+        belief = champion.belief
+    in_force = champion is state.champions[-1]
+    state = _with(replace(state, noise=noise), replace(champion, source=source, belief=belief))
+    return _reviewed(*_confirmed(state)) if in_force else (state, ())
+
+
+def _with(state: State, champion: Champion) -> State:
+    """The state with another value for the champion of that id."""
+    champions = (champion if one.id == champion.id else one for one in state.champions)
+    return replace(state, champions=tuple(champions))
+
+
+def _confirmed(state: State) -> Stepped:
+    """Confirm a provisional champion that is by now better than the last confirmed one."""
+    champion = state.champions[-1]
+    if champion.confirmed:
+        return state, ()
+    last = next((one for one in reversed(state.champions) if one.confirmed), state.champions[0])
+    verdict = _against(state, champion, last, "keep", "so it is confirmed")
+    if verdict.probability < CONFIRM:
+        return state, ()
+    state = _with(state, replace(champion, confirmed=True))
+    return state, (replace(verdict, confirmed=True),)
+
+
+def _against(
+    state: State, champion: Champion, other: Champion, status: Status, end: str
+) -> Verdict:
+    """A verdict on a champion by what is believed of it and of an earlier one."""
+    probability = beliefs.lower(champion.belief, other.belief)
+    delta, runs = other.belief.mean - champion.belief.mean, champion.source.runs
+    why = (
+        f"{_apart(delta)} than {other.id} by all its runs; better with probability"
+        f" {_chance(probability)} after {_count(runs)}; {end}"
+    )
+    return Verdict(champion.id, status, delta, state.noise.sd, probability, runs, why)
+
+
+def _reviewed(state: State, verdicts: tuple[Verdict, ...]) -> Stepped:
+    """Judge the candidates again, the likeliest first, until one of them is the champion."""
+    champion = state.champions[-1]
+    judged = [(state.evidence(source), source) for source in state.candidates.values()]
+    for evidence, source in sorted(judged, key=lambda pair: -pair[0].probability):
+        state, more = _judge(state, source, evidence)
+        verdicts += tuple(verdict for verdict in more if verdict.status != "repeat")
+        if state.champions[-1] is not champion:
+            break
+    return state, verdicts
+
+
+def _judge(state: State, source: Source, evidence: Evidence) -> Stepped:
+    """The table of verdicts."""
+    probability, most = evidence.probability, len(source.readings) >= MOST_RUNS
+    if evidence.parent is not state.champions[-1]:
+        return _old_parent(state, source, evidence)
+    if probability >= CONFIRM:
+        return _crowned(state, source, evidence, confirmed=True)
+    if most and probability >= PROVISIONAL:
+        return _crowned(state, source, evidence, confirmed=False)
+    if most or probability < DISCARD_BELOW:
+        end = f"not proved after {MOST_RUNS} runs" if most else "discarded"
+        near = state.near
+        if not most and probability >= NEAR:
+            near = _best_near(state, {**near, source.id: source})
+        candidates = _without(state.candidates, source.id)
+        verdict = _verdict(state, source, evidence, "discard", end)
+        return replace(state, candidates=candidates, near=near), (verdict,)
+    verdict = _verdict(state, source, evidence, "repeat", "another run of it will tell more")
+    return replace(state, candidates={**state.candidates, source.id: source}), (verdict,)
+
+
+def _best_near(state: State, near: Mapping[str, Source]) -> Mapping[str, Source]:
+    if len(near) <= NEAR_MISSES:
+        return near
+    return _without(near, min(near, key=lambda name: state.evidence(near[name]).probability))
+
+
+def _crowned(state: State, source: Source, evidence: Evidence, *, confirmed: bool) -> Stepped:
+    """`source` becomes the champion. Those that raced with it wait for a merge."""
+    parent = evidence.parent
+    belief = beliefs.successor(parent.belief, source.readings, state.noise, source.prior)
+    end = "kept" if confirmed else f"kept provisionally: {len(source.readings)} runs prove no more"
+    verdict = replace(_verdict(state, source, evidence, "keep", end), confirmed=confirmed)
+    state = replace(state, candidates=_without(state.candidates, source.id))
+    state, verdicts = _dismissed(state)
+    champions = (*state.champions, Champion(source, belief, confirmed))
+    return replace(state, champions=champions[-CHAMPIONS:]), (verdict, *verdicts)
+
+
+def _dismissed(state: State) -> Stepped:
+    """The champion is about to be replaced: its candidates become wins that wait, or discards."""
+    verdicts: list[Verdict] = []
+    for source in state.candidates.values():
+        state, more = _old_parent(state, source, state.evidence(source))
+        verdicts += more
+    return replace(state, candidates={}, near={}), tuple(verdicts)
+
+
+def _old_parent(state: State, source: Source, evidence: Evidence) -> Stepped:
+    """A run on a champion that was or is being replaced never replaces the new one as it stands: it
+    would drop what came in between."""
+    state = replace(state, candidates=_without(state.candidates, source.id))
+    if evidence.probability < WAIT:
+        return state, (_verdict(state, source, evidence, "discard", "discarded"),)
+    waiting = {**state.waiting, source.id: beliefs.effect(evidence.gap, source.prior)}
+    if len(waiting) > WAITING:
+        waiting.pop(min(waiting, key=lambda name: waiting[name].mean))
+    end = "its parent is no longer the champion, so it waits for a merge"
+    return replace(state, waiting=waiting), (_verdict(state, source, evidence, "wait", end),)
+
+
+def _crashed(state: State, run: FinishedRun, champion: Champion | None) -> Stepped:
+    """A crash of a first run is no matter of this rule. One of a repeat says that the source fails
+    with some seeds; the second such ends a champion that has a predecessor."""
+    if champion is not None:
+        champion = replace(champion, crashes=champion.crashes + 1)
+        state = _with(state, champion)
+        if len(state.champions) > 1 and champion is state.champions[-1]:
+            return _dethroned(state, champion) if champion.crashes >= CRASHES else (state, ())
+        return state, ()
+    state = replace(state, waiting=_without(state.waiting, *run.merged_from))
+    source = state.candidates.get(run.source) or state.near.get(run.source)
+    if source is None:
+        return state, ()
+    end = f"it crashed with seed {run.seed}"
+    verdict = _verdict(state, source, state.evidence(source), "discard", end)
+    candidates, near = _without(state.candidates, source.id), _without(state.near, source.id)
+    return replace(state, candidates=candidates, near=near), (verdict,)
+
+
+def _dethroned(state: State, champion: Champion) -> Stepped:
+    before = state.champions[-2]
+    end = f"{champion.crashes} of its repeats crashed, so {before.id} is the champion again"
+    verdict = _against(state, champion, before, "discard", end)
+    state, verdicts = _dismissed(state)
+    return replace(state, champions=state.champions[:-1]), (verdict, *verdicts)
+
+
+def _verdict(state: State, source: Source, evidence: Evidence, status: Status, end: str) -> Verdict:
+    parent, gap, probability = evidence
+    of = "the champion's" if parent is state.champions[-1] else "its parent's"
+    runs = source.runs
+    why = (
+        f"{_apart(gap.mean)} than {of} estimate {parent.belief.mean:.4f}; seeds alone move a run"
+        f" by {state.noise.sd:.4f}; better with probability {_chance(probability)} after"
+        f" {_count(runs)}; {end}"
+    )
+    return Verdict(source.id, status, gap.mean, state.noise.sd, probability, runs, why)
+
+
+def _apart(delta: float) -> str:
+    return f"{abs(delta):.4f} {'better' if delta > 0 else 'worse'}"
+
+
+def _count(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
+
+
+def _chance(probability: float) -> str:
+    """Two decimals, and never a certainty."""
+    return f"{min(max(probability, 0.01), 0.99):.2f}"
+
+
+def _without(things: Mapping[str, T], *names: str) -> Mapping[str, T]:
+    if not any(name in things for name in names):
+        return things
+    return {name: thing for name, thing in things.items() if name not in names}
