@@ -6,12 +6,10 @@ from typing import NamedTuple, Protocol
 
 from bench.nights.world import Night, Variant
 from orchestrator.domain import Counts, Metrics, RunResult, Snapshot, Tag
-from orchestrator.rules import race
+from orchestrator.rules import merging, race
 from orchestrator.rules.decide import decide
 from orchestrator.rules.race.state import FIRST_SEED
 from orchestrator.rules.strategy import INITIAL
-
-MERGE_AT_MOST = 4
 
 
 class Job(NamedTuple):
@@ -73,55 +71,68 @@ class Rule(Protocol):
 
 
 class Greedy(Player):
-    """The product's `decide`; with `merges`, a run that reads lower than its old parent and is
-    discarded waits for a merge."""
-
-    merges = False
+    """The product's `decide`."""
 
     def __init__(self, night: Night, gpus: int) -> None:
         super().__init__(night, gpus)
         self._snapshot = Snapshot(Tag("night", 0, 300.0, 0.0, 3), Counts(), INITIAL, 0, ())
-        self._best = self.night.baseline
+        self._best = night.baseline
         self._readings: dict[int, float] = {}
-        self._waiting: list[tuple[float, Variant]] = []
 
     def start(self, running: deque[Job]) -> Job:
         if not self._readings and not running:
             return Job(self._best)
-        if self._waiting and not any(job.merged for job in running):
-            self._waiting.sort(key=lambda win: -win[0])
-            parts = [variant for _, variant in self._waiting[:MERGE_AT_MOST]]
-            del self._waiting[:MERGE_AT_MOST]
-            merged = self.night.merge(self._best, parts)
-            if merged is not None:
-                return Job(merged, merged=tuple(parts))
         return Job(self.night.idea(self._best))
 
     def decide(self, job: Job, value: float) -> None:
-        variant, first = job.variant, not self._readings
+        variant, best, first = job.variant, self._best, not self._readings
         self._readings[variant.number] = value
-        parent = variant.parent
-        late = parent is not None and parent is not self._best
-        if late:
-            self.late(variant)
         decision = decide(self._snapshot, RunResult("completed", Metrics(value)))
         if decision.improved:
             if not first:
-                self.kept(variant, self._best)
+                self.kept(variant, best)
             self._best = variant
             tag = replace(self._snapshot.tag, best_val_bpb=value)
             self._snapshot = replace(self._snapshot, tag=tag)
-        elif self.merges and late and parent is not None:
-            gain = self._readings[parent.number] - value
-            if gain > 0:
-                self._waiting.append((gain, variant))
+        if variant.parent is not None and variant.parent is not best:
+            self.late(variant)
+            self.old_parent(variant, best, improved=decision.improved)
+
+    def old_parent(self, variant: Variant, best: Variant, *, improved: bool) -> None:
+        """A run was decided whose parent was no longer the best."""
 
     def finish(self) -> Score:
         return self.end(self._best, self._readings[self._best.number])
 
 
 class GreedyMerge(Greedy):
-    merges = True
+    """Greedy, and the product's `merging`."""
+
+    def __init__(self, night: Night, gpus: int) -> None:
+        super().__init__(night, gpus)
+        self._waiting: dict[str, tuple[Variant, float]] = {}
+
+    def start(self, running: deque[Job]) -> Job:
+        if self._waiting and not any(job.merged for job in running):
+            names = merging.chosen({name: gain for name, (_, gain) in self._waiting.items()})
+            parts = tuple(self._waiting.pop(name)[0] for name in names)
+            merged = self.night.merge(self._best, parts)
+            if merged is not None:
+                return Job(merged, merged=parts)
+        return super().start(running)
+
+    def old_parent(self, variant: Variant, best: Variant, *, improved: bool) -> None:
+        readings = {one.name: self._reading(one) for one in (variant, best)}
+        win = merging.waits(readings[variant.name], readings[best.name], improved=improved)
+        if win is not None:
+            self._waiting[win.experiment_id] = (best if improved else variant, win.gain)
+
+    def _reading(self, variant: Variant) -> merging.Reading:
+        value = self._readings[variant.number]
+        parent = variant.parent
+        return merging.Reading(
+            variant.name, value, self._readings[parent.number] if parent else value
+        )
 
 
 class Race(Player):
@@ -139,18 +150,20 @@ class Race(Player):
         under_way: dict[str, list[int]] = {}
         for job in running:
             under_way.setdefault(job.variant.name, []).append(job.seed)
-        merging = any(job.merged for job in running)
-        do = race.next_run(self._state, under_way, self.gpus, ideas=True, merging=merging)
+        merge_running = any(job.merged for job in running)
+        do = race.next_run(
+            self._state, under_way, self.gpus, ideas=True, merge_running=merge_running
+        )
         if do is not None and do.kind == "repeat":
             self.score.repeats += 1
             return Job(self._variants[do.sources[0]], do.seed, repeat=True)
         champion = self._champion
         if do is not None and do.kind == "merge":
-            parts = [self._variants[name] for name in do.sources]
+            parts = tuple(self._variants[name] for name in do.sources)
             merged = self.night.merge(champion, parts)
             if merged is not None:
                 self._variants[merged.name] = merged
-                return Job(merged, merged=tuple(parts))
+                return Job(merged, merged=parts)
             self._state = race.conflicted(self._state, do.sources)
         variant = self.night.idea(champion)
         self._variants[variant.name] = variant

@@ -2,8 +2,8 @@
 
 The parameters were set by the one public night whose every run is known (karpathy/autoresearch,
 discussion 43: 126 runs, 23 keeps, and a gain of 0.0205 when all of them were run again elsewhere).
-Greedy in this world keeps 20 of 126 runs for a gain of 0.021 at sigma 0.0005; of its keeps in 300 runs
-0.48, 0.52 and 0.58 are no better than what they replaced at sigma 0.0005, 0.0015 and 0.003.
+Greedy in this world keeps 20 of 126 runs for a gain of 0.021 at sigma 0.0005; of its keeps in 300
+runs 0.48, 0.52 and 0.58 are no better than what they replaced at sigma 0.0005, 0.0015 and 0.003.
 
 - Idea number i helps with probability 0.28 exp(-i/70), since the best ideas come first, by an
   effect that is exponential with mean 0.0015. It does nothing with probability 0.28, and else it
@@ -13,6 +13,7 @@ Greedy in this world keeps 20 of 126 runs for a gain of 0.021 at sigma 0.0005; o
 - A run reads the truth plus N(0, sigma²), of which the part rho depends on the seed alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,7 +75,7 @@ class Night:
         ideas = parent.ideas | {number: effect}
         return self._variant(parent.value - effect, ideas, parent, frozenset({number}))
 
-    def merge(self, champion: Variant, parts: list[Variant]) -> Variant | None:
+    def merge(self, champion: Variant, parts: Sequence[Variant]) -> Variant | None:
         """What `parts` add to their parents, on `champion`; None if every part conflicts."""
         ideas, own = dict(champion.ideas), set()
         for part in parts:

@@ -60,8 +60,8 @@ class SeedNoise:
 
     @property
     def shared(self) -> float:
-        """rho, the part of sigma² that two sources have in common at one seed: their differences have
-        the variance 2 sigma² (1 - rho)."""
+        """rho, the part of sigma² that two sources have in common at one seed: their differences
+        have the variance 2 sigma² (1 - rho)."""
         both = 2 * self._pooled
         before = PRIOR_PAIRS * both * (1 - PRIOR_SHARED)
         rho = 1 - (self.pair_squares + before) / (both * (self.pairs + PRIOR_PAIRS))

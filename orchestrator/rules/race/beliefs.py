@@ -1,8 +1,7 @@
 """What is believed of a source's value and of a candidate's effect, under noise. Pure.
 
 Values are val_bpb, lower is better. An *effect* is parent minus candidate, so above 0 is better. All
-beliefs are normal distributions or mixtures of a few. No I/O, no verdicts: those are in race.py.
-Formulas: docs/keep-rules.md.
+beliefs are normal distributions or mixtures of a few. No verdicts: those are in step.py.
 """
 
 import math

@@ -3,31 +3,31 @@
 from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 
+from orchestrator.rules import merging
 from orchestrator.rules.race.state import BASELINE_RUNS, FIRST_SEED, Next, Source, State
 from orchestrator.rules.race.step import MOST_RUNS
 
 REPEATS = 0.4  # of all runs, while agents have ideas
 AT_ONCE = 3  # runs of one source under way
-MERGE_AT_MOST = 4
 
 # Seeds under way by source, the oldest first.
 Running = Mapping[str, Collection[int]]
 
 
 def next_run(
-    state: State, running: Running, gpus: int, *, ideas: bool, merging: bool = False
+    state: State, running: Running, gpus: int, *, ideas: bool, merge_running: bool = False
 ) -> Next | None:
     """What to start now, or None if nothing is worth a run. `ideas` says if agents have any,
-    `merging` if the first run of a merge is under way."""
+    `merge_running` if the first run of a merge is under way."""
     baseline = _baseline(state, running)
     if baseline is not None and baseline.runs + len(_of(baseline, running)) < BASELINE_RUNS:
         return _repeat(baseline, running)
     if not state.champions:
         return Next("idea") if ideas else None
-    merging = merging or any(one.merged_from for one in state.candidates.values())
-    if state.waiting and not merging:
-        best = sorted(state.waiting, key=lambda name: -state.waiting[name].mean)
-        return Next("merge", tuple(best[:MERGE_AT_MOST]))
+    under_way = merge_running or any(one.merged_from for one in state.candidates.values())
+    if state.waiting and not under_way:
+        gains = {name: effect.mean for name, effect in state.waiting.items()}
+        return Next("merge", merging.chosen(gains))
     at_once = min(AT_ONCE, gpus)
     if not ideas or _may_repeat(state, running):
         source = _candidate(state, running, at_once)
