@@ -13,8 +13,7 @@ from multiprocessing import Pool
 from bench.nights.play import RULES, Score, play
 from bench.nights.world import Night
 
-CELLS = ("0.0005x1", "0.0005x4", "0.0005x16", "0.0015x1", "0.0015x4", "0.0015x16",
-         "0.003x1", "0.003x4", "0.003x16")  # fmt: skip
+CELLS = tuple(f"{sigma}x{gpus}" for sigma in (0.0005, 0.0015, 0.003) for gpus in (1, 4, 16))
 SEED = 20_000
 
 
@@ -55,7 +54,7 @@ def cells(options: argparse.Namespace) -> list[Cell]:
                 options.runs,
                 options.nights,
                 options.seed,
-            )  # fmt: skip
+            )
         )
     return found
 

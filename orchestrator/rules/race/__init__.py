@@ -1,7 +1,7 @@
 """The keep rule `race`: verdicts that hold under noise between seeds. Pure.
 
 - `state.py`: what the runs of a tag amount to, and the other values.
-- `step.py`: one decided run more, and the verdicts that follow. Begin here.
+- `verdicts.py`: one decided run more, and the verdicts that follow. Begin here.
 - `beliefs.py`: what is believed of values and effects, and why.
 - `queue.py`: what a free GPU runs next.
 
@@ -10,6 +10,6 @@ The rule in words, and what it is worth in simulation: docs/keep-rules.md.
 
 from orchestrator.rules.race.queue import next_run
 from orchestrator.rules.race.state import FinishedRun, Next, State, Verdict
-from orchestrator.rules.race.step import begin, conflicted, step
+from orchestrator.rules.race.verdicts import begin, conflicted, step
 
 __all__ = ["FinishedRun", "Next", "State", "Verdict", "begin", "conflicted", "next_run", "step"]

@@ -1,7 +1,7 @@
 """What is believed of a source's value and of a candidate's effect, under noise. Pure.
 
-Values are val_bpb, lower is better. An *effect* is parent minus candidate, so above 0 is better. All
-beliefs are normal distributions or mixtures of a few. No verdicts: those are in step.py.
+Values are val_bpb, lower is better. An *effect* is parent minus candidate: above 0 is better. All
+beliefs are normal distributions or mixtures of a few. No verdicts: those are in verdicts.py.
 """
 
 import math
@@ -45,9 +45,17 @@ IDEA: Prior = (
     Part(0.30, 0.0, 0.0),
     Part(0.55, -0.002, 0.003**2),
 )
+# Where seeds move a run by more than this (a budget of seconds), ideas do more as well.
+IDEA_SD = 0.005
 
 # Of a gain over one parent this much is left over another one, give or take.
 STACKING = Belief(0.7, 0.3**2)
+
+
+def idea(noise: SeedNoise) -> Prior:
+    """What is believed of an idea before its first run."""
+    scale = max(1.0, noise.sd / IDEA_SD)
+    return tuple(Part(w, scale * mean, scale**2 * variance) for w, mean, variance in IDEA)
 
 
 def counted(readings: Iterable[Reading]) -> dict[int, float]:
@@ -100,12 +108,11 @@ def _normal(x: float) -> float:
 def _updated(prior: Prior, seen: Belief) -> list[Part]:
     """Bayes' rule for a mixture and a normal observation. Weights by their logarithms: far from
     every part, all densities would be 0."""
-    logs = [
-        math.log(part.weight)
-        - 0.5 * math.log(part.variance + seen.variance)
-        - 0.5 * (seen.mean - part.mean) ** 2 / (part.variance + seen.variance)
-        for part in prior
-    ]
+    logs = []
+    for part in prior:
+        sd = math.sqrt(part.variance + seen.variance)
+        distance = (seen.mean - part.mean) / sd
+        logs.append(math.log(part.weight / sd) - 0.5 * distance**2)
     weights = [math.exp(log - max(logs)) for log in logs]
     parts = []
     for part, weight in zip(prior, weights, strict=True):
@@ -123,7 +130,7 @@ def _moments(parts: Iterable[Part]) -> Belief:
     return Belief(mean, variance)
 
 
-def probability_better(seen: Belief, prior: Prior = IDEA) -> float:
+def probability_better(seen: Belief, prior: Prior) -> float:
     """P(effect > 0) for the gap `seen`. An effect of exactly 0 is not better."""
     return min(
         1.0,
@@ -136,13 +143,13 @@ def probability_better(seen: Belief, prior: Prior = IDEA) -> float:
     )
 
 
-def effect(seen: Belief, prior: Prior = IDEA) -> Belief:
+def effect(seen: Belief, prior: Prior) -> Belief:
     """What is believed of a candidate's effect."""
     return _moments(_updated(prior, seen))
 
 
 def successor(
-    parent: Belief, readings: Iterable[Reading], noise: SeedNoise, prior: Prior = IDEA
+    parent: Belief, readings: Iterable[Reading], noise: SeedNoise, prior: Prior
 ) -> Belief:
     """What is believed of the value of a candidate that becomes the champion: before its runs,
     the parent's value less an effect; then its own runs. So its lucky readings count for little."""

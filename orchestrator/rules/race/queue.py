@@ -5,7 +5,7 @@ from itertools import count
 
 from orchestrator.rules import merging
 from orchestrator.rules.race.state import BASELINE_RUNS, FIRST_SEED, Next, Source, State
-from orchestrator.rules.race.step import MOST_RUNS
+from orchestrator.rules.race.verdicts import MOST_RUNS
 
 REPEATS = 0.4  # of all runs, while agents have ideas
 AT_ONCE = 3  # runs of one source under way

@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple
 
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race.beliefs import (
-    IDEA,
     Belief,
     Prior,
     Reading,
     counted,
     gap,
+    idea,
     probability_better,
 )
 
@@ -36,12 +36,13 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Source:
-    """A source and its runs so far. Only a baseline has no `base`."""
+    """A source and its runs so far. Only a baseline has no `base`, only a merge has a `prior` of
+    its own."""
 
     id: str
     base: str | None
     readings: tuple[Reading, ...] = ()
-    prior: Prior = IDEA
+    prior: Prior | None = None
     merged_from: tuple[str, ...] = ()
 
     @property
@@ -73,10 +74,12 @@ class Champion:
 
 
 class Evidence(NamedTuple):
-    """What speaks for a candidate: its gap to its parent, and the probability that it is better."""
+    """What speaks for a candidate: its gap to its parent, what was believed of it before, and the
+    probability that it is better."""
 
     parent: Champion
     gap: Belief
+    prior: Prior
     probability: float
 
 
@@ -104,7 +107,8 @@ class State:
     def evidence(self, source: Source) -> Evidence:
         parent = self.parent(source.base)
         seen = gap(source.readings, parent.belief, parent.source.readings, self.noise)
-        return Evidence(parent, seen, probability_better(seen, source.prior))
+        prior = source.prior or idea(self.noise)
+        return Evidence(parent, seen, prior, probability_better(seen, prior))
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def _new(state: State, run: FinishedRun) -> tuple[State, Source]:
     """A candidate with its first run. Its parent is the champion if it names none that is known."""
     base = state.parent(run.base).id
     effects = [state.waiting[part] for part in run.merged_from if part in state.waiting]
-    prior = beliefs.stacked(effects) if effects else beliefs.IDEA
+    prior = beliefs.stacked(effects) if effects else None
     state = replace(state, waiting=_without(state.waiting, *run.merged_from))
     return state, Source(run.source, base, (), prior, run.merged_from)
 
@@ -86,7 +86,8 @@ def _read(
     """The source with one run more, and the noise that is learned from it. A second run with one
     seed is no evidence, nor is one so much worse than the others that something disturbed it."""
     own = counted(source.readings)
-    if reading.seed in own or (own and _disturbed(noise, own.values(), reading.value)):
+    known = own and noise.freedom >= KNOWN_NOISE
+    if reading.seed in own or (known and _disturbed(noise, own.values(), reading.value)):
         reading = reading._replace(counts=False)
     elif source.readings or source.base is None:
         others = counted(parent.readings) if parent else {}
@@ -95,8 +96,24 @@ def _read(
 
 
 def _disturbed(noise: SeedNoise, others: Collection[float], value: float) -> bool:
-    limit = DISTURBED * noise.sd * math.sqrt(1 + 1 / len(others))
-    return noise.freedom >= KNOWN_NOISE and value > fmean(others) + limit
+    return value > fmean(others) + DISTURBED * noise.sd * math.sqrt(1 + 1 / len(others))
+
+
+def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
+    """A baseline with its last run. Nothing is known of the noise before, so its worst run is held
+    against the others: one disturbed run here would make the noise too large for all that follows.
+    """
+    values = counted(baseline.readings)
+    worst = max(values, key=values.__getitem__)
+    alone, others = SeedNoise(), dict[int, float]()
+    for seed, value in values.items():
+        if seed != worst:
+            alone = alone.after(seed, value, others, {})
+            others[seed] = value
+    if not _disturbed(alone, others.values(), values[worst]):
+        return noise, baseline
+    readings = (one._replace(counts=one.counts and one.seed != worst) for one in baseline.readings)
+    return alone, replace(baseline, readings=tuple(readings))
 
 
 def _first(state: State, source: str, reading: Reading) -> Stepped:
@@ -112,6 +129,8 @@ def _champion_ran(state: State, champion: Champion, reading: Reading) -> Stepped
     race against it."""
     noise, source = _read(state.noise, champion.source, reading)
     if champion.source.unsettled:
+        if not source.unsettled:
+            noise, source = _calm(noise, source)
         belief = beliefs.baseline(source.readings, noise)
     elif source.readings[-1].counts:
         belief = beliefs.after_reading(champion.belief, reading.value, noise)
@@ -196,7 +215,7 @@ def _best_near(state: State, near: Mapping[str, Source]) -> Mapping[str, Source]
 def _crowned(state: State, source: Source, evidence: Evidence, *, confirmed: bool) -> Stepped:
     """`source` becomes the champion. Those that raced with it wait for a merge."""
     parent = evidence.parent
-    belief = beliefs.successor(parent.belief, source.readings, state.noise, source.prior)
+    belief = beliefs.successor(parent.belief, source.readings, state.noise, evidence.prior)
     end = "kept" if confirmed else f"kept provisionally: {len(source.readings)} runs prove no more"
     verdict = replace(_verdict(state, source, evidence, "keep", end), confirmed=confirmed)
     state = replace(state, candidates=_without(state.candidates, source.id))
@@ -220,7 +239,7 @@ def _old_parent(state: State, source: Source, evidence: Evidence) -> Stepped:
     state = replace(state, candidates=_without(state.candidates, source.id))
     if evidence.probability < WAIT:
         return state, (_verdict(state, source, evidence, "discard", "discarded"),)
-    waiting = {**state.waiting, source.id: beliefs.effect(evidence.gap, source.prior)}
+    waiting = {**state.waiting, source.id: beliefs.effect(evidence.gap, evidence.prior)}
     if len(waiting) > WAITING:
         waiting.pop(min(waiting, key=lambda name: waiting[name].mean))
     end = "its parent is no longer the champion, so it waits for a merge"
@@ -255,7 +274,7 @@ def _dethroned(state: State, champion: Champion) -> Stepped:
 
 
 def _verdict(state: State, source: Source, evidence: Evidence, status: Status, end: str) -> Verdict:
-    parent, gap, probability = evidence
+    parent, gap, _, probability = evidence
     of = "the champion's" if parent is state.champions[-1] else "its parent's"
     runs = source.runs
     why = (
