@@ -27,7 +27,6 @@ from orchestrator.rules.race.beliefs import (
     after_reading,
     effect,
     gap,
-    lower,
     probability_better,
     stacked,
     successor,
@@ -94,9 +93,9 @@ class Search:
 
 
 def searching() -> Search:
-    """With a baseline of four runs."""
+    """With a baseline of five runs."""
     search = Search()
-    search.runs("plain", 0.9979, 0.9991, 0.9968, 0.9984)
+    search.runs("plain", 0.9979, 0.9991, 0.9968, 0.9984, 0.9977)
     return search
 
 
@@ -213,7 +212,6 @@ def test_a_new_champion_is_believed_to_be_worse_than_its_lucky_runs() -> None:
     new = successor(Belief(1.0, 2e-7), readings(0.994), noise, IDEA)
     assert 0.994 < new.mean < 1.0
     assert new.variance < noise.variance
-    assert lower(new, Belief(1.0, 2e-7)) > 0.9
 
 
 def test_a_merge_is_expected_to_keep_seven_tenths_of_each_gain() -> None:
@@ -225,14 +223,14 @@ def test_a_merge_is_expected_to_keep_seven_tenths_of_each_gain() -> None:
 # ---- verdicts
 
 
-def test_the_first_result_is_the_baseline_and_its_four_runs_are_one_estimate() -> None:
+def test_the_first_result_is_the_baseline_and_its_five_runs_are_one_estimate() -> None:
     search = Search()
     first = search.run("plain", 0.9979)
     assert (first.status, first.confirmed, first.runs) == ("keep", True, 1)
-    search.runs("plain", 0.9991, 0.9968, 0.9984)
+    search.runs("plain", 0.9991, 0.9968, 0.9984, 0.9977)
     (champion,) = search.state.champions
-    assert champion.belief.mean == pytest.approx(0.99805)
-    assert champion.belief.variance == pytest.approx(search.state.noise.variance / 4)
+    assert champion.belief.mean == pytest.approx(0.99798)
+    assert champion.belief.variance == pytest.approx(search.state.noise.variance / 5)
     assert search.state.repeats == 0
 
 
@@ -249,12 +247,12 @@ def test_a_good_idea_is_repeated_until_it_is_confirmed() -> None:
     verdict = search.run("warmup", 0.9958)
     assert verdict.status == "repeat"
     assert verdict.why == (
-        "0.0022 better than the champion's estimate 0.9980; seeds alone move a run by 0.0014;"
-        " better with probability 0.63 after 1 run; another run of it will tell more"
+        "0.0022 better than the champion's estimate 0.9980; seeds alone move a run by 0.0012;"
+        " better with probability 0.69 after 1 run; another run of it will tell more"
     )
-    assert search.run("warmup", 0.9957, 0.9949).status == "repeat"
-    kept = search.run("warmup", 0.9955)
-    assert (kept.status, kept.confirmed, kept.runs) == ("keep", True, 4)
+    assert search.run("warmup", 0.9957).status == "repeat"
+    kept = search.run("warmup", 0.9949)
+    assert (kept.status, kept.confirmed, kept.runs) == ("keep", True, 3)
     assert kept.probability >= CONFIRM
     assert search.champion == "warmup"
 
@@ -293,7 +291,7 @@ def test_a_likely_gain_is_kept_provisionally_after_ten_runs_and_confirmed_later(
         search.runs("warmup", 0.9951)
     assert search.verdicts[0].confirmed
     assert search.state.champions[-1].confirmed
-    assert "than plain by all its runs" in search.why("warmup")
+    assert "better than plain's estimate" in search.why("warmup")
 
 
 def test_a_win_over_an_old_parent_waits_and_is_never_the_champion_as_it_stands() -> None:
@@ -352,12 +350,12 @@ def test_a_disturbed_repeat_does_not_count() -> None:
     assert search.state.noise == searching().state.noise
 
 
-def test_a_disturbed_run_of_the_baseline_is_found_by_the_other_three() -> None:
+def test_a_disturbed_run_of_the_baseline_is_found_by_the_others() -> None:
     search = Search()
-    search.runs("plain", 0.9979, 1.5, 0.9968, 0.9984)
+    search.runs("plain", 0.9979, 1.5, 0.9968, 0.9984, 0.9977)
     assert search.state.noise.sd < 0.002
     assert search.state.champions[-1].belief.mean == pytest.approx(0.9977)
-    assert next_run(search.state, {}, 1, ideas=True) == Next("repeat", ("plain",), 46)
+    assert next_run(search.state, {}, 1, ideas=True) == Next("repeat", ("plain",), 47)
 
 
 def test_a_second_run_with_one_seed_is_no_evidence() -> None:
@@ -408,7 +406,7 @@ def test_a_baseline_whose_repeats_crash_stays_since_nothing_is_better() -> None:
 def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_evidence() -> None:
     search = Search(begin("best", 42, 0.9697))
     assert next_run(search.state, {}, 1, ideas=True) == Next("repeat", ("best",), 43)
-    search.runs("best", 0.9712, 0.9719, 0.9708, 0.9715)
+    search.runs("best", 0.9712, 0.9719, 0.9708, 0.9715, 0.97135)
     assert search.state.champions[-1].belief.mean == pytest.approx(0.97135)
     assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
 
@@ -416,10 +414,10 @@ def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_eviden
 # ---- what runs next
 
 
-def test_the_baseline_has_four_runs_before_any_idea() -> None:
+def test_the_baseline_has_five_runs_before_any_idea() -> None:
     assert next_run(State(), {}, 4, ideas=True) == Next("idea")
     assert next_run(State(), {"plain": [42]}, 4, ideas=True) == Next("repeat", ("plain",), 43)
-    running = {"plain": [42, 43, 44, 45]}
+    running = {"plain": [42, 43, 44, 45, 46]}
     assert next_run(State(), running, 8, ideas=True) == Next("idea")
 
 
@@ -432,9 +430,8 @@ def test_a_candidate_is_repeated_and_the_champion_keeps_up_with_it() -> None:
     assert next_run(search.state, both, 8, ideas=True) == Next("idea")
     assert next_run(search.state, {"warmup": [43]}, 1, ideas=True) == Next("idea")
     search.runs("warmup", 0.9968, 0.9972, 0.9969)
-    assert next_run(search.state, {"warmup": [46]}, 8, ideas=False) == Next(
-        "repeat", ("plain",), 46
-    )
+    more = {"warmup": [46, 47]}
+    assert next_run(search.state, more, 8, ideas=False) == Next("repeat", ("plain",), 47)
 
 
 def test_repeats_are_at_most_two_fifths_of_all_runs_while_there_are_ideas() -> None:
@@ -459,7 +456,7 @@ def test_an_idle_gpu_repeats_the_champion_up_to_ten_runs_and_then_a_near_miss() 
     search = searching()
     search.run("near", 0.9975)
     assert list(search.state.near) == ["near"]
-    for seed in range(46, 52):
+    for seed in range(47, 52):
         assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("plain",), seed)
         search.runs("plain", 0.9980)
     assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("near",), 43)

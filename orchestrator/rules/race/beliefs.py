@@ -161,11 +161,6 @@ def successor(
     return _moments(_updated(before, Belief(fmean(values), noise.variance / len(values))))
 
 
-def lower(value: Belief, than: Belief) -> float:
-    """The probability that a value is lower than another."""
-    return _normal((than.mean - value.mean) / math.sqrt(than.variance + value.variance))
-
-
 def stacked(effects: Iterable[Belief]) -> Prior:
     """The prior of a merge: the sum of its parts' effects, each of which keeps STACKING of itself
     (variances of a product of independent values)."""

@@ -15,7 +15,7 @@ from orchestrator.rules.race.beliefs import (
     probability_better,
 )
 
-BASELINE_RUNS = 4
+BASELINE_RUNS = 5
 FIRST_SEED = 42
 
 Status = Literal["keep", "discard", "repeat", "wait"]

@@ -19,7 +19,7 @@ from orchestrator.rules.race.state import (
     Verdict,
 )
 
-CONFIRM = 0.99
+CONFIRM = 0.98
 PROVISIONAL = 0.80
 DISCARD_BELOW = 0.30
 WAIT = 0.20  # a win over an old parent
@@ -153,24 +153,13 @@ def _confirmed(state: State) -> Stepped:
     if champion.confirmed:
         return state, ()
     last = next((one for one in reversed(state.champions) if one.confirmed), state.champions[0])
-    verdict = _against(state, champion, last, "keep", "so it is confirmed")
-    if verdict.probability < CONFIRM:
+    source = replace(champion.source, base=last.id)
+    evidence = state.evidence(source)
+    if evidence.probability < CONFIRM:
         return state, ()
+    verdict = _verdict(state, source, evidence, "keep", "confirmed")
     state = _with(state, replace(champion, confirmed=True))
     return state, (replace(verdict, confirmed=True),)
-
-
-def _against(
-    state: State, champion: Champion, other: Champion, status: Status, end: str
-) -> Verdict:
-    """A verdict on a champion by what is believed of it and of an earlier one."""
-    probability = beliefs.lower(champion.belief, other.belief)
-    delta, runs = other.belief.mean - champion.belief.mean, champion.source.runs
-    why = (
-        f"{_apart(delta)} than {other.id} by all its runs; better with probability"
-        f" {_chance(probability)} after {_count(runs)}; {end}"
-    )
-    return Verdict(champion.id, status, delta, state.noise.sd, probability, runs, why)
 
 
 def _reviewed(state: State, verdicts: tuple[Verdict, ...]) -> Stepped:
@@ -267,35 +256,28 @@ def _crashed(state: State, run: FinishedRun, champion: Champion | None) -> Stepp
 
 def _dethroned(state: State, champion: Champion) -> Stepped:
     before = state.champions[-2]
+    source = replace(champion.source, base=before.id)
     end = f"{champion.crashes} of its repeats crashed, so {before.id} is the champion again"
-    verdict = _against(state, champion, before, "discard", end)
+    verdict = _verdict(state, source, state.evidence(source), "discard", end)
     state, verdicts = _dismissed(state)
     return replace(state, champions=state.champions[:-1]), (verdict, *verdicts)
 
 
 def _verdict(state: State, source: Source, evidence: Evidence, status: Status, end: str) -> Verdict:
     parent, gap, _, probability = evidence
-    of = "the champion's" if parent is state.champions[-1] else "its parent's"
+    who = "the champion" if parent is state.champions[-1] else parent.id
     runs = source.runs
     why = (
-        f"{_apart(gap.mean)} than {of} estimate {parent.belief.mean:.4f}; seeds alone move a run"
-        f" by {state.noise.sd:.4f}; better with probability {_chance(probability)} after"
-        f" {_count(runs)}; {end}"
+        f"{abs(gap.mean):.4f} {'better' if gap.mean > 0 else 'worse'} than {who}'s estimate"
+        f" {parent.belief.mean:.4f}; seeds alone move a run by {state.noise.sd:.4f}; better with"
+        f" probability {_chance(probability)} after {runs} run{'s' * (runs != 1)}; {end}"
     )
     return Verdict(source.id, status, gap.mean, state.noise.sd, probability, runs, why)
 
 
-def _apart(delta: float) -> str:
-    return f"{abs(delta):.4f} {'better' if delta > 0 else 'worse'}"
-
-
-def _count(runs: int) -> str:
-    return "1 run" if runs == 1 else f"{runs} runs"
-
-
 def _chance(probability: float) -> str:
-    """Two decimals, and never a certainty."""
-    return f"{min(max(probability, 0.01), 0.99):.2f}"
+    """Two decimals, rounded down so that no threshold seems to be reached; never a certainty."""
+    return f"{min(max(math.floor(100 * probability), 1), 99) / 100:.2f}"
 
 
 def _without(things: Mapping[str, T], *names: str) -> Mapping[str, T]:
