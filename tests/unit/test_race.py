@@ -1,7 +1,9 @@
 """The keep rule `race`: its beliefs, its verdicts after each run, and what runs next."""
 
+import doctest
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import variance
 
 import pytest
@@ -248,7 +250,7 @@ def test_a_good_idea_is_repeated_until_it_is_confirmed() -> None:
     assert verdict.status == "repeat"
     assert verdict.why == (
         "0.0022 better than the champion's estimate 0.9980; seeds alone move a run by 0.0012;"
-        " better with probability 0.69 after 1 run; another run of it will tell more"
+        " better with probability 0.69 after 1 run; another seed follows"
     )
     assert search.run("warmup", 0.9957).status == "repeat"
     kept = search.run("warmup", 0.9949)
@@ -475,6 +477,16 @@ def test_of_a_late_win_and_the_best_the_one_that_is_not_kept_waits_for_a_merge()
     assert merging.waits(late._replace(val_bpb=0.993), best, improved=False) is None
     waiting = {"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.05, "e": 0.01}
     assert merging.chosen(waiting) == ("b", "c", "a", "d")
+
+
+# ---- docs
+
+
+def test_the_example_of_the_document_is_what_the_rules_say() -> None:
+    document = Path(__file__).resolve().parents[2] / "docs/keep-rules.md"
+    result = doctest.testfile(str(document), module_relative=False, encoding="utf-8")
+    assert result.attempted > 10
+    assert result.failed == 0
 
 
 # ---- any history

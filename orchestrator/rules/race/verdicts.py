@@ -191,7 +191,7 @@ def _judge(state: State, source: Source, evidence: Evidence) -> Stepped:
         candidates = _without(state.candidates, source.id)
         verdict = _verdict(state, source, evidence, "discard", end)
         return replace(state, candidates=candidates, near=near), (verdict,)
-    verdict = _verdict(state, source, evidence, "repeat", "another run of it will tell more")
+    verdict = _verdict(state, source, evidence, "repeat", "another seed follows")
     return replace(state, candidates={**state.candidates, source.id: source}), (verdict,)
 
 
