@@ -29,6 +29,7 @@ from orchestrator.rules.race.beliefs import (
     after_reading,
     effect,
     gap,
+    idea,
     probability_better,
     stacked,
     successor,
@@ -309,6 +310,7 @@ def test_a_win_over_an_old_parent_waits_and_is_never_the_champion_as_it_stands()
 
 def test_candidates_of_a_replaced_champion_wait_or_are_discarded() -> None:
     search = searching()
+    search.run("near", 0.9975)
     search.run("warmup", 0.9955)
     kept = search.run("batch", 0.9850)
     assert kept.source == "batch"
@@ -317,6 +319,7 @@ def test_candidates_of_a_replaced_champion_wait_or_are_discarded() -> None:
         ("warmup", "wait"),
     ]
     assert not search.state.candidates
+    assert not search.state.near
 
 
 def test_a_merge_is_judged_by_what_is_believed_of_its_parts() -> None:
@@ -411,6 +414,50 @@ def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_eviden
     search.runs("best", 0.9712, 0.9719, 0.9708, 0.9715, 0.97135)
     assert search.state.champions[-1].belief.mean == pytest.approx(0.97135)
     assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
+
+
+def test_where_seeds_move_a_run_much_nothing_is_taken_for_disturbed_and_ideas_may_do_much() -> None:
+    """Runs of 25 s, as docs/training.md measured them."""
+    search = Search()
+    search.runs("plain", 0.6191, 0.6432, 0.6610, 0.6269, 0.6428)
+    assert search.state.champions[-1].source.runs == 5
+    assert 0.015 < search.state.noise.sd < 0.022
+    assert idea(search.state.noise)[0].mean > 3 * IDEA[0].mean
+    search.runs("rate", 0.5790, 0.5843, 0.5811, 0.5897)
+    assert search.champion == "rate"
+
+
+def test_a_run_of_the_champion_decides_about_those_that_race_with_it() -> None:
+    search = searching()
+    search.run("warmup", 0.9958)
+    search.verdicts = ()
+    while not search.verdicts and search.state.runs < 50:
+        search.runs("plain", 0.9951)
+    (verdict,) = search.verdicts
+    assert (verdict.source, verdict.status, verdict.runs) == ("warmup", "discard", 1)
+    search = searching()
+    search.run("warmup", 0.9957, 0.9957)
+    search.runs("plain", 0.9984, 0.9985, 0.9983)
+    assert search.champion == "warmup"
+
+
+def test_a_state_does_not_grow_with_its_tag() -> None:
+    search = searching()
+    for number in range(CHAMPIONS + 5):
+        search.runs(f"near-{number}", search.state.champions[-1].belief.mean - 0.0004)
+        search.run(f"keep-{number}", 0.98 - 0.02 * number)
+    assert len(search.state.champions) == CHAMPIONS
+    old = search.state.champions[0].id
+    for number in range(WAITING + 5):
+        search.run(f"late-{number}", -1 + 0.01 * number, base=old)
+    assert len(search.state.waiting) == WAITING
+    assert "late-0" in search.state.waiting
+    last = search.champion
+    for number in range(NEAR_MISSES + 5):
+        near = search.state.champions[-1].belief.mean - 0.00001 * number
+        assert search.run(f"near-{number}", near, base=last).status == "discard"
+    assert len(search.state.near) == NEAR_MISSES
+    assert "near-0" not in search.state.near
 
 
 # ---- what runs next

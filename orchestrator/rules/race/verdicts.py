@@ -89,7 +89,7 @@ def _read(
     known = own and noise.freedom >= KNOWN_NOISE
     if reading.seed in own or (known and _disturbed(noise, own.values(), reading.value)):
         reading = reading._replace(counts=False)
-    elif source.readings or source.base is None:
+    else:
         others = counted(parent.readings) if parent else {}
         noise = noise.after(reading.seed, reading.value, source.fresh(), others)
     return noise, replace(source, readings=(*source.readings, reading))
@@ -219,7 +219,7 @@ def _dismissed(state: State) -> Stepped:
     for source in state.candidates.values():
         state, more = _old_parent(state, source, state.evidence(source))
         verdicts += more
-    return replace(state, candidates={}, near={}), tuple(verdicts)
+    return replace(state, near={}), tuple(verdicts)
 
 
 def _old_parent(state: State, source: Source, evidence: Evidence) -> Stepped:
