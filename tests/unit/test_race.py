@@ -408,11 +408,27 @@ def test_a_baseline_whose_repeats_crash_stays_since_nothing_is_better() -> None:
     assert search.champion == "plain"
 
 
+def test_a_baseline_whose_repeats_all_crash_does_not_hold_up_the_search() -> None:
+    search = Search()
+    search.run("plain", 0.9979)
+    for seed in range(43, 52):
+        assert next_run(search.state, {}, 1, ideas=True) == Next("repeat", ("plain",), seed)
+        search.runs("plain", None)
+    assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
+
+
 def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_evidence() -> None:
     search = Search(begin("best", 42, 0.9697))
     assert next_run(search.state, {}, 1, ideas=True) == Next("repeat", ("best",), 43)
     search.runs("best", 0.9712, 0.9719, 0.9708, 0.9715, 0.97135)
     assert search.state.champions[-1].belief.mean == pytest.approx(0.97135)
+    assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
+
+
+def test_an_idle_gpu_repeats_a_provisional_champion_further() -> None:
+    search = noisy(searching())
+    search.run("warmup", *[0.9951] * MOST_RUNS)
+    assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("warmup",), 52)
     assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
 
 

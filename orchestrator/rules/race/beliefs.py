@@ -5,7 +5,7 @@ beliefs are normal distributions or mixtures of a few. No verdicts: those are in
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import fmean
 from typing import NamedTuple
 
@@ -28,11 +28,12 @@ class Part(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One run of a source. `counts` is False for a run that is no evidence: a disturbed one, a
-    second one with a seed that the source has had, or one for which the source was chosen."""
+    """One run of a source; `value` is None for a crash. `counts` is False for a run that is no
+    evidence: a disturbed one, a second one with a seed that the source has had, or one for which
+    another rule chose the source."""
 
     seed: int
-    value: float
+    value: float | None
     counts: bool = True
 
 
@@ -60,13 +61,15 @@ def idea(noise: SeedNoise) -> Prior:
 
 def counted(readings: Iterable[Reading]) -> dict[int, float]:
     """The values that are evidence, by seed."""
-    return {reading.seed: reading.value for reading in readings if reading.counts}
+    return {seed: value for seed, value, counts in readings if counts and value is not None}
 
 
-def baseline(readings: Sequence[Reading], noise: SeedNoise) -> Belief:
-    """Of a source with nothing but its own runs: their mean, and its sampling variance. Where no
-    run is evidence, the one that there is."""
-    values = list(counted(readings).values()) or [readings[-1].value]
+def baseline(readings: Iterable[Reading], noise: SeedNoise) -> Belief:
+    """Of a source with nothing but its own runs: their mean, and its sampling variance. Where none
+    is evidence, by those that are none."""
+    readings = list(readings)
+    values = list(counted(readings).values())
+    values = values or [one.value for one in readings if one.value is not None]
     return Belief(fmean(values), noise.variance / len(values))
 
 

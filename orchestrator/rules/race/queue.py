@@ -81,9 +81,10 @@ def _candidate(state: State, running: Running, at_once: int) -> Source | None:
 
 def _idle(state: State, running: Running, at_once: int) -> Iterator[Source]:
     """What is worth a run on a GPU with nothing else to do."""
-    champion = state.champions[-1].source
-    if _size(champion, running) < MOST_RUNS and len(_of(champion, running)) < at_once:
-        yield champion
+    champion = state.champions[-1]
+    most = MOST_RUNS if champion.confirmed else 2 * MOST_RUNS
+    if _size(champion.source, running) < most and len(_of(champion.source, running)) < at_once:
+        yield champion.source
     near = [source for source in state.near.values() if not _of(source, running)]
     yield from sorted(near, key=lambda source: -state.evidence(source).probability)
 

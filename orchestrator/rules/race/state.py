@@ -51,8 +51,9 @@ class Source:
 
     @property
     def unsettled(self) -> bool:
-        """True of a baseline that has too few runs to judge others by."""
-        return self.base is None and self.runs < BASELINE_RUNS
+        """True of a baseline that has too few runs to judge others by, and is worth more."""
+        few = self.runs < BASELINE_RUNS and len(self.readings) < 2 * BASELINE_RUNS
+        return self.base is None and few
 
     def fresh(self) -> dict[int, float]:
         """The runs that say how noisy the source is: not the one for which it was picked."""
@@ -66,11 +67,14 @@ class Champion:
     source: Source
     belief: Belief
     confirmed: bool = True
-    crashes: int = 0
 
     @property
     def id(self) -> str:
         return self.source.id
+
+    @property
+    def crashes(self) -> int:
+        return sum(reading.value is None for reading in self.source.readings)
 
 
 class Evidence(NamedTuple):

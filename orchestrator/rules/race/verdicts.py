@@ -55,18 +55,18 @@ def step(state: State, run: FinishedRun) -> Stepped:
     repeats = state.repeats + (run.repeat and not of_baseline)
     state = replace(state, runs=state.runs + 1, repeats=repeats)
     if run.value is None:
-        return _crashed(state, run, known)
-    reading = Reading(run.seed, run.value)
+        return _crashed(state, run) if known is None else _champion_crashed(state, run, known)
     if not state.champions:
-        return _first(state, run.source, reading)
+        return _first(state, run.source, run.seed, run.value)
     if known is not None:
-        return _champion_ran(state, known, reading)
+        return _champion_ran(state, known, run.seed, run.value)
     source = state.candidates.get(run.source) or state.near.get(run.source)
     if source is None and run.repeat:
         return state, ()  # it was settled while this run was under way
     if source is None:
         state, source = _new(state, run)
-    noise, source = _read(state.noise, source, reading, state.parent(source.base).source)
+    parent = state.parent(source.base).source
+    noise, source = _read(state.noise, source, run.seed, run.value, parent)
     state = replace(state, noise=noise, near=_without(state.near, source.id))
     return _judge(state, source, state.evidence(source))
 
@@ -81,18 +81,20 @@ def _new(state: State, run: FinishedRun) -> tuple[State, Source]:
 
 
 def _read(
-    noise: SeedNoise, source: Source, reading: Reading, parent: Source | None = None
+    noise: SeedNoise, source: Source, seed: int, value: float, parent: Source | None = None
 ) -> tuple[SeedNoise, Source]:
     """The source with one run more, and the noise that is learned from it. A second run with one
     seed is no evidence, nor is one so much worse than the others that something disturbed it."""
     own = counted(source.readings)
     known = own and noise.freedom >= KNOWN_NOISE
-    if reading.seed in own or (known and _disturbed(noise, own.values(), reading.value)):
-        reading = reading._replace(counts=False)
-    else:
-        others = counted(parent.readings) if parent else {}
-        noise = noise.after(reading.seed, reading.value, source.fresh(), others)
-    return noise, replace(source, readings=(*source.readings, reading))
+    counts = seed not in own and not (known and _disturbed(noise, own.values(), value))
+    if counts:
+        noise = noise.after(seed, value, source.fresh(), counted(parent.readings) if parent else {})
+    return noise, _with_reading(source, Reading(seed, value, counts))
+
+
+def _with_reading(source: Source, reading: Reading) -> Source:
+    return replace(source, readings=(*source.readings, reading))
 
 
 def _disturbed(noise: SeedNoise, others: Collection[float], value: float) -> bool:
@@ -116,24 +118,24 @@ def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
     return alone, replace(baseline, readings=tuple(readings))
 
 
-def _first(state: State, source: str, reading: Reading) -> Stepped:
-    baseline = Source(source, None, (reading,))
+def _first(state: State, source: str, seed: int, value: float) -> Stepped:
+    baseline = Source(source, None, (Reading(seed, value),))
     champion = Champion(baseline, beliefs.baseline(baseline.readings, state.noise))
-    why = f"the first result, {reading.value:.4f}: all others are judged against it"
+    why = f"the first result, {value:.4f}: all others are judged against it"
     verdict = Verdict(source, "keep", 0.0, state.noise.sd, 1.0, 1, why, confirmed=True)
     return replace(state, champions=(champion,)), (verdict,)
 
 
-def _champion_ran(state: State, champion: Champion, reading: Reading) -> Stepped:
+def _champion_ran(state: State, champion: Champion, seed: int, value: float) -> Stepped:
     """The estimate of a champion, of now or earlier, moves; and with it the verdicts on those that
     race against it."""
-    noise, source = _read(state.noise, champion.source, reading)
+    noise, source = _read(state.noise, champion.source, seed, value)
     if champion.source.unsettled:
         if not source.unsettled:
             noise, source = _calm(noise, source)
         belief = beliefs.baseline(source.readings, noise)
     elif source.readings[-1].counts:
-        belief = beliefs.after_reading(champion.belief, reading.value, noise)
+        belief = beliefs.after_reading(champion.belief, value, noise)
     else:
         belief = champion.belief
     in_force = champion is state.champions[-1]
@@ -235,15 +237,9 @@ def _old_parent(state: State, source: Source, evidence: Evidence) -> Stepped:
     return replace(state, waiting=waiting), (_verdict(state, source, evidence, "wait", end),)
 
 
-def _crashed(state: State, run: FinishedRun, champion: Champion | None) -> Stepped:
+def _crashed(state: State, run: FinishedRun) -> Stepped:
     """A crash of a first run is no matter of this rule. One of a repeat says that the source fails
-    with some seeds; the second such ends a champion that has a predecessor."""
-    if champion is not None:
-        champion = replace(champion, crashes=champion.crashes + 1)
-        state = _with(state, champion)
-        if len(state.champions) > 1 and champion is state.champions[-1]:
-            return _dethroned(state, champion) if champion.crashes >= CRASHES else (state, ())
-        return state, ()
+    with some seeds."""
     state = replace(state, waiting=_without(state.waiting, *run.merged_from))
     source = state.candidates.get(run.source) or state.near.get(run.source)
     if source is None:
@@ -252,6 +248,17 @@ def _crashed(state: State, run: FinishedRun, champion: Champion | None) -> Stepp
     verdict = _verdict(state, source, state.evidence(source), "discard", end)
     candidates, near = _without(state.candidates, source.id), _without(state.near, source.id)
     return replace(state, candidates=candidates, near=near), (verdict,)
+
+
+def _champion_crashed(state: State, run: FinishedRun, champion: Champion) -> Stepped:
+    """The second crash ends a champion that has a predecessor."""
+    in_force = champion is state.champions[-1]
+    source = _with_reading(champion.source, Reading(run.seed, None, counts=False))
+    champion = replace(champion, source=source)
+    state = _with(state, champion)
+    if not in_force or champion.crashes < CRASHES or len(state.champions) == 1:
+        return state, ()
+    return _dethroned(state, champion)
 
 
 def _dethroned(state: State, champion: Champion) -> Stepped:
