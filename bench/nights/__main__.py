@@ -72,7 +72,7 @@ def rows(pairs: Iterable[tuple[Cell, Score]]) -> Iterable[str]:
         recovered = f"{mean.recovered / mean.lost:.2f}" if mean.lost else ""
         yield (
             f"| {cell.sigma} | {cell.gpus} | {cell.rule} | {mean.gain:.4f}"
-            f" | {100 * (mean.gain / greedy.gain - 1):+.0f} % | {mean.keeps:.1f}"
+            f" | {100 * (mean.gain / greedy.gain - 1):+.1f} % | {mean.keeps:.1f}"
             f" | {mean.false / mean.keeps:.3f} | {mean.optimism / cell.sigma:+.2f} | {recovered}"
             f" | {mean.repeats / cell.runs:.2f} |"
         )

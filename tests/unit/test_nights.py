@@ -67,4 +67,4 @@ def test_a_row_of_the_table_compares_with_greedy() -> None:
     greedy = Score(gain=0.02, optimism=0.003, keeps=10, false=5, lost=0.01, recovered=0.004)
     better = dataclasses.replace(greedy, gain=0.022, false=1, repeats=75)
     (_, row) = rows([(cell("greedy", 0.0015, 4), greedy), (cell("race", 0.0015, 4), better)])
-    assert row == "| 0.0015 | 4 | race | 0.0220 | +10 % | 10.0 | 0.100 | +2.00 | 0.40 | 0.25 |"
+    assert row == "| 0.0015 | 4 | race | 0.0220 | +10.0 % | 10.0 | 0.100 | +2.00 | 0.40 | 0.25 |"
