@@ -21,7 +21,7 @@ from orchestrator.rules.race.state import (
 
 CONFIRM = 0.98
 PROVISIONAL = 0.80
-DISCARD_BELOW = 0.30
+DISCARD_BELOW = 0.27  # above what a tie can reach, however little is known
 WAIT = 0.20  # a win over an old parent
 NEAR = 0.10  # a discard that an idle GPU may run once more
 MOST_RUNS = 10
