@@ -1,16 +1,16 @@
 """A night whose truth is known: ideas with their effects, how they stack, and noise between seeds.
 
 The parameters were set by the one public night whose every run is known (karpathy/autoresearch,
-discussion 43: 126 runs, 23 keeps, and a gain of 0.0205 when all of them were run again elsewhere).
-Greedy in this world keeps 21 of 126 runs for a gain of 0.0235 at sigma 0.0005. Of its keeps in 300
-runs 0.48, 0.51 and 0.58 are no better than what they replaced at sigma 0.0005, 0.0015 and 0.003, and
-its best reads 2.2, 2.5 and 2.7 sigma too good.
+discussion 43: 126 runs; a gain of 0.0205 when their sum was run again elsewhere, issue 243).
+Greedy here keeps 21 of 126 runs for a gain of 0.0235 at sigma 0.0005. Of its keeps in 300
+runs 0.48, 0.51 and 0.58 are no better than what they replaced, at sigma 0.0005, 0.0015 and 0.003,
+and its best reads 2.2, 2.5 and 2.7 sigma too good.
 
 - Idea number i helps with probability 0.28 exp(-i/70), since the best ideas come first, by an
   effect that is exponential with mean 0.0015. It does nothing with probability 0.28, and else it
   harms by |N(0.002, 0.003²)|.
-- On another champion than its parent an idea keeps N(0.7, 0.3²) of its effect. In one of ten
-  merges a part conflicts, and is lost.
+- On another champion than its parent an idea keeps N(0.7, 0.3²) of its effect. One of ten
+  parts of merges conflicts, and is lost.
 - A run reads the truth plus N(0, sigma²), of which the part rho depends on the seed alone.
 """
 
