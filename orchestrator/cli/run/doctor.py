@@ -118,7 +118,7 @@ def training(subject: Subject) -> Iterator[Finding]:
         needs_cuda = bool(_nvidia_gpus())
     problems = hostcheck.judge(found, needs_cuda=needs_cuda)
     for problem in problems:
-        yield Finding("training", "fail", problem, "uv sync --group train; uv run prepare.py")
+        yield Finding("training", "fail", problem)
     if not problems:
         text = f"torch {found.torch_version} on {found.device_name}, profile {found.profile}"
         yield Finding("training", "ok", text)
