@@ -179,6 +179,7 @@ class Best(Answer):
     val_bpb: float
     commit_sha: str
     updated_at: str
+    verified: bool = False  # as in its verdict
 
 
 class BestAnswer(Answer):

@@ -352,6 +352,24 @@ def test_a_tag_is_bound_to_the_profile_and_the_data_of_its_first_run(
     assert api.get("/api/report/tags")["tags"][0]["profile"] == "cpu"
 
 
+def test_a_verdict_says_if_the_saved_model_was_measured_once_more(api: Api) -> None:
+    """A worker learns at its claim what to beat, and measures twice what may have done so."""
+    api.tag()
+    api.gpu()
+    first = api.submit("1")
+    job = api.claim()
+    assert job["best_val_bpb"] is None
+    verdict = api.finish(job, 1.0, verified_bpb=1.0001)["verdict"]
+    assert (verdict["status"], verdict["verified"]) == ("keep", True)
+    assert api.get(f"/api/experiment/{first}")["verified_bpb"] == 1.0001
+    assert api.post("/api/experiment/best", tag="mar11")["best"]["verified"] is True
+    api.submit("2")
+    job = api.claim()
+    assert job["best_val_bpb"] == 1.0
+    assert api.finish(job, 0.9)["verdict"]["verified"] is False
+    assert api.post("/api/experiment/best", tag="mar11")["best"]["verified"] is False
+
+
 def test_a_tag_that_is_bound_to_a_profile_alone_takes_any_data(api: Api) -> None:
     """As an older version bound it: its search goes on."""
     api.tag()

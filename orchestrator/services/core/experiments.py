@@ -161,6 +161,7 @@ class Experiments:
             val_bpb=tag.best_val_bpb,
             commit_sha=tag.best_commit_sha or "",
             updated_at=rfc3339(tag.best_us),
+            verified=entry.run.verified_bpb is not None,
         )
         return schemas.BestAnswer(best=best, experiment=views.record(entry))
 
