@@ -194,10 +194,12 @@ class Writer:
     async def flush(self) -> None:
         await self._pipeline.execute()
 
-    async def totals(self, snapshot: Snapshot, last_us: int) -> None:
-        """The tag after its last run."""
+    async def totals(self, snapshot: Snapshot, first_us: int, last_us: int) -> None:
+        """The tag after its last run. By its new time of creation, an orchestrator that has read
+        the journal in between starts over."""
         tag = snapshot.tag
         fields = {
+            "created": first_us,
             "revision": tag.revision, "last_decided": last_us, "last_created": last_us,
             "streak": tag.consecutive_crashes, "training_seconds": tag.training_seconds,
             "best_val_bpb": tag.best_val_bpb, "best_id": tag.best_experiment_id,
@@ -262,7 +264,7 @@ async def write(url: str, name: str, runs: int, hours: float = 0, seed: int = 7)
             last = finished
             if number % BATCH == BATCH - 1:
                 await writer.flush()
-        await writer.totals(history.snapshot, last)
+        await writer.totals(history.snapshot, now - span, last)
     finally:
         await store.close()
 

@@ -139,6 +139,7 @@ def journal_data(
             reason=result.reason,
             val_bpb=metrics and metrics.val_bpb,
             training_seconds=metrics and metrics.training_seconds,
+            verified_bpb=result.verified_bpb,
         ),
         "on": _present(
             revision=tag.revision,
@@ -221,7 +222,12 @@ def step_from(entry: JournalEntry) -> Step:
         experiment_id=entry.experiment_id,
         at_us=entry.at_us,
         category=data["category"],
-        result=RunResult(reported["status"], metrics=metrics, reason=reported.get("reason")),
+        result=RunResult(
+            reported["status"],
+            metrics=metrics,
+            verified_bpb=reported.get("verified_bpb"),
+            reason=reported.get("reason"),
+        ),
         revision=on["revision"],
         best=on.get("best"),
         best_id=on.get("best_id"),

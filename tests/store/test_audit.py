@@ -8,6 +8,7 @@ import redis
 
 from orchestrator.errors import NotFound
 from orchestrator.services.core.audit import Audit
+from orchestrator.store import keys
 from orchestrator.store.connection import Store
 from tests.conftest import Api
 
@@ -63,6 +64,24 @@ async def test_an_untouched_tag_is_as_its_journal_says(api: Api, store: Store) -
     report = await Audit(store).check("mar11")
     assert report.differences == []
     assert (report.decisions, report.experiments) == (7, len(ids))
+
+
+async def test_a_keep_whose_model_was_measured_once_more_is_as_its_journal_says(
+    api: Api, store: Store, plain: redis.Redis
+) -> None:
+    """The journal has the second measure, so a `verified` that somebody wrote is found."""
+    api.tag()
+    api.gpu()
+    verified, other = api.submit("1"), api.submit("2")
+    api.finish(api.claim(), 1.0, verified_bpb=1.0001)
+    api.finish(api.claim(), 0.9)
+    assert (await Audit(store).check("mar11")).differences == []
+    key = keys.of_tag("mar11", "run:", other)
+    verdict = str(plain.hget(key, "verdict")).replace('"verified":false', '"verified":true')
+    plain.hset(key, "verdict", verdict)
+    (difference,) = (await Audit(store).check("mar11")).differences
+    assert other in difference
+    assert verified not in difference
 
 
 async def test_a_tag_that_is_not_there_is_said_so(store: Store) -> None:
