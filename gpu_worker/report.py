@@ -141,6 +141,7 @@ def _finish(
         warnings.append(f"the saved model could not be measured once more: {result.verify_output}")
     if run.log_problem is not None:
         warnings.append(f"the log is not complete: {run.log_problem}"[:500])
+    verified = outcome == "completed" and result is not None and result.verify_exit == 0
     # What the run printed about itself overrides what the host check found.
     names = ("profile", "torch_version", "python_version")
     printed = {name: output.facts[name][:200] for name in names if output.facts.get(name)}
@@ -153,7 +154,7 @@ def _finish(
         lease_secret=run.job.lease_secret,
         outcome=outcome,
         metrics=output.metrics if outcome == "completed" else None,
-        verified_bpb=result.verified if result is not None and result.verify_exit == 0 else None,
+        verified_bpb=result.verified if result is not None and verified else None,
         error=error,
         exit_code=result.exit_code if result is not None else None,
         warnings=warnings[:20],

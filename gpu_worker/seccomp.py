@@ -39,13 +39,8 @@ _NEW_USER = 0x10000000  # CLONE_NEWUSER of sched.h
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 _X32_BIT = 0x40000000  # x86-64 has each call a second time, with this bit
 
-_LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = (
-    0x20,
-    0x15,
-    0x35,
-    0x45,
-    0x06,
-)  # operation codes of classic BPF
+# Operation codes of classic BPF.
+_LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_OFFSET, _ARCHITECTURE_OFFSET, _ARGUMENT_OFFSET = 0, 4, 16  # in struct seccomp_data
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
 _MISSING = 0x00050000 | errno.ENOSYS

@@ -99,7 +99,10 @@ class Supervisor:
 
     def _verify(self, result: Result) -> Result:
         """Measure the saved model in a sandbox of its own. What ends that ends no run."""
-        log = CappedLog(self._folder.verify_log, _VERIFY_LOG_BYTES)
+        try:
+            log = CappedLog(self._folder.verify_log, _VERIFY_LOG_BYTES)
+        except OSError as error:  # a full disk must not cost the run
+            return result._replace(verify_exit=-1, verify_output=str(error.strerror))
         self._execute(self._order.verify_argv, self._order.verify_seconds, log)
         log.finish()
         log.close()

@@ -71,6 +71,18 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (BLOCK, {"reason": "terminated"}, "lost", "supervisor was terminated"),
         (b"", {"problem": "the log could not be written: x"}, "lost", "could not be written"),
         (BLOCK, {"verify_exit": 0, "verified": 1.6}, "crash", "the saved model measures 1.600000"),
+        (
+            BLOCK,
+            {"verify_exit": 0, "verified": -1.0},
+            "crash",
+            "the saved model measures -1.000000",
+        ),
+        (
+            BLOCK,
+            {"verify_exit": 0, "verified": 1e9},
+            "crash",
+            "the saved model measures 1000000000",
+        ),
         (BLOCK, {"verify_exit": 3, "verify_output": "looks ahead"}, "crash", "more: looks ahead"),
     ],
 )
@@ -115,6 +127,6 @@ def test_a_second_measurement_that_agrees_is_part_of_the_report() -> None:
 
 def test_a_second_measurement_that_could_not_be_made_costs_no_result() -> None:
     """A train.py need not save its model, so one that saves it badly is no worse."""
-    made = _report(BLOCK, verify_exit=1, verify_output="KeyError: 'head'")
+    made = _report(BLOCK, verify_exit=1, verified=9.9, verify_output="KeyError: 'head'")
     assert (made.outcome, made.verified_bpb) == ("completed", None)
     assert made.warnings == ["the saved model could not be measured once more: KeyError: 'head'"]

@@ -382,6 +382,15 @@ async def test_no_other_run_is_measured_once_more(
     assert not run.folder.verify_log.exists()
 
 
+async def test_a_second_measurement_without_space_for_its_log_ends_no_run(
+    run: SupervisedRun,
+) -> None:
+    run.folder.verify_log.mkdir()  # so that it cannot be opened
+    result = await end_of(run.start(MEASURE.format(1.5) + SAVE, **again(run, "print('run')")))
+    assert (result.reason, result.exit_code, result.measures) == ("exited", 0, [1.5])
+    assert (result.verify_exit, result.verify_output) == (-1, "Is a directory")
+
+
 async def test_a_second_measurement_that_hangs_or_fails_ends_no_run(run: SupervisedRun) -> None:
     """It has a time of its own, and its last words are told."""
     good, hang = MEASURE.format(1.5) + SAVE, "print('loading', flush=True)\n" + SLEEP
