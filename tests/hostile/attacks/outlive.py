@@ -25,5 +25,6 @@ for _ in range(3):  # guard, supervisor, worker
         break
 print("killing", watchers, flush=True)
 time.sleep(0.3)
-for pid in reversed(watchers):
-    os.kill(pid, signal.SIGKILL)
+for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped, none can answer another's death
+    for pid in watchers:
+        os.kill(pid, number)
