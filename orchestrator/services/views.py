@@ -15,6 +15,7 @@ from orchestrator.rules import sanitize
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
+COMPLETED = (Status.KEEP, Status.DISCARD, Status.CANDIDATE, Status.REPEAT)
 _UNKNOWN_METRICS: dict[str, None] = dict.fromkeys(vars(domain.Metrics(val_bpb=0.0)))
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
 
@@ -84,6 +85,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
         fields_of(found.entry)
         | {
             "position": found.position,
+            "merged_from": (found.entry.experiment.merged_from or "").split(),
             "environment": vars(run.environment),
             "verdict": stored_verdict(run),
             "attempts": attempts,
@@ -128,8 +130,10 @@ def verdict(
     experiment_id: str, result: domain.RunResult, decision: domain.Decision
 ) -> schemas.AnyVerdict:
     """The answer to the report of `result`."""
-    if decision.status in (Status.KEEP, Status.DISCARD) and result.metrics is not None:
+    if decision.status in COMPLETED and result.metrics is not None:
         best = result.metrics.val_bpb if decision.improved else decision.best_before
+        if decision.best is not None:
+            best = decision.best.val_bpb
         return schemas.Verdict(
             experiment_id=experiment_id,
             status=decision.status.value,
@@ -139,6 +143,7 @@ def verdict(
             best_val_bpb=result.metrics.val_bpb if best is None else best,
             action="keep_commit" if decision.improved else "git_reset",
             verified=result.verified_bpb is not None,
+            **_ruling(decision),
         )
     return schemas.CrashVerdict(
         experiment_id=experiment_id,
@@ -148,6 +153,16 @@ def verdict(
         action="git_reset",
         reason=result.reason,
     )
+
+
+def _ruling(decision: domain.Decision) -> dict[str, Any]:
+    """What the keep rule `race` adds to a verdict."""
+    ruling = decision.ruling
+    if ruling is None:
+        return {}
+    kept = decision.status is Status.KEEP
+    said = {name: getattr(ruling, name) for name in ("sigma", "probability", "runs", "why")}
+    return said | ({"confirmed": ruling.confirmed} if kept else {})
 
 
 def strategy(value: domain.Strategy) -> schemas.Strategy:

@@ -1,6 +1,6 @@
 """What a free GPU runs next under `race`. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 
 from orchestrator.rules import merging
@@ -35,8 +35,11 @@ def next_run(
             return _repeat(source, running)
     if ideas:
         return Next("idea")
-    source = next(_idle(state, running, at_once), None)
-    return None if source is None else _repeat(source, running)
+    champion = state.champions[-1]
+    most = MOST_RUNS if champion.confirmed else 2 * MOST_RUNS
+    more = _size(champion.source, running) < most
+    free = len(_of(champion.source, running)) < at_once
+    return _repeat(champion.source, running) if more and free else None
 
 
 def _of(source: Source, running: Running) -> Collection[int]:
@@ -58,7 +61,7 @@ def _baseline(state: State, running: Running) -> Source | None:
 
 def _may_repeat(state: State, running: Running) -> bool:
     """True while repeats are within their part of all runs."""
-    known = {one.id for one in state.champions} | state.candidates.keys() | state.near.keys()
+    known = {one.id for one in state.champions} | state.candidates.keys()
     repeats = state.repeats + sum(len(running[name]) for name in running if name in known)
     runs = state.runs + sum(map(len, running.values()))
     return repeats + 1 <= REPEATS * (runs + 1)
@@ -77,16 +80,6 @@ def _candidate(state: State, running: Running, at_once: int) -> Source | None:
     best = max(free, key=lambda source: state.evidence(source).probability)
     fewer = _size(champion, running) < _size(best, running)
     return champion if fewer and len(_of(champion, running)) < at_once else best
-
-
-def _idle(state: State, running: Running, at_once: int) -> Iterator[Source]:
-    """What is worth a run on a GPU with nothing else to do."""
-    champion = state.champions[-1]
-    most = MOST_RUNS if champion.confirmed else 2 * MOST_RUNS
-    if _size(champion.source, running) < most and len(_of(champion.source, running)) < at_once:
-        yield champion.source
-    near = [source for source in state.near.values() if not _of(source, running)]
-    yield from sorted(near, key=lambda source: -state.evidence(source).probability)
 
 
 def _repeat(source: Source, running: Running) -> Next:

@@ -1,0 +1,184 @@
+"""The keep rule `race` at work: judges runs by it, queues the repeats and merges it asks for.
+
+The rule itself is in rules/race/; docs/keep-rules.md explains it.
+"""
+
+import logging
+from dataclasses import fields
+
+import anyio
+
+from orchestrator import schemas
+from orchestrator.domain import Decision, Experiment, NewExperiment, RunResult, Snapshot, Status
+from orchestrator.errors import AutoresearchError, Conflict
+from orchestrator.files import Files
+from orchestrator.rules.race import FinishedRun, Next, State, conflicted, next_run
+from orchestrator.rules.race.decide import RaceDecision, decide, ending, unmerged
+from orchestrator.rules.race.state import from_json
+from orchestrator.services import views
+from orchestrator.services.core.sources import Sources
+from orchestrator.store.connection import Store
+from orchestrator.store.entries import OtherVerdict
+from orchestrator.store.race import Due
+from orchestrator.store.reads import Entry
+
+logger = logging.getLogger(__name__)
+
+# The longest diff_summary that a submission may have.
+SUMMARY_CHARACTERS = 20_000
+
+
+class Race:
+    def __init__(self, store: Store, files: Files, sources: Sources) -> None:
+        self._store = store
+        self._files = files
+        self._sources = sources
+
+    # -- verdicts
+
+    async def decide(
+        self, snapshot: Snapshot, result: RunResult
+    ) -> tuple[RaceDecision, list[OtherVerdict]]:
+        """The decision on the snapshot's run, and the verdicts that it brings on others."""
+        state = from_json(snapshot.race)
+        run = await self._finished(snapshot, result, state)
+        decision = decide(snapshot, result, state, run)
+        known = dict(decision.others)
+        entries = await self._store.reads.entries(snapshot.tag.name, list(known))
+        return decision, [_other(entry, known[entry.experiment.id]) for entry in entries]
+
+    async def _finished(self, snapshot: Snapshot, result: RunResult, state: State) -> FinishedRun:
+        experiment, run = snapshot.experiment, snapshot.run
+        assert experiment is not None and run is not None  # noqa: S101, PT018 - it has a run
+        source = experiment
+        while source.repeat_of is not None:
+            source = (await self._store.reads.entry(source.repeat_of)).experiment
+        champions = {one.id for one in state.champions}
+        base = source.parent_id
+        while base is not None and base not in champions:
+            base = (await self._store.reads.entry(base)).experiment.parent_id
+        return FinishedRun(
+            source=source.id,
+            seed=run.seed,
+            value=result.metrics.val_bpb if result.metrics else None,
+            base=base,
+            repeat=experiment is not source,
+            merged_from=tuple((experiment.merged_from or "").split()),
+            ending=ending(result),
+        )
+
+    # -- repeats and merges
+
+    async def fill(self, tag: str) -> None:
+        """Queue what the rule asks for, as long as a GPU is free for it."""
+        while True:  # each turn queues a run, settles a win, or follows a change of another caller
+            due = await self._store.race.due(tag)
+            if due.tag.keep_rule != "race" or due.tag.pause is not None:
+                return
+            do = _next(due)
+            if do is None:
+                return
+            if do.kind == "repeat":
+                await self._repeat(due, do)
+            else:
+                await self._merge(due, do)
+
+    async def _repeat(self, due: Due, do: Next) -> None:
+        source = (await self._store.reads.entry(do.sources[0])).experiment
+        again = _new(source, repeat_of=source.id)
+        if await self._store.race.follow_up(due, again, do, source):
+            logger.info("%s runs again, with seed %d", source.id, do.seed)
+
+    async def _merge(self, due: Due, do: Next) -> None:
+        """Merge waiting wins onto the champion, and queue what comes out."""
+        name = due.tag.name
+        parts = await self._store.reads.entries(name, do.sources)
+        champion = (await self._store.reads.entry(due.state.champions[-1].id)).experiment
+        merged, conflicts = await self._source(champion), dict[str, str]()
+        for part in parts:
+            try:
+                merged = await self._with(merged, part.experiment, champion)
+            except AutoresearchError as error:
+                conflicts[part.experiment.id] = error.message
+        if conflicts:
+            await self._unmerge(due, [p for p in parts if p.experiment.id in conflicts], conflicts)
+            return
+        source = await self._sources.keep(merged, None)
+        ids = [part.experiment.id for part in parts]
+        words = f"Merge of {', '.join(ids)} onto {champion.id}"
+        whole = "; ".join(part.experiment.diff_summary for part in parts)
+        experiment = NewExperiment(
+            hypothesis=words,
+            description=words,
+            category="merge",
+            commit_sha=source.commit_sha,
+            diff_summary=whole[:SUMMARY_CHARACTERS],
+            parent_id=champion.id,
+            source_sha256=source.sha256,
+            merged_from=" ".join(ids),
+        )
+        if await self._store.race.follow_up(due, experiment, do, parts[0].experiment):
+            logger.info("%s", words)
+
+    async def _with(self, ours: str, part: Experiment, champion: Experiment) -> str:
+        """`ours` with the change that `part` made to its champion.
+
+        Raises `Conflict`, or what `Sources.keep` raises for what comes out."""
+        base = await self._kept_above(part)
+        merged = await self._sources.merge(
+            ours, await self._source(base), await self._source(part), champion.id, part.id
+        )
+        if merged == ours:
+            raise Conflict(f"all of its change is in {champion.id} already")
+        await self._sources.keep(merged, None)
+        return merged
+
+    async def _kept_above(self, experiment: Experiment) -> Experiment:
+        """The nearest ancestor that was a champion: what the experiment was judged against."""
+        while True:
+            if experiment.parent_id is None:
+                return experiment
+            entry = await self._store.reads.entry(experiment.parent_id)
+            experiment = entry.experiment
+            if entry.run.status is Status.KEEP:
+                return experiment
+
+    async def _source(self, experiment: Experiment) -> str:
+        assert experiment.source_sha256 is not None  # noqa: S101 - a race has no hand-runs
+        return await anyio.to_thread.run_sync(self._files.source, experiment.source_sha256)
+
+    async def _unmerge(self, due: Due, parts: list[Entry], conflicts: dict[str, str]) -> None:
+        verdicts = {}
+        why = {name: f"it could not be merged: {words}" for name, words in conflicts.items()}
+        for experiment, run in parts:
+            verdict = views.stored_verdict(run)
+            assert isinstance(verdict, schemas.Verdict)  # noqa: S101 - it waited in the race
+            words = unmerged(verdict.why or "", why[experiment.id])
+            verdicts[experiment.id] = verdict.model_copy(update={"why": words}).model_dump_json()
+        state = conflicted(due.state, conflicts)
+        await self._store.race.unmerge(due, state, why, verdicts)
+
+
+def _new(experiment: Experiment, repeat_of: str) -> NewExperiment:
+    """The same idea and source as another experiment."""
+    same = {one.name: getattr(experiment, one.name) for one in fields(NewExperiment)}
+    return NewExperiment(**same | {"repeat_of": repeat_of})
+
+
+def _other(entry: Entry, decision: Decision) -> OtherVerdict:
+    """A new verdict on an experiment whose run completed earlier."""
+    experiment, run = entry
+    result = RunResult("completed", metrics=run.metrics, verified_bpb=run.verified_bpb)
+    verdict = views.verdict(experiment.id, result, decision)
+    return OtherVerdict(experiment, run, decision, verdict.model_dump_json())
+
+
+def _next(due: Due) -> Next | None:
+    """The next repeat or merge for a free GPU; None if all of them have something to do."""
+    if due.free <= 0:
+        return None
+    ideas, merge_running = due.ideas > 0, due.merge_running
+    do = next_run(due.state, due.running, due.gpus, ideas=ideas, merge_running=merge_running)
+    if do is not None and do.kind == "idea" and due.free > due.ideas:
+        do = next_run(due.state, due.running, due.gpus, ideas=False, merge_running=merge_running)
+    return None if do is None or do.kind == "idea" else do
