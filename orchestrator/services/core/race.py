@@ -4,13 +4,15 @@ The rule itself is in rules/race/; docs/keep-rules.md explains it.
 """
 
 import logging
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 
 import anyio
 
 from orchestrator import schemas
 from orchestrator.domain import Decision, Experiment, NewExperiment, RunResult, Snapshot, Status
-from orchestrator.errors import AutoresearchError, Conflict
+from orchestrator.errors import Conflict, Invalid, TooLarge
 from orchestrator.files import Files
 from orchestrator.rules.race import FinishedRun, Next, State, conflicted, next_run
 from orchestrator.rules.race.decide import RaceDecision, decide, ending, unmerged
@@ -23,6 +25,9 @@ from orchestrator.store.race import Due
 from orchestrator.store.reads import Entry
 
 logger = logging.getLogger(__name__)
+
+# Why a change does not fit: the same lines, or what comes out is no Python, or too long.
+CONFLICTS = (Conflict, Invalid, TooLarge)
 
 # The longest diff_summary that a submission may have.
 SUMMARY_CHARACTERS = 20_000
@@ -90,34 +95,37 @@ class Race:
             logger.info("%s runs again, with seed %d", source.id, do.seed)
 
     async def _merge(self, due: Due, do: Next) -> None:
-        """Merge waiting wins onto the champion, and queue what comes out."""
-        name = due.tag.name
-        parts = await self._store.reads.entries(name, do.sources)
+        """Merge waiting wins onto the champion and queue what comes out, or say of those that do
+        not fit why. One that only does not fit the others waits for the next merge."""
+        waiting = await self._store.reads.entries(due.tag.name, do.sources)
         champion = (await self._store.reads.entry(due.state.champions[-1].id)).experiment
-        merged, conflicts = await self._source(champion), dict[str, str]()
-        for part in parts:
+        alone = merged = await self._source(champion)
+        parts, misfits = list[Experiment](), dict[str, str]()
+        for win in waiting:
             try:
-                merged = await self._with(merged, part.experiment, champion)
-            except AutoresearchError as error:
-                conflicts[part.experiment.id] = error.message
-        if conflicts:
-            await self._unmerge(due, [p for p in parts if p.experiment.id in conflicts], conflicts)
+                await self._with(alone, win.experiment, champion)
+            except CONFLICTS as error:
+                misfits[win.experiment.id] = f"it could not be merged: {error.message}"
+                continue
+            with suppress(*CONFLICTS):
+                merged = await self._with(merged, win.experiment, champion)
+                parts.append(win.experiment)
+        if misfits:
+            await self._unmerge(due, waiting, misfits)
             return
         source = await self._sources.keep(merged, None)
-        ids = [part.experiment.id for part in parts]
-        words = f"Merge of {', '.join(ids)} onto {champion.id}"
-        whole = "; ".join(part.experiment.diff_summary for part in parts)
+        words = f"Merge of {', '.join(part.id for part in parts)} onto {champion.id}"
         experiment = NewExperiment(
             hypothesis=words,
             description=words,
             category="merge",
             commit_sha=source.commit_sha,
-            diff_summary=whole[:SUMMARY_CHARACTERS],
+            diff_summary="; ".join(part.diff_summary for part in parts)[:SUMMARY_CHARACTERS],
             parent_id=champion.id,
             source_sha256=source.sha256,
-            merged_from=" ".join(ids),
+            merged_from=" ".join(part.id for part in parts),
         )
-        if await self._store.race.follow_up(due, experiment, do, parts[0].experiment):
+        if await self._store.race.follow_up(due, experiment, do, parts[0]):
             logger.info("%s", words)
 
     async def _with(self, ours: str, part: Experiment, champion: Experiment) -> str:
@@ -147,22 +155,23 @@ class Race:
         assert experiment.source_sha256 is not None  # noqa: S101 - a race has no hand-runs
         return await anyio.to_thread.run_sync(self._files.source, experiment.source_sha256)
 
-    async def _unmerge(self, due: Due, parts: list[Entry], conflicts: dict[str, str]) -> None:
+    async def _unmerge(self, due: Due, waiting: list[Entry], misfits: Mapping[str, str]) -> None:
         verdicts = {}
-        why = {name: f"it could not be merged: {words}" for name, words in conflicts.items()}
-        for experiment, run in parts:
+        for experiment, run in waiting:
+            if experiment.id not in misfits:
+                continue
             verdict = views.stored_verdict(run)
             assert isinstance(verdict, schemas.Verdict)  # noqa: S101 - it waited in the race
-            words = unmerged(verdict.why or "", why[experiment.id])
-            verdicts[experiment.id] = verdict.model_copy(update={"why": words}).model_dump_json()
-        state = conflicted(due.state, conflicts)
-        await self._store.race.unmerge(due, state, why, verdicts)
+            why = unmerged(verdict.why or "", misfits[experiment.id])
+            verdicts[experiment.id] = verdict.model_copy(update={"why": why}).model_dump_json()
+        state = conflicted(due.state, misfits)
+        await self._store.race.unmerge(due, state, misfits, verdicts)
 
 
 def _new(experiment: Experiment, repeat_of: str) -> NewExperiment:
     """The same idea and source as another experiment."""
     same = {one.name: getattr(experiment, one.name) for one in fields(NewExperiment)}
-    return NewExperiment(**same | {"repeat_of": repeat_of})
+    return NewExperiment(**same | {"repeat_of": repeat_of, "merged_from": None})
 
 
 def _other(entry: Entry, decision: Decision) -> OtherVerdict:
