@@ -117,8 +117,8 @@ class Verdict(Answer):
 
     The fields from `sigma` on are there where the keep rule is `race`. There `delta` is the gap to
     what is believed of the champion, and `best_val_bpb` that belief; `sigma` is what the seed alone
-    does to a run, and `probability` that the source is better, after `runs` runs. A keep that is
-    not `confirmed` is provisional; a `candidate` waits for its next runs."""
+    does to a run, and `probability` that the source is better, after `runs` runs. A keep is
+    `confirmed` or `provisional`; a `candidate` waits for its next runs."""
 
     experiment_id: str
     status: Literal["keep", "discard", "candidate", "repeat"]
@@ -132,6 +132,7 @@ class Verdict(Answer):
     probability: OnlyInRace[float] = None
     runs: OnlyInRace[int] = None
     confirmed: OnlyInRace[bool] = None
+    provisional: OnlyInRace[bool] = None
     why: OnlyInRace[str] = None
     digest: VerdictDigest = None
 
@@ -191,12 +192,24 @@ class HistoryAnswer(Answer):
     next_cursor: str | None = None
 
 
+class Estimate(Answer):
+    """What the keep rule `race` believes of the champion's val_bpb: `low` and `high` hold it with
+    probability 0.95. `readings` are what its runs read, by seed."""
+
+    val_bpb: float
+    low: float
+    high: float
+    readings: dict[int, float]
+    confirmed: bool
+
+
 class Best(Answer):
     experiment_id: str
     val_bpb: float
     commit_sha: str
     updated_at: str
     verified: bool = False  # as in its verdict
+    estimate: OnlyInRace[Estimate] = None
 
 
 class BestAnswer(Answer):
@@ -336,6 +349,8 @@ class ExperimentDetail(ExperimentFields):
     warnings: list[str]
     environment: Environment
     verdict: AnyVerdict | None
+    # What is known of a candidate, whose verdict waits for more runs.
+    so_far: OnlyInRace[AnyVerdict] = None
     attempts: list[Attempt]
     lease: Lease | None
     # What an operator has asked of a running attempt; its worker gets it with the next renewal.

@@ -4,6 +4,7 @@ A model ignores names that it does not have. So a model whose fields have the na
 built from `vars(value)`, plus what differs.
 """
 
+import math
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,6 +13,9 @@ from pydantic import TypeAdapter
 from orchestrator import callers, domain, schemas
 from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
+from orchestrator.rules.noise import COVERAGE
+from orchestrator.rules.race.beliefs import counted
+from orchestrator.rules.race.state import Champion
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
@@ -88,6 +92,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
             "merged_from": (found.entry.experiment.merged_from or "").split(),
             "environment": vars(run.environment),
             "verdict": stored_verdict(run),
+            "so_far": _said(run, State.MEASURED),
             "attempts": attempts,
             "lease": lease,
             "stopping": run.stop if leased else None,
@@ -118,8 +123,14 @@ def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
 
 
 def stored_verdict(run: domain.Run) -> schemas.AnyVerdict | None:
-    """The verdict as it was first given."""
-    return None if run.verdict_json is None else verdict_from(run.verdict_json)
+    """The verdict on a decided run."""
+    return _said(run, State.DECIDED)
+
+
+def _said(run: domain.Run, state: State) -> schemas.AnyVerdict | None:
+    if run.state is not state or run.verdict_json is None:
+        return None
+    return verdict_from(run.verdict_json)
 
 
 def verdict_from(text: str) -> schemas.AnyVerdict:
@@ -162,7 +173,23 @@ def _ruling(decision: domain.Decision) -> dict[str, Any]:
         return {}
     kept = decision.status is Status.KEEP
     said = {name: getattr(ruling, name) for name in ("sigma", "probability", "runs", "why")}
-    return said | ({"confirmed": ruling.confirmed} if kept else {})
+    if kept:
+        said |= (
+            {"confirmed": True} if ruling.confirmed else {"confirmed": False, "provisional": True}
+        )
+    return said
+
+
+def estimate(champion: Champion) -> schemas.Estimate:
+    mean, variance = champion.belief
+    around = COVERAGE * math.sqrt(variance)
+    return schemas.Estimate(
+        val_bpb=mean,
+        low=mean - around,
+        high=mean + around,
+        readings=counted(champion.source.readings),
+        confirmed=champion.confirmed,
+    )
 
 
 def strategy(value: domain.Strategy) -> schemas.Strategy:

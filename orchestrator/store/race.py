@@ -15,7 +15,8 @@ class Due:
     """What the rule rests on when it says what runs next, read in one step.
 
     `running` are the seeds under way of each source, queued repeats too, the oldest source first.
-    `free` GPUs have neither a run nor a queued repeat that is meant for them.
+    `free` GPUs have neither a run nor a queued repeat that is meant for them. Nothing was submitted
+    or decided for `quiet_seconds`.
     """
 
     tag: Tag
@@ -26,6 +27,7 @@ class Due:
     ideas: int
     free: int
     gpus: int
+    quiet_seconds: float
 
 
 class RaceStore:
@@ -52,6 +54,7 @@ class RaceStore:
             ideas=reply["ideas"],
             free=reply["idle"] - len(queued),
             gpus=reply["gpus"],
+            quiet_seconds=reply["quiet"],
         )
 
     async def follow_up(

@@ -15,10 +15,16 @@ Running = Mapping[str, Collection[int]]
 
 
 def next_run(
-    state: State, running: Running, gpus: int, *, ideas: bool, merge_running: bool = False
+    state: State,
+    running: Running,
+    gpus: int,
+    *,
+    ideas: bool,
+    idle: bool = True,
+    merge_running: bool = False,
 ) -> Next | None:
-    """What to start now, or None if nothing is worth a run. `ideas` says if agents have any,
-    `merge_running` if the first run of a merge is under way."""
+    """What to start now, or None if nothing is worth a run. `ideas` says if agents have any, `idle`
+    if none has come for a while, `merge_running` if the first run of a merge is under way."""
     baseline = _baseline(state, running)
     if baseline is not None and baseline.runs + len(_of(baseline, running)) < BASELINE_RUNS:
         return _repeat(baseline, running)
@@ -35,6 +41,8 @@ def next_run(
             return _repeat(source, running)
     if ideas:
         return Next("idea")
+    if not idle or not _may_repeat(state, running):
+        return None
     champion = state.champions[-1]
     most = MOST_RUNS if champion.confirmed else 2 * MOST_RUNS
     more = _size(champion.source, running) < most

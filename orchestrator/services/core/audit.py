@@ -186,7 +186,8 @@ def _of_record(entry: Entry, step: Decided | None, until_us: int) -> Iterator[st
     yield from _compared(f"{who}: val_bpb", val_bpb, reported)
     yield from _compared(f"{who}: best before", run.best_before, step.decision.best_before)
     yield from _compared(f"{who}: moment of decision", run.finished_us, step.at_us)
-    yield from _compared(f"{who}: verdict", views.stored_verdict(run), verdict)
+    stored = run.verdict_json and views.verdict_from(run.verdict_json)
+    yield from _compared(f"{who}: verdict", stored, verdict)
 
 
 def _counters(books: Books, prefix: str) -> dict[str, int]:

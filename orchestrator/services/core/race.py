@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 
 import anyio
 
@@ -26,6 +27,9 @@ from orchestrator.store.reads import Entry
 
 logger = logging.getLogger(__name__)
 
+# A free GPU is idle when the tag has had no run and no idea for this part of its budget: before
+# that, an agent may be about to submit its next one, which would wait behind a repeat.
+IDLE = 0.2
 # Why a change does not fit: the same lines, or what comes out is no Python, or too long.
 CONFLICTS = (Conflict, Invalid, TooLarge)
 
@@ -186,8 +190,15 @@ def _next(due: Due) -> Next | None:
     """The next repeat or merge for a free GPU; None if all of them have something to do."""
     if due.free <= 0:
         return None
-    ideas, merge_running = due.ideas > 0, due.merge_running
-    do = next_run(due.state, due.running, due.gpus, ideas=ideas, merge_running=merge_running)
+    ask = partial(
+        next_run,
+        due.state,
+        due.running,
+        due.gpus,
+        idle=due.quiet_seconds > IDLE * due.tag.time_budget_seconds,
+        merge_running=due.merge_running,
+    )
+    do = ask(ideas=due.ideas > 0)
     if do is not None and do.kind == "idea" and due.free > due.ideas:
-        do = next_run(due.state, due.running, due.gpus, ideas=False, merge_running=merge_running)
+        do = ask(ideas=False)
     return None if do is None or do.kind == "idea" else do

@@ -1,8 +1,9 @@
 -- Reads in one step what the keep rule `race` rests on when it says what runs next.
 -- ARGV: '', '', tag.
 -- Replies: OK {tag, race, running: [[id, seed], ..] in order of creation, follow {id: what}, ideas,
---          idle, gpus}: `ideas` are queued runs that no rule asked for, `idle` and `gpus` count the
---          GPUs that may run the tag; UNKNOWN_TAG.
+--          idle, gpus, quiet}: `ideas` are queued runs that no rule asked for, `idle` and `gpus` count
+--          the GPUs that may run the tag, `quiet` are seconds without a submission or a decision;
+--          UNKNOWN_TAG.
 local tag, t = ARGV[3], T(ARGV[3])
 local fields = hash_of(t.tag)
 if not fields.created then return reply('UNKNOWN_TAG', { tag = tag }) end
@@ -25,4 +26,6 @@ for id in pairs(out.follow) do
 end
 out.idle = serving(G.idle)
 out.gpus = out.idle + serving(G.busy)
+local last = math.max(tonumber(fields.last_created) or 0, tonumber(fields.last_decided) or 0)
+out.quiet = (now_us() - math.max(last, tonumber(fields.created))) / 1000000
 return reply('OK', out)
