@@ -44,6 +44,9 @@ def setup(
     max_crashes: Annotated[
         int, typer.Option(help="Crashes in a row after which agents are told to stop.")
     ] = 3,
+    keep_rule: Annotated[
+        str, typer.Option(metavar="greedy|race", help="What is kept: docs/keep-rules.md.")
+    ] = "greedy",
     json: bool,
 ) -> None:
     request = load_model(
@@ -52,6 +55,7 @@ def setup(
         time_budget_seconds=time_budget,
         near_miss_threshold=near_miss,
         max_consecutive_crashes=max_crashes,
+        keep_rule=keep_rule,
     )
     result = client.setup(request)
     seconds = result.tag.time_budget_seconds
