@@ -28,6 +28,8 @@ class SummaryStats(Answer):
     timed_out: int
     cancelled: int
     infra_lost: int
+    candidates: int
+    repeats: int
     abandoned: int
 
 

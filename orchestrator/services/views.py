@@ -41,7 +41,10 @@ def tag_info(tag: domain.Tag, counts: domain.Counts) -> schemas.TagInfo:
             "branch": domain.branch_of(tag.name),
             "profile": tag.profile,
             "created_at": rfc3339(tag.created_us),
-            "total_experiments": counts.queued + counts.running + counts.finished,
+            "total_experiments": counts.queued
+            + counts.running
+            + counts.candidate
+            + counts.finished,
             "kept_experiments": counts.keep,
             "paused": tag.pause is not None,
             "pause": operator_hold(tag.pause),

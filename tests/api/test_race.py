@@ -345,3 +345,16 @@ def test_the_audit_finds_a_belief_that_somebody_changed(race: Race, redis_url: s
         assert text is not None
         client.set(key, text.replace("0.9979", "0.8979"))
     assert any(difference.startswith("race:") for difference in audited(race.api))
+
+
+def test_similar_ideas_and_the_summary_count_a_repeated_source_once(race: Race) -> None:
+    first = race.baseline()
+    idea = race.api.submit(changed(BASELINE, 3), hypothesis="a sharper attention")
+    race.run(0.9958)
+    race.run(0.9957)
+    similar = race.api.post("/api/search/similar", tag="mar11", idea="sharper attention")
+    assert similar["searched"] == similar["total"]
+    assert [near["experiment_id"] for near in similar["near"]] == [idea]
+    stats = race.api.get("/api/report/summary", tag="mar11")["stats"]
+    assert (stats["total"], stats["candidates"], stats["repeats"]) == (1, 1, 5)
+    assert race.api.get("/api/report/summary", tag="mar11")["best"]["experiment_id"] == first
