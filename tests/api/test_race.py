@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -358,3 +359,33 @@ def test_similar_ideas_and_the_summary_count_a_repeated_source_once(race: Race) 
     stats = race.api.get("/api/report/summary", tag="mar11")["stats"]
     assert (stats["total"], stats["candidates"], stats["repeats"]) == (1, 1, 5)
     assert race.api.get("/api/report/summary", tag="mar11")["best"]["experiment_id"] == first
+
+
+def test_two_orchestrators_queue_each_repeat_once_and_decide_each_run_once(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are told of each result at the same moment, and both look for free GPUs all the time."""
+    monkeypatch.setattr("orchestrator.services.core.reaper.FILL_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.services.core.race.IDLE", 0.0)
+    apis = [make_api(), make_api()]
+    race = Race(apis[0], gpus=4)
+    race.api.submit(BASELINE)
+    ideas = [race.api.submit(changed(BASELINE, line)) for line in (2, 5, 8, 11, 14, 17)]
+    while jobs := [job for n in range(4) if (job := race.api.claim(f"gpu-{n}")) is not None]:
+        for job in jobs:
+            ours = job["train_py"].count("= 1")
+            val_bpb = 0.998 - 0.001 * ours + 0.0005 * (job["seed"] % 3 - 1)
+            with ThreadPoolExecutor() as pool:
+                told = list(pool.map(lambda api: api.finish(job, val_bpb)["verdict"], apis))  # noqa: B023
+            assert told[0] == told[1]
+    history = race.api.post("/api/experiment/history", tag="mar11")["experiments"]
+    runs = Counter(
+        (detail["source_sha256"], detail["seed"])
+        for detail in (race.detail(one["id"]) for one in history)
+    )
+    assert set(runs.values()) == {1}
+    assert {one["status"] for one in history} <= {"keep", "discard", "repeat"}
+    assert race.api.http.get(f"/api/experiment/{race.best()['experiment_id']}/train.py").text != (
+        BASELINE
+    ), f"none of {ideas} was kept"
+    assert audited(race.api) == []
