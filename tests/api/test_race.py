@@ -236,6 +236,20 @@ def test_a_repeat_that_crashes_ends_its_candidate(race: Race) -> None:
     assert audited(race.api) == []
 
 
+def test_a_disturbed_repeat_does_not_count_and_says_so(race: Race) -> None:
+    first = race.api.submit(BASELINE)
+    for val_bpb in (0.9979, 0.9991, 0.9968, 0.9984):
+        race.run(val_bpb)
+    job = race.claim()
+    race.api.finish(job, 1.2)
+    assert race.best()["val_bpb"] == pytest.approx(0.99805), "the mean of the other four"
+    [warning] = race.detail(job["experiment_id"])["warnings"]
+    assert warning.startswith("does not count for the keep rule")
+    assert race.claim()["seed"] == 47, "another run takes its place"
+    assert race.detail(first)["warnings"] == []
+    assert audited(race.api) == []
+
+
 def test_a_person_who_cancels_a_repeat_ends_its_candidate(race: Race) -> None:
     race.baseline()
     idea = race.api.submit(changed(BASELINE, 3))

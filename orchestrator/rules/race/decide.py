@@ -32,6 +32,19 @@ class RaceDecision(Decision):
     state: State = field(kw_only=True)
     others: tuple[tuple[str, Decision], ...] = ()
 
+    @property
+    def no_evidence(self) -> bool:
+        """True of a run that completed and does not count."""
+        sources = [*(one.source for one in self.state.champions), *self.state.candidates.values()]
+        readings = [
+            one
+            for source in sources
+            if source.id == self.run.source
+            for one in source.readings
+            if one.seed == self.run.seed
+        ]
+        return self.run.ending == "completed" and bool(readings) and not readings[-1].counts
+
 
 def ending(result: RunResult) -> Ending:
     if result.kind == "completed":

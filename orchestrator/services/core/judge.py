@@ -3,6 +3,7 @@
 import hmac
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from orchestrator import schemas
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 # Each failed try means that another decision of the tag went through in between.
 MAX_TRIES = 500
+NO_EVIDENCE = (
+    "does not count for the keep rule: much worse than the other runs of its source, so something"
+    " disturbed it, or its seed had run already"
+)
 
 
 class Judge:
@@ -119,6 +124,8 @@ class Judge:
         racing = snapshot.tag.keep_rule == "race"
         if racing:
             decision, others = await self._race.decide(snapshot, result)
+            if decision.no_evidence:
+                result = replace(result, warnings=(*result.warnings, NO_EVIDENCE))
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
         ended = await self._store.experiments.apply(
             snapshot, result, decision, verdict.model_dump_json(), reporter, action, others
