@@ -313,7 +313,9 @@ class Snapshot:
     recent: tuple[Status, ...]  # of the newest judged runs, newest first
     run: Run | None = None
     experiment: Experiment | None = None
-    race: str | None = None  # the state of the keep rule `race`, see rules/race/state.py
+    # Under the keep rule `race`: its state (rules/race/state.py), and True if it asked for the run.
+    race: str | None = None
+    follow_up: bool = False
 
 
 @dataclass(frozen=True)

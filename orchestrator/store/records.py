@@ -201,6 +201,7 @@ def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot
         run=run,
         experiment=experiment,
         race=reply.get("race"),
+        follow_up="follows" in reply,
     )
 
 

@@ -262,6 +262,33 @@ def test_a_person_who_cancels_a_repeat_ends_its_candidate(race: Race) -> None:
     assert audited(race.api) == []
 
 
+def test_a_run_that_a_person_repeats_gets_a_verdict_of_its_own(race: Race) -> None:
+    race.baseline()
+    idea = race.api.submit(changed(BASELINE, 3))
+    assert race.run(1.2)["status"] == "discard"
+    again = race.api.post(f"/api/experiment/{idea}/requeue", reason="the GPU was shared")
+    assert race.run(0.9958)["status"] == "candidate"
+    assert race.detail(again["experiment_id"])["repeat_of"] == idea
+    job = race.claim()
+    assert race.detail(job["experiment_id"])["repeat_of"] == again["experiment_id"]
+    assert audited(race.api) == []
+
+
+def test_a_source_that_is_gone_keeps_no_verdict_from_its_worker(api: Api) -> None:
+    race = Race(api, gpus=2)
+    race.baseline()
+    first, second = (api.submit(changed(BASELINE, line)) for line in (3, 16))
+    ours, theirs = race.claim("gpu-0"), race.claim("gpu-1")
+    sha256 = race.detail(second)["source_sha256"]
+    for path in api.settings.paths.home.rglob(f"*{sha256}*"):
+        path.unlink()
+    api.finish(ours, 0.9900)
+    assert api.finish(theirs, 0.9905)["verdict"]["status"] == "discard"
+    assert (race.best()["experiment_id"], theirs["experiment_id"]) == (first, second)
+    assert "it could not be merged" in race.why(second)
+    assert audited(api) == []
+
+
 def test_a_champion_whose_repeats_crash_twice_is_dethroned_with_the_reason(
     race: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,14 @@ import anyio
 
 from orchestrator import schemas
 from orchestrator.domain import Decision, Experiment, NewExperiment, RunResult, Snapshot, Status
-from orchestrator.errors import Conflict, Invalid, TooLarge
+from orchestrator.errors import (
+    AutoresearchError,
+    Conflict,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from orchestrator.files import Files
 from orchestrator.rules.race import FinishedRun, Next, State, conflicted, next_run
 from orchestrator.rules.race.decide import RaceDecision, decide, ending, unmerged
@@ -30,8 +37,9 @@ logger = logging.getLogger(__name__)
 # A free GPU is idle when the tag has had no run and no idea for this part of its budget: before
 # that, an agent may be about to submit its next one, which would wait behind a repeat.
 IDLE = 0.2
-# Why a change does not fit: the same lines, or what comes out is no Python, or too long.
-CONFLICTS = (Conflict, Invalid, TooLarge)
+# Why a change does not fit: the same lines, what comes out is no Python or too long, or a source is
+# gone.
+CONFLICTS = (Conflict, Invalid, TooLarge, NotFound)
 
 # The longest diff_summary that a submission may have.
 SUMMARY_CHARACTERS = 20_000
@@ -59,19 +67,18 @@ class Race:
     async def _finished(self, snapshot: Snapshot, result: RunResult, state: State) -> FinishedRun:
         experiment, run = snapshot.experiment, snapshot.run
         assert experiment is not None and run is not None  # noqa: S101, PT018 - it has a run
-        source = experiment
-        while source.repeat_of is not None:
-            source = (await self._store.reads.entry(source.repeat_of)).experiment
+        # A repeat that a person asked for is an idea of its own: it gets a verdict of its own.
+        repeated = experiment.repeat_of if snapshot.follow_up else None
         champions = {one.id for one in state.champions}
-        base = source.parent_id
+        base = experiment.parent_id
         while base is not None and base not in champions:
             base = (await self._store.reads.entry(base)).experiment.parent_id
         return FinishedRun(
-            source=source.id,
+            source=repeated or experiment.id,
             seed=run.seed,
             value=result.metrics.val_bpb if result.metrics else None,
             base=base,
-            repeat=experiment is not source,
+            repeat=repeated is not None,
             merged_from=tuple((experiment.merged_from or "").split()),
             ending=ending(result),
         )
@@ -79,7 +86,16 @@ class Race:
     # -- repeats and merges
 
     async def fill(self, tag: str) -> None:
-        """Queue what the rule asks for, as long as a GPU is free for it."""
+        """Queue what the rule asks for, as long as a GPU is free for it. Raises `Unavailable`."""
+        try:
+            await self._fill(tag)
+        except Unavailable:
+            raise
+        except AutoresearchError:
+            # A record or a source that is broken must not keep a verdict from its worker.
+            logger.exception("What follows in tag %s cannot be queued", tag)
+
+    async def _fill(self, tag: str) -> None:
         while True:  # each turn queues a run, settles a win, or follows a change of another caller
             due = await self._store.race.due(tag)
             if due.tag.keep_rule != "race" or due.tag.pause is not None:
