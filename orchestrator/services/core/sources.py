@@ -112,6 +112,8 @@ def _merged(ours: str, base: str, theirs: str, ours_id: str, theirs_id: str) -> 
                 timeout=MERGE_SECONDS,
                 check=False,
             )
+        except FileNotFoundError as error:
+            raise Conflict("git, which merges them, is not installed here") from error
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Conflict(f"git merge-file failed: {error}") from error
     merged = done.stdout.decode()
