@@ -32,7 +32,7 @@ from orchestrator.ids import id_of
 from orchestrator.rules.decide import decide
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
-from orchestrator.store import keys, records
+from orchestrator.store import entries, keys, records
 from orchestrator.store.connection import Store
 
 BATCH = 1000
