@@ -1,4 +1,4 @@
-"""What a run result means for a tag that keeps by `race`, as a decision on the run and on others."""
+"""What a run result means for a tag that keeps by `race`: a decision on it, and on others."""
 
 from dataclasses import replace
 
