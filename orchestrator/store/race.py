@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.domain import Experiment, NewExperiment, Tag
+from orchestrator.rules.race.queue import ENDED
 from orchestrator.rules.race.state import Next, State, from_json, to_json
 from orchestrator.store import entries, records, verbs
 from orchestrator.store.scripts import Scripts
@@ -37,18 +38,21 @@ class RaceStore:
     async def due(self, tag: str) -> Due:
         reply = await self._scripts.run(verbs.DUE, tag)
         follow: dict[str, str] = reply["follow"]
+        state = from_json(reply.fields.get("race"))
         running: dict[str, list[int]] = {}
-        seeds = dict(reply["running"] or [])  # an empty Lua table encodes as {}
-        for experiment_id, seed in seeds.items():
+        started = dict(reply["running"] or [])  # an empty Lua table encodes as {}
+        queued = {name: what.split()[1] for name, what in follow.items() if name not in started}
+        for experiment_id, seed in (started | queued).items():
             source = follow.get(experiment_id, "merge").split()[0]
-            running.setdefault(experiment_id if source == "merge" else source, []).append(int(seed))
-        queued = [what.split() for name, what in follow.items() if name not in seeds]
-        for source, seed in queued:
+            if source == "merge":
+                source = experiment_id
+            elif source not in started and source not in state.known:
+                source = ENDED
             running.setdefault(source, []).append(int(seed))
         return Due(
             tag=records.tag_from(reply["tag"]),
             last_created=reply["tag"].get("last_created", ""),
-            state=from_json(reply.fields.get("race")),
+            state=state,
             running=running,
             merge_running=any(what.startswith("merge ") for what in follow.values()),
             ideas=reply["ideas"],

@@ -10,7 +10,8 @@ from orchestrator.rules.race.verdicts import MOST_RUNS
 REPEATS = 0.4  # of all runs, while agents have ideas
 AT_ONCE = 3  # runs of one source under way
 
-# Seeds under way by source, the oldest first.
+# Seeds under way by source, the oldest first. Repeats of what has failed or is settled are ENDED's.
+ENDED = ""
 Running = Mapping[str, Collection[int]]
 
 
@@ -64,13 +65,12 @@ def _baseline(state: State, running: Running) -> Source | None:
     if state.champions:
         source = state.champions[-1].source
         return source if source.unsettled else None
-    return next((Source(name, None) for name in running), None)
+    return next((Source(name, None) for name in running if name != ENDED), None)
 
 
 def _may_repeat(state: State, running: Running) -> bool:
     """True while repeats are within their part of all runs."""
-    known = {one.id for one in state.champions} | state.candidates.keys()
-    repeats = state.repeats + sum(len(running[name]) for name in running if name in known)
+    repeats = state.repeats + sum(len(running[name]) for name in running if name in state.known)
     runs = state.runs + sum(map(len, running.values()))
     return repeats + 1 <= REPEATS * (runs + 1)
 

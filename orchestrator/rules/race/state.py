@@ -105,6 +105,11 @@ class State:
     runs: int = 0
     repeats: int = 0
 
+    @property
+    def known(self) -> set[str]:
+        """The sources of which a run is evidence."""
+        return {one.id for one in self.champions} | self.candidates.keys()
+
     def parent(self, base: str | None) -> Champion:
         """The champion of that id; the one in force if the state does not know it."""
         return next((one for one in self.champions if one.id == base), self.champions[-1])

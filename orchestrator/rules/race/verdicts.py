@@ -105,6 +105,8 @@ def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
     against the others: one disturbed run here would make the noise too large for all that follows.
     """
     values = counted(baseline.readings)
+    if len(values) < 2:
+        return noise, baseline
     worst = max(values, key=values.__getitem__)
     alone, others = SeedNoise(), dict[int, float]()
     for seed, value in values.items():
