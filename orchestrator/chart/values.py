@@ -56,7 +56,11 @@ def points_of(
 def summary(rows: Sequence[ExportRow], estimates: Mapping[str, float] | None = None) -> str:
     """The search in one line: best, gain, training time, and on what."""
     decided = _decided(rows)
-    values = [p.val_bpb for p in points_of(rows, estimates) if p.status == "keep"]
+    values = [
+        p.val_bpb
+        for p in points_of(rows, estimates)
+        if p.val_bpb is not None and p.status == "keep"
+    ]
     parts = []
     if values:
         best, first = values[-1], values[0]

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import schemas
-from orchestrator.cli.tables import coloured, plain
+from orchestrator.cli.tables import coloured, open_runs, plain
 from orchestrator.cli.text import one_line
 from orchestrator.rules import failure
 
@@ -114,7 +114,7 @@ def status_lines(view: View) -> list[Text]:
         if len(keeps) > 1:
             first.append(f"  {best.val_bpb - keeps[0].val_bpb:+.6f} since the first")
     counts = _line(f"{stats.kept} kept of {stats.total} · ")
-    counts.append(f"{stats.running} running, {stats.queued} queued")
+    counts.append(open_runs(stats))
     if view.tag.paused:
         why = f" ({one_line(view.tag.pause.reason)})" if view.tag.pause else ""
         counts.append(f" · paused{why}", style="yellow")

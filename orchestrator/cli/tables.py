@@ -33,7 +33,7 @@ def moment(at: str) -> str:
 
 def why(detail: schemas.ExperimentDetail) -> str:
     """What the keep rule `race` says of an experiment; a merge conflict has lines of its own."""
-    verdict = detail.verdict
+    verdict = detail.verdict or detail.so_far
     return visible(verdict.why) if isinstance(verdict, schemas.Verdict) and verdict.why else ""
 
 
@@ -77,6 +77,13 @@ def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
     return table
 
 
+def open_runs(stats: schemas.SummaryStats) -> str:
+    """How many runs have no verdict yet; candidates only where there are some."""
+    n = stats.candidates
+    candidates = f", {n} candidate{'s' * (n != 1)}" if n else ""
+    return f"{stats.running} running, {stats.queued} queued{candidates}"
+
+
 def summary_lines(summary: schemas.SummaryAnswer) -> str:
     stats = summary.stats
     best = summary.best
@@ -84,7 +91,7 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
         "best": f"{best.val_bpb:.6f}  {best.experiment_id}" if best else "no result yet",
         "decided": f"{stats.total}: {stats.kept} kept, {stats.discarded} discarded, "
         f"{stats.crashed} crashed, {stats.timed_out} timed out",
-        "open": f"{stats.running} running, {stats.queued} queued",
+        "open": open_runs(stats),
         "keep rate": f"{100 * stats.keep_rate:.0f} %, strategy {summary.strategy}",
         "training": f"{summary.total_training_minutes:.1f} min",
         "GPUs": f"{summary.gpu_pool.total}: {summary.gpu_pool.idle} idle, "

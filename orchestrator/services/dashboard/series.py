@@ -178,7 +178,7 @@ def _row(history: History, entry: Entry) -> schemas.RunRow:
 
 def _said(run: Run) -> dict[str, Any]:
     """The words of the keep rule `race` on a run."""
-    verdict = views.stored_verdict(run)
+    verdict = run.verdict_json and views.verdict_from(run.verdict_json)
     if not isinstance(verdict, schemas.Verdict) or verdict.why is None:
         return {"delta": None, "confirmed": None, "why": None}
     return {

@@ -43,8 +43,8 @@ export function head(changed) {
     comparison = next;
     showSentence(run);
     replace(idea,
-      prose(run.hypothesis),
-      run.description !== run.hypothesis && h("span.muted", " ", prose(run.description)),
+      linked(run.hypothesis),
+      run.description !== run.hypothesis && h("span.muted", " ", linked(run.description)),
     );
     showProgress(run);
     neighbours.hidden = !comparison.previous && !comparison.next;
@@ -54,7 +54,7 @@ export function head(changed) {
 
   function showSentence(run) {
     const { lead, rest, sure, block: lines } = sentence(run, comparison);
-    const { confirmed, improved } = run.verdict ?? {};
+    const { confirmed, provisional, improved } = run.verdict ?? {};
     showBlock(lines);
     const note = { title: noiseNote(comparison.noise), tabindex: "0", data: { focus: "sure" } };
     replace(title,
@@ -62,8 +62,8 @@ export function head(changed) {
       h(`span.status.word-${lead}`, mark(lead), h("span", lead)),
       ": ",
       linked(rest.slice(0, REST_CHARACTERS)),
-      confirmed === true && h("span.sure.outside", { title: CONFIRMED }, "confirmed"),
-      confirmed === false && improved && h("span.sure.inside", { title: PROVISIONAL }, "provisional"),
+      confirmed && h("span.sure.outside", { title: CONFIRMED }, "confirmed"),
+      provisional && improved && h("span.sure.inside", { title: PROVISIONAL }, "provisional"),
       sure && h(`span.sure.${sure}`, note, `${sure === "unknown" ? "noise unknown" : `${sure} noise`}`),
     );
   }

@@ -25,7 +25,8 @@ export function noiseNote(noise) {
  * outside noise (null where there is none), and lines that belong below it, such as a merge conflict.
  */
 export function sentence(run, comparison) {
-  const found = run.verdict?.why ? raced(run.verdict.why) : SENTENCES[run.status](run, comparison);
+  const why = (run.verdict ?? run.so_far)?.why;
+  const found = why ? raced(why) : SENTENCES[run.status](run, comparison);
   const parts = typeof found === "string" ? { rest: found } : found;
   return { lead: run.status, sure: null, block: "", ...parts };
 }

@@ -45,13 +45,12 @@ function lastKeep(series) {
 function runs(series, { running, queued, candidates }) {
   const parts = { keep: series.counts[KEEP], discard: series.discards, crash: series.crashes };
   const bars = Object.entries(parts).map(([name, n]) => n > 0 && h(`i.${name}`, { style: { "flex-grow": n } }));
-  const waiting = candidates > 0 ? `, ${plural(candidates, "candidate")}` : "";
-  const underWay = (running > 0 || queued > 0 || waiting) &&
-    unit(`+ ${count(running)} running, ${count(queued)} queued${waiting}`);
+  const underWay = (running > 0 || queued > 0) && unit(`+ ${count(running)} running, ${count(queued)} queued`);
+  const waiting = candidates > 0 && ` · ${plural(candidates, "candidate")}`;
   return stripCell(
     "Runs",
     [count(series.length), underWay],
-    Object.entries(parts).map(([name, n]) => `${count(n)} ${name}`).join(" · "),
+    [Object.entries(parts).map(([name, n]) => `${count(n)} ${name}`).join(" · "), waiting],
     { kind: "runs", extra: h("div.shares", { "aria-hidden": "true" }, bars) },
   );
 }
