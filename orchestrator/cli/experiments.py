@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from orchestrator import schemas
+from orchestrator.cli import tables
 from orchestrator.cli.client import Client, retried
 from orchestrator.cli.errors import DISCARDED, FAILED, CommandError, ConfigError
 from orchestrator.cli.options import Experiment, load_model
 from orchestrator.cli.output import answer, console, note, respond, write_json
-from orchestrator.cli import tables
 from orchestrator.cli.text import LogLines
 from orchestrator.schemas import ExperimentDetail
 

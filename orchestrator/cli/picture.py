@@ -27,8 +27,9 @@ _HOT_CELSIUS = 85
 
 @dataclass
 class View:
-    """The system at one moment. `tag` is None where there is none yet; `recent` has candidates first,
-    then the latest decision, `queue` what comes next; `as_of` is this machine's clock, in seconds."""
+    """The system at one moment. `tag` is None where there is none yet; `recent` has candidates
+    first, then the latest decision, `queue` what comes next; `as_of` is this machine's clock, in
+    seconds."""
 
     url: str
     as_of: float

@@ -9,7 +9,7 @@ from orchestrator import schemas
 from orchestrator.cli.text import one_line, visible
 from orchestrator.rules import failure
 
-_COLOURS = {
+COLOURS = {
     "keep": "green", "discard": "default", "crash": "red", "timeout": "red", "cancelled": "yellow",
     "candidate": "magenta", "repeat": "dim",
     "running": "cyan", "queued": "default", "idle": "green", "training": "cyan", "offline": "red",
@@ -18,7 +18,7 @@ _COLOURS = {
 
 
 def coloured(status: str) -> Text:
-    return Text(status, style=_COLOURS.get(status, "default"))
+    return Text(status, style=COLOURS.get(status, "default"))
 
 
 def bpb(value: float | None) -> str:

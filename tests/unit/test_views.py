@@ -1,5 +1,6 @@
 """Wire models are built from values by name, so a renamed field must not go missing."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,6 +58,12 @@ def test_each_field_that_the_value_has_is_in_the_view(view: Answer) -> None:
     unset = {name for name, value in view.model_dump(exclude={"health"}).items() if value is None}
     assert not unset
     assert view.model_fields_set == set(type(view).model_fields)
+
+
+def test_a_run_whose_verdict_waits_has_no_moment_of_decision() -> None:
+    measured = replace(RUN, state=domain.State.MEASURED, status=domain.Status.CANDIDATE)
+    assert views.record(ENTRY).finished_at is not None
+    assert views.record(Entry(EXPERIMENT, measured)).finished_at is None
 
 
 def test_an_attempt_keeps_how_it_ended() -> None:

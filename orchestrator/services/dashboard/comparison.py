@@ -9,7 +9,6 @@ from orchestrator.services.dashboard.history import Histories, History
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
-
 # A champion has ten runs; those that crashed or were cancelled have a seed too.
 SEEDS = range(FIRST_SEED, FIRST_SEED + 16)
 
