@@ -120,7 +120,7 @@ def history(
     tag: Tag,
     *,
     status: Annotated[
-        str | None, typer.Option(help="Only queued, running, keep, discard, crash, …")
+        str | None, typer.Option(help="Only queued, running, candidate, keep, discard, …")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the newest N.", min=1, max=10_000)] = None,
     json: bool,

@@ -46,7 +46,7 @@ class TagInfo(Answer):
     time_budget_seconds: float
     near_miss_threshold: float
     max_consecutive_crashes: int
-    keep_rule: str
+    keep_rule: str = "greedy"  # of an orchestrator that has no other
     best_val_bpb: float | None
     best_experiment_id: str | None
     total_experiments: int

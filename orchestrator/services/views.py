@@ -63,7 +63,8 @@ def fields_of(entry: Entry) -> dict[str, Any]:
         "best_val_bpb_before": run.best_before,
         "created_at": rfc3339(experiment.created_us),
         "started_at": _time(run.started_us),
-        "finished_at": _time(run.finished_us),
+        # The moment of its verdict, for which a measured run still waits.
+        "finished_at": _time(None if run.state is State.MEASURED else run.finished_us),
     }
 
 
