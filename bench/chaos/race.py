@@ -67,19 +67,19 @@ def check(records: Records, gpus: int, findings: Findings) -> None:
     for tag in records.model.tags.values():
         if isinstance(tag, RaceTag):
             story = Story.of(records, tag)
-            _check_seeds(story, findings)
-            _check_share(story, gpus, findings)
-            _check_rest(records, tag, gpus, findings)
+            check_seeds(story, findings)
+            check_share(story, gpus, findings)
+            check_rest(records, tag, gpus, findings)
 
 
-def _check_seeds(story: Story, findings: Findings) -> None:
+def check_seeds(story: Story, findings: Findings) -> None:
     """No source ran twice with one seed, unless the first of the two was not had."""
     for key, times in Counter(run.source_key for run in story.runs if was_had(run)).items():
         if times > 1:
             findings.add("race", f"{story.tag.name}: {key} ran {times} times")
 
 
-def _check_share(story: Story, gpus: int, findings: Findings) -> None:
+def check_share(story: Story, gpus: int, findings: Findings) -> None:
     """While every GPU could have an idea, two of five runs are repeats, and a few that were under
     way when their source was settled. The first ones of the baseline are no matter of this."""
     of_baseline = 0
@@ -95,7 +95,7 @@ def _check_share(story: Story, gpus: int, findings: Findings) -> None:
             findings.add("race", f"{repeat.id}: {repeats} repeats of {len(had)} runs")
 
 
-def _check_rest(records: Records, tag: RaceTag, gpus: int, findings: Findings) -> None:
+def check_rest(records: Records, tag: RaceTag, gpus: int, findings: Findings) -> None:
     """Nothing is left that the rule would do with idle GPUs."""
     base = f"{{{tag.name}}}:"
     for candidate in records.members(f"{base}status:candidate"):

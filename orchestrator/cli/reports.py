@@ -109,7 +109,10 @@ def best(
     if source == "-":
         return
     found = result.best
-    line = f"{found.val_bpb:.6f}  {found.experiment_id}  {result.experiment.description}"
+    value, guess = f"{found.val_bpb:.6f}", found.estimate
+    if guess is not None:
+        value += f" (an estimate, {guess.low:.4f} to {guess.high:.4f})"
+    line = f"{value}  {found.experiment_id}  {result.experiment.description}"
     respond(json, result, line)
     if source and not json:
         note(f"its train.py is in {source}")

@@ -71,6 +71,7 @@ def test_a_terminal_names_candidates_repeats_and_the_estimate(race: Race, say: A
     assert [status for _, status in rows[1:]][:7] == [
         "keep", "repeat", "repeat", "repeat", "repeat", "candidate", "queued",
     ]  # fmt: skip
+    assert say("best", "mar11")[1].startswith("0.997980 (an estimate, 0.99")
     assert "mar11 (race)" in say("status")[1]
     assert ", 1 candidate" in say("status", "mar11")[1]
     picture = say("watch", "mar11", "--once")[1]

@@ -9,8 +9,8 @@ from orchestrator.services.dashboard.history import Histories, History
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
 
-# A champion has ten runs; those that crashed or were cancelled have a seed too.
-SEEDS = range(FIRST_SEED, FIRST_SEED + 16)
+# A champion has twenty runs at most; those that crashed or were cancelled have a seed, too.
+SEEDS = range(FIRST_SEED, FIRST_SEED + 24)
 
 
 class Comparisons:
