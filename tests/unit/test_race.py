@@ -474,8 +474,9 @@ def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_eviden
 def test_an_idle_gpu_repeats_a_provisional_champion_further() -> None:
     search = noisy(searching())
     search.run("warmup", *[0.9951] * MOST_RUNS)
-    assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("warmup",), 52)
-    assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
+    state = replace(search.state, runs=100)
+    assert next_run(state, {}, 1, ideas=False) == Next("repeat", ("warmup",), 52)
+    assert next_run(state, {}, 1, ideas=True) == Next("idea")
 
 
 def test_where_seeds_move_a_run_much_nothing_is_taken_for_disturbed_and_ideas_may_do_much() -> None:
@@ -560,10 +561,18 @@ def test_wins_that_wait_are_merged_one_merge_at_a_time_the_largest_first() -> No
 def test_an_idle_gpu_repeats_the_champion_up_to_ten_runs_and_no_near_miss() -> None:
     search = searching()
     assert search.run("near", 0.9975).status == "discard"
+    search.state = replace(search.state, runs=100)
     for seed in range(47, 52):
         assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("plain",), seed)
         search.runs("plain", 0.9980)
     assert next_run(search.state, {}, 1, ideas=False) is None
+
+
+def test_the_champion_is_not_repeated_before_a_gpu_is_idle_or_beyond_the_share_of_repeats() -> None:
+    state = replace(searching().state, runs=10, repeats=3)
+    assert next_run(state, {}, 1, ideas=False) == Next("repeat", ("plain",), 47)
+    assert next_run(state, {}, 1, ideas=False, idle=False) is None
+    assert next_run(replace(state, repeats=4), {}, 1, ideas=False) is None
 
 
 # ---- merges under greedy
