@@ -119,7 +119,7 @@ class _Writes:
 
     def _finishes(self, rule: str, count: int) -> list[Block]:
         """Reports of a pool whose queue always holds an idea; submissions and claims untimed. Under
-        `race` every second idea reads as the champion does, so some are repeated, and a verdict
+        `race` every fourth idea reads as the champion does, so some are repeated, and a verdict
         queues the repeat."""
         ours, yardstick = Block(), Block()
         for _ in range(max(1, count // POOLS[0])):
@@ -130,7 +130,7 @@ class _Writes:
                 claim = {"gpu_id": f"gpu-{index}", "claim_id": f"claim-{next(self._numbers)}"}
                 job = self._to_ours.post("/api/job/claim", **claim)["job"]
                 lease = {name: job[name] for name in LEASE}
-                noise = self._random.gauss(0, 0.0015) + self._random.choice((0, 0.01))
+                noise = self._random.gauss(0, 0.0015) + self._random.choice((0, 0.01, 0.01, 0.01))
                 body = {"outcome": "completed", "metrics": {"val_bpb": 1 + noise} | METRICS}
                 path = "/api/job/finish"
                 reports.append(self._to_ours.prepare("POST", path, lease | body))

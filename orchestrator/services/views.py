@@ -175,7 +175,7 @@ def _ruling(decision: domain.Decision) -> dict[str, Any]:
     ruling = decision.ruling
     if ruling is None:
         return {}
-    kept = decision.status is Status.KEEP
+    kept = decision.status is Status.KEEP and decision.improved
     said = {name: getattr(ruling, name) for name in ("sigma", "probability", "runs", "why")}
     if kept:
         said |= (

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
@@ -134,6 +135,7 @@ class Next:
 _STATE = TypeAdapter(State)
 
 
+@lru_cache(maxsize=64)  # each state is read twice: for what runs next, and for the next verdict
 def from_json(text: str | None) -> State:
     """The state that `to_json` made the text of; that of a new tag for None."""
     return State() if text is None else _STATE.validate_json(text)

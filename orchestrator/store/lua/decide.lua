@@ -74,9 +74,10 @@ local function judged(at, one_id, status, of_category, keep, near)
   end
 end
 redis.call('HINCRBY', t.tag, 'revision', 1)
-redis.call('HSET', t.tag, 'streak', d.streak)
-redis.call('HDEL', t.follow, id)
-if d.race then redis.call('SET', t.race, d.race) end
+if d.race then
+  redis.call('SET', t.race, d.race)
+  redis.call('HDEL', t.follow, id)
+end
 if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
 if d.judged then
   judged(finished, id, d.status, category, d.keep, d.near)
@@ -111,5 +112,5 @@ for _, other in ipairs(d.others) do
     event('decided', tag, other.id, { status = other.status })
   end
 end
-redis.call('HSET', t.tag, 'last_decided', us(last))
+redis.call('HSET', t.tag, 'streak', d.streak, 'last_decided', us(last))
 return reply('OK', { verdict = d.verdict })
