@@ -32,7 +32,7 @@ from orchestrator.ids import id_of
 from orchestrator.rules.decide import decide
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
-from orchestrator.store import keys, records
+from orchestrator.store import entries, keys, records
 from orchestrator.store.connection import Store
 
 BATCH = 1000
@@ -186,7 +186,7 @@ class Writer:
             }  # fmt: skip
             pipe.zadd(self.key("keeps"), {json.dumps(keep): finished_us})
             self._categories[f"kept:{experiment.category}"] += 1
-        journal = records.journal_data(snapshot, result, decision, 1)
+        journal = entries.journal_data(snapshot, result, decision, 1)
         entry = {"kind": "decided", "id": name, "at": at, "data": json.dumps(journal)}
         # An entry's id holds its time, as one that a decision wrote does.
         pipe.xadd(self.key("journal"), entry, id=f"{finished_us // 1000}-{finished_us % 1000}")

@@ -18,6 +18,9 @@ Stop = Literal["cancel", "requeue"]
 ResultKind = Literal["completed", "crash", "timeout", "cancelled"]
 AttemptEnding = Literal[ResultKind, "lost", "expired", "handed_back", "requeued"]
 
+# What a tag keeps: docs/keep-rules.md.
+KeepRule = Literal["greedy", "race"]
+
 INFRA_LOST = "infra_lost"
 # How many of the newest judged runs the strategy adapts to.
 RECENT_RUNS = 10
@@ -33,6 +36,9 @@ class Status(str, Enum):
     CRASH = "crash"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
+    # Under the keep rule `race`: a run whose verdict waits for repeats, and such a repeat.
+    CANDIDATE = "candidate"
+    REPEAT = "repeat"
 
 
 # What total, tsv and the ten most recent count as finished.
@@ -40,12 +46,14 @@ FINISHED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT)
 
 
 class State(str, Enum):
-    """The life cycle of a run, which fences its changes. `HAND` is a hand-run: it has no lease."""
+    """The life cycle of a run, which fences its changes. `HAND` is a hand-run: it has no lease. A
+    `MEASURED` one has ended, and its verdict waits for repeats."""
 
     HAND = "hand"
     QUEUED = "queued"
     LEASED = "leased"
     RUNNING = "running"
+    MEASURED = "measured"
     DECIDED = "decided"
 
 
@@ -103,6 +111,8 @@ class NewExperiment:
     parent_id: str | None = None
     source_sha256: str | None = None
     submitted_by: str | None = None  # label of the token
+    repeat_of: str | None = None
+    merged_from: str | None = None  # ids with spaces between them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +122,6 @@ class Experiment(NewExperiment):
     id: str
     tag: str
     created_us: int
-    repeat_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,7 @@ class Run:
     target_gpu: str | None = None
     stop: Stop | None = None
     started_us: int | None = None
+    measured_us: int | None = None  # when its training ended, if the verdict came later
     finished_us: int | None = None
     metrics: Metrics | None = None
     verified_bpb: float | None = None
@@ -178,6 +188,8 @@ class Counts:
     crash: int = 0
     timeout: int = 0
     cancelled: int = 0
+    candidate: int = 0
+    repeat: int = 0
     infra_lost: int = 0
 
     @property
@@ -248,6 +260,15 @@ def profile_of(platform: str | None) -> str | None:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The experiment that others are judged against, and its val_bpb: what its run read, or under
+    `race` what is believed of it."""
+
+    experiment_id: str
+    val_bpb: float
+
+
+@dataclass(frozen=True)
 class Tag:
     """A search: its settings, and its results so far."""
 
@@ -258,12 +279,14 @@ class Tag:
     max_consecutive_crashes: int
     revision: int = 0
     prepare_sha256: str | None = None
+    keep_rule: KeepRule = "greedy"
     platform: str | None = None  # that its results are bound to, see platform_of
     best_val_bpb: float | None = None
     best_experiment_id: str | None = None
     best_commit_sha: str | None = None
     best_us: int | None = None
     consecutive_crashes: int = 0
+    last_decided_us: int = 0
     training_seconds: float = 0.0
     pause: OperatorHold | None = None
     sealed: str = ""  # what the seal of the next journal entry rests on, see rules/seals.py
@@ -271,6 +294,12 @@ class Tag:
     @property
     def profile(self) -> str | None:
         return profile_of(self.platform)
+
+    @property
+    def best(self) -> Best | None:
+        if self.best_experiment_id is None or self.best_val_bpb is None:
+            return None
+        return Best(self.best_experiment_id, self.best_val_bpb)
 
 
 @dataclass(frozen=True)
@@ -284,6 +313,9 @@ class Snapshot:
     recent: tuple[Status, ...]  # of the newest judged runs, newest first
     run: Run | None = None
     experiment: Experiment | None = None
+    # Under the keep rule `race`: its state (rules/race/state.py), and True if it asked for the run.
+    race: str | None = None
+    follow_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -299,11 +331,31 @@ class RunResult:
     environment: Environment = Environment()
 
 
+RaceStatus = Literal["keep", "discard", "repeat", "wait"]
+
+
+@dataclass(frozen=True)
+class RaceVerdict:
+    """What the keep rule `race` says of the experiment `source` now. `delta` is how much better
+    than its parent it reads, `sigma` what the seed alone does to one run, `probability` that it is
+    better. With `repeat` another seed follows; with `wait` it is a win over an old parent."""
+
+    source: str
+    status: RaceStatus
+    delta: float
+    sigma: float
+    probability: float
+    runs: int
+    why: str
+    confirmed: bool = False
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a run result means for its tag: a value, which the store applies in one step. `delta` is
     best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
-    run that came close; `strategy` the adapted one, or None where it stays."""
+    run that came close; `strategy` the adapted one, or None where it stays. Under `race`, `best` is
+    the one after the decision, and `ruling` what the rule says of the run."""
 
     status: Status
     improved: bool = False
@@ -314,6 +366,8 @@ class Decision:
     should_abort: bool = False
     counts_in_rates: bool = True
     strategy: Strategy | None = None
+    best: Best | None = None
+    ruling: RaceVerdict | None = None
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")

@@ -15,6 +15,7 @@
     observer.py    follows the event stream during the run; process_checks.py looks at processes
     audit.py       judges the records at rest, with the oracle (tests/oracle), the workers'
                    journals.py, and expected_losses.py for what the faults explain
+    race.py        what must hold where the keep rule is `race`
     rounds.py      one run, from the first process to the audit; report.py prints it
     sabotage.py    the seeded bugs, made by bugs.py; hunt.py measures how soon each is caught
     recovery.py    how long recovery takes at production timings

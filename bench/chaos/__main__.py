@@ -37,7 +37,8 @@ async def _run(arguments: argparse.Namespace) -> int:
         orchestrators=arguments.orchestrators,
         sandbox=arguments.sandbox,
     )
-    trial = Trial(arguments.jobs, arguments.faults, arguments.seed)
+    racing = arguments.keep_rule == "race"
+    trial = Trial(arguments.jobs, arguments.faults, arguments.seed, race=racing)
     async with Harness.running(plan, trial) as harness:
         async with report.follow(harness):
             await harness.round()
@@ -85,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=5)
     parser.add_argument("--orchestrators", type=int, default=3)
     parser.add_argument("--sandbox", default="none", choices=["strict", "pid", "none"])
+    parser.add_argument(
+        "--keep-rule", default="greedy", choices=["greedy", "race"], help="of the first tag"
+    )
     parser.add_argument("--folder", type=Path, help="where the run's own folder is created")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a clean run too")
     parser.add_argument("--sabotage", choices=[*BUGS, "all"], help="hunt a seeded bug")

@@ -40,12 +40,16 @@ class Agents:
         findings: Findings,
         results: stub.Results,
         random: Random,
+        racing: tuple[str, ...] = (),
     ) -> None:
+        """`racing` are the tags whose keep rule is `race`."""
         self.promises = promises
         self._system = system
         self._findings = findings
         self._results = results
         self._random = random
+        self.racing = racing
+        self._by_hand = [tag for tag in TAGS if tag not in racing]
         self._keys = itertools.count(1)
         self._numbers = itertools.count(1)
         self._http = httpx.AsyncClient(
@@ -73,7 +77,8 @@ class Agents:
             response = await self._http.request(method, url, json=body, headers=headers)
         except httpx.TransportError:
             return None
-        answer = Answer(response.status_code, response.json())
+        text = response.headers["content-type"].startswith("text/")
+        answer = Answer(response.status_code, {"text": response.text} if text else response.json())
         if answer.status == 500:
             self._findings.add("answers", f"{path} failed with 500: {answer.body.get('error')}")
         if answer.status >= 500 or _IN_PROGRESS in str(answer.body.get("error")):
@@ -84,15 +89,22 @@ class Agents:
         """POST until there is a final answer."""
         return await self._persist("POST", path, body, key or self.key())
 
-    async def read(self, path: str) -> Answer:
-        return await self._persist("GET", path)
+    async def read(self, path: str, *, missing: bool = False) -> Answer:
+        """GET until there is a final answer; `missing`: it may be a 404."""
+        return await self._persist("GET", path, missing=missing)
 
     async def _persist(
-        self, method: str, path: str, body: Body | None = None, key: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        key: str | None = None,
+        *,
+        missing: bool = False,
     ) -> Answer:
         while (answer := await self.once(method, path, body, key)) is None:
             await asyncio.sleep(_PAUSE_SECONDS)
-        if answer.status == 404:  # agents name only what was acknowledged to them
+        if answer.status == 404 and not missing:  # agents name only what was acknowledged to them
             self._findings.add("lost", f"{path}: {answer.body['error']}")
         return answer
 
@@ -101,22 +113,46 @@ class Agents:
     async def set_up(self) -> None:
         timing = self._system.plan.timing
         for tag in TAGS:
-            body = {"tag": tag, "time_budget_seconds": timing.budget, "near_miss_threshold": 0.003}
+            body: Body = {
+                "tag": tag, "time_budget_seconds": timing.budget, "near_miss_threshold": 0.003,
+            }  # fmt: skip
+            if tag in self.racing:
+                body["keep_rule"] = "race"
             await self.call("/api/experiment/setup", body)
 
     async def submit(self, *, twice: bool = False) -> str | None:
-        """Submit a new training."""
+        """Submit a new training; where one tag of two races, two of three are for that one."""
+        if self.racing and self._random.random() < 2 / 3:
+            return await self._submit_idea(self._random.choice(self.racing), twice=twice)
         text = stub.draw(next(self._numbers), self._results, self._random)
         return await self.submit_text(text, twice=twice)
 
-    async def submit_text(self, train_py: str, *, twice: bool = False) -> str | None:
+    async def _submit_idea(self, tag: str, *, twice: bool) -> str | None:
+        """An idea on the champion of a tag that races."""
+        best = await self.read(f"/api/experiment/best?tag={tag}", missing=True)
+        champion, base = None, stub.BASELINE
+        if best.status == 200:
+            champion = best.body["best"]["experiment_id"]
+            base = (await self.read(f"/api/experiment/{champion}/train.py")).body["text"]
+        text = stub.idea(next(self._numbers), base, self._random)
+        return await self.submit_text(text, twice=twice, tag=tag, parent=champion)
+
+    async def submit_text(
+        self,
+        train_py: str,
+        *,
+        twice: bool = False,
+        tag: str | None = None,
+        parent: str | None = None,
+    ) -> str | None:
         """Submit this train.py; `twice`: the same request twice at once, which must be one."""
         body = {
-            "tag": self._random.choice(TAGS),
+            "tag": tag or self._random.choice(self._by_hand),
             "hypothesis": "an idea",
             "category": self._random.choice(CATEGORIES),
             "train_py": train_py,
             "priority": self._random.choice((0, 0, 0, 5)),
+            "parent_id": parent,
         }
         key = self.key()
         path = "/api/experiment/submit"
@@ -152,7 +188,7 @@ class Agents:
     async def register(self) -> str:
         number = next(self._numbers)
         body = {
-            "tag": self._random.choice(TAGS),
+            "tag": self._random.choice(self._by_hand),
             "hypothesis": f"by hand {number}",
             "description": "",
             "category": self._random.choice(CATEGORIES),

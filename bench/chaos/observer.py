@@ -7,6 +7,7 @@ happened. The stream is capped, and read faster than it grows.
 import asyncio
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,15 +35,24 @@ class Decided:
 
 
 class Observer:
-    def __init__(self, system: System, promises: Promises, findings: Findings) -> None:
+    def __init__(
+        self,
+        system: System,
+        promises: Promises,
+        findings: Findings,
+        racing: Collection[str] = (),
+    ) -> None:
         self.decisions: list[Decided] = []
         self.events = 0
+        self.last_event = time.monotonic()
         self.stalled = asyncio.Event()
         self._system = system
         self._promises = promises
         self._findings = findings
         self._last = "0-0"
         self._last_decision = time.monotonic()
+        self._racing = racing
+        self._status: dict[str, str] = {}
         self._best: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
         self._lease_of: dict[str, str] = {}  # experiment -> GPU
@@ -81,6 +91,8 @@ class Observer:
         for event_id, fields in entries:
             self._last = event_id
             self._handle(fields["type"], fields["tag"], fields["id"], json.loads(fields["data"]))
+        if entries:
+            self.last_event = time.monotonic()
         self.events += len(entries)
 
     def _handle(self, kind: str, tag: str, subject: str, data: Any) -> None:
@@ -118,12 +130,20 @@ class Observer:
             del self._taken_by[gpu_id]
 
     def _decided(self, decision: Decided) -> None:
-        experiment_id = decision.experiment_id
-        if experiment_id in self._promises.decided:
+        experiment_id, before = decision.experiment_id, self._status.get(decision.experiment_id)
+        if before == decision.status == "discard" and decision.tag in self._racing:
+            return  # it waited for a merge, and now its words say why it could not be merged
+        if before not in (None, "candidate"):
             self._findings.add("decided-twice", f"{experiment_id}, now {decision.status}")
-        self._promises.decided.add(experiment_id)
+        self._status[experiment_id] = decision.status
         self._last_decision = time.monotonic()
+        if decision.status == "candidate":
+            self._promises.await_repeats(experiment_id)
+            return
+        self._promises.decide(experiment_id)
         self.decisions.append(decision)
+        if decision.tag in self._racing:
+            return  # its best is an estimate
         if decision.status == "keep" and decision.val_bpb is not None:
             best = self._best.get(decision.tag)
             if best is not None and decision.val_bpb >= best:

@@ -77,9 +77,12 @@ async def submission_comes_twice(targets: Targets, _: Random) -> None:
 
 
 async def run_is_cancelled(targets: Targets, random: Random) -> None:
-    """One that waits or runs, or was decided a moment ago and then stays as it is."""
+    """One that waits or runs, also one that a keep rule has queued, or was decided a moment ago and
+    then stays as it is."""
     promises = targets.agents.promises
     candidates = sorted(promises.acknowledged - promises.decided)
+    for tag in targets.agents.racing:
+        candidates += await targets.system.direct.hkeys(f"ar:{{{tag}}}:follow")
     if not candidates:
         raise Missed
     await targets.agents.cancel(random.choice(candidates))

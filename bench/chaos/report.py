@@ -53,6 +53,8 @@ def print_audit(harness: Harness) -> None:
         done.add_row(name, str(count))
     _console.print(done)
     _console.print(f"decisions: {dict(decisions)}")
+    if harness.races:
+        _console.print(harness.races, markup=False, soft_wrap=True)
     checks = Table("invariant", "what it says", "violations", title="Audit", title_justify="left")
     for name, count in harness.findings.by_invariant.items():
         checks.add_row(name, INVARIANTS[name], str(count))

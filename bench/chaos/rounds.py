@@ -14,7 +14,7 @@ from random import Random
 import anyio
 import anyio.abc
 
-from bench.chaos import journals
+from bench.chaos import journals, race
 from bench.chaos.agents import TAGS, Agents
 from bench.chaos.audit import Records, audit, audit_summary
 from bench.chaos.expected_losses import ExpectedLosses
@@ -26,8 +26,10 @@ from bench.chaos.stub import Results
 from bench.chaos.system import Plan, System
 from bench.chaos.targets import Targets
 from bench.chaos.violations import Findings
+from orchestrator.files import Files
 from orchestrator.seals import Seals
 from orchestrator.services.core.audit import Audit
+from orchestrator.services.core.reaper import FILL_SECONDS
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
 
@@ -40,12 +42,14 @@ _WATCHED_EVERY = 7
 _AFTERMATH_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
 _JOURNAL_SECONDS = 30.0
+# After so long without an event the reapers of all orchestrators have found nothing to repeat.
+_FILL_SECONDS = FILL_SECONDS + 3.0
 
 
 @dataclass(frozen=True)
 class Trial:
     """With `steep` most results are better than all before; `rest_seconds` is how long the system
-    may take to come to rest after the last fault."""
+    may take to come to rest after the last fault. With `race` the first tag keeps by that rule."""
 
     jobs: int
     faults: int
@@ -53,6 +57,7 @@ class Trial:
     mix: Mix = field(default_factory=lambda: FULL)
     steep: bool = False
     rest_seconds: float = 120.0
+    race: bool = False
 
 
 class Harness:
@@ -63,6 +68,7 @@ class Harness:
         self.findings = Findings()
         self.promises = Promises(self.findings)
         self.system = System(plan)
+        self.racing = TAGS[:1] if trial.race else ()
         self.losses = ExpectedLosses(_AFTERMATH_SECONDS + plan.timing.lease)
         self.agents = Agents(
             self.system,
@@ -70,14 +76,16 @@ class Harness:
             self.findings,
             Results(trial.jobs, trial.steep),
             Random(trial.seed),
+            self.racing,
         )
-        self.observer = Observer(self.system, self.promises, self.findings)
+        self.observer = Observer(self.system, self.promises, self.findings, self.racing)
         self.processes = ProcessChecks(self.system, self.findings)
         self.targets = Targets(self.system, self.agents, self.losses, self.findings)
         self.injector = self._injector(trial)
         self.started = time.monotonic()
         self._faults_before = 0
         self._submitted = 0
+        self.races = ""
 
     @classmethod
     @asynccontextmanager
@@ -160,6 +168,8 @@ class Harness:
         deadline = time.monotonic() + self.trial.rest_seconds
         while time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
+            if self.racing and time.monotonic() < self.observer.last_event + _FILL_SECONDS:
+                continue
             if self.promises.acknowledged <= self.promises.decided and await self.system.at_rest():
                 break
         await asyncio.sleep(self.system.plan.timing.heartbeat)  # supervisors of the last runs
@@ -173,6 +183,8 @@ class Harness:
         seen = [decision.experiment_id for decision in self.observer.decisions]
         gpus = [worker.gpu_id for worker in self.system.workers]
         audit(records, self.promises, self.losses, seen, gpus, self.findings)
+        race.check(records, len(gpus), self.findings)
+        self.races = race.summary(records, Files(HomePaths(self.system.plan.home)))
         for tag in records.model.tags.values():
             summary = await self.agents.call("/api/report/summary", {"tag": tag.name})
             audit_summary(tag, records.model.runs_of(tag), summary.body, self.findings)

@@ -20,12 +20,26 @@ while read -r mark verb rest; do
     flood) head -c "$rest" /dev/zero | tr '\0' 'x'; echo ;;
     escape) setsid sh -c 'trap "" TERM HUP; while :; do sleep 1; done' & ;;
     deaf) trap '' TERM ;;
+    effect) gain=$((gain + ${rest%% *})) ;;
+    race)
+      chance=$({ cat "$1"; echo "$AUTORESEARCH_SEED"; } | cksum | cut -d' ' -f1)
+      [ $((chance % 100)) -ge "$rest" ] || { echo "ValueError: the loss is too high"; exit 1; }
+      value=$((20000 - gain + chance / 100 % 61 + chance / 6100 % 61 - 60))
+      printf -- '---\nval_bpb: %d.%04d%03d\ntraining_seconds: 1.5\n' \
+        $((value / 10000)) $((value % 10000)) "${AUTORESEARCH_RUN##*.}" ;;
     exit) exit "$rest" ;;
   esac
 done < "$1"
 """  # noqa: E501 - one line a verb
 
 _NOISE = 0.004
+
+# A train.py for the keep rule `race`: the sum of its effects is its truth, in units of 0.0001. The
+# seed adds noise with a standard deviation of 25 units, or makes it crash in 4 % of cases. Between
+# two effects is a line that stays, so that ideas on different ones can be merged.
+BASELINE = "\n".join(
+    ["# say step 1 (50%) | loss: 2.5", "# sleep 0.1", *["# effect 0", "# --"] * 12, "# race 4"]
+)
 
 # Digits of a result before those of the epoch.
 DIGITS = 4
@@ -75,6 +89,21 @@ class Results:
             progress = min(1.0, 1.25 * number / self.jobs)
             value = 1.0 + (1 - progress) ** 2 + max(random.gauss(0, _NOISE), -1.5 * _NOISE)
         return f"{max(value, 0.5):.{DIGITS}f}"
+
+
+def idea(number: int, base: str, random: Random) -> str:
+    """`base`, a source for the keep rule `race`, with another effect."""
+    lines = base.splitlines()
+    places = [place for place, line in enumerate(lines) if line.startswith("# effect")]
+    effect = random.choice((0, random.randint(10, 80), random.randint(-80, -10)))
+    lines[random.choice(places)] = f"# effect {effect} by idea {number}"
+    return "\n".join(lines) + "\n"
+
+
+def truth(train_py: str) -> float:
+    """What such a source reads without noise."""
+    effects = (line.split()[2] for line in train_py.splitlines() if line.startswith("# effect"))
+    return 2.0 - sum(map(int, effects)) / 10**DIGITS
 
 
 def draw(number: int, results: Results, random: Random) -> str:

@@ -23,6 +23,7 @@ INVARIANTS = {
     "best": "the best of a tag is the least of its keeps",
     "counters": "counters and indexes equal a recount from the records",
     "time-order": "finished_at grows strictly in order of decision",
+    "race": "no source has one seed twice, repeats keep to their share, no candidate is left over",
     "journal": "the product's own audit recomputes the tag from its journal without a difference",
     "answers": "no request gets a 500, or another answer than its duplicate",
     "alive": "no process ends that was not told to",

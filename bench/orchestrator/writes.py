@@ -1,4 +1,4 @@
-"""Writes against the yardstick: register, acquire, heartbeat, complete with its decision.
+"""Writes against the yardstick: register, acquire, heartbeat, complete and finish with a decision.
 
 All servers share one Redis (AOF, fsync always) and take turns request by request.
 """
@@ -15,7 +15,9 @@ from bench.orchestrator.texts import IDEA, METRICS
 from bench.orchestrator.timing import Block, Lane, timed
 
 TAG = "writes"
+KEEP_RULES = ("greedy", "race")
 POOLS = (8, 1000)
+LEASE = ("experiment_id", "gpu_id", "epoch", "lease_secret")
 
 
 def run(folder: Path, repetitions: int, requests: int) -> tuple[Measurements, list[Row]]:
@@ -44,6 +46,8 @@ class _Writes:
         self._random = random.Random(7)
         self._best = 2.0
         self._to_ours.post("/api/experiment/setup", tag=TAG)
+        for rule in KEEP_RULES:
+            self._to_ours.post("/api/experiment/setup", tag=rule, keep_rule=rule)
         self._fill_pool(0, POOLS[0])
         self._pool = POOLS[0]
 
@@ -57,6 +61,11 @@ class _Writes:
             self._resize_pool(size)
             self._record(measured, f"acquire at {size}", self._acquires(ids[: requests // 2]))
         self._record(measured, "complete", self._completes(ids))
+        self._resize_pool(POOLS[0])
+        for rule in KEEP_RULES:
+            self._to_ours.post("/api/steer/resume", tag=rule, reason="its turn")
+            self._record(measured, f"finish under {rule}", self._finishes(rule, requests // 2))
+            self._to_ours.post("/api/steer/pause", tag=rule, reason="the other's turn")
 
     @staticmethod
     def _record(measured: Measurements, name: str, blocks: list[Block]) -> None:
@@ -108,6 +117,28 @@ class _Writes:
             requests.append(self._to_ours.prepare("POST", "/api/experiment/complete", body))
         return self._in_turn(requests)
 
+    def _finishes(self, rule: str, count: int) -> list[Block]:
+        """Reports of a pool whose queue always holds an idea; submissions and claims untimed. Under
+        `race` every fourth idea reads as the champion does, so some are repeated, and a verdict
+        queues the repeat."""
+        ours, yardstick = Block(), Block()
+        for _ in range(max(1, count // POOLS[0])):
+            reports = []
+            for index in range(POOLS[0]):
+                source = {"train_py": f"# {next(self._numbers)}\n", "hypothesis": "an idea"}
+                self._to_ours.post("/api/experiment/submit", tag=rule, **source)
+                claim = {"gpu_id": f"gpu-{index}", "claim_id": f"claim-{next(self._numbers)}"}
+                job = self._to_ours.post("/api/job/claim", **claim)["job"]
+                lease = {name: job[name] for name in LEASE}
+                noise = self._random.gauss(0, 0.0015) + self._random.choice((0, 0.01, 0.01, 0.01))
+                body = {"outcome": "completed", "metrics": {"val_bpb": 1 + noise} | METRICS}
+                path = "/api/job/finish"
+                reports.append(self._to_ours.prepare("POST", path, lease | body))
+            found = self._in_turn(reports)
+            ours += found[0]
+            yardstick += found[1]
+        return [ours, yardstick]
+
     def _fill_pool(self, start: int, stop: int) -> None:
         for index in range(start, stop):
             self._to_ours.post(
@@ -125,6 +156,7 @@ class _Writes:
 def _rows(measured: Measurements) -> list[Row]:
     rows = []
     bars = {"register": 1.3, "acquire at 8": 1.3, "heartbeat": 1.3, "complete": 2.0}
+    bars |= {"finish under greedy": 2.5, "finish under race": 2.5}
     for name, bar in bars.items():
         for quantity in ("p50", "CPU"):
             ours, yardstick = f"{name}: {quantity}", f"{name}'s yardstick: {quantity}"

@@ -1,10 +1,11 @@
 """What the progress chart shows of a history: points, range, running best, labels. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
+from orchestrator.domain import FINISHED
 from orchestrator.rules import sanitize
 from orchestrator.schemas import ExportRow
 
@@ -33,14 +34,18 @@ class Point:
     hours: float | None = None
 
 
-def points_of(rows: Sequence[ExportRow]) -> list[Point]:
-    """The decided runs in the order of verdicts, without the cancelled ones."""
-    decided = [r for r in _decided(rows) if r.status != "cancelled"]
+def points_of(
+    rows: Sequence[ExportRow], estimates: Mapping[str, float] | None = None
+) -> list[Point]:
+    """The decided runs in the order of verdicts, without cancelled ones and repeats. `estimates` of
+    keeps, by id, stand for what one run of each has read."""
+    decided = [row for row in _decided(rows) if row.status in FINISHED]
+    values = {row.id: row.val_bpb for row in decided} | dict(estimates or {})
     return [
         Point(
             number,
             row.status,
-            row.val_bpb if row.status in ("keep", "discard") else None,
+            values[row.id] if row.status in ("keep", "discard") else None,
             sanitize.line(row.description, _LABEL_BYTES) if row.status == "keep" else "",
             (_seconds(row) - _seconds(decided[0])) / 3600,
         )
@@ -48,10 +53,14 @@ def points_of(rows: Sequence[ExportRow]) -> list[Point]:
     ]
 
 
-def summary(rows: Sequence[ExportRow]) -> str:
+def summary(rows: Sequence[ExportRow], estimates: Mapping[str, float] | None = None) -> str:
     """The search in one line: best, gain, training time, and on what."""
     decided = _decided(rows)
-    values = [r.val_bpb for r in decided if r.val_bpb is not None and r.status == "keep"]
+    values = [
+        p.val_bpb
+        for p in points_of(rows, estimates)
+        if p.val_bpb is not None and p.status == "keep"
+    ]
     parts = []
     if values:
         best, first = values[-1], values[0]
@@ -93,17 +102,14 @@ def value_range(points: Sequence[Point]) -> tuple[float, float]:
 
 
 def running_best(points: Sequence[Point]) -> list[Point]:
-    """The runs that were the best when they were decided."""
-    best: list[Point] = []
-    for point in points:
-        if point.val_bpb is not None and (not best or point.val_bpb < (best[-1].val_bpb or 0)):
-            best.append(point)
-    return best
+    """The runs that were the best when they were decided. An estimate may be above one before it,
+    which has moved since."""
+    return [point for point in points if point.status == "keep"]
 
 
 def labelled(points: Sequence[Point], limit: int = MAX_LABELS) -> list[Point]:
     """The keeps that get a label: the latest, the first, then those that gained most."""
-    keeps = [p for p in running_best(points) if p.status == "keep"]
+    keeps = running_best(points)
     gains = {
         after.number: (before.val_bpb or 0) - (after.val_bpb or 0)
         for before, after in pairwise(keeps)

@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from orchestrator import schemas
+from orchestrator.cli import tables
 from orchestrator.cli.client import Client, retried
 from orchestrator.cli.errors import DISCARDED, FAILED, CommandError, ConfigError
 from orchestrator.cli.options import Experiment, load_model
 from orchestrator.cli.output import answer, console, note, respond, write_json
-from orchestrator.cli.tables import verdict_line
 from orchestrator.cli.text import LogLines
 from orchestrator.schemas import ExperimentDetail
 
@@ -108,7 +108,7 @@ def log(
         note(f"`autoresearch log -f {experiment}` goes on")
         raise
     if follow and not json:
-        note(verdict_line(detail))
+        note(tables.verdict_line(detail))
 
 
 def read_source(name: str) -> str:
@@ -172,6 +172,8 @@ def step(detail: ExperimentDetail) -> tuple[float | None, str]:
     if detail.status == "queued":
         place = "" if detail.position is None else f", position {detail.position}"
         return None, f"queued{place}"
+    if detail.status == "candidate":
+        return None, f"candidate: {tables.why(detail)}"
     if detail.status != "running":
         return None, detail.status
     where = f" on {detail.gpu_id}" if detail.gpu_id else ""
@@ -187,7 +189,7 @@ def step(detail: ExperimentDetail) -> tuple[float | None, str]:
 
 
 def _finish(detail: ExperimentDetail, *, as_json: bool) -> None:
-    respond(as_json, detail, verdict_line(detail))
+    respond(as_json, detail, tables.verdict_line(detail))
     code = _EXIT_CODES.get(detail.status, FAILED)
     if code == FAILED and not as_json and detail.status != "cancelled":
         note(f"`autoresearch log {detail.id}` shows what it printed.")

@@ -204,10 +204,14 @@ def chart(
     if by not in ("order", "time"):
         raise ConfigError(f"--by: '{by}' is neither order nor time")
     rows = list(all_rows(client, tag, output))
-    points = points_of(rows)
+    told = client.summary(tag)
+    estimates = {keep.id: keep.val_bpb for keep in told.bpb_progression}
+    if told.best is not None:
+        estimates[told.best.experiment_id] = told.best.val_bpb
+    points = points_of(rows, estimates)
     look = Look(
         title=title or tag,
-        subtitle=summary(rows) if subtitle is None else subtitle,
+        subtitle=summary(rows, estimates) if subtitle is None else subtitle,
         theme=DARK if dark else LIGHT,
         by=cast("Axis", by),
         width=width,

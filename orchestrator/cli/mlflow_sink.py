@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.errors import CommandError, needs
 from orchestrator.cli.mirror import SinkAwayError
 from orchestrator.rules import sanitize
-from orchestrator.schemas import ExperimentDetail
+from orchestrator.schemas import ExperimentDetail, Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -71,7 +71,7 @@ class MlflowSink:
                 run_name=sanitize.line(detail.description or detail.id, 120),
             )
             self._fill(run.info.run_id, detail)
-            end = _milliseconds(detail.finished_at)
+            end = _ended(detail)
             self._client.set_terminated(run.info.run_id, _STATUS[detail.status], end)
             return True
 
@@ -154,19 +154,24 @@ def params_of(detail: ExperimentDetail) -> dict[str, str]:
 
 def metrics_of(detail: ExperimentDetail) -> list[tuple[str, float, int, int]]:
     """Key, value, time in milliseconds, step: the results, and the learning curve as `loss`."""
-    end = _milliseconds(detail.finished_at)
+    end = _ended(detail)
     start = _milliseconds(detail.started_at or detail.created_at)
     measured = [
         (name, float(value), end, 0)
         for name in _METRICS
         if (value := getattr(detail, name)) is not None
     ]
-    if detail.val_bpb is not None and detail.best_val_bpb_before is not None:
-        measured.append(("improvement", detail.best_val_bpb_before - detail.val_bpb, end, 0))
+    if isinstance(detail.verdict, Verdict) and detail.best_val_bpb_before is not None:
+        measured.append(("improvement", detail.verdict.delta, end, 0))
     # A run whose text ended before its time has trained for less than its budget.
     trained = detail.training_seconds or detail.time_budget_seconds
     curve = [("loss", p.loss, int(start + p.percent * 10 * trained), p.step) for p in detail.curve]
     return measured + curve
+
+
+def _ended(detail: ExperimentDetail) -> int:
+    """When the training ended: under `race` a verdict may come much later."""
+    return _milliseconds(detail.attempts[-1].ended_at if detail.attempts else detail.finished_at)
 
 
 def _milliseconds(moment: str | None) -> int:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import schemas
-from orchestrator.cli.tables import coloured, plain
+from orchestrator.cli.tables import coloured, open_runs, plain
 from orchestrator.cli.text import one_line
 from orchestrator.rules import failure
 
@@ -27,8 +27,9 @@ _HOT_CELSIUS = 85
 
 @dataclass
 class View:
-    """The system at one moment. `tag` is None where there is none yet; `recent` has the latest
-    decision first, `queue` what comes next; `as_of` is this machine's clock, in seconds."""
+    """The system at one moment. `tag` is None where there is none yet; `recent` has candidates
+    first, then the latest decision, `queue` what comes next; `as_of` is this machine's clock, in
+    seconds."""
 
     url: str
     as_of: float
@@ -110,10 +111,11 @@ def status_lines(view: View) -> list[Text]:
     first = _line("no result yet", "dim")
     if best is not None:
         first = _line("").append(f"best {best.val_bpb:.6f}", style="bold green")
+        first.append(" (an estimate)" if view.tag.keep_rule == "race" else "")
         if len(keeps) > 1:
             first.append(f"  {best.val_bpb - keeps[0].val_bpb:+.6f} since the first")
     counts = _line(f"{stats.kept} kept of {stats.total} · ")
-    counts.append(f"{stats.running} running, {stats.queued} queued")
+    counts.append(open_runs(stats))
     if view.tag.paused:
         why = f" ({one_line(view.tag.pause.reason)})" if view.tag.pause else ""
         counts.append(f" · paused{why}", style="yellow")

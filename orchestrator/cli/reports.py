@@ -44,6 +44,9 @@ def setup(
     max_crashes: Annotated[
         int, typer.Option(help="Crashes in a row after which agents are told to stop.")
     ] = 3,
+    keep_rule: Annotated[
+        str, typer.Option(metavar="greedy|race", help="What is kept: docs/keep-rules.md.")
+    ] = "greedy",
     json: bool,
 ) -> None:
     request = load_model(
@@ -52,6 +55,7 @@ def setup(
         time_budget_seconds=time_budget,
         near_miss_threshold=near_miss,
         max_consecutive_crashes=max_crashes,
+        keep_rule=keep_rule,
     )
     result = client.setup(request)
     seconds = result.tag.time_budget_seconds
@@ -105,7 +109,10 @@ def best(
     if source == "-":
         return
     found = result.best
-    line = f"{found.val_bpb:.6f}  {found.experiment_id}  {result.experiment.description}"
+    value, guess = f"{found.val_bpb:.6f}", found.estimate
+    if guess is not None:
+        value += f" (an estimate, {guess.low:.4f} to {guess.high:.4f})"
+    line = f"{value}  {found.experiment_id}  {result.experiment.description}"
     respond(json, result, line)
     if source and not json:
         note(f"its train.py is in {source}")
@@ -116,7 +123,7 @@ def history(
     tag: Tag,
     *,
     status: Annotated[
-        str | None, typer.Option(help="Only queued, running, keep, discard, crash, …")
+        str | None, typer.Option(help="Only queued, running, candidate, keep, discard, …")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the newest N.", min=1, max=10_000)] = None,
     json: bool,

@@ -6,18 +6,19 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator import schemas
-from orchestrator.cli.text import one_line
+from orchestrator.cli.text import one_line, visible
 from orchestrator.rules import failure
 
-_COLOURS = {
+COLOURS = {
     "keep": "green", "discard": "default", "crash": "red", "timeout": "red", "cancelled": "yellow",
+    "candidate": "magenta", "repeat": "dim",
     "running": "cyan", "queued": "default", "idle": "green", "training": "cyan", "offline": "red",
     "quarantined": "red", "unfit": "red", "draining": "yellow",
 }  # fmt: skip
 
 
 def coloured(status: str) -> Text:
-    return Text(status, style=_COLOURS.get(status, "default"))
+    return Text(status, style=COLOURS.get(status, "default"))
 
 
 def bpb(value: float | None) -> str:
@@ -30,14 +31,22 @@ def moment(at: str) -> str:
     return at[:19].replace("T", " ")
 
 
+def why(detail: schemas.ExperimentDetail) -> str:
+    """What the keep rule `race` says of an experiment; a merge conflict has lines of its own."""
+    verdict = detail.verdict or detail.so_far
+    return visible(verdict.why) if isinstance(verdict, schemas.Verdict) and verdict.why else ""
+
+
 def verdict_line(detail: schemas.ExperimentDetail) -> str:
     """One line that says how an experiment ended."""
+    if detail.val_bpb is not None and (said := why(detail)):
+        return f"{detail.id} {detail.status}: val_bpb {detail.val_bpb:.6f}; {said}"
     if detail.val_bpb is not None:
         before = detail.best_val_bpb_before
         best = f", best before {before:.6f}" if before is not None else ", the first result"
         return f"{detail.id} {detail.status}: val_bpb {detail.val_bpb:.6f}{best}"
-    why = failure.headline(detail.error or detail.reason or "")
-    return f"{detail.id} {detail.status}" + (f": {why}" if why else "")
+    cause = failure.headline(detail.error or detail.reason or "")
+    return f"{detail.id} {detail.status}" + (f": {cause}" if cause else "")
 
 
 def experiments_table(records: Sequence[schemas.Record]) -> Table:
@@ -63,9 +72,16 @@ def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
         counts = (str(t.total_experiments), str(t.kept_experiments))
         budget = f"{t.time_budget_seconds:g} s"
         created = moment(t.created_at)
-        name = f"{t.name} (paused)" if t.paused else t.name
+        name = t.name + " (race)" * (t.keep_rule == "race") + " (paused)" * t.paused
         table.add_row(name, bpb(t.best_val_bpb), *counts, budget, t.profile or "", created)
     return table
+
+
+def open_runs(stats: schemas.SummaryStats) -> str:
+    """How many runs have no verdict yet; candidates only where there are some."""
+    n = stats.candidates
+    candidates = f", {n} candidate{'s' * (n != 1)}" if n else ""
+    return f"{stats.running} running, {stats.queued} queued{candidates}"
 
 
 def summary_lines(summary: schemas.SummaryAnswer) -> str:
@@ -75,7 +91,7 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
         "best": f"{best.val_bpb:.6f}  {best.experiment_id}" if best else "no result yet",
         "decided": f"{stats.total}: {stats.kept} kept, {stats.discarded} discarded, "
         f"{stats.crashed} crashed, {stats.timed_out} timed out",
-        "open": f"{stats.running} running, {stats.queued} queued",
+        "open": open_runs(stats),
         "keep rate": f"{100 * stats.keep_rate:.0f} %, strategy {summary.strategy}",
         "training": f"{summary.total_training_minutes:.1f} min",
         "GPUs": f"{summary.gpu_pool.total}: {summary.gpu_pool.idle} idle, "

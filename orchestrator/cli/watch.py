@@ -102,8 +102,9 @@ def look(client: Client, wanted: str | None) -> View:
     view.summary = client.summary(name)
     view.strategy = client.strategy(name)
     view.queue = sorted(queue, key=lambda row: (-row.priority, row.created_at))
-    decided = (r for r in history if r.finished_at)
-    view.recent = sorted(decided, key=lambda r: r.finished_at or "", reverse=True)
+    ended = (r for r in history if r.finished_at or r.status == "candidate")
+    # A candidate's verdict is to come, so it stands first.
+    view.recent = sorted(ended, key=lambda r: r.finished_at or "~", reverse=True)
     view.best = client.experiment(best) if best else None
     return view
 

@@ -110,6 +110,11 @@ def _state(situation: Situation, budget: _SizeBudget) -> Iterator[str]:
         yield "- Best: none yet. Run the unmodified train.py first, as the baseline."
     else:
         yield f"- Best: {_result(*situation.best, budget)}"
+    if tag.keep_rule == "race" and tag.best_val_bpb is not None:
+        yield (
+            f"- Keep rule: race. The best is believed to be {tag.best_val_bpb:.6f}. What reads"
+            f" better is repeated before it is kept; {counts.candidate} wait for that."
+        )
     yield (
         f"- Runs: {counts.finished} finished, {counts.keep} kept, {counts.discard} discarded,"
         f" {counts.crash + counts.timeout} failed; {counts.running} running,"
@@ -151,7 +156,7 @@ def _result(experiment: Experiment, run: Run, budget: _SizeBudget) -> str:
 
 
 def _idea(experiment: Experiment, budget: _SizeBudget) -> str:
-    category = _plain(experiment.category, 32)
+    category = "a repeat" if experiment.repeat_of else _plain(experiment.category, 32)
     return f"{experiment.id} ({category}) {_span(experiment.hypothesis, budget.words)}"
 
 

@@ -5,7 +5,16 @@ The store applies the `Decision`, exactly once (decide.lua).
 
 from dataclasses import replace
 
-from orchestrator.domain import INFRA_LOST, RECENT_RUNS, Decision, RunResult, Snapshot, Status
+from orchestrator.domain import (
+    INFRA_LOST,
+    RECENT_RUNS,
+    Decision,
+    RunResult,
+    Snapshot,
+    Status,
+    Strategy,
+    Tag,
+)
 from orchestrator.rules.strategy import adapt
 
 
@@ -19,9 +28,8 @@ def decide(snapshot: Snapshot, result: RunResult) -> Decision:
     if result.kind == "completed":
         decision = _completed(snapshot, result)
     else:
-        decision = _failed(snapshot, result)
-    strategy = adapt(_after(snapshot, decision)) if decision.counts_in_rates else None
-    return replace(decision, strategy=strategy)
+        decision = failed(snapshot, result)
+    return replace(decision, strategy=adapted(snapshot, decision))
 
 
 def _completed(snapshot: Snapshot, result: RunResult) -> Decision:
@@ -29,21 +37,24 @@ def _completed(snapshot: Snapshot, result: RunResult) -> Decision:
     val_bpb = result.metrics.val_bpb
     best = snapshot.tag.best_val_bpb
     if best is None:
-        return Decision(status=Status.KEEP, improved=True)
+        return Decision(Status.KEEP, improved=True)
     delta = best - val_bpb
     if val_bpb < best:
-        return Decision(status=Status.KEEP, improved=True, delta=delta, best_before=best)
-    distance = val_bpb - best
-    close = distance < snapshot.tag.near_miss_threshold or distance == 0
+        return Decision(Status.KEEP, improved=True, delta=delta, best_before=best)
     return Decision(
-        status=Status.DISCARD,
+        Status.DISCARD,
         delta=delta,
         best_before=best,
-        near_miss=distance if close else None,
+        near_miss=near_miss(snapshot.tag, val_bpb - best),
     )
 
 
-def _failed(snapshot: Snapshot, result: RunResult) -> Decision:
+def near_miss(tag: Tag, distance: float) -> float | None:
+    """The distance of a discarded run from the best, if it came close."""
+    return distance if distance < tag.near_miss_threshold or distance == 0 else None
+
+
+def failed(snapshot: Snapshot, result: RunResult) -> Decision:
     tag = snapshot.tag
     if result.kind == "cancelled" or result.reason == INFRA_LOST:
         return Decision(
@@ -62,11 +73,13 @@ def _failed(snapshot: Snapshot, result: RunResult) -> Decision:
     )
 
 
-def _after(snapshot: Snapshot, decision: Decision) -> Snapshot:
-    """The snapshot as it will read once `decision` is applied: what the strategy adapts to."""
-    return replace(
-        snapshot,
-        counts=snapshot.counts.plus(decision.status),
-        near_misses=snapshot.near_misses + (decision.near_miss is not None),
-        recent=(decision.status, *snapshot.recent)[:RECENT_RUNS],
-    )
+def adapted(snapshot: Snapshot, *decisions: Decision) -> Strategy | None:
+    """The strategy that fits the tag once `decisions` are applied; None where it stays."""
+    judged = [one for one in decisions if one.counts_in_rates]
+    if not judged:
+        return None
+    counts, near, recent = snapshot.counts, snapshot.near_misses, snapshot.recent
+    for one in judged:
+        counts, near = counts.plus(one.status), near + (one.near_miss is not None)
+        recent = (one.status, *recent)[:RECENT_RUNS]
+    return adapt(replace(snapshot, counts=counts, near_misses=near, recent=recent))

@@ -22,6 +22,11 @@ PRIOR_SHARED, PRIOR_PAIRS = 0.3, 4
 MOST_SHARED = 0.95
 
 
+def band(sd: float) -> float:
+    """Within which 19 of 20 differences between two runs lie, if one run has this deviation."""
+    return COVERAGE * math.sqrt(2) * sd
+
+
 def estimate(groups: Iterable[Sequence[float]]) -> Noise | None:
     """Pooled standard deviation over groups of repeats (each group: the values of one source);
     None where no source has two values."""
@@ -31,8 +36,7 @@ def estimate(groups: Iterable[Sequence[float]]) -> Noise | None:
         return None
     squares = sum(variance(group) * (len(group) - 1) for group in repeated)
     sd = math.sqrt(squares / freedom)
-    band = COVERAGE * math.sqrt(2) * sd
-    return Noise(sd=sd, band=band, runs=sum(map(len, repeated)), sources=len(repeated))
+    return Noise(sd=sd, band=band(sd), runs=sum(map(len, repeated)), sources=len(repeated))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ as a gap. services/core/audit.py compares what comes out with the store.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.domain import (
     INFRA_LOST,
     RECENT_RUNS,
+    Best,
     Counts,
     Decision,
+    KeepRule,
     Note,
     OperatorAction,
     OperatorHold,
@@ -22,6 +25,8 @@ from orchestrator.domain import (
     Tag,
 )
 from orchestrator.rules.decide import decide
+from orchestrator.rules.race import FinishedRun, State as RaceState, conflicted
+from orchestrator.rules.race.decide import RaceDecision, decide as decide_race, unmerged
 from orchestrator.rules.strategy import INITIAL
 
 
@@ -32,6 +37,7 @@ class SetUp:
     near_miss_threshold: float
     max_consecutive_crashes: int
     strategy: Strategy
+    keep_rule: KeepRule = "greedy"
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,29 @@ class Steered:
 
 
 @dataclass(frozen=True)
+class Unmerged:
+    """Wins over an old parent could not be merged: why not, by id."""
+
+    revision: int
+    at_us: int
+    conflicts: Mapping[str, str]
+    action: None = None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A candidate that a decision settled."""
+
+    experiment_id: str
+    category: str
+    status: Status
+    near_miss: float | None
+
+
+@dataclass(frozen=True)
 class Decided:
-    """A run was decided: what was reported, what the decision rested on, and what it was."""
+    """A run was decided: what was reported, what the decision rested on, and what it was. Under
+    `race` also the run as the rule takes it, and the candidates that it settled."""
 
     experiment_id: str
     at_us: int
@@ -67,9 +94,11 @@ class Decided:
     streak: int
     decision: Decision
     action: OperatorAction | None = None
+    race_run: FinishedRun | None = None
+    settled: tuple[Settled, ...] = ()
 
 
-Step = SetUp | Chosen | Steered | Decided
+Step = SetUp | Chosen | Steered | Unmerged | Decided
 
 
 @dataclass
@@ -85,6 +114,7 @@ class Replay:
     kept_in: Counter[str] = field(default_factory=Counter)
     near_in: Counter[str] = field(default_factory=Counter)
     decided: dict[str, Decided] = field(default_factory=dict)
+    race: RaceState = field(default_factory=RaceState)
     notes: dict[str, Note] = field(default_factory=dict)
     # Each operator action: the revision before it, when, and what.
     actions: list[tuple[int, int, OperatorAction]] = field(default_factory=list)
@@ -116,6 +146,8 @@ class Replay:
             self.strategy = step.strategy
         elif isinstance(step, Steered):
             self._steer(step.at_us, step.action)
+        elif isinstance(step, Unmerged):
+            self._unmerge(step)
         else:
             self._decide(step)
         self.tag = replace(self.tag, revision=self.tag.revision + 1)
@@ -129,6 +161,7 @@ class Replay:
             self.tag,
             near_miss_threshold=step.near_miss_threshold,
             max_consecutive_crashes=step.max_consecutive_crashes,
+            keep_rule=step.keep_rule,
         )
 
     def _steer(self, at_us: int, action: OperatorAction) -> None:
@@ -156,45 +189,86 @@ class Replay:
             self._differ(
                 f"{who} was decided on (best, its id, crash streak) {rested_on}, not {known}"
             )
-        decision = self.decision(step.result)
+        decision = self.decision(step.result, step.race_run)
         for name in ("status", "near_miss", "consecutive_crashes", "strategy"):
             written, due = getattr(step.decision, name), getattr(decision, name)
             if written != due:
                 self._differ(f"{who}: {name} {written}, by the rules {due}")
         self._apply(step, decision)
+        if isinstance(decision, RaceDecision):
+            self._settle(step, decision)
 
-    def decision(self, result: RunResult) -> Decision:
+    def decision(self, result: RunResult, race_run: FinishedRun | None = None) -> Decision:
         """What the rules decide on `result` now."""
-        return decide(
-            Snapshot(self.tag, self.counts, self.strategy, len(self.near), self.recent), result
-        )
+        snapshot = Snapshot(self.tag, self.counts, self.strategy, len(self.near), self.recent)
+        if race_run is None:
+            return decide(snapshot, result)
+        return decide_race(snapshot, result, self.race, race_run)
 
     def _apply(self, step: Decided, decision: Decision) -> None:
-        who, metrics = step.experiment_id, step.result.metrics
-        self.decided[who] = replace(step, decision=decision)
         self.last_us = step.at_us
         lost = step.result.reason == INFRA_LOST
         self.counts = self.counts.plus(decision.status, infra_lost=lost)
         self.tag = replace(self.tag, consecutive_crashes=decision.consecutive_crashes)
+        self._judge(step, decision)
+        if decision.strategy is not None:
+            self.strategy = decision.strategy
+        metrics = step.result.metrics
+        if metrics is not None:
+            seconds = self.tag.training_seconds + (metrics.training_seconds or 0.0)
+            self.tag = replace(self.tag, training_seconds=seconds)
+        best = decision.best
+        if best is None and decision.improved and metrics is not None:
+            best = Best(step.experiment_id, metrics.val_bpb)
+        if best is not None and best != self.tag.best:
+            self.tag = replace(
+                self.tag,
+                best_val_bpb=best.val_bpb,
+                best_experiment_id=best.experiment_id,
+                best_us=step.at_us,
+            )
+
+    def _judge(self, step: Decided, decision: Decision) -> None:
+        """What the verdict on a run adds to the totals."""
+        who, metrics = step.experiment_id, step.result.metrics
+        self.decided[who] = replace(step, decision=decision)
         if decision.counts_in_rates:
             self.recent = (decision.status, *self.recent)[:RECENT_RUNS]
         if decision.near_miss is not None:
             self.near[who] = decision.near_miss
             self.near_in[step.category] += 1
-        if decision.strategy is not None:
-            self.strategy = decision.strategy
-        if metrics is not None:
-            seconds = self.tag.training_seconds + (metrics.training_seconds or 0.0)
-            self.tag = replace(self.tag, training_seconds=seconds)
         if decision.improved and metrics is not None:
-            self.keeps[who] = metrics.val_bpb
+            self.keeps[who] = decision.best.val_bpb if decision.best else metrics.val_bpb
             self.kept_in[step.category] += 1
-            self.tag = replace(
-                self.tag,
-                best_val_bpb=metrics.val_bpb,
-                best_experiment_id=who,
-                best_us=step.at_us,
+
+    def _settle(self, step: Decided, decision: RaceDecision) -> None:
+        """The verdicts on other experiments, and the race after this run."""
+        self.race = decision.state
+        settled = []
+        for who, new in decision.others:
+            known = self.decided[who]
+            words = replace(new, best_before=known.decision.best_before)
+            if known.decision.status is not Status.CANDIDATE or new.status is Status.CANDIDATE:
+                self.decided[who] = replace(known, decision=words)
+                continue
+            self.last_us += 1
+            settled.append(Settled(who, known.category, new.status, new.near_miss))
+            candidates = self.counts.candidate - 1
+            self.counts = replace(self.counts.plus(new.status), candidate=candidates)
+            self._judge(replace(known, at_us=self.last_us), words)
+        if tuple(settled) != step.settled:
+            self._differ(
+                f"{step.experiment_id} settled {step.settled}, by the rules {tuple(settled)}"
             )
+
+    def _unmerge(self, step: Unmerged) -> None:
+        self.race = conflicted(self.race, step.conflicts)
+        for who, why in step.conflicts.items():
+            known = self.decided[who]
+            assert known.decision.ruling is not None  # noqa: S101 - it waited in the race
+            words = unmerged(known.decision.ruling.why, why)
+            ruling = replace(known.decision.ruling, why=words)
+            self.decided[who] = replace(known, decision=replace(known.decision, ruling=ruling))
 
     def _differ(self, what: str) -> None:
         self.differences.append(what)

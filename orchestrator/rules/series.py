@@ -1,12 +1,12 @@
 """A tag's history as columns: every decided run, in the order of verdicts. Pure.
 
-It is built from the journal, entry by entry, and only appended to. Cancelled runs are left out. A
-run's number on the page is its row here, from 1 on.
+It is built from the journal, entry by entry, and only appended to. Cancelled runs and repeats are
+left out; a candidate comes with its verdict. A run's number on the page is its row here, from 1 on.
 """
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isnan, nan
 from typing import Any
@@ -87,20 +87,24 @@ class Series:
     def _decided(self, entry: JournalEntry) -> None:
         outcome, decision = entry.data["outcome"], entry.data["decision"]
         letter = LETTERS.get(decision["status"])
-        if letter is None:
-            return
-        if letter == DISCARD and decision.get("near") is not None:
-            letter = NEAR
         if outcome.get("reason") == INFRA_LOST:
             letter = LOST
-        category = self.categories.setdefault(entry.data["category"], len(self.categories))
+        if letter is not None:
+            outcome = decision | outcome | {"category": entry.data["category"]}
+            self._add(entry.experiment_id, entry.at_us, letter, outcome)
+        for later, settled in enumerate(entry.data.get("settled", ()), 1):
+            self._add(settled["id"], entry.at_us + later, LETTERS[settled["status"]], settled)
+
+    def _add(self, experiment_id: str, at_us: int, letter: int, run: Mapping[str, Any]) -> None:
+        if letter == DISCARD and run.get("near") is not None:
+            letter = NEAR
         # A crash may report a last value; it is no result.
-        val_bpb = outcome.get("val_bpb", nan) if letter in (KEEP, NEAR, DISCARD) else nan
-        self.created_us.append(created_us_of(entry.experiment_id))
-        self.finished_us.append(entry.at_us)
+        val_bpb = run.get("val_bpb", nan) if letter in (KEEP, NEAR, DISCARD) else nan
+        self.created_us.append(created_us_of(experiment_id))
+        self.finished_us.append(at_us)
         self.val_bpb.append(val_bpb)
         self.status.append(letter)
-        self.category.append(category)
+        self.category.append(self.categories.setdefault(run["category"], len(self.categories)))
 
     def _chosen(self, strategy: dict[str, Any], at_us: int) -> None:
         pinned = strategy["pinned"] == "1"

@@ -69,7 +69,9 @@ Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 Priority = Annotated[Integer, Field(ge=-1000, le=1000)]
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
-PublicStatus = Literal["queued", "running", "keep", "discard", "crash", "timeout", "cancelled"]
+PublicStatus = Literal[
+    "queued", "running", "keep", "discard", "crash", "timeout", "cancelled", "candidate", "repeat",
+]  # fmt: skip
 Action = Literal["keep_commit", "git_reset"]
 
 

@@ -12,6 +12,7 @@ from orchestrator.schemas.base import (
     Request,
     TagRequest,
 )
+from orchestrator.schemas.experiments import OnlyInRace
 from orchestrator.schemas.pool import Health, Worker
 from orchestrator.schemas.steering import OperatorHold
 
@@ -135,7 +136,8 @@ RUNS_PAGE = 50
 
 ShortText = Annotated[str, StringConstraints(max_length=200)]
 StatusWords = Annotated[
-    str, StringConstraints(pattern=r"^(queued|running|keep|near|discard|crash|timeout|,)*$")
+    str,
+    StringConstraints(pattern=r"^(queued|running|candidate|keep|near|discard|crash|timeout|,)*$"),
 ]
 
 
@@ -172,10 +174,22 @@ class SeriesChoice(Answer):
 
 
 class SeriesKeep(Answer):
-    """A keep; `n` is its number, from 1 on."""
+    """A keep; `n` is its number, from 1 on. `estimate` is what the keep rule `race` believed of it
+    when it was kept."""
 
     n: int
     description: str
+    estimate: OnlyInRace[float] = None
+
+
+class SeriesRace(Answer):
+    """What the keep rule `race` believes now: its champion's val_bpb, the `band` within which 19 of
+    20 differences between two seeds of one source lie, and the provisional keeps by number."""
+
+    best_id: str
+    best_val_bpb: float
+    band: float
+    provisional: list[int]
 
 
 class SeriesAnswer(Answer):
@@ -187,10 +201,12 @@ class SeriesAnswer(Answer):
     total: int
     categories: list[str]
     near_miss_threshold: float
+    keep_rule: str
     strategy: dict[str, str | bool]
     blocks: list[SeriesBlock]
     choices: list[SeriesChoice]
     keeps: list[SeriesKeep]
+    race: SeriesRace | None
 
 
 class RunsRequest(TagRequest):
@@ -208,8 +224,9 @@ class RunsRequest(TagRequest):
 
 
 class RunRow(Answer):
-    """A row of the table; `n` is its number in order of verdict, null before the verdict. Long
-    texts are cut."""
+    """A row of the table; `n` is its number in order of verdict, null before the verdict. Under
+    `race`, `delta` is how much better than the champion it reads, `confirmed` is of a keep, and
+    `why` is the verdict's sentence. Long texts are cut."""
 
     n: int | None
     id: str
@@ -227,16 +244,24 @@ class RunRow(Answer):
     created_at: str
     started_at: str | None
     finished_at: str | None
+    seed: int
+    repeat_of: str | None
+    measured_at: str | None
+    delta: float | None
+    confirmed: bool | None
+    why: str | None
 
 
 class RunsAnswer(Answer):
-    """`active` holds running and queued runs that pass the filters, the newest hundred at most, on
-    the first page; `decided`, `running` and `queued` count all of the tag. `scanned` counts the
-    runs read: a search reads a bounded number and goes on from `next_cursor`."""
+    """`active` holds running runs, candidates and queued runs that pass the filters, the newest
+    hundred at most, on the first page; `decided`, `running`, `queued` and `candidates` count all of
+    the tag. `scanned` counts the runs read: a search reads a bounded number and goes on from
+    `next_cursor`."""
 
     decided: int
     running: int
     queued: int
+    candidates: int
     active: list[RunRow]
     rows: list[RunRow]
     next_cursor: int | None
@@ -245,6 +270,8 @@ class RunsAnswer(Answer):
 
 class Related(Answer):
     """Another experiment in one line. A hand-run has no source here."""
+
+    seed: int
 
     id: str
     status: PublicStatus
@@ -267,7 +294,8 @@ class Noise(Answer):
 
 class ExperimentComparison(Answer):
     """A run among its neighbours in order of verdict. `best_then` is the best when the run was
-    decided, or now if it is not decided; `noise` is None if no source near this one ran twice."""
+    decided, or now if it is not decided; `noise` is None if no source near this one ran twice.
+    `repeats` are the runs of its source with other seeds that the keep rule `race` asked for."""
 
     id: str
     near_miss_threshold: float
@@ -279,3 +307,4 @@ class ExperimentComparison(Answer):
     next: Related | None = None
     previous_keep: Related | None = None
     next_keep: Related | None = None
+    repeats: list[Related] = Field([])

@@ -1,7 +1,7 @@
 """Tags, experiments, submissions, verdicts."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, Field, StringConstraints, model_validator
 
@@ -35,6 +35,8 @@ class SetupRequest(TagRequest):
     time_budget_seconds: Annotated[Number, Field(gt=0, le=86_400)] = 300
     near_miss_threshold: Amount = 0.002
     max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
+    # docs/keep-rules.md
+    keep_rule: Literal["greedy", "race"] = "greedy"
 
 
 class TagInfo(Answer):
@@ -44,6 +46,7 @@ class TagInfo(Answer):
     time_budget_seconds: float
     near_miss_threshold: float
     max_consecutive_crashes: int
+    keep_rule: str = "greedy"  # of an orchestrator that has no other
     best_val_bpb: float | None
     best_experiment_id: str | None
     total_experiments: int
@@ -104,18 +107,33 @@ class CompleteRequest(Metrics):
 VerdictDigest = Annotated[Digest | None, Field(exclude_if=lambda digest: digest is None)]
 
 
+T = TypeVar("T")
+OnlyInRace = Annotated[T | None, Field(exclude_if=lambda value: value is None)]
+
+
 class Verdict(Answer):
     """The decision on a completed run. `delta` is best before - this (0 for the first result).
-    `verified`: the saved model measured the same in a process that train.py did not control."""
+    `verified`: the saved model measured the same in a process that train.py did not control.
+
+    The fields from `sigma` on are there where the keep rule is `race`. There `delta` is the gap to
+    what is believed of the champion, and `best_val_bpb` that belief; `sigma` is what the seed alone
+    does to a run, and `probability` that the source is better, after `runs` runs. A keep is
+    `confirmed` or `provisional`; a `candidate` waits for its next runs."""
 
     experiment_id: str
-    status: Literal["keep", "discard"]
+    status: Literal["keep", "discard", "candidate", "repeat"]
     val_bpb: float
     improved: bool
     delta: float
     best_val_bpb: float
     action: Action
     verified: bool = False
+    sigma: OnlyInRace[float] = None
+    probability: OnlyInRace[float] = None
+    runs: OnlyInRace[int] = None
+    confirmed: OnlyInRace[bool] = None
+    provisional: OnlyInRace[bool] = None
+    why: OnlyInRace[str] = None
     digest: VerdictDigest = None
 
 
@@ -174,12 +192,24 @@ class HistoryAnswer(Answer):
     next_cursor: str | None = None
 
 
+class Estimate(Answer):
+    """What the keep rule `race` believes of the champion's val_bpb: `low` and `high` hold it with
+    probability 0.95. `readings` are what its runs read, by seed."""
+
+    val_bpb: float
+    low: float
+    high: float
+    readings: dict[int, float]
+    confirmed: bool
+
+
 class Best(Answer):
     experiment_id: str
     val_bpb: float
     commit_sha: str
     updated_at: str
     verified: bool = False  # as in its verdict
+    estimate: OnlyInRace[Estimate] = None
 
 
 class BestAnswer(Answer):
@@ -319,10 +349,14 @@ class ExperimentDetail(ExperimentFields):
     warnings: list[str]
     environment: Environment
     verdict: AnyVerdict | None
+    # What is known of a candidate, whose verdict waits for more runs.
+    so_far: OnlyInRace[AnyVerdict] = None
     attempts: list[Attempt]
     lease: Lease | None
     # What an operator has asked of a running attempt; its worker gets it with the next renewal.
     stopping: Literal["cancel", "requeue"] | None = None
-    # The earlier experiment whose source this one runs again, after an operator's requeue.
+    # The earlier experiment whose source this one runs again, for an operator or the keep rule.
     repeat_of: str | None = None
+    # The experiments whose changes the keep rule merged into this one.
+    merged_from: list[str] = Field([])
     curve: list[CurvePoint]

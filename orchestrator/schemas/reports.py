@@ -28,6 +28,8 @@ class SummaryStats(Answer):
     timed_out: int
     cancelled: int
     infra_lost: int
+    candidates: int = 0
+    repeats: int = 0
     abandoned: int
 
 

@@ -4,6 +4,7 @@ A model ignores names that it does not have. So a model whose fields have the na
 built from `vars(value)`, plus what differs.
 """
 
+import math
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,9 +13,13 @@ from pydantic import TypeAdapter
 from orchestrator import callers, domain, schemas
 from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import sanitize
+from orchestrator.rules.noise import COVERAGE
+from orchestrator.rules.race.beliefs import counted
+from orchestrator.rules.race.state import Champion
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
+COMPLETED = (Status.KEEP, Status.DISCARD, Status.CANDIDATE, Status.REPEAT)
 _UNKNOWN_METRICS: dict[str, None] = dict.fromkeys(vars(domain.Metrics(val_bpb=0.0)))
 _VERDICT: TypeAdapter[schemas.AnyVerdict] = TypeAdapter(schemas.AnyVerdict)
 
@@ -36,7 +41,10 @@ def tag_info(tag: domain.Tag, counts: domain.Counts) -> schemas.TagInfo:
             "branch": domain.branch_of(tag.name),
             "profile": tag.profile,
             "created_at": rfc3339(tag.created_us),
-            "total_experiments": counts.queued + counts.running + counts.finished,
+            "total_experiments": counts.queued
+            + counts.running
+            + counts.candidate
+            + counts.finished,
             "kept_experiments": counts.keep,
             "paused": tag.pause is not None,
             "pause": operator_hold(tag.pause),
@@ -55,7 +63,8 @@ def fields_of(entry: Entry) -> dict[str, Any]:
         "best_val_bpb_before": run.best_before,
         "created_at": rfc3339(experiment.created_us),
         "started_at": _time(run.started_us),
-        "finished_at": _time(run.finished_us),
+        # The moment of its verdict, for which a measured run still waits.
+        "finished_at": _time(None if run.state is State.MEASURED else run.finished_us),
     }
 
 
@@ -84,8 +93,10 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
         fields_of(found.entry)
         | {
             "position": found.position,
+            "merged_from": (found.entry.experiment.merged_from or "").split(),
             "environment": vars(run.environment),
             "verdict": stored_verdict(run),
+            "so_far": _said(run, State.MEASURED),
             "attempts": attempts,
             "lease": lease,
             "stopping": run.stop if leased else None,
@@ -116,8 +127,14 @@ def tried(entry: Entry, best_val_bpb: float | None) -> schemas.Tried:
 
 
 def stored_verdict(run: domain.Run) -> schemas.AnyVerdict | None:
-    """The verdict as it was first given."""
-    return None if run.verdict_json is None else verdict_from(run.verdict_json)
+    """The verdict on a decided run."""
+    return _said(run, State.DECIDED)
+
+
+def _said(run: domain.Run, state: State) -> schemas.AnyVerdict | None:
+    if run.state is not state or run.verdict_json is None:
+        return None
+    return verdict_from(run.verdict_json)
 
 
 def verdict_from(text: str) -> schemas.AnyVerdict:
@@ -128,8 +145,10 @@ def verdict(
     experiment_id: str, result: domain.RunResult, decision: domain.Decision
 ) -> schemas.AnyVerdict:
     """The answer to the report of `result`."""
-    if decision.status in (Status.KEEP, Status.DISCARD) and result.metrics is not None:
+    if decision.status in COMPLETED and result.metrics is not None:
         best = result.metrics.val_bpb if decision.improved else decision.best_before
+        if decision.best is not None:
+            best = decision.best.val_bpb
         return schemas.Verdict(
             experiment_id=experiment_id,
             status=decision.status.value,
@@ -139,6 +158,7 @@ def verdict(
             best_val_bpb=result.metrics.val_bpb if best is None else best,
             action="keep_commit" if decision.improved else "git_reset",
             verified=result.verified_bpb is not None,
+            **_ruling(decision),
         )
     return schemas.CrashVerdict(
         experiment_id=experiment_id,
@@ -147,6 +167,32 @@ def verdict(
         should_abort=decision.should_abort,
         action="git_reset",
         reason=result.reason,
+    )
+
+
+def _ruling(decision: domain.Decision) -> dict[str, Any]:
+    """What the keep rule `race` adds to a verdict."""
+    ruling = decision.ruling
+    if ruling is None:
+        return {}
+    kept = decision.status is Status.KEEP and decision.improved
+    said = {name: getattr(ruling, name) for name in ("sigma", "probability", "runs", "why")}
+    if kept:
+        said |= (
+            {"confirmed": True} if ruling.confirmed else {"confirmed": False, "provisional": True}
+        )
+    return said
+
+
+def estimate(champion: Champion) -> schemas.Estimate:
+    mean, variance = champion.belief
+    around = COVERAGE * math.sqrt(variance)
+    return schemas.Estimate(
+        val_bpb=mean,
+        low=mean - around,
+        high=mean + around,
+        readings=counted(champion.source.readings),
+        confirmed=champion.confirmed,
     )
 
 

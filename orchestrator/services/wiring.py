@@ -12,6 +12,7 @@ from orchestrator.services.core.experiments import Experiments
 from orchestrator.services.core.jobs import Jobs
 from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.pool import Pool
+from orchestrator.services.core.race import Race
 from orchestrator.services.core.reaper import Reaper
 from orchestrator.services.core.sessions import Sessions
 from orchestrator.services.core.sources import Sources
@@ -31,8 +32,9 @@ from orchestrator.store.connection import Store
 class Services:
     def __init__(self, store: Store, settings: Settings) -> None:
         files = Files(settings.paths)
-        judge = Judge(store)
         sources = Sources(files, settings.repo)
+        race = Race(store, files, sources)
+        judge = Judge(store, race)
         self.store = store
         self.files = files
         token = settings.token.get_secret_value() if settings.token else None
@@ -45,7 +47,7 @@ class Services:
             store, files, judge, self.wakeups, sources, self.digests.attached, _prepare_py(settings)
         )
         self.jobs = Jobs(store, files, judge, self.wakeups, settings)
-        self.reaper = Reaper(store, judge, self.jobs, settings)
+        self.reaper = Reaper(store, judge, self.jobs, race, settings)
         self.pool = Pool(store, files, sources, settings)
         self.steering = Steering(store, judge)
         self.similar = SimilarIdeas(store, files, settings.paths)

@@ -18,6 +18,7 @@ from orchestrator.store.idempotency import IdempotencyStore
 from orchestrator.store.jobs import JobStore
 from orchestrator.store.journal import JournalStore
 from orchestrator.store.pool import PoolStore
+from orchestrator.store.race import RaceStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
 from orchestrator.store.sessions import SessionStore
@@ -88,6 +89,7 @@ class Store:
         self.connections = (shared, tail)
         self.scripts, self.seals = scripts, seals
         self.experiments = ExperimentStore(scripts)
+        self.race = RaceStore(scripts)
         self.jobs = JobStore(scripts, redis)
         self.pool = PoolStore(scripts, redis)
         self.reads = ReadStore(redis, scripts)

@@ -1,11 +1,15 @@
 """Writes on tags, experiments and strategies. Every verb is one atomic script."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.domain import (
     INFRA_LOST,
+    Best,
     Decision,
+    Experiment,
+    Metrics,
     Mode,
     NewExperiment,
     OperatorAction,
@@ -17,7 +21,10 @@ from orchestrator.domain import (
 )
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.ids import tag_of
-from orchestrator.store import records, verbs
+from orchestrator.rules.race.decide import RaceDecision
+from orchestrator.rules.race.state import to_json
+from orchestrator.store import entries, records, verbs
+from orchestrator.store.entries import OtherVerdict
 from orchestrator.store.scripts import Scripts
 
 
@@ -79,6 +86,11 @@ class ExperimentStore:
             records.experiment_fields(experiment),
             records.text_fields({"gpu_id": gpu_id}),
         )
+        if reply.name == "RACE":
+            raise Conflict(
+                f"Tag {tag!r} keeps by race, which runs a source several times: submit the"
+                " train.py, or set up a tag with keep_rule greedy for runs by hand."
+            )
         return str(reply["id"])
 
     async def submit(
@@ -129,10 +141,11 @@ class ExperimentStore:
         verdict_json: str,
         reporter: Reporter,
         action: OperatorAction | None = None,
+        others: Sequence[OtherVerdict] = (),
     ) -> Ended | None:
         """Apply `decision`, which rests on `snapshot`; `action` is the operator action that led to
-        it. A run that is decided already keeps its verdict. None if the tag has changed since the
-        snapshot: decide again.
+        it, `others` are the verdicts that it brings on other experiments. A run that is decided
+        already keeps its verdict. None if the tag has changed since the snapshot: decide again.
 
         Raises:
             LeaseLost, LeaseRenewed: the reporter's epoch or renewal is no longer the lease's.
@@ -149,11 +162,11 @@ class ExperimentStore:
             reporter.epoch,
             snapshot.tag.revision,
             reporter.renewal,
-            _application(snapshot, result, decision, verdict_json, action),
+            _application(snapshot, result, decision, verdict_json, action, others),
             self._scripts.entry(
                 snapshot.tag,
                 "decided",
-                records.journal_data(snapshot, result, decision, reporter.epoch, action),
+                entries.journal_data(snapshot, result, decision, reporter.epoch, action, others),
                 experiment_id,
             ),
         )
@@ -208,7 +221,7 @@ class ExperimentStore:
     def _strategy_arguments(
         self, tag: Tag, strategy: Strategy, action: OperatorAction | None = None
     ) -> tuple[object, ...]:
-        entry = self._scripts.entry(tag, "strategy", records.strategy_data(tag, strategy, action))
+        entry = self._scripts.entry(tag, "strategy", entries.strategy_data(tag, strategy, action))
         fields = records.strategy_fields(strategy)
         return tag.name, entry, fields, action and records.action_fields(action)
 
@@ -219,6 +232,7 @@ def _application(
     decision: Decision,
     verdict_json: str,
     action: OperatorAction | None,
+    others: Sequence[OtherVerdict],
 ) -> dict[str, object]:
     """The JSON that decide.lua applies; every number in it is text."""
     experiment, metrics = snapshot.experiment, result.metrics
@@ -231,25 +245,20 @@ def _application(
         "ending": "lost" if lost else result.kind,
         "verdict": verdict_json,
         "run": records.result_fields(result, decision),
+        "others": [_other(one) for one in others],
     }
     if lost or result.kind == "cancelled":
         application["forget"] = True  # the source has not had its run
     if metrics is not None and metrics.training_seconds:
         application["seconds"] = repr(metrics.training_seconds)
     if decision.improved and metrics is not None:
-        application["best"] = {
-            "best_val_bpb": repr(metrics.val_bpb),
-            "best_id": experiment.id,
-            "best_commit": experiment.commit_sha,
-        }
-        application["keep"] = json.dumps(
-            {
-                "id": experiment.id,
-                "val_bpb": metrics.val_bpb,
-                "description": experiment.description,
-                "category": experiment.category,
-            }
-        )
+        application["keep"] = _keep(experiment, decision, metrics)
+        if decision.best is None:
+            application["best"] = _best(Best(experiment.id, metrics.val_bpb))
+    if isinstance(decision, RaceDecision):
+        application["race"] = to_json(decision.state)
+        if decision.best is not None and decision.best != snapshot.tag.best:
+            application["best"] = _best(decision.best)
     if decision.near_miss is not None:
         application["near"] = repr(decision.near_miss)
     if action is not None:
@@ -257,3 +266,35 @@ def _application(
     if decision.strategy is not None:
         application["strategy"] = records.strategy_fields(decision.strategy)
     return application
+
+
+def _keep(experiment: Experiment, decision: Decision, metrics: Metrics) -> str:
+    """A keep as the progression shows it; under `race` with what is believed of it."""
+    return json.dumps(
+        {
+            "id": experiment.id,
+            "val_bpb": decision.best.val_bpb if decision.best else metrics.val_bpb,
+            "description": experiment.description,
+            "category": experiment.category,
+        }
+    )
+
+
+def _best(best: Best) -> dict[str, str]:
+    return {"best_val_bpb": repr(best.val_bpb), "best_id": best.experiment_id}
+
+
+def _other(other: OtherVerdict) -> dict[str, object]:
+    metrics, decision = other.run.metrics, other.decision
+    assert metrics is not None  # noqa: S101 - it completed
+    applied: dict[str, object] = {
+        "id": other.experiment.id,
+        "status": decision.status.value,
+        "verdict": other.verdict_json,
+        "category": other.experiment.category,
+    }
+    if decision.improved:
+        applied["keep"] = _keep(other.experiment, decision, metrics)
+    if decision.near_miss is not None:
+        applied["near"] = repr(decision.near_miss)
+    return applied

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from orchestrator.domain import Counts, Note, Status, Strategy, Tag
 from orchestrator.errors import unknown_tag
+from orchestrator.rules.race.state import State as RaceState, from_json
 from orchestrator.rules.replay import Step
 from orchestrator.rules.seals import JournalEntry
-from orchestrator.store import keys, records
+from orchestrator.store import entries, keys, records
 from orchestrator.store.client import TextRedis
 from orchestrator.store.reads import Keep, counts_from, keep_from
 from orchestrator.store.scripts import redis_errors
@@ -35,6 +36,7 @@ class Books:
     last_created_us: int
     categories: dict[str, int]
     notes: dict[str, Note]
+    race: RaceState
 
 
 class JournalStore:
@@ -52,7 +54,7 @@ class JournalStore:
                 page = await self._shared.ask("XRANGE", key, start, "+", "COUNT", CHUNK)
             for entry_id, flat in page:
                 stored = dict(zip(flat[::2], flat[1::2], strict=True))
-                yield records.journal_entry_from(entry_id, stored)
+                yield entries.journal_entry_from(entry_id, stored)
             if len(page) < CHUNK:
                 return
             start = f"({page[-1][0]}"
@@ -60,7 +62,7 @@ class JournalStore:
     async def steps(self, tag: str) -> AsyncIterator[tuple[JournalEntry, Step]]:
         """The journal with the steps of a replay, oldest first."""
         async for entry in self.entries(tag):
-            yield entry, records.step_from(entry)
+            yield entry, entries.step_from(entry)
 
     async def books(self, tag: str) -> Books:
         """All totals of a tag, read in one step."""
@@ -70,12 +72,13 @@ class JournalStore:
         transaction.hgetall(keys.of_tag(tag, "cats"))
         transaction.hgetall(keys.of_tag(tag, "notes"))
         transaction.lrange(keys.of_tag(tag, "recent"), 0, -1)
+        transaction.get(keys.of_tag(tag, "race"))
         for name in ("near", "keeps", "all"):
             transaction.zcard(keys.of_tag(tag, name))
         for status in Status:
             transaction.zcard(keys.of_tag(tag, "status:", status.value))
         with redis_errors():
-            fields, strategy, categories, notes, recent, *sizes = await transaction.execute()
+            fields, strategy, categories, notes, recent, race, *sizes = await transaction.execute()
         if not fields:
             raise unknown_tag(tag)
         return Books(
@@ -89,6 +92,7 @@ class JournalStore:
             last_created_us=int(fields.get("last_created", 0)),
             categories={name: int(count) for name, count in categories.items() if int(count)},
             notes={note.id: note for note in records.notes_from(notes)},
+            race=from_json(race),
         )
 
     async def keeps(self, tag: str, after_us: int = 0, until_us: int | None = None) -> list[Keep]:

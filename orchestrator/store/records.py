@@ -9,7 +9,6 @@ from dataclasses import fields
 from typing import Any
 
 from pydantic import TypeAdapter
-from pydantic_core import from_json
 
 from orchestrator.callers import Token
 from orchestrator.domain import (
@@ -19,7 +18,6 @@ from orchestrator.domain import (
     Experiment,
     Gpu,
     LedgerEntry,
-    Metrics,
     NewExperiment,
     Note,
     OperatorAction,
@@ -31,8 +29,6 @@ from orchestrator.domain import (
     Strategy,
     Tag,
 )
-from orchestrator.rules.replay import Chosen, Decided, SetUp, Steered, Step
-from orchestrator.rules.seals import JournalEntry
 
 Fields = Mapping[str, str]
 
@@ -48,10 +44,11 @@ _NAMES = {
     "best_id": "best_experiment_id", "budget": "time_budget_seconds", "claimed": "claimed_us",
     "created": "created_us", "ended": "ended_us", "expires": "expires_us",
     "finished": "finished_us", "health_at": "health_us", "heartbeat": "heartbeat_us",
-    "hold": "held_by", "max_crashes": "max_consecutive_crashes", "prepare": "prepare_sha256",
-    "profile": "platform", "registered": "registered_us", "source": "source_sha256",
-    "started": "started_us", "streak": "consecutive_crashes", "threshold": "near_miss_threshold",
-    "updated": "updated_us", "verdict": "verdict_json",
+    "hold": "held_by", "last_decided": "last_decided_us", "max_crashes": "max_consecutive_crashes",
+    "measured": "measured_us", "prepare": "prepare_sha256", "profile": "platform",
+    "registered": "registered_us", "source": "source_sha256", "started": "started_us",
+    "streak": "consecutive_crashes", "threshold": "near_miss_threshold", "updated": "updated_us",
+    "verdict": "verdict_json",
 }  # fmt: skip
 
 
@@ -94,6 +91,7 @@ def setting_fields(tag: Tag) -> dict[str, str]:
             "threshold": tag.near_miss_threshold,
             "max_crashes": tag.max_consecutive_crashes,
             "prepare": tag.prepare_sha256,
+            "keep_rule": None if tag.keep_rule == "greedy" else tag.keep_rule,
         }
     )
 
@@ -117,134 +115,6 @@ def action_fields(action: OperatorAction) -> dict[str, str]:
 def action_from(stored: Fields) -> OperatorAction:
     kind, by, reason, target = (stored[n] for n in ("action", "by", "reason", "target"))
     return OperatorAction(kind, by, reason, target, stored.get("actor", ""))
-
-
-def journal_data(
-    snapshot: Snapshot,
-    result: RunResult,
-    decision: Decision,
-    epoch: int,
-    action: OperatorAction | None = None,
-) -> dict[str, Any]:
-    """What the journal keeps of a decision: who reported (a lease's epoch, 0 without one), the run
-    result (as `outcome`), what the decision rests on, what it is, and which operator action led to
-    it, if one did. Names that have no value are left out."""
-    assert snapshot.experiment is not None  # noqa: S101 - only runs are decided
-    tag, metrics = snapshot.tag, result.metrics
-    return {
-        "epoch": epoch,
-        "category": snapshot.experiment.category,
-        "outcome": _present(
-            status=result.kind,
-            reason=result.reason,
-            val_bpb=metrics and metrics.val_bpb,
-            training_seconds=metrics and metrics.training_seconds,
-            verified_bpb=result.verified_bpb,
-        ),
-        "on": _present(
-            revision=tag.revision,
-            best=tag.best_val_bpb,
-            best_id=tag.best_experiment_id,
-            streak=tag.consecutive_crashes,
-        ),
-        "decision": _present(
-            status=decision.status.value,
-            near=decision.near_miss,
-            streak=decision.consecutive_crashes,
-            strategy=decision.strategy and strategy_fields(decision.strategy),
-        ),
-        **_present(steered=action and action_fields(action)),
-    }
-
-
-def steered_data(tag: Tag, action: OperatorAction) -> dict[str, Any]:
-    """What the journal keeps of an operator action that decides nothing."""
-    return {"on": {"revision": tag.revision}, "steered": action_fields(action)}
-
-
-def strategy_data(
-    tag: Tag, strategy: Strategy, action: OperatorAction | None = None
-) -> dict[str, Any]:
-    """What the journal keeps of a strategy that was set."""
-    return {
-        "on": {"revision": tag.revision},
-        "strategy": strategy_fields(strategy),
-        **_present(steered=action and action_fields(action)),
-    }
-
-
-def _present(**values: object) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def journal_entry_from(entry_id: str, stored: Fields) -> JournalEntry:
-    """An entry of the journal, by a parser four times as fast as `json`: histories are long."""
-    data, at = from_json(stored["data"]), stored["at"]
-    # Only Redis knew these when the entry was made.
-    if stored["kind"] == "setup":
-        data["settings"] = {"created": at, "revision": "0"} | data["settings"]
-    if "strategy" in data:
-        data["strategy"] = {"updated": at} | data["strategy"]
-    return JournalEntry(
-        id=entry_id,
-        kind=stored["kind"],
-        experiment_id=stored["id"],
-        at_us=int(at),
-        data=data,
-        text=stored["data"],
-        seal=stored.get("seal"),
-    )
-
-
-def step_from(entry: JournalEntry) -> Step:
-    """An entry as the value that a replay takes."""
-    data = entry.data
-    if entry.kind == "setup":
-        settings = data["settings"]
-        return SetUp(
-            near_miss_threshold=float(settings["threshold"]),
-            max_consecutive_crashes=int(settings["max_crashes"]),
-            strategy=_undated_strategy(data["strategy"]),
-        )
-    on = data["on"]
-    action = action_from(data["steered"]) if "steered" in data else None
-    if entry.kind == "steered":
-        assert action is not None  # noqa: S101 - it is nothing else
-        return Steered(on["revision"], entry.at_us, action)
-    if entry.kind == "strategy":
-        return Chosen(on["revision"], entry.at_us, _undated_strategy(data["strategy"]), action)
-    reported, decided = data["outcome"], data["decision"]
-    metrics = None
-    if "val_bpb" in reported:
-        metrics = Metrics(reported["val_bpb"], training_seconds=reported.get("training_seconds"))
-    strategy = decided.get("strategy")
-    return Decided(
-        experiment_id=entry.experiment_id,
-        at_us=entry.at_us,
-        category=data["category"],
-        result=RunResult(
-            reported["status"],
-            metrics=metrics,
-            verified_bpb=reported.get("verified_bpb"),
-            reason=reported.get("reason"),
-        ),
-        revision=on["revision"],
-        best=on.get("best"),
-        best_id=on.get("best_id"),
-        streak=on["streak"],
-        decision=Decision(
-            status=Status(decided["status"]),
-            near_miss=decided.get("near"),
-            consecutive_crashes=decided["streak"],
-            strategy=strategy and _undated_strategy(strategy),
-        ),
-        action=action,
-    )
-
-
-def _undated_strategy(stored: Fields) -> Strategy:
-    """A strategy as the rules make it: the store adds the time."""
-    return strategy_from({**stored, "updated": "0"})
 
 
 def experiment_from(experiment_id: str, tag: str, stored: Fields) -> Experiment:
@@ -330,6 +200,8 @@ def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot
         recent=tuple(Status(status) for status in reply["recent"]),
         run=run,
         experiment=experiment,
+        race=reply.get("race"),
+        follow_up="follows" in reply,
     )
 
 

@@ -46,7 +46,7 @@ from orchestrator.store import keys
 from orchestrator.store.client import ScriptRunner
 
 # Verbs that only read, or that are harmless twice: no nonce, no reply kept.
-PLAIN = frozenset({"snapshot", "renew", "heartbeat", "pool_list", "tidy"})
+PLAIN = frozenset({"snapshot", "due", "renew", "heartbeat", "pool_list", "tidy"})
 
 NONCE_SECONDS = 120
 # Each failed try means that another step of the tag went through in between.

@@ -7,7 +7,7 @@ from typing import Literal
 from orchestrator.domain import LedgerEntry, Note, OperatorAction, OperatorHold, Stop, Tag
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.ids import tag_of
-from orchestrator.store import keys, records, verbs
+from orchestrator.store import entries, keys, records, verbs
 from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import Queued
 from orchestrator.store.records import action_fields
@@ -122,7 +122,7 @@ class SteeringStore:
             # A note is named after the revision that it makes.
             note = f"note-{now.revision + 1}"
             done = replace(action, target=note) if action.kind == "note" else action
-            data = records.steered_data(now, done)
+            data = entries.steered_data(now, done)
             entry = self._scripts.entry(now, "steered", data, experiment_id or "")
             return tag, experiment_id, action_fields(done) | entry, *more
 

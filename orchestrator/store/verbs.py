@@ -12,9 +12,12 @@ OK_OR_UNCHANGED = Literal["OK", "UNCHANGED"]
 OK_OR_UNCHANGED_OR_STALE = Literal["OK", "UNCHANGED", "STALE"]
 
 SETUP = Script[Literal["OK", "EXISTS"]]("setup")
-REGISTER = Script[OK]("register")
+REGISTER = Script[Literal["OK", "RACE"]]("register")
 SUBMIT = Script[Literal["OK", "DUPLICATE"]]("submit")
 SNAPSHOT = Script[OK]("snapshot")
+DUE = Script[OK]("due")
+FOLLOW_UP = Script[Literal["OK", "STALE"]]("follow_up")
+UNMERGE = Script[Literal["OK", "STALE"]]("unmerge")
 DECIDE = Script[Literal["OK", "DONE", "CONFLICT", "STALE", "EARLIER"]]("decide")
 SET_STRATEGY = Script[Literal["OK", "STALE"]]("set_strategy")
 

@@ -173,7 +173,7 @@ def test_the_chart_has_a_table_and_words(searched: System, open_page: OpenPage) 
     page = open_page(f"{searched.url}/t/t")
     expect(page.locator(".summary")).to_have_text(
         "7 runs decided: 3 kept, 3 discarded, 1 crashed. Best 0.985000, −0.015000 against the "
-        "baseline 1.000000, reached by run 6, 1 run ago."
+        "baseline 1.000000, reached by run 6, 1 run ago. Keep rule greedy."
     )
     page.get_by_role("button", name="Table", exact=True).click()
     expect(page.locator(".keeps-table tbody tr")).to_have_count(3)

@@ -26,6 +26,20 @@ def test_a_slice_of_all_faults_breaks_no_invariant(tmp_path: Path) -> None:
     assert harness.injector.injected == 40
 
 
+def test_the_repeats_of_a_race_are_queued_once_under_faults(tmp_path: Path) -> None:
+    """Two tags share the GPUs, and one of them races: three orchestrators decide and queue."""
+
+    async def run() -> Harness:
+        trial = Trial(jobs=100, faults=30, seed=7, race=True)
+        async with Harness.running(Plan(tmp_path), trial) as harness:
+            await harness.round()
+        return harness
+
+    harness = asyncio.run(run())
+    assert harness.findings.found == []
+    assert len(harness.promises.decided) > len(harness.promises.acknowledged)  # by the repeats
+
+
 @pytest.mark.parametrize(
     ("bug", "invariants"),
     [

@@ -1,6 +1,7 @@
 """What a model must leave in Redis, and what lies there, in one form to be compared.
 
-By the names of keys.py, without `ar:`. Times, empty keys and streams are left out.
+By the names of keys.py, without `ar:`. Times, empty keys, streams and what `race` believes are left
+out.
 """
 
 import json
@@ -58,7 +59,7 @@ def _of_tag(model: Model, tag: Tag) -> State:
     best = tag.best
     found: State = {
         "tag": {
-            "profile": tag.profile, "best_val_bpb": best.value if best else None,
+            "profile": tag.profile, "best_val_bpb": tag.best_value,
             "best_id": best.id if best else None, "best_commit": best.commit if best else None,
             "streak": tag.streak, "revision": tag.revision, "infra_lost": tag.lost,
             "training_seconds": tag.seconds, "paused": tag.paused,
@@ -70,12 +71,13 @@ def _of_tag(model: Model, tag: Tag) -> State:
         "notes": sorted(tag.notes),
         "all": [run.id for run in runs],
         "hand": [run.id for run in runs if run.state == "hand"],
-        "keeps": [(run.id, run.value, run.category) for run in tag.keeps],
+        "keeps": [(run.id, tag.kept_as(run), run.category) for run in tag.keeps],
         "near": [(run.id, run.near) for run in tag.near],
         "recent": tag.recent,
         "cats": tag.categories(runs),
         "sources": {key: " ".join(ids) for key, ids in tag.sources.items() if ids},
         "queue": [(run.id, run.score) for run in model.queue(tag)],
+        "follow": tag.follow(runs),
     }  # fmt: skip
     for status in STATUSES:
         found[f"status:{status}"] = [run.id for run in runs if run.status == status]
@@ -157,13 +159,14 @@ def parsed(dump: str) -> dict[str, Any]:
         elif kind == "zset":
             found[name] = list(zip(value[::2], map(float, value[1::2]), strict=True))
         else:
-            found[name] = int(value) if kind == "string" else value
+            found[name] = int(value) if name == "seq" else value
     return found
 
 
 def actual(stored: dict[str, Any]) -> State:
     """A parsed dump in the form of `expected`."""
-    return without_empty({name: _value(name, value) for name, value in stored.items()})
+    compared = {name: value for name, value in stored.items() if not name.endswith("}:race")}
+    return without_empty({name: _value(name, value) for name, value in compared.items()})
 
 
 def _value(name: str, value: Any) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.oracle.model import Gpu, Model
+from tests.oracle.race import RaceTag
 from tests.oracle.search import Attempt, Report, Run, Tag
 
 Stored = dict[str, Any]
@@ -25,8 +26,11 @@ def replayed(stored: Stored) -> Model:
         tag.notes = list(stored.get(f"{{{name}}}:notes", {}))
         for run in _runs(stored, tag):
             model.runs[run.id] = run
-        for decided in _decided_in_order(stored, name):
-            tag.decide(model.runs[decided], _report(stored[f"{{{name}}}:run:{decided}"]))
+        if isinstance(tag, RaceTag):
+            _race(stored, tag, model)
+        else:
+            for decided in _over_in_order(stored, name, "finished"):
+                tag.decide(model.runs[decided], _report(stored[f"{{{name}}}:run:{decided}"]))
         tag.steps = int(stored[f"{{{name}}}:tag"]["revision"]) - len(tag.decided)
     for renewal, (experiment_id, _) in enumerate(stored.get("leases", [])):
         if experiment_id in model.runs:
@@ -36,19 +40,37 @@ def replayed(stored: Stored) -> Model:
     return model
 
 
-def _decided_in_order(stored: Stored, tag: str) -> list[str]:
-    """Ids of the decided runs, by their stored time of decision."""
+def _over_in_order(stored: Stored, tag: str, *times: str) -> list[str]:
+    """Ids of the runs that are decided (or measured), by the first of these times that each has."""
     base = f"{{{tag}}}:run:"
-    finished = {
-        name.removeprefix(base): int(run["finished"])
+    over = {
+        name.removeprefix(base): next(int(run[time]) for time in times if time in run)
         for name, run in stored.items()
-        if name.startswith(base) and run.get("state") == "decided"
+        if name.startswith(base) and run.get("state") in ("decided", "measured")
     }
-    return sorted(finished, key=lambda run: finished[run])
+    return sorted(over, key=lambda run: over[run])
+
+
+def _race(stored: Stored, tag: RaceTag, model: Model) -> None:
+    """Take as given what the rule said, in the order of trainings and then in that of verdicts."""
+    base = f"{{{tag.name}}}:"
+    champions = json.loads(stored.get(f"{base}race", "{}")).get("champions")
+    if champions:
+        tag.champion, (tag.estimate, _) = champions[-1]["source"]["id"], champions[-1]["belief"]
+    keeps = [json.loads(member) for member, _ in stored.get(f"{base}keeps", [])]
+    tag.estimates = {keep["id"]: keep["val_bpb"] for keep in keeps}
+    near = dict(stored.get(f"{base}near", []))
+    for trained in _over_in_order(stored, tag.name, "measured", "finished"):
+        run = stored[f"{base}run:{trained}"]
+        tag.train(model.runs[trained], _report(run), json.loads(run["verdict"]))
+    for decided in _over_in_order(stored, tag.name, "finished"):
+        if stored[f"{base}run:{decided}"]["state"] == "decided":
+            tag.settle(model.runs[decided], near.get(decided))
 
 
 def _tag(name: str, stored: Stored) -> Tag:
-    return Tag(
+    kind = RaceTag if stored.get("keep_rule") == "race" else Tag
+    return kind(
         name, float(stored["threshold"]), int(stored["max_crashes"]), stored.get("profile"),
         paused="paused" in stored,
     )  # fmt: skip

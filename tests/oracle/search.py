@@ -10,7 +10,11 @@ from enum import Enum
 from itertools import islice
 from typing import Any
 
-STATUSES = ("queued", "running", "keep", "discard", "crash", "timeout", "cancelled")
+STATUSES = (
+    "queued", "running", "keep", "discard", "crash", "timeout", "cancelled", "candidate", "repeat",
+)  # fmt: skip
+# What says nothing of its category: a run that was not had, and one that is evidence on another.
+UNCOUNTED = ("cancelled", "repeat")
 COMPLETED = ("keep", "discard")
 LEASED = ("leased", "running")
 
@@ -86,9 +90,9 @@ class Run:
 
     @property
     def judged(self) -> bool:
-        """Says something about the search: decided, and neither cancelled nor lost."""
+        """Says something about the search: decided, and neither cancelled, lost nor a repeat."""
         assert self.report is not None
-        return self.status != "cancelled" and self.report.reason is None
+        return self.status not in UNCOUNTED and self.report.reason is None
 
     @property
     def source_key(self) -> str:
@@ -127,6 +131,18 @@ class Tag:
     def best(self) -> Run | None:
         return min(self.keeps, key=lambda run: run.value, default=None)
 
+    @property
+    def best_value(self) -> float | None:
+        return self.best.value if self.best else None
+
+    def kept_as(self, run: Run) -> float | None:
+        """With which val_bpb a keep is among the keeps."""
+        return run.value
+
+    def follow(self, _: list[Run]) -> dict[str, str]:
+        """Of these runs of the tag, those that the keep rule has queued."""
+        return {}
+
     def first_undecided(self, runs: Iterable[Run], *, leased: bool = False) -> Run | None:
         """The oldest submission of `runs` that is leased, or else (unless `leased`) queued."""
         mine = sorted((r for r in runs if r.tag is self), key=lambda run: run.id)
@@ -144,7 +160,7 @@ class Tag:
 
     @property
     def finished(self) -> int:
-        return sum(run.status != "cancelled" for run in self.decided)
+        return sum(run.status not in UNCOUNTED for run in self.decided)
 
     @property
     def near(self) -> list[Run]:
@@ -166,7 +182,7 @@ class Tag:
 
     def categories(self, runs: Iterable[Run]) -> dict[str, int]:
         """Counters of each category; `runs` are all runs of the tag, decided or not."""
-        counts = Counter(f"n:{run.category}" for run in runs if run.status != "cancelled")
+        counts = Counter(f"n:{run.category}" for run in runs if run.status not in UNCOUNTED)
         counts += Counter(f"kept:{run.category}" for run in self.keeps)
         counts += Counter(f"near:{run.category}" for run in self.near)
         return dict(counts)
@@ -193,18 +209,25 @@ class Tag:
         if report.status == "completed":
             self._judge(run, best)
         else:
-            run.status = report.status
-            run.verdict = {
-                "experiment_id": run.id,
-                "status": run.status,
-                "consecutive_crashes": self.streak,
-                "should_abort": self.streak >= self.max_crashes,
-                "action": "git_reset",
-                "reason": report.reason,
-            }
+            self._fail(run, report)
+        self._judged(run)
+
+    def _fail(self, run: Run, report: Report) -> None:
+        run.status = report.status
+        run.verdict = {
+            "experiment_id": run.id,
+            "status": run.status,
+            "consecutive_crashes": self.streak,
+            "should_abort": self.streak >= self.max_crashes,
+            "action": "git_reset",
+            "reason": report.reason,
+        }
+
+    def _judged(self, run: Run) -> None:
+        """What a verdict leads to."""
         if run.judged:
             self.adapt()
-        elif run.id in self.sources.get(run.source_key, ()):
+        elif run.status != "repeat" and run.id in self.sources.get(run.source_key, ()):
             self.sources[run.source_key].remove(run.id)  # the source has not had its run
 
     def _judge(self, run: Run, best: float | None) -> None:

@@ -49,6 +49,7 @@ from orchestrator.services.core.experiments import Experiments
 from orchestrator.services.core.jobs import Jobs
 from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.pool import Pool
+from orchestrator.services.core.race import Race
 from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.steering import Steering
 from orchestrator.services.core.wakeups import Wakeups
@@ -172,9 +173,9 @@ class Machine(RuleBasedStateMachine):
         self.store.experiments = self.crossing  # type: ignore[assignment]
         config = Settings(home=home)
         files = Files(config.paths)
-        self.judge = Judge(self.store)
-        wakeups = Wakeups(self.store.events, 1)
         self.sources = Sources(files, None)
+        self.judge = Judge(self.store, Race(self.store, files, self.sources))
+        wakeups = Wakeups(self.store.events, 1)
         digests = Digests(self.store, files)
         prepare_py = home / "prepare.py"
         prepare_py.write_text("")

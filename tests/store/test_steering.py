@@ -1,12 +1,18 @@
 """The steering verbs on each kind of server: atomic, once under a nonce, fenced where it counts."""
 
+from pathlib import Path
+
 import pytest
 
 from orchestrator.domain import NewExperiment, OperatorAction, RunResult, Tag
 from orchestrator.errors import Conflict
+from orchestrator.files import Files
 from orchestrator.rules.retry import Requeue
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services.core.judge import Judge
+from orchestrator.services.core.race import Race
+from orchestrator.services.core.sources import Sources
+from orchestrator.settings import HomePaths
 from orchestrator.store import records
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import UNLEASED, Ended, Queued
@@ -14,6 +20,8 @@ from orchestrator.store.jobs import Claimed
 from orchestrator.store.scripts import nonces_from
 
 pytestmark = pytest.mark.anyio
+
+HOME = Path("nothing-is-kept-here")
 
 GPU = {"gpu_index": 0, "gpu_name": "x", "vram_mb": 1.0}
 
@@ -31,6 +39,11 @@ async def setup(store: Store, *sources: str) -> list[str]:
         submitted = NewExperiment("h", "d", "other", "abc", "", source_sha256=source)
         ids.append((await store.experiments.submit("t", submitted)).experiment_id)
     return ids
+
+
+def judge(store: Store) -> Judge:
+    files = Files(HomePaths(HOME))
+    return Judge(store, Race(store, files, Sources(files, None)))
 
 
 async def claim(store: Store, claim_id: str) -> Claimed:
@@ -97,7 +110,7 @@ async def test_a_run_that_is_to_be_cancelled_never_returns_to_the_queue(store: S
     run = await claim(store, "claim-01")
     await store.steering.stop(run_id, "cancel", act("cancel"))
     assert await requeue(store, run, loss=True) is None
-    verdict = await Judge(store).attempt_lost(run.attempt, "lost")
+    verdict = await judge(store).attempt_lost(run.attempt, "lost")
     assert verdict is not None
     assert verdict.status == "cancelled"
 
@@ -106,7 +119,7 @@ async def test_a_last_loss_that_was_judged_before_the_requeue_is_judged_again(st
     """The person wanted the run back a moment before it would have been given up."""
     [run_id] = await setup(store, "1")
     for number in range(2):
-        await Judge(store).attempt_lost((await claim(store, f"claim-0{number}")).attempt, "lost")
+        await judge(store).attempt_lost((await claim(store, f"claim-0{number}")).attempt, "lost")
     run = await claim(store, "claim-03")
     look = store.experiments.run_snapshot
     looked = 0
@@ -120,7 +133,7 @@ async def test_a_last_loss_that_was_judged_before_the_requeue_is_judged_again(st
         return found
 
     store.experiments.run_snapshot = snapshot  # type: ignore[method-assign, assignment]
-    assert await Judge(store).attempt_lost(run.attempt, "lost") is None
+    assert await judge(store).attempt_lost(run.attempt, "lost") is None
     assert looked == 2
     assert (await store.reads.entry(run_id)).run.losses == 2
 
@@ -129,7 +142,7 @@ async def test_stopping_what_is_not_leased_changes_nothing(store: Store) -> None
     """Queued and decided runs have other verbs; the answer says which."""
     [run_id] = await setup(store, "1")
     assert await store.steering.stop(run_id, "cancel", act("cancel")) == "not leased"
-    await Judge(store).settle(run_id, RunResult("cancelled"), UNLEASED, act("cancel", run_id))
+    await judge(store).settle(run_id, RunResult("cancelled"), UNLEASED, act("cancel", run_id))
     assert await store.steering.stop(run_id, "requeue", act("requeue")) == "decided"
     with pytest.raises(Conflict, match="is decided"):
         await store.steering.set_priority(run_id, 1, act("priority"))

@@ -1,15 +1,23 @@
-"""The benchmarks' own arithmetic, and that what their loader writes is what the product writes."""
+"""The benchmarks' own arithmetic, and that what their loader writes is what the product writes.
+
+Also the checks of bench/chaos that need no running system.
+"""
 
 import contextlib
 
 import redis
 
+from bench.chaos.race import Story, check_seeds, check_share
+from bench.chaos.violations import Findings
 from bench.harness.figures import Measurements, Row, percentile, table
 from bench.harness.servers import RedisProcess
 from bench.orchestrator.gap import gaps
 from bench.orchestrator.load import TEMPLATE_TAG, Loader, tag_name
+from orchestrator.ids import id_of
 from orchestrator.store import keys
 from tests.conftest import MakeApi
+from tests.oracle.race import RaceTag
+from tests.oracle.search import Report, Run
 
 
 def test_a_ratio_is_the_median_of_the_ratios_within_each_repetition() -> None:
@@ -40,6 +48,41 @@ def test_a_gap_is_from_the_end_of_a_run_to_the_start_of_the_next() -> None:
         {"event": "ended", "monotonic": 3.0},
     ]
     assert [round(gap) for gap in gaps(entries)] == [40]
+
+
+def story(*runs: tuple[str, int, int, int]) -> Story:
+    """Runs by kind, seed, and when they were created and begun; all ended at 1000."""
+    tag, made, begun = RaceTag("t", 0, 3), list[Run](), dict[str, int]()
+    for kind, seed, created, began in runs:
+        run = Run(
+            id_of(created, "t"), tag, "other", "abc", None, "decided", "keep", "abc", seed,
+            repeat_of=made[0].id if kind == "repeat" else None, report=Report("completed", 1.0),
+        )  # fmt: skip
+        run.status = "cancelled" if kind == "cancelled" else run.status
+        run.source = "abc" if kind == "repeat" or not made else f"abc{created}"
+        made.append(run)
+        begun[run.id] = began
+    return Story(tag, made, begun, {run.id: 1000 for run in made})
+
+
+def test_a_source_that_ran_twice_with_one_seed_is_found_unless_it_was_cancelled() -> None:
+    findings = Findings()
+    check_seeds(story(("idea", 42, 1, 2), ("repeat", 43, 3, 4), ("cancelled", 42, 5, 6)), findings)
+    assert findings.found == []
+    check_seeds(story(("idea", 42, 1, 2), ("repeat", 43, 3, 4), ("repeat", 43, 5, 6)), findings)
+    assert [one.what for one in findings.found] == ["t: abc:43 ran 2 times"]
+
+
+def test_repeats_beyond_their_share_are_found_where_ideas_wait() -> None:
+    ideas = [("idea", 42, n, 900) for n in range(2, 12)]
+    repeats = [("repeat", 42 + n, 100 + n, 101 + n) for n in range(1, 31)]
+    findings = Findings()
+    check_share(story(("idea", 42, 1, 2), *ideas, *repeats), 4, findings)
+    assert findings.found
+    findings = Findings()
+    early = [(kind, seed, created, created) for kind, seed, created, _ in ideas]
+    check_share(story(("idea", 42, 1, 2), *early, *repeats), 4, findings)
+    assert findings.found == []  # no idea waited
 
 
 def test_the_loader_writes_what_the_product_writes(make_api: MakeApi, redis_url: str) -> None:

@@ -1,5 +1,6 @@
 """The brief is a whole account of a tag, harmless, and never longer than 8 KB."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings, strategies as st
@@ -46,6 +47,17 @@ def situation(tag: Tag | None = None, **fields: Any) -> Situation:
         "notes": [], "advice": ["Explore."], "gpus": (2, 1, 1),
     }  # fmt: skip
     return Situation(**(values | fields))
+
+
+def test_a_brief_of_a_race_says_what_is_believed_of_the_best_and_what_is_a_repeat() -> None:
+    race = replace(situation().snapshot.tag, keep_rule="race", best_val_bpb=0.9812345)
+    experiment, run = pair("exp-4")
+    lines = brief(
+        situation(race, running=[(replace(experiment, repeat_of="exp-1"), run)])
+    ).splitlines()
+    assert any("The best is believed to be 0.981235." in line for line in lines)
+    assert "- exp-4 (a repeat) `an idea`" in lines
+    assert "Keep rule" not in brief(situation())
 
 
 def test_a_brief_shows_the_state_of_the_search_and_how_to_go_on() -> None:

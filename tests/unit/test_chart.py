@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from orchestrator.chart.draw import DARK, LIGHT, Axis, Look, Theme, draw
-from orchestrator.chart.values import RAIL, Point, labelled, running_best, value_range
+from orchestrator.chart.values import RAIL, Point, labelled, points_of, running_best, value_range
+from orchestrator.schemas import ExportRow
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -106,6 +107,24 @@ def test_only_improvements_are_on_the_line() -> None:
         Point(4, "keep", 0.9), Point(5, "discard", 0.9),
     ]  # fmt: skip
     assert [p.number for p in running_best(points)] == [1, 4]
+
+
+def test_a_race_s_chart_has_estimates_for_keeps_and_neither_repeats_nor_candidates() -> None:
+    blank = dict.fromkeys(ExportRow.model_fields)
+    statuses = ("keep", "repeat", "cancelled", "candidate", "keep", "discard", "crash")
+    rows = [
+        ExportRow.model_construct(**blank | {
+            "id": f"exp-{n}", "status": status, "val_bpb": 1 - n / 100,
+            "finished_at": None if status == "candidate" else f"2026-01-01T00:00:0{n}Z",
+            "description": "",
+        })
+        for n, status in enumerate(statuses)
+    ]  # fmt: skip
+    points = points_of(rows, {"exp-0": 1.01, "exp-4": 0.97})
+    assert [(point.status, point.val_bpb) for point in points] == [
+        ("keep", 1.01), ("keep", 0.97), ("discard", 0.95), ("crash", None),
+    ]  # fmt: skip
+    assert [point.val_bpb for point in running_best(points)] == [1.01, 0.97]
 
 
 def test_the_latest_the_first_and_the_largest_gains_get_labels() -> None:

@@ -3,14 +3,17 @@
 import io
 import json
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, strategies as st
 
+from orchestrator import schemas
+from orchestrator.cli import tables
 from orchestrator.cli.experiments import step
 from orchestrator.cli.output import answer, write_json
 from orchestrator.cli.text import LINE_LIMIT, LogLines, escaped, one_line, visible
+from orchestrator.schemas.base import PublicStatus
 from tests import hostile_log as hostile
 from tests.unit.test_cli_watch import detail
 
@@ -75,6 +78,41 @@ def test_characters_that_come_in_halves_are_whole() -> None:
     assert lines_of("é".encode()[:1], "é".encode()[1:] + b"\n") == ["é"]
 
 
+def said(status: Any, **more: Any) -> schemas.Verdict:
+    """What the keep rule `race` says, with a text of an agent in it."""
+    return schemas.Verdict(
+        experiment_id="exp-1", status=status, val_bpb=0.98, improved=status == "keep", delta=0.01,
+        best_val_bpb=0.98, action="git_reset", sigma=0.001, probability=0.9, runs=2,
+        why="a\nb\u202e", **more,
+    )  # fmt: skip
+
+
+WHY = "val_bpb 0.980000; a\nb<U+202E>"
+BEFORE = "val_bpb 0.980000, best before 0.970000"
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"status": "keep", "verdict": said("keep", confirmed=True)}, WHY),
+        ({"status": "discard", "verdict": said("discard")}, WHY),
+        ({"status": "candidate", "so_far": said("candidate")}, WHY),
+        ({"status": "repeat", "best_val_bpb_before": 0.97}, BEFORE),
+        ({"status": "keep"}, "val_bpb 0.980000, the first result"),
+        ({"status": "crash", "val_bpb": None, "error": "boom"}, "boom"),
+        ({"status": "cancelled", "val_bpb": None}, ""),
+    ],
+)  # fmt: skip
+def test_a_verdict_s_line_says_why_where_a_race_says_it(fields: dict[str, Any], line: str) -> None:
+    words = tables.verdict_line(detail("exp-1", **{"val_bpb": 0.98} | fields))
+    assert words == f"exp-1 {fields['status']}" + (f": {line}" if line else "")
+
+
+@pytest.mark.parametrize("status", get_args(PublicStatus))
+def test_each_status_has_a_colour(status: str) -> None:
+    assert tables.coloured(status).style == tables.COLOURS[status]
+
+
 @pytest.mark.parametrize(
     ("fields", "share", "words"),
     [
@@ -83,6 +121,7 @@ def test_characters_that_come_in_halves_are_whole() -> None:
         ({}, 0.59, "step 590, loss 3.3000, at most 123 s to train on gpu-0"),
         ({"points": 101}, None, "evaluating on gpu-0, loss 3.2594"),
         ({"status": "keep", "finished_at": "2026-01-01T00:00:00.000000Z"}, None, "keep"),
+        ({"status": "candidate", "so_far": said("candidate")}, None, "candidate: a\nb<U+202E>"),
     ],
 )
 def test_a_wait_says_where_the_run_is(

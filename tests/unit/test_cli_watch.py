@@ -65,7 +65,7 @@ def detail(name: str, points: int = 60, **fields: Any) -> schemas.ExperimentDeta
         "description": "squared ReLU in the MLP", "hypothesis": "h", "category": "activation",
         "diff_summary": "", "gpu_id": "gpu-0", "created_at": AT, "seed": 42, "priority": 0,
         "time_budget_seconds": 300, "warnings": [], "environment": {}, "attempts": [],
-        "curve": curve,
+        "curve": curve, "merged_from": [],
     } | fields  # fmt: skip
     return schemas.ExperimentDetail(**given)
 

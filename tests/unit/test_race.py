@@ -3,20 +3,20 @@
 import doctest
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import variance
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from pydantic import TypeAdapter
 
+from orchestrator.domain import RaceVerdict
 from orchestrator.rules import merging
 from orchestrator.rules.noise import MOST_SHARED, PRIOR_SD, SeedNoise
 from orchestrator.rules.race import (
     FinishedRun,
     Next,
     State,
-    Verdict,
     begin,
     conflicted,
     next_run,
@@ -35,12 +35,13 @@ from orchestrator.rules.race.beliefs import (
     successor,
 )
 from orchestrator.rules.race.queue import REPEATS
+from orchestrator.rules.race.state import Ending, from_json, to_json
 from orchestrator.rules.race.verdicts import (
     CHAMPIONS,
     CONFIRM,
     DISCARD_BELOW,
+    ENDINGS,
     MOST_RUNS,
-    NEAR_MISSES,
     WAITING,
 )
 
@@ -68,9 +69,9 @@ class Search:
 
     def __init__(self, state: State | None = None) -> None:
         self.state = state or State()
-        self.verdicts: tuple[Verdict, ...] = ()
+        self.verdicts: tuple[RaceVerdict, ...] = ()
 
-    def run(self, source: str, *values: float | None, base: str | None = None) -> Verdict:
+    def run(self, source: str, *values: float | None, base: str | None = None) -> RaceVerdict:
         """Runs of one source, with seeds that it has not had; the first verdict on the last."""
         self.runs(source, *values, base=base)
         return self.verdicts[0]
@@ -78,13 +79,15 @@ class Search:
     def runs(self, source: str, *values: float | None, base: str | None = None) -> None:
         for value in values:
             known = self._seeds(source)
-            run = FinishedRun(source, max(known, default=41) + 1, value, base, bool(known))
+            seed = max(known, default=41) + 1
+            ending: Ending = "crashed" if value is None else "completed"
+            run = FinishedRun(source, seed, value, base, bool(known), ending=ending)
             self.state, self.verdicts = step(self.state, run)
 
     def _seeds(self, source: str) -> list[int]:
         state = self.state
         sources = [one.source for one in state.champions]
-        sources += [*state.candidates.values(), *state.near.values()]
+        sources += state.candidates.values()
         return [r.seed for one in sources if one.id == source for r in one.readings]
 
     @property
@@ -242,7 +245,6 @@ def test_a_bad_idea_is_discarded_after_one_run() -> None:
     verdict = search.run("wide", 1.0040)
     assert (verdict.status, verdict.runs) == ("discard", 1)
     assert not search.state.candidates
-    assert not search.state.near
 
 
 def test_a_good_idea_is_repeated_until_it_is_confirmed() -> None:
@@ -319,7 +321,6 @@ def test_candidates_of_a_replaced_champion_wait_or_are_discarded() -> None:
         ("warmup", "wait"),
     ]
     assert not search.state.candidates
-    assert not search.state.near
 
 
 def test_a_merge_is_judged_by_what_is_believed_of_its_parts() -> None:
@@ -337,12 +338,14 @@ def test_a_merge_is_judged_by_what_is_believed_of_its_parts() -> None:
     assert alone.probability < verdict.probability
 
 
-def test_a_merge_that_crashes_or_conflicts_ends_the_wait_of_its_parts() -> None:
+def test_a_merge_that_cannot_be_had_or_conflicts_ends_the_wait_of_its_parts() -> None:
     search = searching()
     search.run("batch", 0.9850)
     search.run("warmup", 0.9920, base="plain")
-    run = FinishedRun("merged", 42, None, base="batch", merged_from=("warmup",))
-    assert not step(search.state, run)[0].waiting
+    for ending in ENDINGS:
+        run = FinishedRun("merged", 42, None, "batch", merged_from=("warmup",), ending=ending)
+        state, verdicts = step(search.state, run)
+        assert (state.waiting, verdicts) == ({}, ())
     assert not conflicted(search.state, ["warmup"]).waiting
 
 
@@ -379,31 +382,59 @@ def test_a_repeat_that_comes_after_its_source_was_settled_changes_nothing() -> N
     assert state.champions == search.state.champions
 
 
-def test_a_candidate_whose_repeat_crashes_is_discarded() -> None:
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ("crashed", "its run with seed 43 crashed"),
+        ("cancelled", "its run with seed 43 was cancelled"),
+        ("lost", "its run with seed 43 was lost by its workers"),
+    ],
+)
+def test_a_candidate_whose_repeat_cannot_be_had_is_discarded(ending: Ending, words: str) -> None:
     search = searching()
-    search.run("warmup", 0.9955)
-    verdict = search.run("warmup", None)
+    before = search.run("warmup", 0.9955)
+    run = FinishedRun("warmup", 43, None, repeat=True, ending=ending)
+    state, (verdict,) = step(search.state, run)
     assert verdict.status == "discard"
-    assert verdict.why.endswith("it crashed with seed 43")
-    assert not search.state.candidates
+    assert verdict.why.endswith(f"after 1 run; {words}")
+    assert verdict.probability == before.probability
+    assert not state.candidates
+    assert state.noise == search.state.noise
 
 
 def test_a_champion_whose_repeats_crash_is_dethroned_with_the_reason() -> None:
     search = searching()
     search.run("batch", 0.9850)
     search.run("warmup", 0.9835, base="batch")
-    state, _ = step(search.state, FinishedRun("batch", 43, None, repeat=True))
-    state, (verdict, other) = step(state, FinishedRun("batch", 44, None, repeat=True))
+    crash = FinishedRun("batch", 43, None, repeat=True, ending="crashed")
+    state, _ = step(search.state, crash)
+    state, (verdict, other) = step(state, replace(crash, seed=44))
     assert verdict.status == "discard"
     assert verdict.why.endswith("2 of its repeats crashed, so plain is the champion again")
     assert state.champions[-1].id == "plain"
     assert (other.source, other.status) == ("warmup", "wait")
 
 
+@pytest.mark.parametrize("ending", ["cancelled", "lost"])
+def test_a_champion_whose_repeats_are_cancelled_or_lost_stays_and_gets_other_seeds(
+    ending: Ending,
+) -> None:
+    search = searching()
+    search.run("batch", 0.9850)
+    state, before = search.state, search.state.champions[-1]
+    for seed in (43, 44, 45):
+        assert next_run(state, {}, 1, ideas=False) == Next("repeat", ("batch",), seed)
+        state, verdicts = step(state, FinishedRun("batch", seed, None, repeat=True, ending=ending))
+        assert not verdicts
+    assert state.champions[-1].id == "batch"
+    assert state.champions[-1].belief == before.belief
+
+
 def test_a_baseline_whose_repeats_crash_stays_since_nothing_is_better() -> None:
     search = searching()
     for seed in (50, 51, 52):
-        search.state, verdicts = step(search.state, FinishedRun("plain", seed, None, repeat=True))
+        crash = FinishedRun("plain", seed, None, repeat=True, ending="crashed")
+        search.state, verdicts = step(search.state, crash)
         assert not verdicts
     assert search.champion == "plain"
 
@@ -417,6 +448,21 @@ def test_a_baseline_whose_repeats_all_crash_does_not_hold_up_the_search() -> Non
     assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
 
 
+def test_a_baseline_of_one_value_is_settled_by_ten_runs_whichever_is_the_last() -> None:
+    search = Search()
+    search.run("plain", 0.9979)
+    search.runs("plain", *[None] * 8)
+    state, verdicts = step(search.state, FinishedRun("plain", 42, 0.9979, repeat=True))
+    assert not verdicts
+    assert state.champions[-1].belief.mean == 0.9979
+    assert next_run(state, {}, 1, ideas=True) == Next("idea")
+
+
+def test_a_repeat_whose_source_has_no_result_yet_is_no_evidence() -> None:
+    state, verdicts = step(State(), FinishedRun("plain", 43, 0.9, repeat=True))
+    assert (state, verdicts) == (State(runs=1, repeats=1), ())
+
+
 def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_evidence() -> None:
     search = Search(begin("best", 42, 0.9697))
     assert next_run(search.state, {}, 1, ideas=True) == Next("repeat", ("best",), 43)
@@ -428,8 +474,9 @@ def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_eviden
 def test_an_idle_gpu_repeats_a_provisional_champion_further() -> None:
     search = noisy(searching())
     search.run("warmup", *[0.9951] * MOST_RUNS)
-    assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("warmup",), 52)
-    assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
+    state = replace(search.state, runs=100)
+    assert next_run(state, {}, 1, ideas=False) == Next("repeat", ("warmup",), 52)
+    assert next_run(state, {}, 1, ideas=True) == Next("idea")
 
 
 def test_where_seeds_move_a_run_much_nothing_is_taken_for_disturbed_and_ideas_may_do_much() -> None:
@@ -468,12 +515,6 @@ def test_a_state_does_not_grow_with_its_tag() -> None:
         search.run(f"late-{number}", -1 + 0.01 * number, base=old)
     assert len(search.state.waiting) == WAITING
     assert "late-0" in search.state.waiting
-    last = search.champion
-    for number in range(NEAR_MISSES + 5):
-        near = search.state.champions[-1].belief.mean - 0.00001 * number
-        assert search.run(f"near-{number}", near, base=last).status == "discard"
-    assert len(search.state.near) == NEAR_MISSES
-    assert "near-0" not in search.state.near
 
 
 # ---- what runs next
@@ -517,15 +558,21 @@ def test_wins_that_wait_are_merged_one_merge_at_a_time_the_largest_first() -> No
     assert next_run(search.state, {}, 4, ideas=True, merge_running=True) == Next("idea")
 
 
-def test_an_idle_gpu_repeats_the_champion_up_to_ten_runs_and_then_a_near_miss() -> None:
+def test_an_idle_gpu_repeats_the_champion_up_to_ten_runs_and_no_near_miss() -> None:
     search = searching()
-    search.run("near", 0.9975)
-    assert list(search.state.near) == ["near"]
+    assert search.run("near", 0.9975).status == "discard"
+    search.state = replace(search.state, runs=100)
     for seed in range(47, 52):
         assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("plain",), seed)
         search.runs("plain", 0.9980)
-    assert next_run(search.state, {}, 1, ideas=False) == Next("repeat", ("near",), 43)
-    assert next_run(search.state, {"near": [43]}, 1, ideas=False) is None
+    assert next_run(search.state, {}, 1, ideas=False) is None
+
+
+def test_the_champion_is_not_repeated_before_a_gpu_is_idle_or_beyond_the_share_of_repeats() -> None:
+    state = replace(searching().state, runs=10, repeats=3)
+    assert next_run(state, {}, 1, ideas=False) == Next("repeat", ("plain",), 47)
+    assert next_run(state, {}, 1, ideas=False, idle=False) is None
+    assert next_run(replace(state, repeats=4), {}, 1, ideas=False) is None
 
 
 # ---- merges under greedy
@@ -554,28 +601,35 @@ def test_the_example_of_the_document_is_what_the_rules_say() -> None:
 
 # ---- any history
 
+History = list[tuple[int, float | Ending, bool]]
+
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[tuple[int, float | None, bool]]:
-    """Runs by what they are drawn from: which source, what they read, is the parent an old one."""
-    value = st.one_of(NEAR_ONE, st.floats(min_value=0.9, max_value=1.1), st.none(), BPB)
+def histories(draw: st.DrawFn) -> History:
+    """Runs by what they are drawn from: which source, what they read or how they failed, is the
+    parent an old one."""
+    failed = st.sampled_from(sorted(ENDINGS))
+    value = st.one_of(NEAR_ONE, st.floats(min_value=0.9, max_value=1.1), failed, BPB)
     return draw(
         st.lists(st.tuples(st.integers(0, 30), value, st.booleans()), min_size=1, max_size=60)
     )
 
 
-def played(history: list[tuple[int, float | None, bool]]) -> list[FinishedRun]:
+def played(history: History) -> list[FinishedRun]:
     """The journal of such a search: repeats of what is open, merges of what waits, new ideas."""
     state, journal = State(), list[FinishedRun]()
-    for number, (pick, value, old) in enumerate(history):
+    for number, (pick, drawn, old) in enumerate(history):
+        value = None if isinstance(drawn, str) else drawn
+        ending: Ending = drawn if isinstance(drawn, str) else "completed"
         do = next_run(state, {}, 1 + pick % 16, ideas=pick % 3 != 0) or Next("idea")
         base = state.champions[0 if old else -1].id if state.champions else None
         if do.kind == "repeat":
-            run = FinishedRun(do.sources[0], do.seed, value, repeat=True)
+            run = FinishedRun(do.sources[0], do.seed, value, repeat=True, ending=ending)
         elif do.kind == "merge":
-            run = FinishedRun(f"m{number}", 42, value, base, merged_from=do.sources)
+            name, parts = f"m{number}", do.sources
+            run = FinishedRun(name, 42, value, base, merged_from=parts, ending=ending)
         else:
-            run = FinishedRun(f"i{number}", 42, value, base)
+            run = FinishedRun(f"i{number}", 42, value, base, ending=ending)
         journal.append(run)
         state, _ = step(state, run)
     return journal
@@ -584,7 +638,7 @@ def played(history: list[tuple[int, float | None, bool]]) -> list[FinishedRun]:
 @settings(max_examples=60, deadline=None)
 @given(histories())
 def test_any_history_leaves_a_state_that_makes_sense(
-    history: list[tuple[int, float | None, bool]],
+    history: History,
 ) -> None:
     state = State()
     for run in played(history):
@@ -598,24 +652,23 @@ def test_any_history_leaves_a_state_that_makes_sense(
             assert math.isfinite(champion.belief.mean)
             assert champion.belief.variance > 0
             assert all(one.base == champion.id for one in state.candidates.values())
-        groups = [state.candidates.keys(), state.near.keys(), state.waiting.keys()]
-        assert len(set().union(*groups)) == sum(map(len, groups))
+        assert not state.candidates.keys() & state.waiting.keys()
         assert all(len(one.readings) < MOST_RUNS for one in state.candidates.values())
-        sizes = len(state.champions), len(state.near), len(state.waiting)
-        assert all(map(int.__le__, sizes, (CHAMPIONS, NEAR_MISSES, WAITING)))
+        assert len(state.champions) <= CHAMPIONS
+        assert len(state.waiting) <= WAITING
 
 
 @settings(max_examples=30, deadline=None)
 @given(histories(), st.integers(0, 60))
 def test_a_journal_replayed_from_any_stored_state_gives_the_same_state(
-    history: list[tuple[int, float | None, bool]], cut: int
+    history: History, cut: int
 ) -> None:
     """Stored as JSON and read again in the middle, and taken from the start."""
-    journal, adapter = played(history), TypeAdapter(State)
+    journal = played(history)
     whole = stored = State()
     for number, run in enumerate(journal):
         if number == cut:
-            stored = adapter.validate_json(adapter.dump_json(stored))
+            stored = from_json(to_json(stored))
         whole, verdicts = step(whole, run)
         stored, same = step(stored, run)
         assert verdicts == same
@@ -625,7 +678,7 @@ def test_a_journal_replayed_from_any_stored_state_gives_the_same_state(
 @settings(max_examples=40, deadline=None)
 @given(histories(), st.integers(1, 16), st.booleans())
 def test_a_repeat_never_has_a_seed_that_its_source_has_had(
-    history: list[tuple[int, float | None, bool]], gpus: int, ideas: bool
+    history: History, gpus: int, ideas: bool
 ) -> None:
     state = State()
     for run in played(history):
@@ -637,7 +690,7 @@ def test_a_repeat_never_has_a_seed_that_its_source_has_had(
             break
         (name,) = do.sources
         sources = [one.source for one in state.champions]
-        sources += [*state.candidates.values(), *state.near.values()]
+        sources += state.candidates.values()
         used = {r.seed for one in sources if one.id == name for r in one.readings}
         assert do.seed not in used | set(running.get(name, ()))
         running.setdefault(name, []).append(do.seed)

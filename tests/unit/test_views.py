@@ -1,5 +1,6 @@
 """Wire models are built from values by name, so a renamed field must not go missing."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,9 +55,21 @@ ATTEMPT = domain.Attempt(3, "box:0", NOW_US, NOW_US, "lost")
     ids=lambda view: type(view).__name__,
 )
 def test_each_field_that_the_value_has_is_in_the_view(view: Answer) -> None:
-    unset = {name for name, value in view.model_dump(exclude={"health"}).items() if value is None}
+    shown = view.model_dump(exclude={"health", "verdict"})  # a running run has no verdict
+    unset = {name for name, value in shown.items() if value is None}
     assert not unset
     assert view.model_fields_set == set(type(view).model_fields)
+
+
+def test_a_run_whose_verdict_waits_has_no_moment_of_decision() -> None:
+    measured = replace(RUN, state=domain.State.MEASURED, status=domain.Status.CANDIDATE)
+    assert views.record(ENTRY).finished_at is not None
+    assert views.record(Entry(EXPERIMENT, measured)).finished_at is None
+
+
+def test_a_decided_run_has_its_verdict() -> None:
+    decided = replace(RUN, state=domain.State.DECIDED, status=domain.Status.CRASH)
+    assert views.detail(Detail(Entry(EXPERIMENT, decided), [], None, None), []).verdict is not None
 
 
 def test_an_attempt_keeps_how_it_ended() -> None:

@@ -9,7 +9,7 @@ The rule in words, and what it is worth in simulation: docs/keep-rules.md.
 """
 
 from orchestrator.rules.race.queue import next_run
-from orchestrator.rules.race.state import FinishedRun, Next, State, Verdict
+from orchestrator.rules.race.state import FinishedRun, Next, State
 from orchestrator.rules.race.verdicts import begin, conflicted, step
 
-__all__ = ["FinishedRun", "Next", "State", "Verdict", "begin", "conflicted", "next_run", "step"]
+__all__ = ["FinishedRun", "Next", "State", "begin", "conflicted", "next_run", "step"]

@@ -28,13 +28,14 @@ class Part(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One run of a source; `value` is None for a crash. `counts` is False for a run that is no
-    evidence: a disturbed one, a second one with a seed that the source has had, or one for which
-    another rule chose the source."""
+    """One run of a source; `value` is None for one that did not complete. `counts` is False for a
+    run that is no evidence: a disturbed one, a second one with a seed that the source has had, or
+    one for which another rule chose the source."""
 
     seed: int
     value: float | None
     counts: bool = True
+    crashed: bool = False
 
 
 Prior = tuple[Part, ...]
@@ -61,7 +62,7 @@ def idea(noise: SeedNoise) -> Prior:
 
 def counted(readings: Iterable[Reading]) -> dict[int, float]:
     """The values that are evidence, by seed."""
-    return {seed: value for seed, value, counts in readings if counts and value is not None}
+    return {seed: value for seed, value, counts, _ in readings if counts and value is not None}
 
 
 def baseline(readings: Iterable[Reading], noise: SeedNoise) -> Belief:

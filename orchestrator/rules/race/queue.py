@@ -1,6 +1,6 @@
 """What a free GPU runs next under `race`. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 
 from orchestrator.rules import merging
@@ -10,15 +10,22 @@ from orchestrator.rules.race.verdicts import MOST_RUNS
 REPEATS = 0.4  # of all runs, while agents have ideas
 AT_ONCE = 3  # runs of one source under way
 
-# Seeds under way by source, the oldest first.
+# Seeds under way by source, the oldest first. Repeats of what has failed or is settled are ENDED's.
+ENDED = ""
 Running = Mapping[str, Collection[int]]
 
 
 def next_run(
-    state: State, running: Running, gpus: int, *, ideas: bool, merge_running: bool = False
+    state: State,
+    running: Running,
+    gpus: int,
+    *,
+    ideas: bool,
+    idle: bool = True,
+    merge_running: bool = False,
 ) -> Next | None:
-    """What to start now, or None if nothing is worth a run. `ideas` says if agents have any,
-    `merge_running` if the first run of a merge is under way."""
+    """What to start now, or None if nothing is worth a run. `ideas` says if agents have any, `idle`
+    if none has come for a while, `merge_running` if the first run of a merge is under way."""
     baseline = _baseline(state, running)
     if baseline is not None and baseline.runs + len(_of(baseline, running)) < BASELINE_RUNS:
         return _repeat(baseline, running)
@@ -35,8 +42,13 @@ def next_run(
             return _repeat(source, running)
     if ideas:
         return Next("idea")
-    source = next(_idle(state, running, at_once), None)
-    return None if source is None else _repeat(source, running)
+    if not idle or not _may_repeat(state, running):
+        return None
+    champion = state.champions[-1]
+    most = MOST_RUNS if champion.confirmed else 2 * MOST_RUNS
+    more = _size(champion.source, running) < most
+    free = len(_of(champion.source, running)) < at_once
+    return _repeat(champion.source, running) if more and free else None
 
 
 def _of(source: Source, running: Running) -> Collection[int]:
@@ -53,13 +65,12 @@ def _baseline(state: State, running: Running) -> Source | None:
     if state.champions:
         source = state.champions[-1].source
         return source if source.unsettled else None
-    return next((Source(name, None) for name in running), None)
+    return next((Source(name, None) for name in running if name != ENDED), None)
 
 
 def _may_repeat(state: State, running: Running) -> bool:
     """True while repeats are within their part of all runs."""
-    known = {one.id for one in state.champions} | state.candidates.keys() | state.near.keys()
-    repeats = state.repeats + sum(len(running[name]) for name in running if name in known)
+    repeats = state.repeats + sum(len(running[name]) for name in running if name in state.known)
     runs = state.runs + sum(map(len, running.values()))
     return repeats + 1 <= REPEATS * (runs + 1)
 
@@ -77,16 +88,6 @@ def _candidate(state: State, running: Running, at_once: int) -> Source | None:
     best = max(free, key=lambda source: state.evidence(source).probability)
     fewer = _size(champion, running) < _size(best, running)
     return champion if fewer and len(_of(champion, running)) < at_once else best
-
-
-def _idle(state: State, running: Running, at_once: int) -> Iterator[Source]:
-    """What is worth a run on a GPU with nothing else to do."""
-    champion = state.champions[-1]
-    most = MOST_RUNS if champion.confirmed else 2 * MOST_RUNS
-    if _size(champion.source, running) < most and len(_of(champion.source, running)) < at_once:
-        yield champion.source
-    near = [source for source in state.near.values() if not _of(source, running)]
-    yield from sorted(near, key=lambda source: -state.evidence(source).probability)
 
 
 def _repeat(source: Source, running: Running) -> Next:

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, NamedTuple
+
+from pydantic import TypeAdapter
 
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race.beliefs import (
@@ -18,13 +21,13 @@ from orchestrator.rules.race.beliefs import (
 BASELINE_RUNS = 5
 FIRST_SEED = 42
 
-Status = Literal["keep", "discard", "repeat", "wait"]
+Ending = Literal["completed", "crashed", "cancelled", "lost"]
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that completed, or crashed (`value` None). `source` is the experiment whose source it
-    trains, `base` the champion that this source was made from."""
+    """A run that completed with `value`, or ended otherwise. `source` is the experiment whose
+    source it trains, `base` the champion that this source was made from."""
 
     source: str
     seed: int
@@ -32,6 +35,7 @@ class FinishedRun:
     base: str | None = None
     repeat: bool = False
     merged_from: tuple[str, ...] = ()
+    ending: Ending = "completed"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Champion:
 
     @property
     def crashes(self) -> int:
-        return sum(reading.value is None for reading in self.source.readings)
+        return sum(reading.crashed for reading in self.source.readings)
 
 
 class Evidence(NamedTuple):
@@ -91,18 +95,21 @@ class Evidence(NamedTuple):
 class State:
     """What the decided runs of a tag amount to. Its size does not grow with their number.
 
-    `champions` are the newest ones, the last is in force. `candidates` are open, `near` are
-    discards that an idle GPU may run once more, `waiting` are wins over an old parent with what is
-    believed of their effects.
+    `champions` are the newest ones, the last is in force. `candidates` are open, `waiting` are wins
+    over an old parent with what is believed of their effects.
     """
 
     noise: SeedNoise = field(default_factory=SeedNoise)
     champions: tuple[Champion, ...] = ()
     candidates: Mapping[str, Source] = field(default_factory=dict)
-    near: Mapping[str, Source] = field(default_factory=dict)
     waiting: Mapping[str, Belief] = field(default_factory=dict)
     runs: int = 0
     repeats: int = 0
+
+    @property
+    def known(self) -> set[str]:
+        """The sources of which a run is evidence."""
+        return {one.id for one in self.champions} | self.candidates.keys()
 
     def parent(self, base: str | None) -> Champion:
         """The champion of that id; the one in force if the state does not know it."""
@@ -116,21 +123,6 @@ class State:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What is decided of `source` now. `delta` is how much better than its parent it reads, `sigma`
-    what the seed alone does to one run, `probability` that it is better."""
-
-    source: str
-    status: Status
-    delta: float
-    sigma: float
-    probability: float
-    runs: int
-    why: str
-    confirmed: bool = False
-
-
-@dataclass(frozen=True)
 class Next:
     """What to run: one more seed of a source, a merge of `sources` onto the champion (the first of
     them first), or an idea of an agent."""
@@ -138,3 +130,16 @@ class Next:
     kind: Literal["repeat", "merge", "idea"]
     sources: tuple[str, ...] = ()
     seed: int = FIRST_SEED
+
+
+_STATE = TypeAdapter(State)
+
+
+@lru_cache(maxsize=64)  # each state is read twice: for what runs next, and for the next verdict
+def from_json(text: str | None) -> State:
+    """The state that `to_json` made the text of; that of a new tag for None."""
+    return State() if text is None else _STATE.validate_json(text)
+
+
+def to_json(state: State) -> str:
+    return _STATE.dump_json(state).decode()

@@ -6,32 +6,31 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TypeVar
 
+from orchestrator.domain import RaceStatus, RaceVerdict
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race import beliefs
 from orchestrator.rules.race.beliefs import Reading, counted
 from orchestrator.rules.race.state import (
     Champion,
+    Ending,
     Evidence,
     FinishedRun,
     Source,
     State,
-    Status,
-    Verdict,
 )
 
 CONFIRM = 0.98
 PROVISIONAL = 0.80
 DISCARD_BELOW = 0.27  # above what a tie can reach, however little is known
 WAIT = 0.20  # a win over an old parent
-NEAR = 0.10  # a discard that an idle GPU may run once more
 MOST_RUNS = 10
 CRASHES = 2  # of a champion
 DISTURBED = 4.0  # standard deviations
 KNOWN_NOISE = 3  # degrees of freedom, before which no run is called disturbed
 # What a state holds at most. A run made from an older champion is judged as it stands.
-CHAMPIONS, NEAR_MISSES, WAITING = 32, 16, 16
+CHAMPIONS, WAITING = 32, 16
 
-Stepped = tuple[State, tuple[Verdict, ...]]
+Stepped = tuple[State, tuple[RaceVerdict, ...]]
 T = TypeVar("T")
 
 
@@ -55,19 +54,19 @@ def step(state: State, run: FinishedRun) -> Stepped:
     repeats = state.repeats + (run.repeat and not of_baseline)
     state = replace(state, runs=state.runs + 1, repeats=repeats)
     if run.value is None:
-        return _crashed(state, run) if known is None else _champion_crashed(state, run, known)
+        return _failed(state, run) if known is None else _champion_failed(state, run, known)
+    source = state.candidates.get(run.source)
+    if run.repeat and source is None and known is None:
+        return state, ()  # it was settled while this run was under way
     if not state.champions:
         return _first(state, run.source, run.seed, run.value)
     if known is not None:
         return _champion_ran(state, known, run.seed, run.value)
-    source = state.candidates.get(run.source) or state.near.get(run.source)
-    if source is None and run.repeat:
-        return state, ()  # it was settled while this run was under way
     if source is None:
         state, source = _new(state, run)
     parent = state.parent(source.base).source
     noise, source = _read(state.noise, source, run.seed, run.value, parent)
-    state = replace(state, noise=noise, near=_without(state.near, source.id))
+    state = replace(state, noise=noise)
     return _judge(state, source, state.evidence(source))
 
 
@@ -106,6 +105,8 @@ def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
     against the others: one disturbed run here would make the noise too large for all that follows.
     """
     values = counted(baseline.readings)
+    if len(values) < 2:
+        return noise, baseline
     worst = max(values, key=values.__getitem__)
     alone, others = SeedNoise(), dict[int, float]()
     for seed, value in values.items():
@@ -122,7 +123,7 @@ def _first(state: State, source: str, seed: int, value: float) -> Stepped:
     baseline = Source(source, None, (Reading(seed, value),))
     champion = Champion(baseline, beliefs.baseline(baseline.readings, state.noise))
     why = f"the first result, {value:.4f}: all others are judged against it"
-    verdict = Verdict(source, "keep", 0.0, state.noise.sd, 1.0, 1, why, confirmed=True)
+    verdict = RaceVerdict(source, "keep", 0.0, state.noise.sd, 1.0, 1, why, confirmed=True)
     return replace(state, champions=(champion,)), (verdict,)
 
 
@@ -164,7 +165,7 @@ def _confirmed(state: State) -> Stepped:
     return state, (replace(verdict, confirmed=True),)
 
 
-def _reviewed(state: State, verdicts: tuple[Verdict, ...]) -> Stepped:
+def _reviewed(state: State, verdicts: tuple[RaceVerdict, ...]) -> Stepped:
     """Judge the candidates again, the likeliest first, until one of them is the champion."""
     champion = state.champions[-1]
     judged = [(state.evidence(source), source) for source in state.candidates.values()]
@@ -187,20 +188,11 @@ def _judge(state: State, source: Source, evidence: Evidence) -> Stepped:
         return _crowned(state, source, evidence, confirmed=False)
     if most or probability < DISCARD_BELOW:
         end = f"not proved after {MOST_RUNS} runs" if most else "discarded"
-        near = state.near
-        if not most and probability >= NEAR:
-            near = _best_near(state, {**near, source.id: source})
         candidates = _without(state.candidates, source.id)
         verdict = _verdict(state, source, evidence, "discard", end)
-        return replace(state, candidates=candidates, near=near), (verdict,)
+        return replace(state, candidates=candidates), (verdict,)
     verdict = _verdict(state, source, evidence, "repeat", "another seed follows")
     return replace(state, candidates={**state.candidates, source.id: source}), (verdict,)
-
-
-def _best_near(state: State, near: Mapping[str, Source]) -> Mapping[str, Source]:
-    if len(near) <= NEAR_MISSES:
-        return near
-    return _without(near, min(near, key=lambda name: state.evidence(near[name]).probability))
 
 
 def _crowned(state: State, source: Source, evidence: Evidence, *, confirmed: bool) -> Stepped:
@@ -217,11 +209,11 @@ def _crowned(state: State, source: Source, evidence: Evidence, *, confirmed: boo
 
 def _dismissed(state: State) -> Stepped:
     """The champion is about to be replaced: its candidates become wins that wait, or discards."""
-    verdicts: list[Verdict] = []
+    verdicts: list[RaceVerdict] = []
     for source in state.candidates.values():
         state, more = _old_parent(state, source, state.evidence(source))
         verdicts += more
-    return replace(state, near={}), tuple(verdicts)
+    return state, tuple(verdicts)
 
 
 def _old_parent(state: State, source: Source, evidence: Evidence) -> Stepped:
@@ -237,24 +229,28 @@ def _old_parent(state: State, source: Source, evidence: Evidence) -> Stepped:
     return replace(state, waiting=waiting), (_verdict(state, source, evidence, "wait", end),)
 
 
-def _crashed(state: State, run: FinishedRun) -> Stepped:
-    """A crash of a first run is no matter of this rule. One of a repeat says that the source fails
-    with some seeds."""
+ENDINGS: dict[Ending, str] = {
+    "crashed": "crashed", "cancelled": "was cancelled", "lost": "was lost by its workers",
+}  # fmt: skip
+
+
+def _failed(state: State, run: FinishedRun) -> Stepped:
+    """What becomes of an idea whose run did not complete is no matter of this rule. A repeat that
+    crashed says that the source fails with some seeds; one that cannot be had proves nothing."""
     state = replace(state, waiting=_without(state.waiting, *run.merged_from))
-    source = state.candidates.get(run.source) or state.near.get(run.source)
+    source = state.candidates.get(run.source)
     if source is None:
         return state, ()
-    end = f"it crashed with seed {run.seed}"
+    end = f"its run with seed {run.seed} {ENDINGS[run.ending]}"
     verdict = _verdict(state, source, state.evidence(source), "discard", end)
-    candidates, near = _without(state.candidates, source.id), _without(state.near, source.id)
-    return replace(state, candidates=candidates, near=near), (verdict,)
+    return replace(state, candidates=_without(state.candidates, source.id)), (verdict,)
 
 
-def _champion_crashed(state: State, run: FinishedRun, champion: Champion) -> Stepped:
+def _champion_failed(state: State, run: FinishedRun, champion: Champion) -> Stepped:
     """The second crash ends a champion that has a predecessor."""
     in_force = champion is state.champions[-1]
-    source = _with_reading(champion.source, Reading(run.seed, None, counts=False))
-    champion = replace(champion, source=source)
+    reading = Reading(run.seed, None, counts=False, crashed=run.ending == "crashed")
+    champion = replace(champion, source=_with_reading(champion.source, reading))
     state = _with(state, champion)
     if not in_force or champion.crashes < CRASHES or len(state.champions) == 1:
         return state, ()
@@ -270,7 +266,9 @@ def _dethroned(state: State, champion: Champion) -> Stepped:
     return replace(state, champions=state.champions[:-1]), (verdict, *verdicts)
 
 
-def _verdict(state: State, source: Source, evidence: Evidence, status: Status, end: str) -> Verdict:
+def _verdict(
+    state: State, source: Source, evidence: Evidence, status: RaceStatus, end: str
+) -> RaceVerdict:
     parent, gap, _, probability = evidence
     who = "the champion" if parent is state.champions[-1] else parent.id
     runs = source.runs
@@ -279,7 +277,7 @@ def _verdict(state: State, source: Source, evidence: Evidence, status: Status, e
         f" {parent.belief.mean:.4f}; seeds alone move a run by {state.noise.sd:.4f}; better with"
         f" probability {_chance(probability)} after {runs} run{'s' * (runs != 1)}; {end}"
     )
-    return Verdict(source.id, status, gap.mean, state.noise.sd, probability, runs, why)
+    return RaceVerdict(source.id, status, gap.mean, state.noise.sd, probability, runs, why)
 
 
 def _chance(probability: float) -> str:

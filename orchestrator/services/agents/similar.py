@@ -95,7 +95,8 @@ class SimilarIdeas:
         return True
 
     async def _documents(self, tag: str, entries: Sequence[Entry]) -> list[Document]:
-        """The texts to index: each experiment with the lines that it changed in its parent."""
+        """The texts to index: each experiment with the lines that it changed in its parent. A
+        repeat is no other idea, so it has no text."""
         parents = {e.experiment.parent_id for e in entries if e.experiment.parent_id is not None}
         sources = {
             parent.experiment.id: parent.experiment.source_sha256
@@ -110,6 +111,8 @@ class SimilarIdeas:
                     source(sources.get(e.experiment.parent_id or "")),
                     source(e.experiment.source_sha256),
                 )
+                if e.experiment.repeat_of is None
+                else Document(e.experiment.created_us, "")
                 for e in entries
             ]
 

@@ -19,7 +19,10 @@ from orchestrator.store.connection import Store
 from orchestrator.store.journal import Books
 from orchestrator.store.reads import Entry
 
-DECIDED = (Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT, Status.CANCELLED)
+DECIDED = (
+    Status.KEEP, Status.DISCARD, Status.CRASH, Status.TIMEOUT, Status.CANCELLED, Status.CANDIDATE,
+    Status.REPEAT,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Audit:
                 break
             seen.add(experiment.id)
             step = replay.decided.get(experiment.id)
-            if step is None or step.decision.status is not Status.CANCELLED:
+            if step is None or step.decision.status not in (Status.CANCELLED, Status.REPEAT):
                 categories[experiment.category] += 1
             differences += _of_record(entry, step, replay.last_us)
         differences += [
@@ -144,6 +147,7 @@ def _of_totals(books: Books, replay: Replay) -> list[str]:
         *_compared("crash streak", tag.consecutive_crashes, due.consecutive_crashes),
         *_compared("recent runs", list(books.recent), list(replay.recent)),
         *_compared("strategy", replace(books.strategy, updated_us=0), replay.strategy),
+        *_compared("race", books.race, replay.race),
         *_compared("pause", tag.pause, due.pause),
         *_compared("notes", books.notes, replay.notes),
         *_compared("number of keeps", books.keeps, len(replay.keeps)),
@@ -156,8 +160,9 @@ def _of_totals(books: Books, replay: Replay) -> list[str]:
     for status in DECIDED:
         stored, recomputed = (getattr(c, status.value) for c in (books.counts, replay.counts))
         differences += _compared(f"runs with status {status.value}", stored, recomputed)
-    everybody = books.counts.finished + books.counts.cancelled
-    everybody += books.counts.queued + books.counts.running
+    counts = books.counts
+    everybody = counts.finished + counts.cancelled + counts.candidate + counts.repeat
+    everybody += counts.queued + counts.running
     differences += _compared("sum of all statuses", everybody, books.experiments)
     if not math.isclose(tag.training_seconds, due.training_seconds, rel_tol=1e-9, abs_tol=1e-6):
         differences += _compared("training seconds", tag.training_seconds, due.training_seconds)
@@ -168,18 +173,21 @@ def _of_record(entry: Entry, step: Decided | None, until_us: int) -> Iterator[st
     """What of a run is not as the journal says."""
     run, who = entry.run, entry.experiment.id
     if step is None:
-        if run.state is State.DECIDED and (run.finished_us or 0) <= until_us:
+        if run.state in (State.MEASURED, State.DECIDED) and (run.finished_us or 0) <= until_us:
             yield f"{who} is {run.status.value} and not in the journal"
         return
     val_bpb = run.metrics.val_bpb if run.metrics else None
     reported = step.result.metrics.val_bpb if step.result.metrics else None
     verdict = views.verdict(who, step.result, step.decision)
-    yield from _compared(f"{who}: state", run.state.value, State.DECIDED.value)
+    candidate = step.decision.status is Status.CANDIDATE
+    state = State.MEASURED if candidate else State.DECIDED
+    yield from _compared(f"{who}: state", run.state.value, state.value)
     yield from _compared(f"{who}: status", run.status.value, step.decision.status.value)
     yield from _compared(f"{who}: val_bpb", val_bpb, reported)
     yield from _compared(f"{who}: best before", run.best_before, step.decision.best_before)
     yield from _compared(f"{who}: moment of decision", run.finished_us, step.at_us)
-    yield from _compared(f"{who}: verdict", views.stored_verdict(run), verdict)
+    stored = run.verdict_json and views.verdict_from(run.verdict_json)
+    yield from _compared(f"{who}: verdict", stored, verdict)
 
 
 def _counters(books: Books, prefix: str) -> dict[str, int]:

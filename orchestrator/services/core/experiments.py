@@ -20,6 +20,7 @@ from orchestrator.domain import (
 )
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
+from orchestrator.rules.race.state import from_json
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
 from orchestrator.services.core.judge import Judge
@@ -152,7 +153,8 @@ class Experiments:
         )
 
     async def best(self, tag_name: str) -> schemas.BestAnswer:
-        tag = await self._store.reads.tag(tag_name)
+        snapshot = await self._store.experiments.snapshot(tag_name)
+        tag = snapshot.tag
         if tag.best_experiment_id is None or tag.best_us is None or tag.best_val_bpb is None:
             raise NotFound(f"Tag {tag_name!r} has no result yet.")
         entry = await self._store.reads.entry(tag.best_experiment_id)
@@ -162,6 +164,9 @@ class Experiments:
             commit_sha=tag.best_commit_sha or "",
             updated_at=rfc3339(tag.best_us),
             verified=entry.run.verified_bpb is not None,
+            estimate=views.estimate(from_json(snapshot.race).champions[-1])
+            if snapshot.race
+            else None,
         )
         return schemas.BestAnswer(best=best, experiment=views.record(entry))
 

@@ -3,6 +3,7 @@
 import hmac
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from orchestrator import schemas
@@ -17,18 +18,25 @@ from orchestrator.rules.retry import (
     after_stopped_attempt,
 )
 from orchestrator.services import views
+from orchestrator.services.core.race import Race
 from orchestrator.store.connection import Store
+from orchestrator.store.entries import OtherVerdict
 from orchestrator.store.experiments import Ended, Reporter, by_lease
 
 logger = logging.getLogger(__name__)
 
 # Each failed try means that another decision of the tag went through in between.
 MAX_TRIES = 500
+NO_EVIDENCE = (
+    "does not count for the keep rule: much worse than the other runs of its source, so something"
+    " disturbed it, or its seed had run already"
+)
 
 
 class Judge:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, race: Race) -> None:
         self._store = store
+        self._race = race
 
     async def settle(
         self,
@@ -112,11 +120,19 @@ class Judge:
         action: OperatorAction | None = None,
     ) -> Ended | None:
         assert snapshot.run is not None  # noqa: S101 - `run_snapshot` has a run
-        decision = decide(snapshot, result)
+        decision, others = decide(snapshot, result), list[OtherVerdict]()
+        racing = snapshot.tag.keep_rule == "race"
+        if racing:
+            decision, others = await self._race.decide(snapshot, result)
+            if decision.no_evidence:
+                result = replace(result, warnings=(*result.warnings, NO_EVIDENCE))
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
-        return await self._store.experiments.apply(
-            snapshot, result, decision, verdict.model_dump_json(), reporter, action
+        ended = await self._store.experiments.apply(
+            snapshot, result, decision, verdict.model_dump_json(), reporter, action, others
         )
+        if racing and ended is not None:
+            await self._race.fill(snapshot.tag.name)  # before its GPU asks for the next job
+        return ended
 
 
 def _check_secret(snapshot: Snapshot, epoch: int, given: str | None) -> None:

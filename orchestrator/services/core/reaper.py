@@ -1,4 +1,4 @@
-"""Finds leases whose worker has gone, holds that have lapsed, GPUs that fell silent.
+"""Finds leases whose worker has gone, holds that have lapsed, GPUs that fell silent or have no run.
 
 A lease is dead when the reaper has seen it unrenewed for one full lease by its own monotonic clock.
 So no host's clock can end a live run or keep a dead one. After its start, after Redis was away and
@@ -16,11 +16,17 @@ from orchestrator.errors import AutoresearchError, LeaseLost, LeaseRenewed, Unav
 from orchestrator.ids import AttemptId
 from orchestrator.services.core.jobs import Jobs
 from orchestrator.services.core.judge import Judge
+from orchestrator.services.core.race import Race
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.jobs import LeaseSeen
 
 logger = logging.getLogger(__name__)
+
+# Decisions queue what the keep rule `race` asks for; this is for GPUs that come in between.
+FILL_SECONDS = 10.0
+# An idle GPU repeats the champion of a search, not those of searches that ended long ago.
+RECENT_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -30,13 +36,17 @@ class _Watched:
 
 
 class Reaper:
-    def __init__(self, store: Store, judge: Judge, jobs: Jobs, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, judge: Judge, jobs: Jobs, race: Race, settings: Settings
+    ) -> None:
         self._store = store
         self._judge = judge
         self._jobs = jobs
+        self._race = race
         self._settings = settings
         self._watched: dict[str, _Watched] = {}
         self._last_pass = time.monotonic()
+        self._last_fill = 0.0
 
     async def run(self) -> None:
         """Make passes until cancelled."""
@@ -68,6 +78,17 @@ class Reaper:
                 # One broken record must not keep the other dead leases alive.
                 logger.exception("Reaper: %s", lease.experiment_id)
         await self._store.pool.tidy(self._settings.offline_seconds)
+        if now - self._last_fill > FILL_SECONDS:
+            self._last_fill = now
+            await self._fill()
+
+    async def _fill(self) -> None:
+        """Give GPUs that are free, or have come lately, the repeats and merges of recent tags."""
+        for state in await self._store.reads.tags():
+            tag = state.tag
+            recent = max(tag.created_us, tag.last_decided_us) / 1e6 > time.time() - RECENT_SECONDS
+            if tag.keep_rule == "race" and recent:
+                await self._race.fill(tag.name)
 
     def _observe(self, leases: list[LeaseSeen], now: float) -> list[LeaseSeen]:
         before, self._watched, dead = self._watched, {}, []

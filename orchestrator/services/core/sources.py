@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from orchestrator import schemas
 from orchestrator.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from orchestrator.files import Files
 from orchestrator.services.core.limited import LimitedWork
+
+MERGE_SECONDS = 30.0
+CONFLICT_CHARACTERS = 2000
+_CONFLICT = re.compile(r"^<<<<<<< .*?^>>>>>>> .*?$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,13 @@ class Sources:
     async def diff(self, before_id: str, before: str, after_id: str, after: str) -> str:
         """The unified diff of two experiments' sources. Raises `TooLarge` if it takes too long."""
         return await self._limited.diff(before_id, before, after_id, after)
+
+    async def merge(self, ours: str, base: str, theirs: str, ours_id: str, theirs_id: str) -> str:
+        """`ours` with the change from `base` to `theirs`.
+
+        Raises `Conflict` with the first place where both change the same lines.
+        """
+        return await anyio.to_thread.run_sync(_merged, ours, base, theirs, ours_id, theirs_id)
 
     def _from_repo(self, commit_sha: str) -> str:
         if self._repo is None:
@@ -85,3 +97,29 @@ def _check_size(text: str) -> None:
         raise Invalid("train_py holds a lone surrogate, which is not text.") from error
     if size > schemas.SOURCE_LIMIT_BYTES:
         raise TooLarge(f"train_py has {size} bytes; the limit is {schemas.SOURCE_LIMIT_BYTES}.")
+
+
+def _merged(ours: str, base: str, theirs: str, ours_id: str, theirs_id: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("ours", "base", "theirs")]
+        for path, text in zip(paths, (ours, base, theirs), strict=True):
+            path.write_text(text, "utf-8", newline="")
+        labels = [word for name in (ours_id, "base", theirs_id) for word in ("-L", name)]
+        try:
+            done = subprocess.run(
+                ["git", "merge-file", "-p", "-q", "--diff3", *labels, *map(str, paths)],
+                capture_output=True,
+                timeout=MERGE_SECONDS,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise Conflict("git, which merges them, is not installed here") from error
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Conflict(f"git merge-file failed: {error}") from error
+    merged = done.stdout.decode()
+    if done.returncode == 0:
+        return merged
+    if done.returncode > 127:
+        raise Conflict(f"git merge-file failed: {done.stderr.decode(errors='replace').strip()}")
+    hunk = _CONFLICT.search(merged)
+    raise Conflict(f"both change the same lines:\n{hunk[0] if hunk else ''}"[:CONFLICT_CHARACTERS])

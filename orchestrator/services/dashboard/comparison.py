@@ -3,10 +3,14 @@
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Run
 from orchestrator.rules import noise
+from orchestrator.rules.race.state import FIRST_SEED
 from orchestrator.services import views
 from orchestrator.services.dashboard.history import Histories, History
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry
+
+# A champion has twenty runs at most; those that crashed or were cancelled have a seed, too.
+SEEDS = range(FIRST_SEED, FIRST_SEED + 24)
 
 
 class Comparisons:
@@ -27,16 +31,26 @@ class Comparisons:
         }
         ids = sorted({other for other in others.values() if other})
         found = {other.experiment.id: other for other in await self._store.reads.entries(name, ids)}
+        related = {
+            role: views.related(found[other]) for role, other in others.items() if other in found
+        }
+        if "best_now" in related:  # under `race` an estimate
+            related["best_now"].val_bpb = tag.best_val_bpb
         return schemas.ExperimentComparison(
             id=experiment_id,
             near_miss_threshold=tag.near_miss_threshold,
             noise=await self._noise([entry, *found.values()]),
-            **{
-                role: views.related(found[other])
-                for role, other in others.items()
-                if other in found
-            },
+            repeats=await self._repeats(entry) if tag.keep_rule == "race" else [],
+            **related,
         )
+
+    async def _repeats(self, entry: Entry) -> list[schemas.Related]:
+        """The other runs of an experiment's source, by seed."""
+        tag, source = entry.experiment.tag, entry.experiment.source_sha256
+        groups = await self._store.reads.repeats(tag, [f"{source}:{seed}" for seed in SEEDS])
+        ids = [i for group in groups for i in group if i != entry.experiment.id]
+        found = await self._store.reads.entries(tag, ids)
+        return [views.related(one) for one in found if one.experiment.repeat_of is not None]
 
     async def _noise(self, entries: list[Entry]) -> schemas.Noise | None:
         """From all runs of the sources of these experiments, with the same seeds."""

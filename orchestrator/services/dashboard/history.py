@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from orchestrator.domain import Tag
+from orchestrator.domain import Status, Tag
 from orchestrator.errors import Unavailable
 from orchestrator.ids import id_of
 from orchestrator.rules.activity import Training
@@ -38,6 +38,8 @@ class History:
     series: Series = field(default_factory=Series)
     keeps: list[Keep] = field(default_factory=list)
     trainings: deque[Training] = field(default_factory=lambda: deque(maxlen=TRAININGS))
+    # Ids and moments of trainings whose start was not read yet.
+    ended: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=TRAININGS))
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def id_of(self, row: int) -> str:
@@ -87,10 +89,12 @@ class Histories:
         async for entry in self._store.journal.entries(name, history.journal_id):
             series.append(entry)
             history.journal_id = entry.id
+            # Repeats and candidates keep a GPU busy too. A later verdict is no training.
+            if entry.kind == "decided" and entry.data["decision"]["status"] != Status.CANCELLED:
+                history.ended.append((entry.experiment_id, entry.at_us))
         last_us = history.keeps[-1].decided_us if history.keeps else 0
         history.keeps += await self._store.journal.keeps(name, after_us=last_us)
-        last_us = history.trainings[-1].ended_us if history.trainings else 0
-        rows = range(max(series.first_since(last_us + 1), len(series) - TRAININGS), len(series))
-        starts = await self._store.reads.starts(name, [history.id_of(row) for row in rows])
-        for row, (started_us, gpu_id) in zip(rows, starts, strict=True):
-            history.trainings.append(Training(gpu_id, started_us, series.finished_us[row]))
+        starts = await self._store.reads.starts(name, [run for run, _ in history.ended])
+        for (_, ended_us), (started_us, gpu_id) in zip(history.ended, starts, strict=True):
+            history.trainings.append(Training(gpu_id, started_us, ended_us))
+        history.ended.clear()

@@ -107,5 +107,7 @@ def _stats(snapshot: Snapshot, abandoned: int) -> schemas.SummaryStats:
         timed_out=counts.timeout,
         cancelled=counts.cancelled,
         infra_lost=counts.infra_lost,
+        candidates=counts.candidate,
+        repeats=counts.repeat,
         abandoned=abandoned,
     )

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 from orchestrator import schemas
-from orchestrator.domain import Status, Strategy, rfc3339
+from orchestrator.domain import Run, Snapshot, Status, rfc3339
 from orchestrator.errors import Invalid
+from orchestrator.rules import noise
+from orchestrator.rules.race.state import from_json
 from orchestrator.rules.series import WORDS, Filter
 from orchestrator.services import views
 from orchestrator.services.dashboard.history import Histories, History
 from orchestrator.services.dashboard.response_cache import Body, ResponseCache
 from orchestrator.store.connection import Store
-from orchestrator.store.reads import Entry
+from orchestrator.store.reads import Entry, Keep
 
 # How many runs one search looks at before it lets the page ask for more.
 SCAN_LIMIT = 2000
@@ -20,6 +23,7 @@ SCAN_CHUNK = 250
 ACTIVE_LIMIT = 100
 DESCRIPTION_CHARACTERS = 160
 ERROR_CHARACTERS = 200
+WHY_CHARACTERS = 300
 IDS_LIMIT = 50
 
 
@@ -37,8 +41,8 @@ class SeriesReports:
 
         async def make() -> bytes:
             history = await self._history(request.tag)
-            strategy = (await self._store.experiments.snapshot(request.tag)).strategy
-            return _series_json(history, strategy, request.since).encode()
+            snapshot = await self._store.experiments.snapshot(request.tag)
+            return _series_json(history, snapshot, request.since).encode()
 
         return await self._cache.body(("series", request.tag, request.since), make)
 
@@ -65,6 +69,7 @@ class SeriesReports:
             decided=len(history.series),
             running=counts.running,
             queued=counts.queued,
+            candidates=counts.candidate,
             active=[],
             rows=rows,
             next_cursor=None,
@@ -92,6 +97,7 @@ class SeriesReports:
             decided=decided,
             running=counts.running,
             queued=counts.queued,
+            candidates=counts.candidate,
             active=await self._active(history, request, words),
             rows=[_row(history, entry) for entry in found],
             next_cursor=rows[scanned - 1] if more or scanned < len(rows) else None,
@@ -118,11 +124,11 @@ class SeriesReports:
     async def _active(
         self, history: History, request: schemas.RunsRequest, words: Sequence[str]
     ) -> list[schemas.RunRow]:
-        """Running runs and then queued ones, the newest first."""
+        """Running runs, then candidates, then queued runs, each with the newest first."""
         if request.cursor is not None or request.sort != "newest" or request.since:
             return []
         rows = []
-        for status in (Status.RUNNING, Status.QUEUED):
+        for status in (Status.RUNNING, Status.CANDIDATE, Status.QUEUED):
             if words and status.value not in words:
                 continue
             page = await self._store.reads.history(history.tag.name, status, ACTIVE_LIMIT, None)
@@ -155,18 +161,32 @@ def _mentions(entry: Entry, text: str) -> bool:
 def _row(history: History, entry: Entry) -> schemas.RunRow:
     experiment, run, fields = entry.experiment, entry.run, views.fields_of(entry)
     row = None if run.finished_us is None else history.series.row_of(run.finished_us)
-    completed = run.status in (Status.KEEP, Status.DISCARD)
     description = experiment.description or experiment.hypothesis
     return schemas.RunRow.model_validate(
         fields
         | {
             "n": None if row is None else row + 1,
             "near": row is not None and history.series.status[row] in WORDS["near"],
-            "val_bpb": fields["val_bpb"] if completed else None,
+            "val_bpb": fields["val_bpb"] if run.status in views.COMPLETED else None,
             "description": description[:DESCRIPTION_CHARACTERS],
+            "measured_at": None if run.measured_us is None else rfc3339(run.measured_us),
             "error": run.error[-ERROR_CHARACTERS:] if run.error else None,
         }
+        | _said(run)
     )
+
+
+def _said(run: Run) -> dict[str, Any]:
+    """The words of the keep rule `race` on a run."""
+    verdict = run.verdict_json and views.verdict_from(run.verdict_json)
+    if not isinstance(verdict, schemas.Verdict) or verdict.why is None:
+        return {"delta": None, "confirmed": None, "why": None}
+    return {
+        "delta": verdict.delta,
+        # A champion that made way for the one before is neither confirmed nor provisional.
+        "confirmed": verdict.confirmed if verdict.improved else None,
+        "why": verdict.why[:WHY_CHARACTERS],
+    }
 
 
 def _known(history: History, cursor: str | None) -> tuple[int, int, int]:
@@ -181,8 +201,28 @@ def _known(history: History, cursor: str | None) -> tuple[int, int, int]:
     return rows, min(choices, len(series.choices)), min(keeps, len(history.keeps))
 
 
-def _series_json(history: History, strategy: Strategy, cursor: str | None) -> str:
-    tag, series = history.tag, history.series
+def _race(history: History, snapshot: Snapshot) -> dict[str, Any] | None:
+    """What the keep rule `race` believes now; None before the first result."""
+    state = from_json(snapshot.race)
+    if not state.champions:
+        return None
+    champion = state.champions[-1]
+    provisional = {one.id for one in state.champions if not one.confirmed}
+    keeps = [keep for keep in history.keeps if keep.experiment_id in provisional]
+    return {
+        "best_id": champion.id,
+        "best_val_bpb": champion.belief.mean,
+        "band": noise.band(state.noise.sd),
+        "provisional": [_number(history, keep) for keep in keeps],
+    }
+
+
+def _number(history: History, keep: Keep) -> int:
+    return (history.series.row_of(keep.decided_us) or 0) + 1
+
+
+def _series_json(history: History, snapshot: Snapshot, cursor: str | None) -> str:
+    tag, series, strategy = snapshot.tag, history.series, snapshot.strategy
     rows, choices, keeps = _known(history, cursor)
     counts = f"{len(series)}.{len(series.choices)}.{len(history.keeps)}"
     answer = {
@@ -192,6 +232,7 @@ def _series_json(history: History, strategy: Strategy, cursor: str | None) -> st
         "total": len(series),
         "categories": list(series.categories),
         "near_miss_threshold": tag.near_miss_threshold,
+        "keep_rule": tag.keep_rule,
         "strategy": {
             "mode": strategy.mode,
             "reason": strategy.reason,
@@ -210,11 +251,13 @@ def _series_json(history: History, strategy: Strategy, cursor: str | None) -> st
         ],
         "keeps": [
             {
-                "n": (series.row_of(keep.decided_us) or 0) + 1,
+                "n": _number(history, keep),
                 "description": keep.description[:DESCRIPTION_CHARACTERS],
             }
+            | ({"estimate": keep.val_bpb} if tag.keep_rule == "race" else {})
             for keep in history.keeps[keeps:]
         ],
+        "race": _race(history, snapshot),
         "blocks": [series.block(rows, len(series))] if rows < len(series) else [],
     }
     return json.dumps(answer, separators=(",", ":"))

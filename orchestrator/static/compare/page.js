@@ -19,7 +19,7 @@ const PROGRESS_MS = 3000;
 const HOW_TO_PICK = "Pick runs with x on a tag's page or with Compare on a run's page, or add one by its id above.";
 
 const nameOf = (run) => run.hypothesis.replaceAll("`", "") || run.id;
-const isUnderWay = ({ status }) => status === "queued" || status === "running";
+const isUnderWay = ({ status }) => ["queued", "running", "candidate"].includes(status);
 const isUnknown = ({ status }) => status === 404 || status === 422;
 
 export function mount(root, { query }, signal) {

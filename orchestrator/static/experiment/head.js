@@ -6,16 +6,24 @@ import { numberOf } from "../lib/numbers.js";
 import { navigate } from "../lib/router.js";
 import * as selection from "../lib/selection.js";
 import { toast } from "../lib/states.js";
-import { mark } from "../lib/parts.js";
-import { plain, prose } from "../lib/visible.js";
+import { mark, scrollable } from "../lib/parts.js";
+import { plain, prose, visible } from "../lib/visible.js";
 import { actionButton, changePriority, repeatRun, requeueRun, stopRun } from "../actions/steer.js";
 import { noiseNote, sentence } from "./sentence.js";
 
 const REST_CHARACTERS = 400;
+const ID = /(exp-[0-9a-f]{14}-[\w.-]*\w)/;
+const CONFIRMED = "The keep rule race proved it better than the last confirmed keep";
+const PROVISIONAL = "Not proved yet: it is confirmed once more runs show that it is better than the last confirmed keep";
+
+/** A sentence with links in place of ids. */
+const linked = (text) => text.split(ID).map((part, index) =>
+  index % 2 ? h("a", { href: `/e/${part}`, title: part }, numberOf(part) || `${part.slice(0, 18)}…`) : prose(part));
 
 /** `changed()` is called after an action on the run. */
 export function head(changed) {
   const title = h("h1.verdict");
+  const block = scrollable("pre.block", "What the verdict shows");
   const idea = h("p.idea");
   const progress = h("progress", { max: 100, "aria-label": "Progress of the training" });
   const progressText = h("span.muted");
@@ -24,6 +32,7 @@ export function head(changed) {
   const actions = h("div.run-actions");
   const element = h("div.run-head",
     h("div.run-top", title, neighbours),
+    block,
     h("div.run-sub", idea, actions),
     progressRow,
   );
@@ -34,8 +43,8 @@ export function head(changed) {
     comparison = next;
     showSentence(run);
     replace(idea,
-      prose(run.hypothesis),
-      run.description !== run.hypothesis && h("span.muted", " ", prose(run.description)),
+      linked(run.hypothesis),
+      run.description !== run.hypothesis && h("span.muted", " ", linked(run.description)),
     );
     showProgress(run);
     neighbours.hidden = !comparison.previous && !comparison.next;
@@ -44,15 +53,25 @@ export function head(changed) {
   }
 
   function showSentence(run) {
-    const { lead, rest, sure } = sentence(run, comparison);
+    const { lead, rest, sure, block: lines } = sentence(run, comparison);
+    const { confirmed, provisional, improved } = run.verdict ?? {};
+    showBlock(lines);
     const note = { title: noiseNote(comparison.noise), tabindex: "0", data: { focus: "sure" } };
     replace(title,
       numberOf(run.id) && h("span.number", numberOf(run.id), " "),
       h(`span.status.word-${lead}`, mark(lead), h("span", lead)),
       ": ",
-      prose(rest.slice(0, REST_CHARACTERS)),
+      linked(rest.slice(0, REST_CHARACTERS)),
+      confirmed && h("span.sure.outside", { title: CONFIRMED }, "confirmed"),
+      provisional && improved && h("span.sure.inside", { title: PROVISIONAL }, "provisional"),
       sure && h(`span.sure.${sure}`, note, `${sure === "unknown" ? "noise unknown" : `${sure} noise`}`),
     );
+  }
+
+  /** Lines below the sentence, such as a merge conflict. */
+  function showBlock(lines) {
+    block.hidden = lines === "";
+    replace(block, lines.split("\n").map((line) => h("span.line", visible(line))));
   }
 
   function step(name, sign, label) {

@@ -43,13 +43,15 @@ export function mount(root, { id, query }, signal) {
     ]);
     const decided = [run, ...Object.values(comparison)].filter((one) => one?.finished_at);
     // The page does not wait for numbers, which take a while when a long history is first read.
-    const numbered = learnNumbers(decided.map((one) => one.id)).catch(() => {});
+    const sources = [run.repeat_of, ...run.merged_from].filter(Boolean);
+    const numbered = learnNumbers([...decided.map((one) => one.id), ...sources]).catch(() => {});
     await loadOthers(comparison);
     show(run, comparison);
     showBody();
-    const shownNumber = numberOf(id);
+    const numbers = () => [id, ...sources].map(numberOf).join();
+    const shown = numbers();
     await numbered;
-    if (!signal.aborted && shownNumber !== numberOf(id)) show(run, comparison);
+    if (!signal.aborted && shown !== numbers()) show(run, comparison);
   }
 
   async function loadOthers(comparison) {
@@ -84,7 +86,7 @@ export function mount(root, { id, query }, signal) {
       { label: "This", kind: "this", points: run.curve },
       ...beside.map(({ label, kind, run: other }) => ({ label, kind, points: other.curve })),
     ]);
-    replace(details, facts(run));
+    replace(details, facts(run, comparison.repeats));
     evidence.update(run, comparison);
     if (before && before.status !== run.status) announce(`${run.status}: ${sentence(run, comparison).rest}`);
   }

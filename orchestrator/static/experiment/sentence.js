@@ -1,6 +1,7 @@
 // The verdict as one sentence with its reason, as plain text: who shows it makes it visible().
 
 import { bpb, count, delta, duration, headline } from "../lib/format.js";
+import { numberOf } from "../lib/numbers.js";
 
 /** A difference in val_bpb against chance: "inside" or "outside" noise, or "unknown". */
 function significance(difference, noise) {
@@ -20,12 +21,20 @@ export function noiseNote(noise) {
 }
 
 /**
- * { lead, rest, sure }: the status word, what follows it, and whether the difference is inside or
- * outside noise (null where there is none).
+ * { lead, rest, sure, block }: the status word, what follows it, whether the difference is inside or
+ * outside noise (null where there is none), and lines that belong below it, such as a merge conflict.
  */
 export function sentence(run, comparison) {
-  const found = SENTENCES[run.status](run, comparison);
-  return { lead: run.status, sure: null, ...(typeof found === "string" ? { rest: found } : found) };
+  const why = (run.verdict ?? run.so_far)?.why;
+  const found = why ? raced(why) : SENTENCES[run.status](run, comparison);
+  const parts = typeof found === "string" ? { rest: found } : found;
+  return { lead: run.status, sure: null, block: "", ...parts };
+}
+
+/** The keep rule `race` says itself why, noise included. */
+function raced(why) {
+  const [rest, ...lines] = why.split("\n");
+  return { rest, block: lines.join("\n") };
 }
 
 const SENTENCES = {
@@ -54,6 +63,9 @@ const SENTENCES = {
   timeout: (run) => `it did not end within its budget of ${duration(run.time_budget_seconds)} and the grace after it`,
 
   cancelled: () => "it counts nowhere",
+
+  repeat: (run) => `${bpb(run.val_bpb)} with seed ${run.seed}: evidence for the verdict on ` +
+    `${numberOf(run.repeat_of) || run.repeat_of}`,
 
   queued(run) {
     const place = run.position ? `at place ${count(run.position)} of the queue` : "for its GPU";

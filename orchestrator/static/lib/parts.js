@@ -58,11 +58,14 @@ const circle = (r, style) => ["circle", { cx: 6, cy: 6, r, ...style }];
 
 const SHAPES = {
   keep: circle(4.5, { fill: "currentColor" }),
+  provisional: circle(3.8, stroke), // a keep that the rule `race` has not confirmed
   discard: circle(2.5, { fill: "currentColor" }),
   crash: ["path", { d: "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5", ...stroke }],
   running: circle(3.8, stroke),
   queued: circle(3.8, { ...stroke, "stroke-width": 1.5, "stroke-dasharray": "2 2" }),
   cancelled: ["path", { d: "M2.5 6h7", ...stroke }],
+  candidate: ["path", { d: "M6 1.5 10.5 6 6 10.5 1.5 6Z", ...stroke, "stroke-width": 1.5 }],
+  repeat: circle(2.5, { ...stroke, "stroke-width": 1.5 }),
 };
 
 /** The shape alone, hidden from screen readers: the word stands beside it. */

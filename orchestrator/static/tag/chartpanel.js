@@ -70,11 +70,14 @@ const firstRun = (tag) =>
 
 function legendItems(series, noise) {
   const item = (status, n) => h("li", mark(status), `${status} `, h("span.mono", count(n)));
+  const seeds = series.race ? " with different seeds" : "";
   const note = noise
-    ? "Two runs of one source differ by less in 19 of 20 cases"
+    ? `Two runs of one source${seeds} differ by less in 19 of 20 cases`
     : "No source near the best has run twice: Actions can repeat one";
+  const provisional = series.race?.provisional.length ?? 0;
   return [
     item("keep", series.counts[KEEP]),
+    provisional > 0 && item("provisional", provisional),
     item("discard", series.discards),
     item("crash", series.crashes),
     h("li.line", h("i.step", { "aria-hidden": "true" }), "running best"),
@@ -101,16 +104,21 @@ function keepsTable(series) {
   );
 }
 
+const RULES = {
+  greedy: " Keep rule greedy.",
+  race: " Keep rule race: a keep's value is an estimate from all seeds of its source.",
+};
+
 /** The chart in words, for screen readers and for people in a hurry. */
 function summary(series) {
-  const { length, best, baseline } = series;
-  if (!length) return "No run has been decided yet.";
+  const { length, best, baseline, bestRow: row } = series;
+  const rule = RULES[series.keepRule];
+  if (!length) return `No run has been decided yet.${rule}`;
   const runs = `${plural(length, "run")} decided: ${count(series.counts[KEEP])} kept, ` +
     `${count(series.discards)} discarded, ${count(series.crashes)} crashed.`;
-  if (Number.isNaN(best)) return `${runs} None has a result yet.`;
-  const { row } = series.lastKeep;
+  if (Number.isNaN(best)) return `${runs} None has a result yet.${rule}`;
   const isFirst = row === series.keeps[0].row;
   const gain = isFirst ? "the first result" : `${delta(best - baseline)} against the baseline ${bpb(baseline)}`;
   const ago = row === length - 1 ? "the latest run" : `${plural(length - 1 - row, "run")} ago`;
-  return `${runs} Best ${bpb(best)}, ${gain}, reached by run ${count(row + 1)}, ${ago}.`;
+  return `${runs} Best ${bpb(best)}, ${gain}, reached by run ${count(row + 1)}, ${ago}.${rule}`;
 }

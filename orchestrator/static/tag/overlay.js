@@ -89,7 +89,8 @@ function best(view) {
   const names = placeNames(keeps, points, view);
   return [
     svg("path.best-line", { d: stepLine(view, keeps), "clip-path": "url(#plot)" }),
-    svg("g.keeps", points.map(({ x, y }) => svg("circle", { cx: x, cy: y, r }))),
+    svg("g.keeps", points.map(({ x, y, provisional }) =>
+      svg("circle", { class: provisional ? "provisional" : null, cx: x, cy: y, r }))),
     svg("g.names", names.map(({ text, x, y, anchor }) => svg("text", { x, y: y + 4, "text-anchor": anchor }, text))),
   ];
 }
@@ -97,7 +98,9 @@ function best(view) {
 function stepLine(view, [first, ...rest]) {
   const now = view.x === "time" ? view.px(view.now) : view.ofRow(view.series.length - 1);
   const steps = rest.map(({ x, y }) => `H${x.toFixed(1)}V${y.toFixed(1)}`);
-  return `M${first.x.toFixed(1)},${first.y.toFixed(1)}${steps.join("")}H${now.toFixed(1)}`;
+  // Under `race` the estimate of the best has moved since it was kept.
+  const end = `V${view.y(view.series.best).toFixed(1)}H${now.toFixed(1)}`;
+  return `M${first.x.toFixed(1)},${first.y.toFixed(1)}${steps.join("")}${end}`;
 }
 
 /** The labels of the rails and of the lanes. */

@@ -20,7 +20,7 @@ const NEWS_MS = 1000;
 const ROWS_MS = 1500;
 const NEAR_LIMIT = 6;
 const HISTORY = new Set(["decided", "strategy", "resumed", "steered"]);
-const STATUSES = ["keep", "near", "discard", "crash", "timeout", "running", "queued"];
+const STATUSES = ["keep", "near", "discard", "crash", "timeout", "running", "candidate", "queued"];
 const SORTS = { newest: "newest", oldest: "oldest", val_bpb: "best", "-val_bpb": "worst" };
 const ROW_FILTERS = ["statuses", "category", "sort", "q", "since"];
 
@@ -30,7 +30,7 @@ export function mount(root, { tag, query }, signal) {
   const series = new Series(tag);
   const parents = new Map(); // a keep's row to its parent's
   let state = readState(query);
-  let active = { running: null, queued: null };
+  let active = { running: null, queued: null, candidates: null };
   let noise = null;
 
   const strip = h("dl.strip.verdict");
@@ -77,6 +77,7 @@ export function mount(root, { tag, query }, signal) {
     const isFirst = body.hidden;
     const rows = isFirst && loadRows().catch(() => {}); // the table shows the problem
     const changed = series.apply(await get("/api/report/series", { tag, since: series.cursor }, signal));
+    noise = series.noise ?? noise;
     showBody();
     showStrip(strip, series, active);
     panel.show(state, series, noise);
@@ -97,18 +98,18 @@ export function mount(root, { tag, query }, signal) {
 
   /** Load what the columns do not hold: texts of near misses, parents of keeps, the noise. */
   async function loadRelated() {
-    const best = series.lastKeep;
+    const best = series.bestRow;
     const [near, keeps, comparison] = await Promise.all([
       series.counts[NEAR] ? getRuns({ status: "near", sort: "best", limit: NEAR_LIMIT }) : { rows: [] },
       getRuns({ status: "keep" }),
-      best ? get(experimentPath(series.id(best.row), "surroundings"), {}, signal) : { noise: null },
+      best >= 0 && !series.race ? get(experimentPath(series.id(best), "surroundings"), {}, signal) : { noise: null },
     ]);
     side.misses.show(near.rows, series);
     for (const { n, parent_id: parent } of keeps.rows) {
       if (n !== null && parent) parents.set(n - 1, series.rowOf(parent));
     }
     side.lineage.show(series, parents);
-    ({ noise } = comparison);
+    noise = series.noise ?? comparison.noise;
     panel.show(state, series, noise);
     chart.draw();
   }
@@ -116,22 +117,21 @@ export function mount(root, { tag, query }, signal) {
   async function loadRows() {
     const answer = await table.refresh();
     if (!answer) return;
-    active = { running: answer.running, queued: answer.queued };
+    active = { running: answer.running, queued: answer.queued, candidates: answer.candidates };
     if (body.hidden) return;
     showStrip(strip, series, active);
     panel.showActive(series, active, tag);
   }
 
-  const bestRow = () => series.lastKeep?.row ?? -1;
   const open = (row) => (row >= 0 ? navigate(`/e/${series.id(row)}`) : false);
-  const selected = () => (chart.current() >= 0 ? chart.current() : bestRow());
+  const selected = () => (chart.current() >= 0 ? chart.current() : series.bestRow);
   keys.bind({
     ...table.keys,
     ArrowLeft: ["Run before, on the chart", () => chart.step(-1)],
     ArrowRight: ["Next run", () => chart.step(1)],
     "Shift+ArrowLeft": ["Keep before", () => chart.step(-1, { keeps: true })],
     "Shift+ArrowRight": ["Next keep", () => chart.step(1, { keeps: true })],
-    b: ["Go to the best", () => open(bestRow())],
+    b: ["Go to the best", () => open(series.bestRow)],
     p: ["Parent of the best", () => open(parents.get(selected()) ?? -1)],
   }, signal);
 

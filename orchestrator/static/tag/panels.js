@@ -110,12 +110,12 @@ function failuresBetween(series, from, to) {
   ].filter(Boolean).join(" · ");
 }
 
-function keepRow({ id, row, text, bpb: value, gain, isFirst, branch, failures }) {
+function keepRow({ id, row, text, bpb: value, gain, isFirst, branch, failures, provisional }) {
   const parent = { title: "Its parent is not the keep before it" };
   return h("li",
     failures && h("div.failures.muted", failures),
     h("div.node",
-      mark("keep"),
+      mark(provisional ? "provisional" : "keep"),
       runLink(id, row + 1),
       h("span.cut.grow", { title: plain(text) }, prose(text)),
       branch && h("span.muted", parent, `from #${count(branch)}`),

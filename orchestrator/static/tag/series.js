@@ -10,6 +10,9 @@ export const LANES = ["explore", "exploit", "combine", "ablation"];
 export const failed = (code) => code >= CRASH;
 
 export class Series {
+  #estimates; // what `race` believed of a keep when it was kept, by row
+  #last; // the val_bpb of the last keep
+
   constructor(tag) {
     this.tag = tag;
     this.#clear();
@@ -28,9 +31,12 @@ export class Series {
     this.strategy = null;
     this.threshold = 0.002;
     this.counts = new Array(6).fill(0);
-    this.keeps = []; // { row, bpb, before, gain, text }
+    this.keeps = []; // { row, bpb, before, gain, text, provisional }
     this.texts = new Map();
-    this.best = NaN;
+    this.keepRule = "greedy";
+    this.race = null; // what the keep rule `race` believes now
+    this.#estimates = new Map();
+    this.#last = NaN;
   }
 
   get length() {
@@ -45,10 +51,19 @@ export class Series {
     this.categories = answer.categories;
     this.threshold = answer.near_miss_threshold;
     this.strategy = answer.strategy;
-    for (const { n, description } of answer.keeps) this.texts.set(n - 1, description);
+    this.keepRule = answer.keep_rule;
+    this.race = answer.race;
+    for (const { n, description, estimate } of answer.keeps) {
+      this.texts.set(n - 1, description);
+      this.#estimates.set(n - 1, estimate);
+    }
     this.choices.push(...answer.choices);
     for (const block of answer.blocks) this.#add(block);
-    for (const keep of this.keeps) keep.text = this.texts.get(keep.row) ?? "";
+    const provisional = new Set(this.race?.provisional);
+    for (const keep of this.keeps) {
+      keep.text = this.texts.get(keep.row) ?? "";
+      keep.provisional = provisional.has(keep.row + 1);
+    }
     this.cursor = answer.cursor;
     return restarts || this.length > had;
   }
@@ -58,18 +73,19 @@ export class Series {
     let finished = 0;
     for (let i = 0; i < block.status.length; i++) {
       const code = CODES[block.status[i]];
-      const bpb = block.val_bpb[i] === null ? NaN : block.val_bpb[i] / 1e6;
+      const read = block.val_bpb[i] === null ? NaN : block.val_bpb[i] / 1e6;
+      const bpb = this.#estimates.get(this.length) ?? read;
       this.created.push((created += block.created_us[i]));
       this.finished.push((finished += block.finished_ms[i]));
       this.bpb.push(bpb);
-      this.before.push(this.best);
+      this.before.push(this.#last);
       this.status.push(code);
       this.category.push(block.category[i]);
       this.counts[code]++;
       if (code !== KEEP) continue;
-      const gain = Number.isNaN(this.best) ? 0 : this.best - bpb;
-      this.keeps.push({ row: this.length - 1, bpb, before: this.best, gain, text: "" });
-      this.best = bpb;
+      const gain = Number.isNaN(this.#last) ? 0 : this.#last - bpb;
+      this.keeps.push({ row: this.length - 1, bpb, before: this.#last, gain, text: "", provisional: false });
+      this.#last = bpb;
     }
   }
 
@@ -84,6 +100,21 @@ export class Series {
 
   categoryOf(row) {
     return this.categories[this.category[row]];
+  }
+
+  /** The best val_bpb; under `race` an estimate, which moves with each repeat. */
+  get best() {
+    return this.race?.best_val_bpb ?? this.#last;
+  }
+
+  /** The row of the best, or -1. Under `race` a keep whose repeats crash makes way for the one before. */
+  get bestRow() {
+    return this.race ? this.rowOf(this.race.best_id) : (this.lastKeep?.row ?? -1);
+  }
+
+  /** The band of chance between two seeds of one source, which `race` learns; null under `greedy`. */
+  get noise() {
+    return this.race && { band: this.race.band };
   }
 
   get baseline() {

@@ -7,23 +7,25 @@ import { plain, prose } from "../lib/visible.js";
 import { KEEP } from "./series.js";
 
 const HOUR_MS = 3_600_000;
+const ESTIMATE = "What the keep rule race believes of the champion, from all runs of its source. A single run reads higher or lower.";
 
 /** A small word beside a value. */
 const unit = (text) => h("span.unit", text);
 
-/** Fill `element`; `active` counts { running, queued }, null where not known yet. */
+/** Fill `element`; `active` counts { running, queued, candidates }, null where not known yet. */
 export function showStrip(element, series, active) {
   replace(element, best(series), lastKeep(series), runs(series, active), lastHour(series), strategy(series));
 }
 
 function best(series) {
-  const { best: value, baseline, lastKeep: keep } = series;
+  const { best: value, baseline, bestRow: row, race } = series;
   const gain = value - baseline;
   const note = series.keeps.length > 1
     ? [h("span", { class: `mono ${deltaClass(gain)}` }, delta(gain)), ` vs baseline ${bpb(baseline)}`]
-    : keep ? "the baseline; nothing has beaten it yet" : "no result yet";
-  const link = keep ? h("a", { href: `/e/${series.id(keep.row)}` }, bpb(value)) : NONE;
-  return stripCell("Best val_bpb", link, note, { kind: "best", size: "big" });
+    : row >= 0 ? "the baseline; nothing has beaten it yet" : "no result yet";
+  const link = row >= 0 ? h("a", { href: `/e/${series.id(row)}` }, bpb(value)) : NONE;
+  const label = race ? ["Best val_bpb, ", h("span", { title: ESTIMATE }, "an estimate")] : "Best val_bpb";
+  return stripCell(label, link, note, { kind: "best", size: "big" });
 }
 
 function lastKeep(series) {
@@ -40,14 +42,15 @@ function lastKeep(series) {
   );
 }
 
-function runs(series, { running, queued }) {
+function runs(series, { running, queued, candidates }) {
   const parts = { keep: series.counts[KEEP], discard: series.discards, crash: series.crashes };
   const bars = Object.entries(parts).map(([name, n]) => n > 0 && h(`i.${name}`, { style: { "flex-grow": n } }));
   const underWay = (running > 0 || queued > 0) && unit(`+ ${count(running)} running, ${count(queued)} queued`);
+  const waiting = candidates > 0 && ` · ${plural(candidates, "candidate")}`;
   return stripCell(
     "Runs",
     [count(series.length), underWay],
-    Object.entries(parts).map(([name, n]) => `${count(n)} ${name}`).join(" · "),
+    [Object.entries(parts).map(([name, n]) => `${count(n)} ${name}`).join(" · "), waiting],
     { kind: "runs", extra: h("div.shares", { "aria-hidden": "true" }, bars) },
   );
 }

@@ -12,7 +12,7 @@ import { plain, prose, visible } from "../lib/visible.js";
 import { filters } from "./filters.js";
 
 const PAGE = 50;
-const ACTIVE = ["running", "queued"];
+const ACTIVE = ["running", "candidate", "queued"];
 
 /** { name, kind, cell(run) }; `sorts` are the two orders of a column, the first to be tried first. */
 const COLUMNS = [
@@ -207,12 +207,16 @@ function row(run, pick) {
   );
 }
 
-function verdict({ status, near, reason }) {
+function verdict({ status, near, reason, confirmed }) {
+  if (status === "keep" && confirmed === false) return badge("provisional");
   return badge(status, near ? "near miss" : reason === "infra_lost" ? "lost" : status);
 }
 
 function difference(run) {
   if (run.val_bpb === null) return h("span.none", NONE);
+  if (run.delta !== null && run.delta !== 0) {
+    return h("span", { class: deltaClass(-run.delta), title: run.why }, delta(-run.delta));
+  }
   if (run.best_before === null) return h("span.muted", "baseline");
   const by = run.val_bpb - run.best_before;
   return h("span", { class: deltaClass(by) }, delta(by));
@@ -222,7 +226,7 @@ function text(run) {
   const error = run.error && headline(run.error);
   const title = [run.description, error].filter(Boolean).map(plain).join("\n");
   return h("div.both", { title },
-    h("span.cut", prose(run.description)),
+    h("span.cut", run.repeat_of && h("span.muted", `seed ${run.seed} of `), prose(run.description)),
     error && h("span.cut.error", prose(error)),
   );
 }
@@ -230,5 +234,6 @@ function text(run) {
 function when(run) {
   if (run.status === "running") return [h("span.muted", "started "), time(run.started_at ?? run.created_at)];
   if (run.status === "queued") return [h("span.muted", "queued "), time(run.created_at)];
+  if (run.status === "candidate") return [h("span.muted", "ran "), time(run.measured_at)];
   return time(run.finished_at);
 }

@@ -57,9 +57,10 @@ function content(series, row, text) {
   const shownWord = series.status[row] === NEAR ? "near miss" : word;
   const [value, before] = [series.bpb[row], series.before[row]];
   const versus = Number.isNaN(before) ? h("span.muted", "baseline") : difference(value - before);
+  const guess = series.race && word === "keep" && h("span.muted.sans", " estimate");
   return [
     h("div.line", mark(word), h("b.mono", `#${count(row + 1)}`), ` ${shownWord} · `, visible(series.categoryOf(row))),
-    Number.isNaN(value) ? h("div.muted", "no result") : h("div.mono", h("b", bpb(value)), " ", versus),
+    Number.isNaN(value) ? h("div.muted", "no result") : h("div.mono", h("b", bpb(value)), guess, " ", versus),
     text && h("div.text", prose(text)),
   ];
 }

@@ -213,3 +213,6 @@ local function first_leased(t, created)
 end
 
 local function is_leased(run) return run.state == 'leased' or run.state == 'running' end
+
+-- True for a run that has had its training, with or without a final verdict.
+local function is_over(state) return state == 'decided' or state == 'measured' end

@@ -2,8 +2,12 @@
 -- counters, streak, strategy, the end of the lease, the event.
 -- ARGV: nonce, ttl, tag, id, states the run may be in (' hand ' or ' leased running '), epoch ('0'
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
---       decision (JSON: status, judged, streak, ending, verdict, run {..}, and where they apply
---       best {..}, keep, near, strategy {..}, seconds, forget, steered {..}), journal entry (JSON).
+--       decision (JSON: status, judged, streak, ending, verdict, run {..}, others, and where they
+--       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race (JSON)),
+--       journal entry (JSON).
+-- A candidate's verdict waits for repeats: its run is measured, not decided. `others` are verdicts
+-- that this decision brings on other experiments: [{id, status, verdict, category, keep, near}].
+-- One on a candidate settles it; one on a decided run changes the words of its verdict alone.
 -- Replies: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID,
 --          EARLIER {experiment_id} (a tag's first result waits for this run: see below).
 local tag, id, states, epoch = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -14,7 +18,7 @@ if not run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
 local fenced = epoch ~= '0'
 local function lost() return reply('LOST', { experiment_id = id, epoch = epoch }) end
 if fenced and run.epoch ~= epoch then return lost() end
-if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end
+if is_over(run.state) then return reply('DONE', { verdict = run.verdict }) end
 if fenced and not is_leased(run) then return lost() end
 if not string.find(states, ' ' .. run.state .. ' ', 1, true) then
   return reply('CONFLICT', { state = run.state })
@@ -24,8 +28,8 @@ local tag_fields = redis.call('HMGET', t.tag, 'revision', 'last_decided', 'best_
 if tag_fields[1] ~= revision then return reply('STALE') end
 
 local d = cjson.decode(decision)
--- The baseline is the first submission, even if a later one ends first on another GPU.
-if fenced and d.best and not tag_fields[3] then
+-- The baseline is the first submission, even if a later one, or its own repeat, ends first.
+if fenced and (d.best or d.status == 'repeat') and not tag_fields[3] then
   local earlier = first_leased(t, '(' .. us(created_of(id)))
   if earlier then return reply('EARLIER', { experiment_id = earlier }) end
 end
@@ -38,7 +42,9 @@ if run.state == 'queued' then dequeue(tag, id) end
 redis.call('ZREM', t.hand, id)
 
 -- The run.
-d.run.state, d.run.status, d.run.finished, d.run.verdict = 'decided', d.status, finished, d.verdict
+local candidate = d.status == 'candidate'
+d.run.state, d.run.measured = candidate and 'measured' or 'decided', candidate and finished or nil
+d.run.status, d.run.finished, d.run.verdict = d.status, finished, d.verdict
 set_hash(t.run .. id, d.run)
 move_status(t, id, run.status, d.status)
 if d.forget then  -- the source counts as not run, unless a repeat of this run exists
@@ -55,26 +61,35 @@ if d.forget then  -- the source counts as not run, unless a repeat of this run e
 end
 
 -- The tag.
+local function judged(at, one_id, status, of_category, keep, near)
+  redis.call('LPUSH', t.recent, status)
+  redis.call('LTRIM', t.recent, 0, RECENT_RUNS - 1)
+  if keep then
+    redis.call('ZADD', t.keeps, at, keep)
+    redis.call('HINCRBY', t.cats, 'kept:' .. of_category, 1)
+  end
+  if near then
+    redis.call('ZADD', t.near, near, one_id)
+    redis.call('HINCRBY', t.cats, 'near:' .. of_category, 1)
+  end
+end
 redis.call('HINCRBY', t.tag, 'revision', 1)
-set_hash(t.tag, { last_decided = finished, streak = d.streak })
+if d.race then
+  redis.call('SET', t.race, d.race)
+  redis.call('HDEL', t.follow, id)
+end
 if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
 if d.judged then
-  redis.call('LPUSH', t.recent, d.status)
-  redis.call('LTRIM', t.recent, 0, RECENT_RUNS - 1)
-elseif d.status == 'cancelled' then
+  judged(finished, id, d.status, category, d.keep, d.near)
+elseif d.status == 'cancelled' or d.status == 'repeat' then  -- no experiment of its category
   redis.call('HINCRBY', t.cats, 'n:' .. category, -1)
-else
+elseif d.ending == 'lost' then
   redis.call('HINCRBY', t.tag, 'infra_lost', 1)
 end
 if d.best then
   d.best.best_at = finished
+  d.best.best_commit = redis.call('HGET', t.exp .. d.best.best_id, 'commit_sha')
   set_hash(t.tag, d.best)
-  redis.call('ZADD', t.keeps, finished, d.keep)
-  redis.call('HINCRBY', t.cats, 'kept:' .. category, 1)
-end
-if d.near then
-  redis.call('ZADD', t.near, d.near, id)
-  redis.call('HINCRBY', t.cats, 'near:' .. category, 1)
 end
 if d.strategy then
   d.strategy.updated = finished
@@ -83,4 +98,19 @@ end
 journal(tag, 'decided', id, finished, cjson.decode(entry))
 if d.steered then record(tag, d.steered, revision, finished, d.status) end
 event('decided', tag, id, { status = d.status, val_bpb = d.run.val_bpb, gpu_id = run.gpu_id })
+
+-- The others, each a microsecond after the one before: no two verdicts of a tag have one moment.
+local last = tonumber(finished)
+for _, other in ipairs(d.others) do
+  local key = t.run .. other.id
+  redis.call('HSET', key, 'verdict', other.verdict)
+  if other.status ~= 'candidate' and redis.call('HGET', key, 'state') == 'measured' then
+    last = last + 1
+    redis.call('HSET', key, 'state', 'decided', 'status', other.status, 'finished', us(last))
+    move_status(t, other.id, 'candidate', other.status)
+    judged(us(last), other.id, other.status, other.category, other.keep, other.near)
+    event('decided', tag, other.id, { status = other.status })
+  end
+end
+redis.call('HSET', t.tag, 'streak', d.streak, 'last_decided', us(last))
 return reply('OK', { verdict = d.verdict })

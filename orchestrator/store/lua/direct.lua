@@ -10,7 +10,7 @@ if not serves(gpu[2], profile) then
 end
 local run = hash_of(t.run .. id)
 if not run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
-if run.state == 'decided' then return reply('DONE') end
+if is_over(run.state) then return reply('DONE') end
 if run.state ~= 'hand' and run.state ~= 'queued' then
   return reply('CONFLICT', { state = run.state })
 end

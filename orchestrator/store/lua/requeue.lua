@@ -8,7 +8,7 @@ local function lost() return reply('LOST', { experiment_id = id, epoch = epoch }
 local run = hash_of(t.run .. id)
 if not run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run.epoch ~= epoch then return lost() end
-if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end
+if is_over(run.state) then return reply('DONE', { verdict = run.verdict }) end
 if run.state == 'queued' then return reply('OK') end  -- the same report, sent again
 if not is_leased(run) then return lost() end
 if renewal ~= '' and redis.call('ZSCORE', G.leases, id) ~= renewal then return reply('RENEWED') end

@@ -6,7 +6,7 @@
 local tag, id, action, what, t = ARGV[3], ARGV[4], cjson.decode(ARGV[5]), ARGV[6], T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'stop')
 if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
-if run[1] == 'decided' then return reply('DONE') end
+if is_over(run[1]) then return reply('DONE') end
 if not is_leased({ state = run[1] }) then return reply('CONFLICT', { state = run[1] }) end
 if run[2] == what then return reply('UNCHANGED') end
 if stale(t, action) then return reply('STALE') end

@@ -1,0 +1,107 @@
+"""What a run result means for a tag whose keep rule is `race`: `step`, as a `Decision`. Pure."""
+
+from dataclasses import dataclass, field, replace
+
+from orchestrator.domain import (
+    INFRA_LOST,
+    Best,
+    Decision,
+    RaceStatus,
+    RaceVerdict,
+    RunResult,
+    Snapshot,
+    Status,
+    Tag,
+)
+from orchestrator.rules.decide import adapted, failed, near_miss
+from orchestrator.rules.race.state import Ending, FinishedRun, State
+from orchestrator.rules.race.verdicts import step
+
+_STATUS: dict[RaceStatus, Status] = {
+    "keep": Status.KEEP, "discard": Status.DISCARD, "repeat": Status.CANDIDATE,
+    "wait": Status.DISCARD,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RaceDecision(Decision):
+    """A decision with those that it brings on other experiments: a verdict on a candidate, or new
+    words on one that is decided already. `state` is the race after `run`."""
+
+    run: FinishedRun = field(kw_only=True)
+    state: State = field(kw_only=True)
+    others: tuple[tuple[str, Decision], ...] = ()
+
+    @property
+    def no_evidence(self) -> bool:
+        """True of a run that completed and does not count."""
+        sources = [*(one.source for one in self.state.champions), *self.state.candidates.values()]
+        readings = [
+            one
+            for source in sources
+            if source.id == self.run.source
+            for one in source.readings
+            if one.seed == self.run.seed
+        ]
+        return self.run.ending == "completed" and bool(readings) and not readings[-1].counts
+
+
+def ending(result: RunResult) -> Ending:
+    if result.kind == "completed":
+        return "completed"
+    if result.kind == "cancelled":
+        return "cancelled"
+    return "lost" if result.reason == INFRA_LOST else "crashed"
+
+
+def decide(snapshot: Snapshot, result: RunResult, state: State, run: FinishedRun) -> RaceDecision:
+    """Judge `result` of `run` by the race in `state`.
+
+    The run itself is kept, discarded or a candidate; a repeat is only evidence on its source. A run
+    that was cancelled or lost says something only if it was a repeat or a merge.
+    """
+    before, verdicts = state, tuple[RaceVerdict, ...]()
+    if run.ending in ("completed", "crashed") or run.repeat or run.merged_from:
+        state, verdicts = step(state, run)
+    own = next((one for one in verdicts if one.source == run.source and not run.repeat), None)
+    champion = state.champions[-1] if state.champions else None
+    best = Best(champion.id, champion.belief.mean) if champion else None
+    if run.ending != "completed":
+        decision = failed(snapshot, result)
+    elif own is None:
+        decision = Decision(Status.REPEAT, counts_in_rates=False)
+    else:
+        decision = _ruled(snapshot.tag, own, _STATUS[own.status])
+    decision = replace(decision, best_before=snapshot.tag.best_val_bpb, best=best)
+    others = tuple(
+        (one.source, replace(_ruled(snapshot.tag, one, _of_other(before, one)), best=best))
+        for one in verdicts
+        if one is not own
+    )
+    settled = [one for name, one in others if name in before.candidates]
+    strategy = adapted(snapshot, decision, *settled)
+    fields = vars(decision) | {"strategy": strategy}
+    return RaceDecision(**fields, run=run, state=state, others=others)
+
+
+def unmerged(why: str, conflict: str) -> str:
+    """The words on a win that waited (`why`) and could not be merged."""
+    return f"{why}; {conflict}"
+
+
+def _of_other(before: State, verdict: RaceVerdict) -> Status:
+    """A verdict that has been given stands: a champion stays a keep."""
+    return _STATUS[verdict.status] if verdict.source in before.candidates else Status.KEEP
+
+
+def _ruled(tag: Tag, verdict: RaceVerdict, status: Status) -> Decision:
+    discarded = verdict.status == "discard"
+    return Decision(
+        status,
+        improved=verdict.status == "keep",
+        delta=verdict.delta,
+        best_before=tag.best_val_bpb,
+        near_miss=near_miss(tag, max(0.0, -verdict.delta)) if discarded else None,
+        counts_in_rates=status is not Status.CANDIDATE,
+        ruling=verdict,
+    )
