@@ -68,8 +68,8 @@ def no_compare() -> None:
 
 
 def finish_decides_again() -> None:
-    done = "if run.state == 'decided' then return reply('DONE', { verdict = run.verdict }) end"
-    as_if_new = "if run.state == 'decided' then run.state = string.match(states, '%a+') end"
+    done = "if is_over(run.state) then return reply('DONE', { verdict = run.verdict }) end"
+    as_if_new = "if is_over(run.state) then run.state = string.match(states, '%a+') end"
     _edit("decide", (done, as_if_new))
 
 

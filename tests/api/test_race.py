@@ -204,6 +204,7 @@ def test_wins_over_an_old_parent_are_merged_onto_the_champion(api: Api) -> None:
         api.finish(job, val_bpb)
     assert [merge["merged_from"] for merge in merges] == [[ideas[1]], [ideas[2]]]
     assert [merge["parent_id"] for merge in merges] == [ideas[0], merges[0]["id"]]
+    assert {merge["description"] for merge in merges} == {"merge: h"}, "what its wins said"
     assert job["train_py"] == changed(changed(changed(BASELINE, 2), 9), 16)
     assert race.best()["experiment_id"] == job["experiment_id"]
     assert audited(api) == []

@@ -41,8 +41,8 @@ IDLE = 0.2
 # gone.
 CONFLICTS = (Conflict, Invalid, TooLarge, NotFound)
 
-# The longest diff_summary that a submission may have.
-SUMMARY_CHARACTERS = 20_000
+# The longest text that a submission may have.
+TEXT_CHARACTERS = 20_000
 
 
 class Race:
@@ -134,19 +134,19 @@ class Race:
             await self._unmerge(due, waiting, misfits)
             return
         source = await self._sources.keep(merged, None)
-        words = f"Merge of {', '.join(part.id for part in parts)} onto {champion.id}"
+        words = " + ".join(part.description or part.hypothesis for part in parts)
         experiment = NewExperiment(
-            hypothesis=words,
-            description=words,
+            hypothesis=f"merge: {words}"[:TEXT_CHARACTERS],
+            description=f"merge: {words}"[:TEXT_CHARACTERS],
             category="merge",
             commit_sha=source.commit_sha,
-            diff_summary="; ".join(part.diff_summary for part in parts)[:SUMMARY_CHARACTERS],
+            diff_summary="; ".join(part.diff_summary for part in parts)[:TEXT_CHARACTERS],
             parent_id=champion.id,
             source_sha256=source.sha256,
             merged_from=" ".join(part.id for part in parts),
         )
         if await self._store.race.follow_up(due, experiment, do, parts[0]):
-            logger.info("%s", words)
+            logger.info("%s are merged onto %s", experiment.merged_from, champion.id)
 
     async def _with(self, ours: str, part: Experiment, champion: Experiment) -> str:
         """`ours` with the change that `part` made to its champion.
