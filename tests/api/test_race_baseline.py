@@ -5,12 +5,16 @@ from tests.conftest import Api
 BASELINE, OTHER = "x = 0\n", "x = 1\n"
 
 
-def test_a_baseline_that_crashed_is_not_repeated_for_the_repeats_of_it_that_still_run(
-    api: Api,
-) -> None:
+def tag_and_gpus(api: Api) -> None:
     api.tag(keep_rule="race")
     for index in range(3):
         api.gpu(f"gpu-{index}", index)
+
+
+def test_a_baseline_that_crashed_is_not_repeated_for_the_repeats_of_it_that_still_run(
+    api: Api,
+) -> None:
+    tag_and_gpus(api)
     baseline = api.submit(BASELINE)
     api.submit(OTHER)
     job, other = api.claim("gpu-0"), api.claim("gpu-1")
@@ -28,9 +32,7 @@ def test_a_baseline_that_crashed_is_not_repeated_for_the_repeats_of_it_that_stil
 def test_a_baseline_that_waits_for_another_worker_is_not_run_with_its_seed_by_a_repeat(
     api: Api,
 ) -> None:
-    api.tag(keep_rule="race")
-    for index in range(3):
-        api.gpu(f"gpu-{index}", index)
+    tag_and_gpus(api)
     api.submit(BASELINE)
     api.submit(OTHER)
     job, other = api.claim("gpu-0"), api.claim("gpu-1")

@@ -17,7 +17,6 @@ from orchestrator.rules.race import (
     FinishedRun,
     Next,
     State,
-    begin,
     conflicted,
     next_run,
     step,
@@ -461,14 +460,6 @@ def test_a_baseline_of_one_value_is_settled_by_ten_runs_whichever_is_the_last() 
 def test_a_repeat_whose_source_has_no_result_yet_is_no_evidence() -> None:
     state, verdicts = step(State(), FinishedRun("plain", 43, 0.9, repeat=True))
     assert (state, verdicts) == (State(runs=1, repeats=1), ())
-
-
-def test_a_search_that_was_greedy_begins_with_its_best_whose_number_is_no_evidence() -> None:
-    search = Search(begin("best", 42, 0.9697))
-    assert next_run(search.state, {}, 1, ideas=True) == Next("repeat", ("best",), 43)
-    search.runs("best", 0.9712, 0.9719, 0.9708, 0.9715, 0.97135)
-    assert search.state.champions[-1].belief.mean == pytest.approx(0.97135)
-    assert next_run(search.state, {}, 1, ideas=True) == Next("idea")
 
 
 def test_an_idle_gpu_repeats_a_provisional_champion_further() -> None:

@@ -29,8 +29,8 @@ class Part(NamedTuple):
 
 class Reading(NamedTuple):
     """One run of a source; `value` is None for one that did not complete. `counts` is False for a
-    run that is no evidence: a disturbed one, a second one with a seed that the source has had, or
-    one for which another rule chose the source."""
+    run that is no evidence: a disturbed one, or a second one with a seed that the source has had.
+    """
 
     seed: int
     value: float | None
@@ -66,11 +66,8 @@ def counted(readings: Iterable[Reading]) -> dict[int, float]:
 
 
 def baseline(readings: Iterable[Reading], noise: SeedNoise) -> Belief:
-    """Of a source with nothing but its own runs: their mean, and its sampling variance. Where none
-    is evidence, by those that are none."""
-    readings = list(readings)
-    values = list(counted(readings).values())
-    values = values or [one.value for one in readings if one.value is not None]
+    """Of a source with nothing but its own runs: their mean, and its sampling variance."""
+    values = counted(readings).values()
     return Belief(fmean(values), noise.variance / len(values))
 
 

@@ -34,14 +34,6 @@ Stepped = tuple[State, tuple[RaceVerdict, ...]]
 T = TypeVar("T")
 
 
-def begin(source: str, seed: int, value: float) -> State:
-    """The state of a tag whose best was picked by another rule. Its number is likely to be luck, so
-    the best becomes the baseline, and its number is no evidence."""
-    picked = Source(source, None, (Reading(seed, value, counts=False),))
-    noise = SeedNoise()
-    return State(champions=(Champion(picked, beliefs.baseline(picked.readings, noise)),))
-
-
 def conflicted(state: State, sources: Collection[str]) -> State:
     """The state without waiting wins that could not be merged."""
     return replace(state, waiting=_without(state.waiting, *sources))
