@@ -281,6 +281,8 @@ class Tag:
     prepare_sha256: str | None = None
     keep_rule: KeepRule = "greedy"
     platform: str | None = None  # that its results are bound to, see platform_of
+    gpu_model: str | None = None  # that its runs are pinned to, unless it mixes models
+    mix_models: bool = False
     best_val_bpb: float | None = None
     best_experiment_id: str | None = None
     best_commit_sha: str | None = None
@@ -371,6 +373,7 @@ class Decision:
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")
+TAKING = ("idle", "training")  # of a GPU that takes runs, now or next
 
 
 @dataclass(frozen=True)

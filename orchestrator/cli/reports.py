@@ -47,6 +47,13 @@ def setup(
     keep_rule: Annotated[
         str, typer.Option(metavar="greedy|race", help="What is kept: docs/keep-rules.md.")
     ] = "greedy",
+    gpu_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The model that runs it; that of the first run."),
+    ] = None,
+    mix_models: Annotated[
+        bool, typer.Option("--mix-models", help="Several GPU models may run it.")
+    ] = False,
     json: bool,
 ) -> None:
     request = load_model(
@@ -56,6 +63,8 @@ def setup(
         near_miss_threshold=near_miss,
         max_consecutive_crashes=max_crashes,
         keep_rule=keep_rule,
+        gpu_model=gpu_model,
+        mix_models=mix_models,
     )
     result = client.setup(request)
     seconds = result.tag.time_budget_seconds

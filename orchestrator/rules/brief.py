@@ -33,6 +33,7 @@ class Situation:
     notes: Sequence[Note]
     advice: Sequence[str]
     gpus: tuple[int, int, int]
+    blocked: str | None = None  # why no GPU takes the queued runs
 
 
 class _SizeBudget(NamedTuple):
@@ -124,6 +125,8 @@ def _state(situation: Situation, budget: _SizeBudget) -> Iterator[str]:
     yield f"- Strategy: {strategy.mode}{pinned}: {_span(strategy.reason, budget.words)}"
     total, idle, busy = situation.gpus
     yield f"- GPUs: {total} known, {busy} busy, {idle} idle"
+    if situation.blocked is not None:
+        yield f"- Queued runs wait: {_plain(situation.blocked, 600)}"
     if tag.consecutive_crashes:
         stop = " Stop, and find the cause." * (
             tag.consecutive_crashes >= tag.max_consecutive_crashes

@@ -37,6 +37,18 @@ class SetupRequest(TagRequest):
     max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
     # docs/keep-rules.md
     keep_rule: Literal["greedy", "race"] = "greedy"
+    # To which its runs belong, as the pool list spells it; without it that of the first claim.
+    gpu_model: Annotated[Name, Field(min_length=1)] | None = None
+    # Several models may run it.
+    mix_models: bool = False
+
+    @model_validator(mode="after")
+    def _pins_or_mixes(self) -> "SetupRequest":
+        if self.gpu_model is not None and self.mix_models:
+            raise ValueError(
+                "gpu_model pins one model, mix_models allows several: give one of them"
+            )
+        return self
 
 
 class TagInfo(Answer):
@@ -52,6 +64,8 @@ class TagInfo(Answer):
     total_experiments: int
     kept_experiments: int
     profile: str | None
+    gpu_model: str | None = None
+    mix_models: bool = False
     prepare_sha256: str | None
     paused: bool = False
     pause: OperatorHold | None = None
@@ -257,10 +271,16 @@ class SubmitRequest(TagRequest):
         return self
 
 
+Blocked = Annotated[str | None, Field(exclude_if=lambda why: why is None)]
+
+
 class SubmitAnswer(Answer):
+    """`blocked` is there if no GPU takes the run, and says why."""
+
     experiment_id: str
     status: PublicStatus
     position: int | None = None
+    blocked: Blocked = None
     verdict: AnyVerdict | None = None
 
 
@@ -345,6 +365,7 @@ class ExperimentDetail(ExperimentFields):
 
     gpu_id: str | None
     position: int | None
+    blocked: Blocked = None  # as in `SubmitAnswer`
     verified_bpb: float | None = None
     warnings: list[str]
     environment: Environment

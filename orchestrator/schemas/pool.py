@@ -64,6 +64,8 @@ class Worker(Answer):
     # strict, pid or none: what holds its runs; None of a worker that does not say.
     sandbox: str | None = None
     problem: str | None = None
+    # Why it is idle while runs are queued: they are of tags that another GPU model runs.
+    passed_over: str | None = None
     health: Health | None = None
     # The operator's drain; `status` is then "draining", with or without a run still going.
     drain: OperatorHold | None = None

@@ -65,6 +65,8 @@ class SummaryAnswer(Answer):
     gpu_pool: PoolCounts
     paused: bool = False
     pause: OperatorHold | None = None
+    # Why no GPU takes the queued runs, if none does.
+    blocked: str | None = None
 
 
 class TsvAnswer(Answer):

@@ -31,6 +31,7 @@ Global, below `ar:`:
     seq            counter  arrival order of jobs, registration order of GPUs
     ready:P        zset     tags with queued jobs for platform P (`-`: bound to none yet),
                             by the score of the head of their queue; no paused ones
+    ready:P#M      zset     the same for tags that are pinned to the GPU model M
     direct:GPU     zset     queued ids meant for one GPU
     leases         zset     leased ids by their last renewal
     gpus           zset     GPUs by registration

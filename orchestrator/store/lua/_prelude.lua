@@ -113,6 +113,14 @@ local function serves(platform, bound)
   return not bound or bound == platform or bound == profile_of(platform)
 end
 
+-- True if a GPU of this model may run a tag that is pinned to `pinned`, false for none.
+local function is_of(model, pinned) return not pinned or pinned == model end
+
+-- The `ready` set of tags with this platform and GPU model, each nil or false for none.
+local function ready_key(platform, model)
+  return G.ready .. (platform or '-') .. (model and '#' .. model or '')
+end
+
 -- True if a worker's token, by its label, is not the one that registered the GPU. '' is a caller who
 -- may use all GPUs.
 local function foreign(gpu_id, worker)
@@ -133,10 +141,10 @@ end
 -- so a claim never sees a paused tag.
 local function refresh_ready(tag)
   local t = T(tag)
-  local fields = redis.call('HMGET', t.tag, 'profile', 'paused')
-  local ready = G.ready .. (fields[1] or '-')
+  local fields = redis.call('HMGET', t.tag, 'profile', 'gpu_model', 'paused')
+  local ready = ready_key(fields[1], fields[2])
   local head = redis.call('ZRANGE', t.queue, 0, 0, 'WITHSCORES')
-  if #head == 0 or fields[2] then
+  if #head == 0 or fields[3] then
     redis.call('ZREM', ready, tag)
   else
     redis.call('ZADD', ready, head[2], tag)
@@ -150,8 +158,9 @@ local function enqueue(tag, id, score, gpu_id)
     redis.call('ZADD', T(tag).queue, score, id)
     refresh_ready(tag)
   end
+  local bound = redis.call('HMGET', T(tag).tag, 'profile', 'gpu_model')
   event('queued', tag, id,
-    { gpu_id = gpu_id, profile = redis.call('HGET', T(tag).tag, 'profile') or nil })
+    { gpu_id = gpu_id, profile = bound[1] or nil, gpu_model = bound[2] or nil })
 end
 
 -- Puts a job that was meant for one GPU into its tag's queue instead.

@@ -10,9 +10,8 @@ if not fields.created then return reply('UNKNOWN_TAG', { tag = tag }) end
 local function serving(gpus)
   local n = 0
   for _, gpu_id in ipairs(redis.call('ZRANGE', gpus, 0, -1)) do
-    if serves(redis.call('HGET', G.gpu .. gpu_id, 'profile') or nil, fields.profile) then
-      n = n + 1
-    end
+    local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'profile', 'gpu_name')
+    if serves(gpu[1], fields.profile) and is_of(gpu[2], fields.gpu_model) then n = n + 1 end
   end
   return n
 end
