@@ -65,7 +65,7 @@ class Worker(Answer):
     sandbox: str | None = None
     problem: str | None = None
     # Why it is idle while runs are queued: they are of tags that another GPU model runs.
-    passed_over: str | None = None
+    passed_over: Annotated[str | None, Field(exclude_if=lambda why: why is None)] = None
     health: Health | None = None
     # The operator's drain; `status` is then "draining", with or without a run still going.
     drain: OperatorHold | None = None

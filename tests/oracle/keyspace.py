@@ -33,7 +33,8 @@ def expected(model: Model) -> State:
     for gpu in gpus:
         found[f"gpu:{gpu.id}"] = {
             "order": gpu.order, "gpu_name": gpu.model, "profile": gpu.profile,
-            "problem": gpu.problem, "quarantined": gpu.quarantined, "draining": gpu.draining, "drained": gpu.drained,
+            "problem": gpu.problem, "quarantined": gpu.quarantined, "draining": gpu.draining,
+            "drained": gpu.drained,
             "lease": f"{gpu.lease.id} {gpu.lease.epoch}" if gpu.lease else None,
             "hold": gpu.hold.id if gpu.hold else None, "last_hold": gpu.last_hold,
         }  # fmt: skip

@@ -27,8 +27,8 @@ class Gpu:
     parked: bool = False  # found silent, and so out of the idle set
 
     def serves(self, tag: Tag) -> bool:
-        """A tag is bound to nothing, to this GPU's platform, or to its profile without the data; and
-        to a model."""
+        """A tag is bound to nothing, to this GPU's platform, or to its profile without the data;
+        and to a model."""
         bound, own = tag.profile, self.profile
         same_data = bound in (None, own, own and own.split("/")[0])
         return same_data and tag.model in (None, self.model)
@@ -119,7 +119,7 @@ class Model:
                 run.target or "",
                 run.tag.profile or "",
                 run.tag.model or "",
-            )  # fmt: skip
+            )
         )
 
     @property

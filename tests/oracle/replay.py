@@ -103,7 +103,8 @@ def _report(run: Stored) -> Report:
 def _gpu(gpu_id: str, stored: Stored, model: Model) -> Gpu:
     leased = stored.get("lease", "").partition(" ")[0]
     return Gpu(
-        gpu_id, int(stored["order"]), 0, stored["gpu_name"], stored.get("profile"), stored.get("problem"),
+        gpu_id, int(stored["order"]), 0, stored["gpu_name"], stored.get("profile"),
+        stored.get("problem"),
         "quarantined" in stored, "draining" in stored, "drained" in stored,
         model.runs.get(leased), model.runs.get(stored.get("hold", "")), stored.get("last_hold"),
     )  # fmt: skip

@@ -1030,8 +1030,8 @@ def _strategy(answer: schemas.Strategy) -> tuple[str, float, float, bool]:
 
 
 EVENT_DATA = {
-    "queued": ("gpu_id", "profile", "gpu_model"), "claimed": ("gpu_id", "epoch"), "decided": ("status",),
-    "strategy": ("mode",), "gpu": ("state",), "steered": ("action",),
+    "queued": ("gpu_id", "profile", "gpu_model"), "claimed": ("gpu_id", "epoch"),
+    "decided": ("status",), "strategy": ("mode",), "gpu": ("state",), "steered": ("action",),
 }  # fmt: skip
 
 
