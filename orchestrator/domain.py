@@ -391,6 +391,7 @@ class Gpu:
     platform: str | None = None
     sandbox: str | None = None
     problem: str | None = None
+    drift: str | None = None  # how the champion reads there, if otherwise than on other GPUs
     quarantined: bool = False
     draining: bool = False
     drain: OperatorHold | None = None

@@ -61,7 +61,10 @@ def experiments_table(records: Sequence[schemas.Record]) -> Table:
 def pool_table(pool: schemas.PoolAnswer) -> Table:
     table = plain("GPU", "name", "status", "sandbox", "experiment", "problem")
     for w in pool.workers:
-        rest = (w.current_experiment_id or "", one_line(w.problem or w.passed_over or ""))
+        rest = (
+            w.current_experiment_id or "",
+            one_line(w.problem or w.drift or w.passed_over or ""),
+        )
         table.add_row(w.id, one_line(w.gpu_name), coloured(w.status), w.sandbox or "", *rest)
     return table
 

@@ -84,6 +84,8 @@ def _of_gpu(gpu: Gpu, status: str, now_us: int) -> Iterator[Alert]:
     elif gpu.problem:
         text = f"takes no runs: {gpu.problem}"
         yield Alert(kind="gpu_unfit", severity="warning", subject=gpu.id, text=text)
+    if gpu.drift:
+        yield Alert(kind="gpu_drift", severity="warning", subject=gpu.id, text=gpu.drift)
 
 
 def _of_tag(activity: TagActivity, takers: Sequence[Gpu]) -> Iterator[Alert]:

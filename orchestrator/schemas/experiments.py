@@ -208,7 +208,8 @@ class HistoryAnswer(Answer):
 
 class Estimate(Answer):
     """What the keep rule `race` believes of the champion's val_bpb: `low` and `high` hold it with
-    probability 0.95. `readings` are what its runs read, by seed."""
+    probability 0.95. `readings` are what its runs read, by seed; in a tag that mixes GPU models as
+    the first model would read them."""
 
     val_bpb: float
     low: float

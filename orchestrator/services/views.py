@@ -16,7 +16,7 @@ from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import machines, sanitize
 from orchestrator.rules.noise import COVERAGE
 from orchestrator.rules.race.beliefs import counted
-from orchestrator.rules.race.state import Champion
+from orchestrator.rules.race.state import State as RaceState
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
@@ -188,14 +188,15 @@ def _ruling(decision: domain.Decision) -> dict[str, Any]:
     return said
 
 
-def estimate(champion: Champion) -> schemas.Estimate:
+def estimate(race: RaceState) -> schemas.Estimate:
+    champion = race.champions[-1]
     mean, variance = champion.belief
     around = COVERAGE * math.sqrt(variance)
     return schemas.Estimate(
         val_bpb=mean,
         low=mean - around,
         high=mean + around,
-        readings=counted(champion.source.readings),
+        readings=counted(race.seen(champion.source)),
         confirmed=champion.confirmed,
     )
 

@@ -256,15 +256,22 @@ def _application(
         if decision.best is None:
             application["best"] = _best(Best(experiment.id, metrics.val_bpb))
     if isinstance(decision, RaceDecision):
-        application["race"] = to_json(decision.state)
-        if decision.best is not None and decision.best != snapshot.tag.best:
-            application["best"] = _best(decision.best)
+        application |= _of_race(snapshot, decision)
     if decision.near_miss is not None:
         application["near"] = repr(decision.near_miss)
     if action is not None:
         application["steered"] = records.action_fields(action)
     if decision.strategy is not None:
         application["strategy"] = records.strategy_fields(decision.strategy)
+    return application
+
+
+def _of_race(snapshot: Snapshot, decision: RaceDecision) -> dict[str, object]:
+    application: dict[str, object] = {"race": to_json(decision.state)}
+    if decision.drift is not None:
+        application["drift"] = decision.drift
+    if decision.best is not None and decision.best != snapshot.tag.best:
+        application["best"] = _best(decision.best)
     return application
 
 

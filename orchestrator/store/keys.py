@@ -19,7 +19,8 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     sources        hash     SHA256:SEED -> the experiments with this source and seed, oldest first
     queue          zset     queued ids, by priority and then arrival
     race           string   JSON of what the keep rule `race` believes (rules/race/state.py)
-    follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`
+    follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`,
+                            and after it the GPU or GPU model that a repeat checks
     notes          hash     id -> JSON of each note that people have left for agents
     ledger         stream   the audit log's entries on this tag, under the same ids
     journal        stream   setup, every decision, choice of strategy and operator action, each with

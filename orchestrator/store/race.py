@@ -16,8 +16,9 @@ class Due:
     """What the rule rests on when it says what runs next, read in one step.
 
     `running` are the seeds under way of each source, queued repeats too, the oldest source first.
-    `free` GPUs have neither a run nor a queued repeat that is meant for them. Nothing was submitted
-    or decided for `quiet_seconds`.
+    `checks` are the GPUs and GPU models that repeats of the champion are about to check. `free`
+    GPUs have neither a run nor a queued repeat that is meant for them. Nothing was submitted or
+    decided for `quiet_seconds`.
     """
 
     tag: Tag
@@ -25,6 +26,7 @@ class Due:
     state: State
     running: Mapping[str, list[int]]
     merge_running: bool
+    checks: frozenset[str]
     ideas: int
     free: int
     gpus: int
@@ -55,6 +57,7 @@ class RaceStore:
             state=state,
             running=running,
             merge_running=any(what.startswith("merge ") for what in follow.values()),
+            checks=frozenset(w for what in follow.values() for w in what.split(maxsplit=2)[2:]),
             ideas=reply["ideas"],
             free=reply["idle"] - len(queued),
             gpus=reply["gpus"],
@@ -62,10 +65,15 @@ class RaceStore:
         )
 
     async def follow_up(
-        self, due: Due, experiment: NewExperiment, do: Next, followed: Experiment
+        self,
+        due: Due,
+        experiment: NewExperiment,
+        do: Next,
+        followed: Experiment,
+        gpu: str | None = None,
     ) -> bool:
         """Queue a run that rests on `due`, in the place of `followed`; False if the tag has changed
-        since."""
+        since. With `gpu` only for that one, and only if it is idle."""
         what = "merge" if do.kind == "merge" else followed.id
         reply = await self._scripts.run(
             verbs.FOLLOW_UP,
@@ -75,7 +83,8 @@ class RaceStore:
             records.experiment_fields(experiment),
             do.seed,
             followed.id,
-            f"{what} {do.seed}",
+            f"{what} {do.seed} {do.check or ''}".rstrip(),
+            gpu,
             nonce=secrets.token_hex(12),  # not the request's: sent again, it may ask for another
         )
         return reply.name == "OK"

@@ -14,6 +14,7 @@ from orchestrator.domain import (
     Tag,
 )
 from orchestrator.rules.decide import adapted, failed, near_miss
+from orchestrator.rules.race.drift import drift
 from orchestrator.rules.race.state import Ending, FinishedRun, State
 from orchestrator.rules.race.verdicts import step
 
@@ -26,10 +27,12 @@ _STATUS: dict[RaceStatus, Status] = {
 @dataclass(frozen=True)
 class RaceDecision(Decision):
     """A decision with those that it brings on other experiments: a verdict on a candidate, or new
-    words on one that is decided already. `state` is the race after `run`."""
+    words on one that is decided already. `state` is the race after `run`. `drift` is what a run of
+    a champion says of its GPU: nothing (None), that it is as it was (""), or what is wrong."""
 
     run: FinishedRun = field(kw_only=True)
     state: State = field(kw_only=True)
+    drift: str | None = None
     others: tuple[tuple[str, Decision], ...] = ()
 
     @property
@@ -81,7 +84,15 @@ def decide(snapshot: Snapshot, result: RunResult, state: State, run: FinishedRun
     settled = [one for name, one in others if name in before.candidates]
     strategy = adapted(snapshot, decision, *settled)
     fields = vars(decision) | {"strategy": strategy}
-    return RaceDecision(**fields, run=run, state=state, others=others)
+    found = _drift(before, run)
+    return RaceDecision(**fields, run=run, state=state, others=others, drift=found)
+
+
+def _drift(before: State, run: FinishedRun) -> str | None:
+    known = next((one for one in before.champions if one.id == run.source), None)
+    if known is None or run.value is None or run.gpu is None:
+        return None
+    return drift(before.noise, known.source, run) or ""
 
 
 def unmerged(why: str, conflict: str) -> str:

@@ -1,9 +1,11 @@
 """What a free GPU runs next under `race`. Pure."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from itertools import count
 
 from orchestrator.rules import merging
+from orchestrator.rules.race.drift import CHECK_RUNS
 from orchestrator.rules.race.state import BASELINE_RUNS, FIRST_SEED, Next, Source, State
 from orchestrator.rules.race.verdicts import MOST_RUNS
 
@@ -49,6 +51,24 @@ def next_run(
     more = _size(champion.source, running) < most
     free = len(_of(champion.source, running)) < at_once
     return _repeat(champion.source, running) if more and free else None
+
+
+def check(
+    state: State, gpu: str, model: str | None, running: Running, under_way: Collection[str]
+) -> Next | None:
+    """A run of the champion on a GPU that has just ended a run: on a model that it has not run on,
+    to learn how that one reads; after CHECK_RUNS other runs, to see if the GPU has drifted.
+    `under_way` are the models and GPUs that are about to be checked."""
+    if not state.champions or state.champions[-1].source.unsettled:
+        return None
+    subject = None
+    if model is not None and model not in state.offsets:
+        subject = model
+    elif state.unchecked.get(gpu, 0) >= CHECK_RUNS:
+        subject = gpu
+    if subject is None or subject in under_way:
+        return None
+    return replace(_repeat(state.champions[-1].source, running), check=subject)
 
 
 def _of(source: Source, running: Running) -> Collection[int]:

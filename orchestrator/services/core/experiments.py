@@ -168,9 +168,7 @@ class Experiments:
             commit_sha=tag.best_commit_sha or "",
             updated_at=rfc3339(tag.best_us),
             verified=entry.run.verified_bpb is not None,
-            estimate=views.estimate(from_json(snapshot.race).champions[-1])
-            if snapshot.race
-            else None,
+            estimate=views.estimate(from_json(snapshot.race)) if snapshot.race else None,
         )
         return schemas.BestAnswer(best=best, experiment=views.record(entry))
 

@@ -11,6 +11,7 @@ from orchestrator.domain import AttemptEnding, OperatorAction, Run, RunResult, S
 from orchestrator.errors import Unavailable, no_lease_secret
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules.decide import decide
+from orchestrator.rules.race.decide import RaceDecision
 from orchestrator.rules.retry import (
     Requeue,
     after_handed_back_attempt,
@@ -121,17 +122,21 @@ class Judge:
     ) -> Ended | None:
         assert snapshot.run is not None  # noqa: S101 - `run_snapshot` has a run
         decision, others = decide(snapshot, result), list[OtherVerdict]()
-        racing = snapshot.tag.keep_rule == "race"
-        if racing:
+        if snapshot.tag.keep_rule == "race":
             decision, others = await self._race.decide(snapshot, result)
-            if decision.no_evidence:
+            if decision.drift:
+                said = f"{snapshot.run.gpu_id} {decision.drift}"
+                logger.warning("GPU %s", said)
+                result = replace(result, warnings=(*result.warnings, f"does not count: {said}"))
+            elif decision.no_evidence:
                 result = replace(result, warnings=(*result.warnings, NO_EVIDENCE))
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
         ended = await self._store.experiments.apply(
             snapshot, result, decision, verdict.model_dump_json(), reporter, action, others
         )
-        if racing and ended is not None:
-            await self._race.fill(snapshot.tag.name)  # before its GPU asks for the next job
+        if isinstance(decision, RaceDecision) and ended is not None:
+            # before its GPU asks for the next job
+            await self._race.fill(snapshot.tag.name, after=decision.run)
         return ended
 
 

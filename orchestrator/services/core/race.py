@@ -22,7 +22,7 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.files import Files
-from orchestrator.rules.race import FinishedRun, Next, State, conflicted, next_run
+from orchestrator.rules.race import FinishedRun, Next, State, check, conflicted, next_run
 from orchestrator.rules.race.decide import RaceDecision, decide, ending, unmerged
 from orchestrator.rules.race.state import from_json
 from orchestrator.services import views
@@ -81,13 +81,18 @@ class Race:
             repeat=repeated is not None,
             merged_from=tuple((experiment.merged_from or "").split()),
             ending=ending(result),
+            gpu=run.gpu_id,
+            model=result.environment.gpu_name if snapshot.tag.mix_models else None,
         )
 
     # -- repeats and merges
 
-    async def fill(self, tag: str) -> None:
-        """Queue what the rule asks for, as long as a GPU is free for it. Raises `Unavailable`."""
+    async def fill(self, tag: str, after: FinishedRun | None = None) -> None:
+        """Queue what the rule asks for, as long as a GPU is free for it. `after` is the run that
+        has just ended. Raises `Unavailable`."""
         try:
+            if after is not None and after.gpu is not None:
+                await self._check(tag, after.gpu, after.model)
             await self._fill(tag)
         except Unavailable:
             raise
@@ -108,10 +113,17 @@ class Race:
             else:
                 await self._merge(due, do)
 
-    async def _repeat(self, due: Due, do: Next) -> None:
+    async def _check(self, tag: str, gpu: str, model: str | None) -> None:
+        """Let a GPU that has just ended a run have the champion, if it is time for that."""
+        due = await self._store.race.due(tag)
+        do = check(due.state, gpu, model, due.running, due.checks)
+        if do is not None and due.tag.pause is None:
+            await self._repeat(due, do, gpu)
+
+    async def _repeat(self, due: Due, do: Next, gpu: str | None = None) -> None:
         source = (await self._store.reads.entry(do.sources[0])).experiment
         again = _new(source, repeat_of=source.id)
-        if await self._store.race.follow_up(due, again, do, source):
+        if await self._store.race.follow_up(due, again, do, source, gpu):
             logger.info("%s runs again, with seed %d", source.id, do.seed)
 
     async def _merge(self, due: Due, do: Next) -> None:

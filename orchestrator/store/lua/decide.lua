@@ -3,7 +3,8 @@
 -- ARGV: nonce, ttl, tag, id, states the run may be in (' hand ' or ' leased running '), epoch ('0'
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
 --       decision (JSON: status, judged, streak, ending, verdict, run {..}, others, and where they
---       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race (JSON)),
+--       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race (JSON),
+--       drift (what a champion's run says of its GPU, '' for nothing bad)),
 --       journal entry (JSON).
 -- A candidate's verdict waits for repeats: its run is measured, not decided. `others` are verdicts
 -- that this decision brings on other experiments: [{id, status, verdict, category, keep, near}].
@@ -77,6 +78,14 @@ redis.call('HINCRBY', t.tag, 'revision', 1)
 if d.race then
   redis.call('SET', t.race, d.race)
   redis.call('HDEL', t.follow, id)
+end
+if d.drift and redis.call('EXISTS', G.gpu .. run.gpu_id) == 1 then
+  if d.drift == '' then
+    redis.call('HDEL', G.gpu .. run.gpu_id, 'drift')
+  else
+    redis.call('HSET', G.gpu .. run.gpu_id, 'drift', d.drift)
+    event('gpu', tag, run.gpu_id, { state = 'drifted' })
+  end
 end
 if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
 if d.judged then
