@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count
 
 from orchestrator.rules import merging
+from orchestrator.rules.race.beliefs import counted
 from orchestrator.rules.race.drift import CHECK_RUNS
 from orchestrator.rules.race.state import BASELINE_RUNS, FIRST_SEED, Next, Source, State
 from orchestrator.rules.race.verdicts import MOST_RUNS
@@ -39,7 +40,7 @@ def next_run(
         return Next("merge", merging.chosen(gains))
     at_once = min(AT_ONCE, gpus)
     if not ideas or _may_repeat(state, running):
-        source = _candidate(state, running, at_once)
+        source = _candidate(state, running, at_once, ideas=ideas)
         if source is not None:
             return _repeat(source, running)
     if ideas:
@@ -95,13 +96,16 @@ def _may_repeat(state: State, running: Running) -> bool:
     return repeats + 1 <= REPEATS * (runs + 1)
 
 
-def _candidate(state: State, running: Running, at_once: int) -> Source | None:
-    """The likeliest candidate, or the champion if that has fewer runs."""
+def _candidate(state: State, running: Running, at_once: int, *, ideas: bool) -> Source | None:
+    """The likeliest candidate, or the champion if that has fewer runs. While there are ideas, one
+    waits whose runs will count once the champion has run on their GPU model."""
     champion = state.champions[-1].source
     free = [
         source
         for source in state.candidates.values()
-        if len(_of(source, running)) < at_once and _size(source, running) < MOST_RUNS
+        if len(_of(source, running)) < at_once
+        and _size(source, running) < MOST_RUNS
+        and not (ideas and source.runs and not counted(state.seen(source)))
     ]
     if not free:
         return None
