@@ -331,6 +331,7 @@ class RunResult:
     reason: str | None = None  # INFRA_LOST where the infrastructure, not the source, failed
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
+    slow_part: float | None = None  # of its training, what slow steps cost it: rules/pace.py
 
 
 RaceStatus = Literal["keep", "discard", "repeat", "wait"]

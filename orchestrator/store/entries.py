@@ -94,7 +94,7 @@ def _race_data(run: FinishedRun, others: Sequence[OtherVerdict]) -> dict[str, An
         if other.settles
     ]
     named = _present(source=run.source, seed=run.seed, base=run.base, repeat=run.repeat or None)
-    where = _present(gpu=run.gpu, model=run.model, disturbed=run.disturbed)
+    where = _present(gpu=run.gpu, model=run.model, slow=run.slow)
     return {"race": named | where | {"merged_from": run.merged_from}, "settled": settled}
 
 
@@ -213,5 +213,5 @@ def _race_run(stored: Mapping[str, Any], result: RunResult) -> FinishedRun:
         ending=ending(result),
         gpu=stored.get("gpu"),
         model=stored.get("model"),
-        disturbed=stored.get("disturbed"),
+        slow=stored.get("slow"),
     )

@@ -91,7 +91,7 @@ def test_a_gpu_that_drifts_is_named_and_the_run_does_not_count(api: Api) -> None
     check = checked(machines, 1.0100, line=3)
     assert check["detail"]["repeat_of"] == champion
     [warning] = check["detail"]["warnings"]
-    assert warning.startswith("does not count: big reads 0.0120 higher than the other runs of the")
+    assert warning.startswith("does not count for the keep rule: GPU big reads 0.0120 higher")
     assert api.get("/api/experiment/best", tag="mar11")["best"]["val_bpb"] == before["val_bpb"]
     [big, small] = api.get("/api/pool/list")["workers"]
     assert big["drift"].endswith("look at its clocks, its heat and what else runs there")
@@ -117,3 +117,34 @@ def test_a_check_does_not_wait_for_a_gpu_that_takes_no_runs(api: Api) -> None:
     api.post("/api/pool/heartbeat", gpu_id="small", problem="hot")
     job = eventually(lambda: api.claim("big"))
     assert job["experiment_id"] == queued["id"]
+
+
+def curve(slow: float) -> list[dict[str, float]]:
+    """Of a run that took half as many steps as usual in this part of its time."""
+    points, step = [], 0.0
+    for percent in range(101):
+        points.append({"step": int(step), "percent": percent, "loss": 3.0})
+        step += 20 * (0.5 if 10 <= percent < 10 + 100 * slow else 1.0)
+    return points
+
+
+def test_a_run_whose_steps_were_disturbed_says_so_and_runs_again(api: Api) -> None:
+    machines = Machines(api)
+    api.submit(BASELINE)
+    for val_bpb in BASELINE_RUNS:
+        api.finish(api.claim("big"), val_bpb, curve=curve(0.0))
+    idea = api.submit(changed(BASELINE, 3))
+    job = api.claim("big")
+    assert api.finish(job, 1.1, curve=curve(0.4))["verdict"]["status"] == "candidate"
+    detail = machines.detail(idea)
+    assert detail["so_far"]["why"].startswith("its run was disturbed, so its value does not count")
+    [warning] = detail["warnings"]
+    assert warning == (
+        "does not count for the keep rule: slow steps cost it 21% of its training, and 0% in other"
+        " runs: something else used its machine, or it waited for data"
+    )
+    again = api.claim("big")
+    assert machines.detail(again["experiment_id"])["repeat_of"] == idea
+    api.finish(again, 0.9900, curve=curve(0.0))
+    assert machines.detail(idea)["status"] == "keep"
+    assert audited(api) == []

@@ -1,5 +1,6 @@
 """The keep rule `race` on several GPU models: offsets, checks of GPUs, drift."""
 
+import json
 import random
 from collections.abc import Mapping
 
@@ -8,7 +9,8 @@ from hypothesis import given, strategies as st
 
 from orchestrator.domain import RaceVerdict
 from orchestrator.rules.noise import SeedNoise
-from orchestrator.rules.race import FinishedRun, State, check, step
+from orchestrator.rules.pace import RECENT
+from orchestrator.rules.race import FinishedRun, State, check, next_run, step
 from orchestrator.rules.race.beliefs import (
     KNOWN,
     UNKNOWN,
@@ -37,13 +39,14 @@ class Night:
             self.run("plain", value, model)
 
     def run(
-        self, source: str, value: float | None, model: str | None = H200, gpu: str = "gpu-0"
-    ) -> RaceVerdict | None:
+        self, source: str, value: float | None, model: str | None = H200, gpu: str = "gpu-0",
+        slow: float | None = None,
+    ) -> RaceVerdict | None:  # fmt: skip
         known = [one.source for one in self.state.champions] + [*self.state.candidates.values()]
         seeds = [r.seed for one in known if one.id == source for r in one.readings]
         run = FinishedRun(
             source, max(seeds, default=41) + 1, value, "plain", bool(seeds), gpu=gpu, model=model,
-            ending="crashed" if value is None else "completed",
+            slow=slow, ending="crashed" if value is None else "completed",
         )  # fmt: skip
         self.state, verdicts = step(self.state, run)
         self.verdicts = {one.source: one for one in verdicts}
@@ -138,11 +141,12 @@ def test_a_tag_on_one_model_is_judged_as_before() -> None:
 def test_a_state_of_an_older_version_goes_on() -> None:
     text = to_json(Night(None).state)
     older = (
-        text.replace(',"offsets":{}', "").replace(',"unchecked":{"gpu-0":0}', "")
-        .replace("true,false,null]", "true,false]")
+        text.replace(',"offsets":{},"unchecked":{"gpu-0":0},"slow":{}', "")
+        .replace("true,false,null,false]", "true,false]")
     )  # fmt: skip
-    assert older.count("null") < text.count("null")
-    assert "unchecked" not in older
+    written = json.loads(older)
+    assert "offsets" not in written
+    assert len(written["champions"][0]["source"]["readings"][0]) == 4
     state, verdicts = step(from_json(older), FinishedRun("idea", 42, 0.99, model=H200, gpu="g"))
     assert verdicts[0].status == "keep"
     assert state.offsets == {H200: KNOWN}
@@ -206,3 +210,53 @@ def test_what_is_believed_of_an_unknown_model_is_nothing(mean: float, value: flo
     champion = Belief(mean, 1e-6)
     learned = after_calibration(UNKNOWN, champion, value, SeedNoise())
     assert learned.mean == pytest.approx(value - mean, abs=1e-5)
+
+
+# ---- runs whose steps were uneven
+
+
+def steady() -> Night:
+    night = Night(None)
+    for number in range(6):
+        night.run(f"worse-{number}", 1.1, None, slow=0.01)
+    return night
+
+
+def test_an_idea_whose_steps_were_uneven_is_repeated_rather_than_discarded() -> None:
+    night = steady()
+    first = night.run("idea", 1.1, None, slow=0.3)
+    assert first is not None
+    assert (first.status, first.runs) == ("repeat", 0)
+    assert first.why == (
+        "its run was disturbed, so its value does not count (see its warnings); another seed"
+        " follows"
+    )
+    do = next_run(night.state, {}, 1, ideas=True)
+    assert do is not None
+    assert (do.kind, do.sources, do.seed) == ("repeat", ("idea",), 43)
+    again = night.run("idea", 0.9900, None, slow=0.01)
+    assert again is not None
+    assert (again.status, again.runs) == ("keep", 1)
+
+
+def test_a_source_whose_steps_are_always_uneven_counts_from_its_second_run() -> None:
+    night = steady()
+    night.run("idea", 1.1, None, slow=0.3)
+    again = night.run("idea", 1.1, None, slow=0.3)
+    assert again is not None
+    assert (again.status, again.runs) == ("discard", 1)
+
+
+def test_a_run_of_the_champion_whose_steps_were_uneven_does_not_count() -> None:
+    night = steady()
+    before = night.state.champions[-1].belief
+    night.run("plain", 0.9985, None, slow=0.3)
+    assert night.state.champions[-1].belief == before
+
+
+@given(st.lists(st.floats(0, 1), max_size=40))
+def test_of_what_slow_steps_cost_the_newest_runs_are_kept(slow: list[float]) -> None:
+    state = Night(None).state
+    for number, cost in enumerate(slow):
+        state, _ = step(state, FinishedRun(f"idea-{number}", 42, 1.1, "plain", slow=cost))
+    assert list(state.slow.get("", ())) == slow[-RECENT:]

@@ -31,7 +31,8 @@ class Part(NamedTuple):
 class Reading(NamedTuple):
     """One run of a source; `value` is None for one that did not complete. `counts` is False for a
     run that is no evidence: a disturbed one, or a second one with a seed that the source has had.
-    `model` is that of its GPU, None in a tag that runs on one model.
+    `model` is that of its GPU, None in a tag that runs on one model; `uneven` says that its steps
+    were unlike those of other runs.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class Reading(NamedTuple):
     counts: bool = True
     crashed: bool = False
     model: str | None = None
+    uneven: bool = False
 
 
 # How much higher each GPU model reads than the first one, whose offset is exactly 0.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from statistics import fmean
 
+from orchestrator.rules import pace
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race.beliefs import counted, on_model
 from orchestrator.rules.race.state import FinishedRun, Source, State
@@ -43,6 +44,14 @@ def drift(noise: SeedNoise, champion: Source, run: FinishedRun) -> str | None:
         f" champion {champion.id} (chance alone: {most:.4f} at most): look at its clocks, its heat"
         " and what else runs there"
     )
+
+
+def slow(state: State, run: FinishedRun) -> Mapping[str, tuple[float, ...]]:
+    """What slow steps cost the newest runs on each GPU model."""
+    if run.slow is None:
+        return state.slow
+    model = run.model or ""
+    return {**state.slow, model: (*state.slow.get(model, ()), run.slow)[-pace.RECENT :]}
 
 
 def unchecked(state: State, run: FinishedRun) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
+from orchestrator.rules import pace
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race.beliefs import (
     KNOWN,
@@ -34,7 +35,7 @@ Ending = Literal["completed", "crashed", "cancelled", "lost"]
 class FinishedRun:
     """A run that completed with `value`, or ended otherwise. `source` is the experiment whose
     source it trains, `base` the champion that this source was made from. `model` is that of its GPU
-    where the tag mixes models; `disturbed` says what of its steps is unlike those of other runs."""
+    where the tag mixes models; `slow` the part of its training that slow steps cost it."""
 
     source: str
     seed: int
@@ -45,7 +46,7 @@ class FinishedRun:
     ending: Ending = "completed"
     gpu: str | None = None
     model: str | None = None
-    disturbed: str | None = None
+    slow: float | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class State:
 
     `champions` are the newest ones, the last is in force. `candidates` are open, `waiting` are wins
     over an old parent with what is believed of their effects. `offsets` has the GPU models of a tag
-    that mixes them, `unchecked` how many runs each GPU has had since it ran the champion.
+    that mixes them, `unchecked` how many runs each GPU has had since it ran the champion, `slow`
+    what slow steps cost the newest runs on each model.
     """
 
     noise: SeedNoise = field(default_factory=SeedNoise)
@@ -119,6 +121,7 @@ class State:
     repeats: int = 0
     offsets: Offsets = field(default_factory=dict)
     unchecked: Mapping[str, int] = field(default_factory=dict)
+    slow: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def known(self) -> set[str]:
@@ -131,6 +134,10 @@ class State:
 
     def offset(self, model: str | None) -> Belief:
         return KNOWN if model is None else self.offsets.get(model, UNKNOWN)
+
+    def unusual(self, run: FinishedRun) -> str | None:
+        """What is unlike other runs in the steps of this one."""
+        return pace.unusual(run.slow, self.slow.get(run.model or "", ()))
 
     def seen(self, source: Source) -> tuple[Reading, ...]:
         """The readings of a source, comparable."""

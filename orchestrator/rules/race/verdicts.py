@@ -9,7 +9,7 @@ from orchestrator.domain import RaceStatus, RaceVerdict
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race import beliefs
 from orchestrator.rules.race.beliefs import KNOWN, Reading, counted, on_model
-from orchestrator.rules.race.drift import drift, is_disturbed, is_worse, unchecked
+from orchestrator.rules.race.drift import drift, is_disturbed, is_worse, slow, unchecked
 from orchestrator.rules.race.state import (
     Champion,
     Ending,
@@ -42,7 +42,11 @@ def step(state: State, run: FinishedRun) -> Stepped:
     known = next((one for one in state.champions if one.id == run.source), None)
     of_baseline = known is not None and known.source.unsettled
     repeats = state.repeats + (run.repeat and not of_baseline)
-    state = replace(state, runs=state.runs + 1, repeats=repeats, unchecked=unchecked(state, run))
+    uneven = state.unusual(run) is not None
+    state = replace(
+        state, runs=state.runs + 1, repeats=repeats, unchecked=unchecked(state, run),
+        slow=slow(state, run),
+    )  # fmt: skip
     if run.value is None:
         return _failed(state, run) if known is None else _champion_failed(state, run, known)
     if run.model is not None and not state.offsets:
@@ -53,11 +57,11 @@ def step(state: State, run: FinishedRun) -> Stepped:
     if not state.champions:
         return _first(state, run, run.value)
     if known is not None:
-        return _champion_ran(state, known, run, run.value)
+        return _champion_ran(state, known, run, run.value, uneven=uneven)
     if source is None:
         state, source = _new(state, run)
     parent = state.parent(source.base).source
-    noise, source = _read(state.noise, source, run, run.value, parent)
+    noise, source = _read(state.noise, source, run, run.value, parent, uneven=uneven)
     state = replace(state, noise=noise)
     return _judge(state, source, state.evidence(source))
 
@@ -72,20 +76,28 @@ def _new(state: State, run: FinishedRun) -> tuple[State, Source]:
 
 
 def _read(
-    noise: SeedNoise, source: Source, run: FinishedRun, value: float, parent: Source | None = None
+    noise: SeedNoise,
+    source: Source,
+    run: FinishedRun,
+    value: float,
+    parent: Source | None = None,
+    *,
+    uneven: bool,
 ) -> tuple[SeedNoise, Source]:
     """The source with one run more, and the noise that is learned from it. A second run with one
     seed is no evidence, nor is one so much worse than the others on its GPU model that something
-    disturbed it; of a champion also one that is so much better."""
+    disturbed it; of a champion also one that is so much better. Nor is the first whose steps are
+    `uneven`; with the second it seems to be the way of the source."""
     seed, model = run.seed, run.model
     own = counted(on_model(source.readings, model))
     disturbed = is_disturbed(noise, own.values(), value)
     drifted = parent is None and drift(noise, source, run) is not None
-    counts = seed not in counted(source.readings) and not (disturbed or drifted)
+    uneven = uneven and not any(one.uneven for one in source.readings)
+    counts = seed not in counted(source.readings) and not (disturbed or drifted or uneven)
     if counts:
         others = counted(on_model(parent.readings, model)) if parent else {}
         noise = noise.after(seed, value, source.fresh(model), others)
-    return noise, _with_reading(source, Reading(seed, value, counts, model=model))
+    return noise, _with_reading(source, Reading(seed, value, counts, model=model, uneven=uneven))
 
 
 def _with_reading(source: Source, reading: Reading) -> Source:
@@ -119,10 +131,12 @@ def _first(state: State, run: FinishedRun, value: float) -> Stepped:
     return replace(state, champions=(champion,)), (verdict,)
 
 
-def _champion_ran(state: State, champion: Champion, run: FinishedRun, value: float) -> Stepped:
+def _champion_ran(
+    state: State, champion: Champion, run: FinishedRun, value: float, *, uneven: bool
+) -> Stepped:
     """The estimate of a champion, of now or earlier, moves; and with it the verdicts on those that
     race against it. On a model other than the first, so does the offset of that model."""
-    noise, source = _read(state.noise, champion.source, run, value)
+    noise, source = _read(state.noise, champion.source, run, value, uneven=uneven)
     offset, offsets, belief = state.offset(run.model), state.offsets, champion.belief
     if source.readings[-1].counts and run.model is not None:
         moved = beliefs.after_calibration(offset, belief, value, noise)
@@ -281,9 +295,17 @@ def _verdict(
         f" {runs} run{'s' * (runs != 1)}; {end}"
     )
     if not runs:
-        models = ", ".join(sorted({one.model for one in own if one.model and not one.counts}))
-        why = f"its value does not count until the champion has run on {models}; {end}"
+        why = f"{_uncounted(state, own)}; {end}"
     return RaceVerdict(source.id, status, gap.mean, state.noise.sd, probability, runs, why)
+
+
+def _uncounted(state: State, readings: Iterable[Reading]) -> str:
+    """Why no run of a candidate counts."""
+    models = {one.model for one in readings if one.model not in (None, *state.offsets)}
+    if models:
+        named = ", ".join(sorted(filter(None, models)))
+        return f"its value does not count until the champion has run on {named}"
+    return "its run was disturbed, so its value does not count (see its warnings)"
 
 
 def _adjustments(state: State, readings: Iterable[Reading]) -> str:

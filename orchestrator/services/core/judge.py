@@ -28,10 +28,6 @@ logger = logging.getLogger(__name__)
 
 # Each failed try means that another decision of the tag went through in between.
 MAX_TRIES = 500
-NO_EVIDENCE = (
-    "does not count for the keep rule: much worse than the other runs of its source, so something"
-    " disturbed it, or its seed had run already"
-)
 
 
 class Judge:
@@ -125,11 +121,10 @@ class Judge:
         if snapshot.tag.keep_rule == "race":
             decision, others = await self._race.decide(snapshot, result)
             if decision.drift:
-                said = f"{snapshot.run.gpu_id} {decision.drift}"
-                logger.warning("GPU %s", said)
-                result = replace(result, warnings=(*result.warnings, f"does not count: {said}"))
-            elif decision.no_evidence:
-                result = replace(result, warnings=(*result.warnings, NO_EVIDENCE))
+                logger.warning("GPU %s %s", snapshot.run.gpu_id, decision.drift)
+            if why := decision.no_evidence:
+                said = f"does not count for the keep rule: {why}"
+                result = replace(result, warnings=(*result.warnings, said))
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
         ended = await self._store.experiments.apply(
             snapshot, result, decision, verdict.model_dump_json(), reporter, action, others

@@ -83,6 +83,7 @@ class Race:
             ending=ending(result),
             gpu=run.gpu_id,
             model=result.environment.gpu_name if snapshot.tag.mix_models else None,
+            slow=result.slow_part,
         )
 
     # -- repeats and merges
