@@ -131,7 +131,7 @@ class Judge:
         )
         if isinstance(decision, RaceDecision) and ended is not None:
             # before its GPU asks for the next job
-            await self._race.fill(snapshot.tag.name, after=decision.run)
+            await self._race.fill(snapshot.tag.name, after=decision)
         return ended
 
 

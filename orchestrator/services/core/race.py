@@ -88,12 +88,12 @@ class Race:
 
     # -- repeats and merges
 
-    async def fill(self, tag: str, after: FinishedRun | None = None) -> None:
-        """Queue what the rule asks for, as long as a GPU is free for it. `after` is the run that
-        has just ended. Raises `Unavailable`."""
+    async def fill(self, tag: str, after: RaceDecision | None = None) -> None:
+        """Queue what the rule asks for, as long as a GPU is free for it. `after` is the decision
+        on the run that has just ended. Raises `Unavailable`."""
         try:
-            if after is not None and after.gpu is not None:
-                await self._check(tag, after.gpu, after.model)
+            if after is not None:
+                await self._check(tag, after)
             await self._fill(tag)
         except Unavailable:
             raise
@@ -114,8 +114,11 @@ class Race:
             else:
                 await self._merge(due, do)
 
-    async def _check(self, tag: str, gpu: str, model: str | None) -> None:
+    async def _check(self, tag: str, after: RaceDecision) -> None:
         """Let a GPU that has just ended a run have the champion, if it is time for that."""
+        gpu, model = after.run.gpu, after.run.model
+        if gpu is None or check(after.state, gpu, model, {}, ()) is None:
+            return  # nearly always, and without a look at the store
         due = await self._store.race.due(tag)
         do = check(due.state, gpu, model, due.running, due.checks)
         if do is not None and due.tag.pause is None:
