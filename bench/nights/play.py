@@ -151,7 +151,12 @@ class Race(Player):
             return Job(self.night.baseline)
         merge_running = any(job.merged for job in running)
         do = race.next_run(
-            self._state, _under_way(running), self.gpus, ideas=True, merge_running=merge_running
+            self._state,
+            _under_way(running),
+            self.gpus,
+            ideas=True,
+            merge_running=merge_running,
+            checks=[job.check for job in running if job.check],
         )
         if do is not None and do.kind == "repeat":
             self.score.repeats += 1

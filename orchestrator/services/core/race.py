@@ -229,6 +229,7 @@ def _next(due: Due) -> Next | None:
         due.gpus,
         idle=due.quiet_seconds > IDLE * due.tag.time_budget_seconds,
         merge_running=due.merge_running,
+        checks=due.checks,
     )
     do = ask(ideas=due.ideas > 0)
     if do is not None and do.kind == "idea" and due.free > due.ideas:
