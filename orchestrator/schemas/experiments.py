@@ -10,6 +10,7 @@ from orchestrator.schemas.base import (
     Action,
     Amount,
     Answer,
+    Blocked,
     Category,
     CommitSha,
     Count,
@@ -270,9 +271,6 @@ class SubmitRequest(TagRequest):
         if self.train_py is None and self.commit_sha is None:
             raise ValueError("give train_py (the file's text) or commit_sha")
         return self
-
-
-Blocked = Annotated[str | None, Field(exclude_if=lambda why: why is None)]
 
 
 class SubmitAnswer(Answer):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from orchestrator.schemas.base import (
     Answer,
+    Blocked,
     ExperimentId,
     Integer,
     Mode,
@@ -66,7 +67,7 @@ class SummaryAnswer(Answer):
     paused: bool = False
     pause: OperatorHold | None = None
     # Why no GPU takes the queued runs, if none does.
-    blocked: str | None = None
+    blocked: Blocked = None
 
 
 class TsvAnswer(Answer):

@@ -75,7 +75,7 @@ def test_whoever_looks_at_a_tag_without_its_model_is_told_why_nothing_runs(api: 
     assert (alert["kind"], why in alert["text"]) == ("queue_stuck", True)
     api.gpu("big", gpu_name=H200)
     assert "blocked" not in api.get(f"/api/experiment/{waiting}/wait?timeout=0", 202)
-    assert api.get("/api/report/summary", tag="mar11")["blocked"] is None
+    assert "blocked" not in api.get("/api/report/summary", tag="mar11")
     [gpu, _] = api.get("/api/pool/list")["workers"]
     assert gpu["passed_over"], "it is idle, and a run is queued"
     api.claim("big")
