@@ -63,7 +63,7 @@ curl -s "$API/api/search/suggest?tag=$TAG" --get --data-urlencode "idea=YOUR IDE
 jq -n --arg tag $TAG --rawfile source train.py '{{tag: $tag, hypothesis: "YOUR IDEA",
   category: "other", diff_summary: "WHAT CHANGED", train_py: $source}}' |
   curl -s $API/api/experiment/submit -d @-
-curl -s "$API/api/experiment/$ID/wait?timeout=30" | jq '{{status, verdict}}'
+curl -s "$API/api/experiment/$ID/wait?timeout=30" | jq '{{status, blocked, verdict}}'
 curl -s $API/api/experiment/$ID/digest                             # a run in 2 KB
 curl -s "$API/api/report/brief?tag=$TAG" -H "Accept: text/markdown"   # this text again
 ```"""
