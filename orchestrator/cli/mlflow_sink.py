@@ -163,7 +163,7 @@ def metrics_of(detail: ExperimentDetail) -> list[tuple[str, float, int, int]]:
     ]
     if isinstance(detail.verdict, Verdict) and detail.best_val_bpb_before is not None:
         measured.append(("improvement", detail.verdict.delta, end, 0))
-    # A run whose text ended before its time has trained for less than its budget.
+    # A run that ended by itself has trained for less than its budget.
     trained = detail.training_seconds or detail.time_budget_seconds
     curve = [("loss", p.loss, int(start + p.percent * 10 * trained), p.step) for p in detail.curve]
     return measured + curve
