@@ -25,6 +25,7 @@ from orchestrator.rules.race.decide import RaceDecision
 from orchestrator.rules.race.state import to_json
 from orchestrator.store import entries, records, verbs
 from orchestrator.store.entries import OtherVerdict
+from orchestrator.store.race import Due, due_from
 from orchestrator.store.scripts import Scripts
 
 
@@ -59,9 +60,11 @@ class Queued:
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt or a hand-run is over: `verdict_json` is None where the run is queued again."""
+    """An attempt or a hand-run is over: `verdict_json` is None where the run is queued again.
+    `due` is what may follow a decision under `race`."""
 
     verdict_json: str | None = None
+    due: Due | None = None
 
 
 class ExperimentStore:
@@ -181,7 +184,12 @@ class ExperimentStore:
                 " and still runs: a tag's first submission is its baseline. Send the report again.",
                 reason="earlier",
             )
-        return None if reply.name == "STALE" else Ended(reply["verdict"])
+        if reply.name == "STALE":
+            return None
+        due = None
+        if isinstance(decision, RaceDecision) and "due" in reply.fields:
+            due = due_from(reply["due"], decision.state)
+        return Ended(reply["verdict"], due)
 
     async def choose_strategy(
         self,

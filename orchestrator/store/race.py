@@ -3,8 +3,9 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.domain import Experiment, NewExperiment, Tag
+from orchestrator.domain import NewExperiment, Tag
 from orchestrator.rules.race.queue import ENDED
 from orchestrator.rules.race.state import Next, State, from_json, to_json
 from orchestrator.store import entries, records, verbs
@@ -31,60 +32,65 @@ class Due:
     quiet_seconds: float
 
 
+def due_from(reply: Mapping[str, Any], state: State) -> Due:
+    """What a script replied as `due`, with the race after it."""
+    follow: dict[str, str] = reply["follow"]
+    running: dict[str, list[int]] = {}
+    started = dict(reply["running"] or [])  # an empty Lua table encodes as {}
+    queued = {name: what.split()[1] for name, what in follow.items() if name not in started}
+    for experiment_id, seed in (started | queued).items():
+        source = follow.get(experiment_id, "merge").split()[0]
+        if source == "merge":
+            source = experiment_id
+        elif source not in started and source not in state.known:
+            source = ENDED
+        running.setdefault(source, []).append(int(seed))
+    return Due(
+        tag=records.tag_from(reply["tag"]),
+        last_created=reply["tag"].get("last_created", ""),
+        state=state,
+        running=running,
+        merge_running=any(what.startswith("merge ") for what in follow.values()),
+        ideas=reply["ideas"],
+        free=reply["idle"] - len(queued),
+        gpus=reply["gpus"],
+        quiet_seconds=reply["quiet"],
+    )
+
+
 class RaceStore:
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
 
     async def due(self, tag: str) -> Due:
         reply = await self._scripts.run(verbs.DUE, tag)
-        follow: dict[str, str] = reply["follow"]
-        state = from_json(reply.fields.get("race"))
-        running: dict[str, list[int]] = {}
-        started = dict(reply["running"] or [])  # an empty Lua table encodes as {}
-        queued = {name: what.split()[1] for name, what in follow.items() if name not in started}
-        for experiment_id, seed in (started | queued).items():
-            source = follow.get(experiment_id, "merge").split()[0]
-            if source == "merge":
-                source = experiment_id
-            elif source not in started and source not in state.known:
-                source = ENDED
-            running.setdefault(source, []).append(int(seed))
-        return Due(
-            tag=records.tag_from(reply["tag"]),
-            last_created=reply["tag"].get("last_created", ""),
-            state=state,
-            running=running,
-            merge_running=any(what.startswith("merge ") for what in follow.values()),
-            ideas=reply["ideas"],
-            free=reply["idle"] - len(queued),
-            gpus=reply["gpus"],
-            quiet_seconds=reply["quiet"],
-        )
+        return due_from(reply["due"], from_json(reply.fields.get("race")))
 
     async def follow_up(
-        self, due: Due, experiment: NewExperiment, do: Next, followed: Experiment
-    ) -> bool:
-        """Queue a run that rests on `due`, in the place of `followed`; False if the tag has changed
-        since."""
-        what = "merge" if do.kind == "merge" else followed.id
+        self, due: Due, do: Next, merged: NewExperiment | None = None
+    ) -> Due | None:
+        """Queue a repeat, or the first run of `merged`, that rests on `due`, in the place of
+        what it follows. Returns what is due then; None if the tag has changed since."""
+        followed = do.sources[0]
         reply = await self._scripts.run(
             verbs.FOLLOW_UP,
             due.tag.name,
             due.tag.revision,
             due.last_created,
-            records.experiment_fields(experiment),
+            merged and records.experiment_fields(merged),
             do.seed,
-            followed.id,
-            f"{what} {do.seed}",
+            followed,
+            f"{'merge' if merged else followed} {do.seed}",
             nonce=secrets.token_hex(12),  # not the request's: sent again, it may ask for another
         )
-        return reply.name == "OK"
+        return due_from(reply["due"], due.state) if reply.name == "OK" else None
 
     async def unmerge(
         self, due: Due, state: State, conflicts: Mapping[str, str], verdicts: Mapping[str, str]
-    ) -> bool:
+    ) -> Due | None:
         """Say of waiting wins why they could not be merged (`conflicts`), with their new verdicts;
-        `state` is the race without them. False if the tag has changed since `due`."""
+        `state` is the race without them. Returns what is due then; None if the tag has changed
+        since `due`."""
         data = entries.unmerged_data(due.tag, conflicts)
         entry = self._scripts.entry(due.tag, "unmerged", data)
         reply = await self._scripts.run(
@@ -95,4 +101,4 @@ class RaceStore:
             dict(verdicts),
             nonce=secrets.token_hex(12),
         )
-        return reply.name == "OK"
+        return due_from(reply["due"], state) if reply.name == "OK" else None

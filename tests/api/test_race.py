@@ -12,6 +12,7 @@ import redis
 from orchestrator.services.core.audit import Audit
 from orchestrator.store import keys
 from orchestrator.store.connection import Store
+from orchestrator.store.scripts import Script, Scripts
 from tests.conftest import Api, MakeApi, eventually
 
 BASELINE = "".join(f"line_{n} = 0\n" for n in range(20))
@@ -180,6 +181,28 @@ def test_a_gpu_waits_for_the_next_idea_and_repeats_the_champion_when_none_comes(
         race.api.finish(job, 0.998)
     assert seeds == [47, 48, 49, 50], "two fifths of all runs but the baseline's"
     assert audited(race.api) == []
+
+
+def test_a_report_takes_two_scripts_and_one_more_for_each_run_that_follows(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race.baseline()
+    race.api.submit(changed(BASELINE, 3))
+    race.api.submit(changed(BASELINE, 5))
+    calls = list[str]()
+    run = Scripts._run
+
+    def counted(scripts: Scripts, script: Script[Any], *args: Any) -> Any:
+        calls.append(script.verb)
+        return run(scripts, script, *args)
+
+    for val_bpb, follows in ((1.2, []), (0.9958, ["follow_up"])):
+        job = race.claim()
+        with monkeypatch.context() as patch:
+            patch.setattr(Scripts, "_run", counted)
+            race.api.finish(job, val_bpb)
+        assert [call for call in calls if call != "tidy"] == ["snapshot", "decide", *follows]
+        calls.clear()
 
 
 def test_wins_over_an_old_parent_are_merged_onto_the_champion(api: Api) -> None:

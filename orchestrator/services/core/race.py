@@ -6,7 +6,6 @@ The rule itself is in rules/race/; docs/keep-rules.md explains it.
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
 
 import anyio
@@ -85,36 +84,34 @@ class Race:
 
     # -- repeats and merges
 
-    async def fill(self, tag: str) -> None:
-        """Queue what the rule asks for, as long as a GPU is free for it. Raises `Unavailable`."""
+    async def fill(self, tag: str, due: Due | None = None) -> None:
+        """Queue what the rule asks for, as long as a GPU is free for it. `due` is what a decision
+        has left to do, read now if it is None. Raises `Unavailable`."""
         try:
-            await self._fill(tag)
+            await self._fill(tag, due)
         except Unavailable:
             raise
         except AutoresearchError:
             # A record or a source that is broken must not keep a verdict from its worker.
             logger.exception("What follows in tag %s cannot be queued", tag)
 
-    async def _fill(self, tag: str) -> None:
+    async def _fill(self, tag: str, due: Due | None) -> None:
         while True:  # each turn queues a run, settles a win, or follows a change of another caller
-            due = await self._store.race.due(tag)
+            due = due or await self._store.race.due(tag)
             if due.tag.keep_rule != "race" or due.tag.pause is not None:
                 return
             do = _next(due)
             if do is None:
                 return
-            if do.kind == "repeat":
-                await self._repeat(due, do)
-            else:
-                await self._merge(due, do)
+            due = await (self._repeat if do.kind == "repeat" else self._merge)(due, do)
 
-    async def _repeat(self, due: Due, do: Next) -> None:
-        source = (await self._store.reads.entry(do.sources[0])).experiment
-        again = _new(source, repeat_of=source.id)
-        if await self._store.race.follow_up(due, again, do, source):
-            logger.info("%s runs again, with seed %d", source.id, do.seed)
+    async def _repeat(self, due: Due, do: Next) -> Due | None:
+        left = await self._store.race.follow_up(due, do)
+        if left is not None:
+            logger.info("%s runs again, with seed %d", do.sources[0], do.seed)
+        return left
 
-    async def _merge(self, due: Due, do: Next) -> None:
+    async def _merge(self, due: Due, do: Next) -> Due | None:
         """Merge waiting wins onto the champion and queue what comes out, or say of those that do
         not fit why. One that only does not fit the others waits for the next merge."""
         waiting = await self._store.reads.entries(due.tag.name, do.sources)
@@ -131,8 +128,7 @@ class Race:
                 merged = await self._with(merged, win.experiment, champion)
                 parts.append(win.experiment)
         if misfits:
-            await self._unmerge(due, waiting, misfits)
-            return
+            return await self._unmerge(due, waiting, misfits)
         source = await self._sources.keep(merged, None)
         words = " + ".join(part.description or part.hypothesis for part in parts)
         experiment = NewExperiment(
@@ -145,8 +141,10 @@ class Race:
             source_sha256=source.sha256,
             merged_from=" ".join(part.id for part in parts),
         )
-        if await self._store.race.follow_up(due, experiment, do, parts[0]):
+        left = await self._store.race.follow_up(due, do, experiment)
+        if left is not None:
             logger.info("%s are merged onto %s", experiment.merged_from, champion.id)
+        return left
 
     async def _with(self, ours: str, part: Experiment, champion: Experiment) -> str:
         """`ours` with the change that `part` made to its champion.
@@ -175,7 +173,9 @@ class Race:
         assert experiment.source_sha256 is not None  # noqa: S101 - a race has no hand-runs
         return await anyio.to_thread.run_sync(self._files.source, experiment.source_sha256)
 
-    async def _unmerge(self, due: Due, waiting: list[Entry], misfits: Mapping[str, str]) -> None:
+    async def _unmerge(
+        self, due: Due, waiting: list[Entry], misfits: Mapping[str, str]
+    ) -> Due | None:
         verdicts = {}
         for experiment, run in waiting:
             if experiment.id not in misfits:
@@ -185,13 +185,7 @@ class Race:
             why = unmerged(verdict.why or "", misfits[experiment.id])
             verdicts[experiment.id] = verdict.model_copy(update={"why": why}).model_dump_json()
         state = conflicted(due.state, misfits)
-        await self._store.race.unmerge(due, state, misfits, verdicts)
-
-
-def _new(experiment: Experiment, repeat_of: str) -> NewExperiment:
-    """The same idea and source as another experiment."""
-    same = {one.name: getattr(experiment, one.name) for one in fields(NewExperiment)}
-    return NewExperiment(**same | {"repeat_of": repeat_of, "merged_from": None})
+        return await self._store.race.unmerge(due, state, misfits, verdicts)
 
 
 def _other(entry: Entry, decision: Decision) -> OtherVerdict:
@@ -211,7 +205,7 @@ def _next(due: Due) -> Next | None:
         due.state,
         due.running,
         due.gpus,
-        idle=due.quiet_seconds > IDLE * due.tag.time_budget_seconds,
+        idle=due.quiet_seconds >= IDLE * due.tag.time_budget_seconds,
         merge_running=due.merge_running,
     )
     do = ask(ideas=due.ideas > 0)

@@ -119,6 +119,35 @@ local function foreign(gpu_id, worker)
   return worker ~= '' and redis.call('HGET', G.gpu .. gpu_id, 'worker') ~= worker
 end
 
+-- What a keep rule that queues runs rests on, with the race, when it says what runs next: {tag,
+-- running: [[id, seed], ..] in order of creation, follow {id: what}, ideas, idle, gpus, quiet}.
+-- `ideas` are queued runs that no rule asked for, `idle` and `gpus` count the GPUs that may run the
+-- tag, `quiet` are seconds without a submission or a decision.
+local function due(t)
+  local fields = hash_of(t.tag)
+  local function serving(gpus)
+    local n = 0
+    for _, gpu_id in ipairs(redis.call('ZRANGE', gpus, 0, -1)) do
+      if serves(redis.call('HGET', G.gpu .. gpu_id, 'profile') or nil, fields.profile) then
+        n = n + 1
+      end
+    end
+    return n
+  end
+  local out = { tag = fields, follow = hash_of(t.follow), running = {}, idle = serving(G.idle) }
+  for _, id in ipairs(redis.call('ZRANGE', t.status .. 'running', 0, -1)) do
+    out.running[#out.running + 1] = { id, redis.call('HGET', t.run .. id, 'seed') }
+  end
+  out.ideas = redis.call('ZCARD', t.status .. 'queued')
+  for id in pairs(out.follow) do
+    if redis.call('HGET', t.run .. id, 'status') == 'queued' then out.ideas = out.ideas - 1 end
+  end
+  out.gpus = out.idle + serving(G.busy)
+  local last = math.max(tonumber(fields.last_created) or 0, tonumber(fields.last_decided) or 0)
+  out.quiet = math.max(0, now_us() - math.max(last, tonumber(fields.created))) / 1000000
+  return out
+end
+
 local function sign_of_life(gpu_id, health)
   local key, now = G.gpu .. gpu_id, us(now_us())
   redis.call('ZADD', G.seen, now, gpu_id)

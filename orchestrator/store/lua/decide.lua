@@ -8,7 +8,7 @@
 -- A candidate's verdict waits for repeats: its run is measured, not decided. `others` are verdicts
 -- that this decision brings on other experiments: [{id, status, verdict, category, keep, near}].
 -- One on a candidate settles it; one on a decided run changes the words of its verdict alone.
--- Replies: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID,
+-- Replies: OK {verdict, due: where `race` applies, see the prelude}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID,
 --          EARLIER {experiment_id} (a tag's first result waits for this run: see below).
 local tag, id, states, epoch = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local revision, renewal, decision, entry = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
@@ -113,4 +113,4 @@ for _, other in ipairs(d.others) do
   end
 end
 redis.call('HSET', t.tag, 'streak', d.streak, 'last_decided', us(last))
-return reply('OK', { verdict = d.verdict })
+return reply('OK', { verdict = d.verdict, due = d.race and due(t) or nil })
