@@ -19,7 +19,7 @@ ResultKind = Literal["completed", "crash", "timeout", "cancelled"]
 AttemptEnding = Literal[ResultKind, "lost", "expired", "handed_back", "requeued"]
 
 # What a tag keeps: docs/keep-rules.md.
-KeepRule = Literal["greedy", "race"]
+KeepRule = Literal["greedy", "greedy+merge", "race"]
 
 INFRA_LOST = "infra_lost"
 # How many of the newest judged runs the strategy adapts to.
@@ -313,7 +313,7 @@ class Snapshot:
     recent: tuple[Status, ...]  # of the newest judged runs, newest first
     run: Run | None = None
     experiment: Experiment | None = None
-    # Under the keep rule `race`: its state (rules/race/state.py), and True if it asked for the run.
+    # Of a keep rule that has a state (rules/race/state.py): that, and True if it asked for the run.
     race: str | None = None
     follow_up: bool = False
 
@@ -355,7 +355,8 @@ class Decision:
     """What a run result means for its tag: a value, which the store applies in one step. `delta` is
     best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
     run that came close; `strategy` the adapted one, or None where it stays. Under `race`, `best` is
-    the one after the decision, and `ruling` what the rule says of the run."""
+    the one after the decision, and `ruling` what the rule says of the run. `why` is the rule's
+    sentence, where it has one."""
 
     status: Status
     improved: bool = False
@@ -368,6 +369,7 @@ class Decision:
     strategy: Strategy | None = None
     best: Best | None = None
     ruling: RaceVerdict | None = None
+    why: str | None = None
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")

@@ -36,7 +36,7 @@ class SetupRequest(TagRequest):
     near_miss_threshold: Amount = 0.002
     max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
     # docs/keep-rules.md
-    keep_rule: Literal["greedy", "race"] = "greedy"
+    keep_rule: Literal["greedy", "greedy+merge", "race"] = "greedy"
 
 
 class TagInfo(Answer):

@@ -128,7 +128,7 @@ class Judge:
         action: OperatorAction | None = None,
     ) -> Ended | None:
         assert snapshot.run is not None  # noqa: S101 - `run_snapshot` has a run
-        racing, others = snapshot.tag.keep_rule == "race", list[OtherVerdict]()
+        racing, others = snapshot.tag.keep_rule != "greedy", list[OtherVerdict]()
         decision: Decision
         if racing:
             decision, others = await self._race.decide(snapshot, result)

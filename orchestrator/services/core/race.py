@@ -1,6 +1,7 @@
-"""The keep rule `race` at work: judges runs by it, queues the repeats and merges it asks for.
+"""The keep rules `race` and `greedy+merge` at work: judges runs by them, queues the repeats and
+merges that they ask for.
 
-The rule itself is in rules/race/; docs/keep-rules.md explains it.
+The rules themselves are in rules/race/ and rules/greedy_merge.py; docs/keep-rules.md explains them.
 """
 
 import logging
@@ -21,7 +22,15 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.files import Files
-from orchestrator.rules.race import FinishedRun, Next, State, conflicted, next_run
+from orchestrator.rules import greedy_merge
+from orchestrator.rules.race import (
+    FinishedRun,
+    Next,
+    State,
+    conflicted,
+    next_merge,
+    next_run,
+)
 from orchestrator.rules.race.decide import RaceDecision, decide, ending, unmerged
 from orchestrator.rules.race.state import from_json
 from orchestrator.services import views
@@ -58,7 +67,8 @@ class Race:
         """The decision on the snapshot's run, and the verdicts that it brings on others."""
         state = from_json(snapshot.race)
         run = await self._finished(snapshot, result, state)
-        decision = decide(snapshot, result, state, run)
+        rule = decide if snapshot.tag.keep_rule == "race" else greedy_merge.decide
+        decision = rule(snapshot, result, state, run)
         known = dict(decision.others)
         entries = await self._store.reads.entries(snapshot.tag.name, list(known))
         return decision, [_other(entry, known[entry.experiment.id]) for entry in entries]
@@ -69,7 +79,7 @@ class Race:
         # A repeat that a person asked for is an idea of its own: it gets a verdict of its own.
         repeated = experiment.repeat_of if snapshot.follow_up else None
         champions = {one.id for one in state.champions}
-        base = experiment.parent_id
+        base = experiment.parent_id if experiment.source_sha256 else None  # a hand-run cannot merge
         while base is not None and base not in champions:
             base = (await self._store.reads.entry(base)).experiment.parent_id
         return FinishedRun(
@@ -98,7 +108,7 @@ class Race:
     async def _fill(self, tag: str, due: Due | None) -> None:
         while True:  # each turn queues a run, settles a win, or follows a change of another caller
             due = due or await self._store.race.due(tag)
-            if due.tag.keep_rule != "race" or due.tag.pause is not None:
+            if due.tag.keep_rule == "greedy" or due.tag.pause is not None:
                 return
             do = _next(due)
             if do is None:
@@ -116,16 +126,15 @@ class Race:
         not fit why. One that only does not fit the others waits for the next merge."""
         waiting = await self._store.reads.entries(due.tag.name, do.sources)
         champion = (await self._store.reads.entry(due.state.champions[-1].id)).experiment
-        alone = merged = await self._source(champion)
-        parts, misfits = list[Experiment](), dict[str, str]()
+        merged, parts, misfits = "", list[Experiment](), dict[str, str]()
         for win in waiting:
             try:
-                await self._with(alone, win.experiment, champion)
+                alone = await self._with(await self._source(champion), win.experiment, champion)
             except CONFLICTS as error:
                 misfits[win.experiment.id] = f"it could not be merged: {error.message}"
                 continue
             with suppress(*CONFLICTS):
-                merged = await self._with(merged, win.experiment, champion)
+                merged = await self._with(merged, win.experiment, champion) if parts else alone
                 parts.append(win.experiment)
         if misfits:
             return await self._unmerge(due, waiting, misfits)
@@ -170,7 +179,8 @@ class Race:
                 return experiment
 
     async def _source(self, experiment: Experiment) -> str:
-        assert experiment.source_sha256 is not None  # noqa: S101 - a race has no hand-runs
+        if experiment.source_sha256 is None:
+            raise NotFound(f"{experiment.id} was run by hand, so its source is not here")
         return await anyio.to_thread.run_sync(self._files.source, experiment.source_sha256)
 
     async def _unmerge(
@@ -182,7 +192,7 @@ class Race:
                 continue
             verdict = views.stored_verdict(run)
             assert isinstance(verdict, schemas.Verdict)  # noqa: S101 - it waited in the race
-            why = unmerged(verdict.why or "", misfits[experiment.id])
+            why = unmerged(verdict.why, misfits[experiment.id])
             verdicts[experiment.id] = verdict.model_copy(update={"why": why}).model_dump_json()
         state = conflicted(due.state, misfits)
         return await self._store.race.unmerge(due, state, misfits, verdicts)
@@ -200,6 +210,8 @@ def _next(due: Due) -> Next | None:
     """The next repeat or merge for a free GPU; None if all of them have something to do."""
     if due.free <= 0:
         return None
+    if due.tag.keep_rule == "greedy+merge":
+        return next_merge(due.state, merge_running=due.merge_running)
     ask = partial(
         next_run,
         due.state,

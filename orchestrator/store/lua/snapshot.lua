@@ -20,7 +20,7 @@ local out = {
   counts = { infra_lost = tonumber(fields.infra_lost) or 0 },
 }
 local statuses = { 'queued', 'running', 'keep', 'discard', 'crash', 'timeout', 'cancelled' }
-if fields.keep_rule == 'race' then
+if fields.keep_rule then  -- not greedy
   statuses[8], statuses[9] = 'candidate', 'repeat'
   out.race = redis.call('GET', t.race) or nil
   out.follows = redis.call('HGET', t.follow, id) or nil
