@@ -20,33 +20,28 @@ def decide(snapshot: Snapshot, result: RunResult, state: State, run: FinishedRun
     """Judge `result` of `run` by the tag alone; `state` only says what waits then."""
     decision = decide_greedy(snapshot, result)
     state = conflicted(state, run.merged_from)  # what was merged waits no longer
-    why = None
     if run.value is not None:
-        state, win = _after(state, run, run.value, improved=decision.improved)
-        if win is not None and win.experiment_id == run.source:
-            why = (
-                f"{win.gain:.4f} better than {run.base}, from which it was made and which is no"
-                " longer the best: it waits for a merge"
-            )
+        state = _after(state, run, run.value, improved=decision.improved)
+    gain, why = state.waiting.get(run.source), None
+    if gain is not None:
+        why = (
+            f"{gain.mean:.4f} better than {run.base}, from which it was made and which is no longer"
+            " the best: it waits for a merge"
+        )
     return RaceDecision(**vars(decision) | {"why": why}, run=run, state=state)
 
 
-def _after(
-    state: State, run: FinishedRun, value: float, *, improved: bool
-) -> tuple[State, merging.Reading | None]:
-    """The state after `run`, and the win that waits from now on."""
-    champion = Champion(
-        Source(run.source, run.base, (Reading(run.seed, value),)), Belief(value, 0.0)
-    )
-    win = None
+def _after(state: State, run: FinishedRun, value: float, *, improved: bool) -> State:
+    source = Source(run.source, run.base, (Reading(run.seed, value),))
+    champion = Champion(source, Belief(value, 0.0))
     if state.champions and state.parent(run.base) is not state.champions[-1]:
         best = _reading(state, state.champions[-1])
         win = merging.waits(_reading(state, champion), best, improved=improved)
+        if win is not None:
+            state = with_waiting(state, win.experiment_id, Belief(win.gain, 0.0))
     if improved:
         state = replace(state, champions=(*state.champions, champion)[-CHAMPIONS:])
-    if win is not None:
-        state = with_waiting(state, win.experiment_id, Belief(win.gain, 0.0))
-    return state, win
+    return state
 
 
 def _reading(state: State, champion: Champion) -> merging.Reading:

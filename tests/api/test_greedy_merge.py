@@ -142,7 +142,7 @@ def test_a_gpu_that_comes_free_later_gets_the_merge(
     search.finish(0, 0.98)
     search.finish(1, 0.99)
     api.post("/api/steer/resume", tag="mar11", reason="back")
-    job = eventually(lambda: api.claim())
+    job = eventually(api.claim)
     assert search.detail(job["experiment_id"])["merged_from"] == [search.ideas[1]]
     assert audited(api) == []
 
