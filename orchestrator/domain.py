@@ -5,6 +5,7 @@ curve); an *attempt* is one lease of a run. Times are integers: microseconds sin
 Redis' clock. Nothing here knows Redis or HTTP; the store builds these values from what it keeps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -286,6 +287,7 @@ class Tag:
     best_commit_sha: str | None = None
     best_us: int | None = None
     consecutive_crashes: int = 0
+    last_created_us: int = 0
     last_decided_us: int = 0
     training_seconds: float = 0.0
     pause: OperatorHold | None = None
@@ -303,6 +305,24 @@ class Tag:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """What of a tag is queued and runs, for a keep rule that queues runs itself.
+
+    `started` are the seeds of the runs under way by id, the oldest first. `follow` says what the
+    rule has queued and is not over: id -> `SOURCE SEED`, or `merge SEED`. `ideas` are other queued
+    runs. `gpus` may run the tag, `idle` of them have no run. Nothing was submitted or decided for
+    `quiet_seconds`.
+    """
+
+    started: Mapping[str, int]
+    follow: Mapping[str, str]
+    ideas: int
+    idle: int
+    gpus: int
+    quiet_seconds: float
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """All that a decision rests on, read in one step; `tag.revision` fences its application."""
 
@@ -316,6 +336,7 @@ class Snapshot:
     # Of a keep rule that has a state (rules/race/state.py): that, and True if it asked for the run.
     race: str | None = None
     follow_up: bool = False
+    workload: Workload | None = None  # as if the run were decided
 
 
 @dataclass(frozen=True)

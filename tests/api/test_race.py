@@ -183,7 +183,7 @@ def test_a_gpu_waits_for_the_next_idea_and_repeats_the_champion_when_none_comes(
     assert audited(race.api) == []
 
 
-def test_a_report_takes_two_scripts_and_one_more_for_each_run_that_follows(
+def test_a_report_takes_two_scripts_also_if_a_repeat_follows(
     race: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     race.baseline()
@@ -196,13 +196,14 @@ def test_a_report_takes_two_scripts_and_one_more_for_each_run_that_follows(
         calls.append(script.verb)
         return run(scripts, script, *args)
 
-    for val_bpb, follows in ((1.2, []), (0.9958, ["follow_up"])):
+    for val_bpb, status in ((1.2, "discard"), (0.9958, "candidate")):
         job = race.claim()
         with monkeypatch.context() as patch:
             patch.setattr(Scripts, "_run", counted)
-            race.api.finish(job, val_bpb)
-        assert [call for call in calls if call != "tidy"] == ["snapshot", "decide", *follows]
+            assert race.api.finish(job, val_bpb)["verdict"]["status"] == status
+        assert [call for call in calls if call != "tidy"] == ["snapshot", "decide"]
         calls.clear()
+    assert race.claim()["seed"] == 43
 
 
 def test_wins_over_an_old_parent_are_merged_onto_the_champion(api: Api) -> None:

@@ -7,6 +7,7 @@ The rules themselves are in rules/race/ and rules/greedy_merge.py; docs/keep-rul
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -94,34 +95,37 @@ class Race:
 
     # -- repeats and merges
 
-    async def fill(self, tag: str, due: Due | None = None) -> None:
-        """Queue what the rule asks for, as long as a GPU is free for it. `due` is what a decision
-        has left to do, read now if it is None. Raises `Unavailable`."""
+    async def follow(self, tag: str, ahead: "Ahead", *, queued: bool) -> None:
+        """Go on after a decision. `queued` if its repeats were queued with it; else something has
+        changed since the snapshot. Raises `Unavailable`."""
+        if queued:
+            for do in ahead.repeats:
+                logger.info("%s runs again, with seed %d", do.sources[0], do.seed)
+        if ahead.merges or not queued:
+            await self.fill(tag)
+
+    async def fill(self, tag: str) -> None:
+        """Queue what the rule asks for, as long as a GPU is free for it. Raises `Unavailable`."""
         try:
-            await self._fill(tag, due)
+            await self._fill(tag)
         except Unavailable:
             raise
         except AutoresearchError:
             # A record or a source that is broken must not keep a verdict from its worker.
             logger.exception("What follows in tag %s cannot be queued", tag)
 
-    async def _fill(self, tag: str, due: Due | None) -> None:
+    async def _fill(self, tag: str) -> None:
         while True:  # each turn queues a run, settles a win, or follows a change of another caller
-            due = due or await self._store.race.due(tag)
-            if due.tag.keep_rule == "greedy" or due.tag.pause is not None:
-                return
+            due = await self._store.race.due(tag)
             do = _next(due)
             if do is None:
                 return
-            due = await (self._repeat if do.kind == "repeat" else self._merge)(due, do)
+            if do.kind == "merge":
+                await self._merge(due, do)
+            elif await self._store.race.follow_up(due, do):
+                logger.info("%s runs again, with seed %d", do.sources[0], do.seed)
 
-    async def _repeat(self, due: Due, do: Next) -> Due | None:
-        left = await self._store.race.follow_up(due, do)
-        if left is not None:
-            logger.info("%s runs again, with seed %d", do.sources[0], do.seed)
-        return left
-
-    async def _merge(self, due: Due, do: Next) -> Due | None:
+    async def _merge(self, due: Due, do: Next) -> None:
         """Merge waiting wins onto the champion and queue what comes out, or say of those that do
         not fit why. One that only does not fit the others waits for the next merge."""
         waiting = await self._store.reads.entries(due.tag.name, do.sources)
@@ -137,7 +141,8 @@ class Race:
                 merged = await self._with(merged, win.experiment, champion) if parts else alone
                 parts.append(win.experiment)
         if misfits:
-            return await self._unmerge(due, waiting, misfits)
+            await self._unmerge(due, waiting, misfits)
+            return
         source = await self._sources.keep(merged, None)
         words = " + ".join(part.description or part.hypothesis for part in parts)
         experiment = NewExperiment(
@@ -150,10 +155,8 @@ class Race:
             source_sha256=source.sha256,
             merged_from=" ".join(part.id for part in parts),
         )
-        left = await self._store.race.follow_up(due, do, experiment)
-        if left is not None:
+        if await self._store.race.follow_up(due, do, experiment):
             logger.info("%s are merged onto %s", experiment.merged_from, champion.id)
-        return left
 
     async def _with(self, ours: str, part: Experiment, champion: Experiment) -> str:
         """`ours` with the change that `part` made to its champion.
@@ -183,9 +186,7 @@ class Race:
             raise NotFound(f"{experiment.id} was run by hand, so its source is not here")
         return await anyio.to_thread.run_sync(self._files.source, experiment.source_sha256)
 
-    async def _unmerge(
-        self, due: Due, waiting: list[Entry], misfits: Mapping[str, str]
-    ) -> Due | None:
+    async def _unmerge(self, due: Due, waiting: list[Entry], misfits: Mapping[str, str]) -> None:
         verdicts = {}
         for experiment, run in waiting:
             if experiment.id not in misfits:
@@ -195,7 +196,7 @@ class Race:
             why = unmerged(verdict.why, misfits[experiment.id])
             verdicts[experiment.id] = verdict.model_copy(update={"why": why}).model_dump_json()
         state = conflicted(due.state, misfits)
-        return await self._store.race.unmerge(due, state, misfits, verdicts)
+        await self._store.race.unmerge(due, state, misfits, verdicts)
 
 
 def _other(entry: Entry, decision: Decision) -> OtherVerdict:
@@ -206,9 +207,27 @@ def _other(entry: Entry, decision: Decision) -> OtherVerdict:
     return OtherVerdict(experiment, run, decision, verdict.model_dump_json())
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What follows a decision: the repeats for free GPUs, and true if a merge follows them."""
+
+    repeats: tuple[Next, ...] = ()
+    merges: bool = False
+
+
+def look_ahead(snapshot: Snapshot, state: State) -> Ahead:
+    """What follows the decision that leads to `state`, so that it is queued in the same step."""
+    assert snapshot.workload is not None  # noqa: S101 - it is a run's
+    due, repeats = Due(snapshot.tag, state, snapshot.workload), list[Next]()
+    while (do := _next(due)) is not None and do.kind == "repeat":
+        repeats.append(do)
+        due = due.after(do)
+    return Ahead(tuple(repeats), merges=do is not None)
+
+
 def _next(due: Due) -> Next | None:
     """The next repeat or merge for a free GPU; None if all of them have something to do."""
-    if due.free <= 0:
+    if due.free <= 0 or due.tag.keep_rule == "greedy" or due.tag.pause is not None:
         return None
     if due.tag.keep_rule == "greedy+merge":
         return next_merge(due.state, merge_running=due.merge_running)
@@ -216,11 +235,12 @@ def _next(due: Due) -> Next | None:
         next_run,
         due.state,
         due.running,
-        due.gpus,
-        idle=due.quiet_seconds >= IDLE * due.tag.time_budget_seconds,
+        due.workload.gpus,
+        idle=due.workload.quiet_seconds >= IDLE * due.tag.time_budget_seconds,
         merge_running=due.merge_running,
     )
-    do = ask(ideas=due.ideas > 0)
-    if do is not None and do.kind == "idea" and due.free > due.ideas:
+    ideas = due.workload.ideas
+    do = ask(ideas=ideas > 0)
+    if do is not None and do.kind == "idea" and due.free > ideas:
         do = ask(ideas=False)
     return None if do is None or do.kind == "idea" else do

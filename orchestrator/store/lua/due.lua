@@ -1,6 +1,8 @@
 -- Reads in one step what a keep rule that queues runs rests on when it says what runs next.
 -- ARGV: '', '', tag.
--- Replies: OK {race, due: see the prelude}, UNKNOWN_TAG.
+-- Replies: OK {tag, race, workload: see the prelude}, UNKNOWN_TAG.
 local tag, t = ARGV[3], T(ARGV[3])
-if redis.call('EXISTS', t.tag) == 0 then return reply('UNKNOWN_TAG', { tag = tag }) end
-return reply('OK', { race = redis.call('GET', t.race) or nil, due = due(t) })
+local fields = hash_of(t.tag)
+if not fields.created then return reply('UNKNOWN_TAG', { tag = tag }) end
+local race = redis.call('GET', t.race) or nil
+return reply('OK', { tag = fields, race = race, workload = workload(t, fields) })

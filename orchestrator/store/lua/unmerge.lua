@@ -1,7 +1,7 @@
 -- Wins over an old parent that could not be merged wait no longer.
 -- ARGV: nonce, ttl, tag, journal entry (JSON: entry, revision, seal), the race after it (JSON),
 --       verdicts (JSON object: id -> verdict).
--- Replies: OK {due: see the prelude}, STALE.
+-- Replies: OK, STALE.
 local tag, step, t = ARGV[3], cjson.decode(ARGV[4]), T(ARGV[3])
 if stale(t, step) then return reply('STALE') end
 redis.call('HINCRBY', t.tag, 'revision', 1)
@@ -11,4 +11,4 @@ for id, verdict in pairs(cjson.decode(ARGV[6])) do
   event('decided', tag, id, { status = redis.call('HGET', t.run .. id, 'status') })
 end
 journal(tag, 'unmerged', '', us(now_us()), step)
-return reply('OK', { due = due(t) })
+return reply('OK')
