@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from orchestrator.services.core import judge
 from orchestrator.services.core.audit import Audit
 from orchestrator.store import keys
 from orchestrator.store.connection import Store
@@ -204,6 +205,31 @@ def test_a_report_takes_two_scripts_also_if_a_repeat_follows(
         assert [call for call in calls if call != "tidy"] == ["snapshot", "decide"]
         calls.clear()
     assert race.claim()["seed"] == 43
+
+
+def test_a_repeat_is_queued_also_if_a_submission_came_while_its_run_was_judged(
+    race: Race, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = judge.look_ahead
+
+    def overtaken(*args: Any) -> Any:
+        with redis.Redis.from_url(redis_url) as client:
+            client.hincrby(keys.of_tag("mar11", "tag"), "last_created", 1)
+        return look(*args)
+
+    monkeypatch.setattr(judge, "look_ahead", overtaken)
+    race.api.submit(BASELINE)
+    race.run(0.9979)
+    assert race.claim()["seed"] == 43
+    assert race.api.claim() is None
+
+
+def test_a_gpu_that_drains_gets_no_repeat_with_its_last_verdict(race: Race) -> None:
+    race.api.submit(BASELINE)
+    job = race.claim()
+    race.api.post("/api/pool/drain", gpu_id="gpu-0", reason="maintenance")
+    race.api.finish(job, 0.9979)
+    assert race.api.get("/api/report/summary", tag="mar11")["stats"]["queued"] == 0
 
 
 def test_wins_over_an_old_parent_are_merged_onto_the_champion(api: Api) -> None:
