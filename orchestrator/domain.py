@@ -5,6 +5,7 @@ curve); an *attempt* is one lease of a run. Times are integers: microseconds sin
 Redis' clock. Nothing here knows Redis or HTTP; the store builds these values from what it keeps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -19,7 +20,7 @@ ResultKind = Literal["completed", "crash", "timeout", "cancelled"]
 AttemptEnding = Literal[ResultKind, "lost", "expired", "handed_back", "requeued"]
 
 # What a tag keeps: docs/keep-rules.md.
-KeepRule = Literal["greedy", "race"]
+KeepRule = Literal["greedy", "greedy+merge", "race"]
 
 INFRA_LOST = "infra_lost"
 # How many of the newest judged runs the strategy adapts to.
@@ -286,6 +287,7 @@ class Tag:
     best_commit_sha: str | None = None
     best_us: int | None = None
     consecutive_crashes: int = 0
+    last_created_us: int = 0
     last_decided_us: int = 0
     training_seconds: float = 0.0
     pause: OperatorHold | None = None
@@ -303,6 +305,24 @@ class Tag:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """What of a tag is queued and runs, for a keep rule that queues runs itself.
+
+    `started` are the seeds of the runs under way by id, the oldest first. `follow` says what the
+    rule has queued and is not over: id -> `SOURCE SEED`, or `merge SEED`. `ideas` are other queued
+    runs. `gpus` may run the tag, `idle` of them have no run. Nothing was submitted or decided for
+    `quiet_seconds`.
+    """
+
+    started: Mapping[str, int]
+    follow: Mapping[str, str]
+    ideas: int
+    idle: int
+    gpus: int
+    quiet_seconds: float
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """All that a decision rests on, read in one step; `tag.revision` fences its application."""
 
@@ -313,9 +333,10 @@ class Snapshot:
     recent: tuple[Status, ...]  # of the newest judged runs, newest first
     run: Run | None = None
     experiment: Experiment | None = None
-    # Under the keep rule `race`: its state (rules/race/state.py), and True if it asked for the run.
+    # Of a keep rule that has a state (rules/race/state.py): that, and True if it asked for the run.
     race: str | None = None
     follow_up: bool = False
+    workload: Workload | None = None  # as if the run were decided
 
 
 @dataclass(frozen=True)
@@ -355,7 +376,8 @@ class Decision:
     """What a run result means for its tag: a value, which the store applies in one step. `delta` is
     best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
     run that came close; `strategy` the adapted one, or None where it stays. Under `race`, `best` is
-    the one after the decision, and `ruling` what the rule says of the run."""
+    the one after the decision, and `ruling` what the rule says of the run. `why` is the rule's
+    sentence, where it has one."""
 
     status: Status
     improved: bool = False
@@ -368,6 +390,7 @@ class Decision:
     strategy: Strategy | None = None
     best: Best | None = None
     ruling: RaceVerdict | None = None
+    why: str | None = None
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")

@@ -45,7 +45,8 @@ def setup(
         int, typer.Option(help="Crashes in a row after which agents are told to stop.")
     ] = 3,
     keep_rule: Annotated[
-        str, typer.Option(metavar="greedy|race", help="What is kept: docs/keep-rules.md.")
+        str,
+        typer.Option(metavar="greedy|greedy+merge|race", help="What is kept: docs/keep-rules.md."),
     ] = "greedy",
     json: bool,
 ) -> None:

@@ -32,7 +32,7 @@ def moment(at: str) -> str:
 
 
 def why(detail: schemas.ExperimentDetail) -> str:
-    """What the keep rule `race` says of an experiment; a merge conflict has lines of its own."""
+    """The keep rule's sentence on an experiment, if any; a merge conflict has lines of its own."""
     verdict = detail.verdict or detail.so_far
     return visible(verdict.why) if isinstance(verdict, schemas.Verdict) and verdict.why else ""
 
@@ -72,7 +72,7 @@ def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
         counts = (str(t.total_experiments), str(t.kept_experiments))
         budget = f"{t.time_budget_seconds:g} s"
         created = moment(t.created_at)
-        name = t.name + " (race)" * (t.keep_rule == "race") + " (paused)" * t.paused
+        name = t.name + f" ({t.keep_rule})" * (t.keep_rule != "greedy") + " (paused)" * t.paused
         table.add_row(name, bpb(t.best_val_bpb), *counts, budget, t.profile or "", created)
     return table
 

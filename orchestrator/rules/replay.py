@@ -24,6 +24,7 @@ from orchestrator.domain import (
     Strategy,
     Tag,
 )
+from orchestrator.rules import greedy_merge
 from orchestrator.rules.decide import decide
 from orchestrator.rules.race import FinishedRun, State as RaceState, conflicted
 from orchestrator.rules.race.decide import RaceDecision, decide as decide_race, unmerged
@@ -81,8 +82,8 @@ class Settled:
 
 @dataclass(frozen=True)
 class Decided:
-    """A run was decided: what was reported, what the decision rested on, and what it was. Under
-    `race` also the run as the rule takes it, and the candidates that it settled."""
+    """A run was decided: what was reported, what the decision rested on, and what it was. With the
+    run as the keep rule takes it and the candidates that it settled, where the rule has a state."""
 
     experiment_id: str
     at_us: int
@@ -203,7 +204,8 @@ class Replay:
         snapshot = Snapshot(self.tag, self.counts, self.strategy, len(self.near), self.recent)
         if race_run is None:
             return decide(snapshot, result)
-        return decide_race(snapshot, result, self.race, race_run)
+        rule = decide_race if self.tag.keep_rule == "race" else greedy_merge.decide
+        return rule(snapshot, result, self.race, race_run)
 
     def _apply(self, step: Decided, decision: Decision) -> None:
         self.last_us = step.at_us
@@ -265,10 +267,8 @@ class Replay:
         self.race = conflicted(self.race, step.conflicts)
         for who, why in step.conflicts.items():
             known = self.decided[who]
-            assert known.decision.ruling is not None  # noqa: S101 - it waited in the race
-            words = unmerged(known.decision.ruling.why, why)
-            ruling = replace(known.decision.ruling, why=words)
-            self.decided[who] = replace(known, decision=replace(known.decision, ruling=ruling))
+            words = replace(known.decision, why=unmerged(known.decision.why, why))
+            self.decided[who] = replace(known, decision=words)
 
     def _differ(self, what: str) -> None:
         self.differences.append(what)

@@ -36,7 +36,7 @@ class SetupRequest(TagRequest):
     near_miss_threshold: Amount = 0.002
     max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
     # docs/keep-rules.md
-    keep_rule: Literal["greedy", "race"] = "greedy"
+    keep_rule: Literal["greedy", "greedy+merge", "race"] = "greedy"
 
 
 class TagInfo(Answer):
@@ -118,7 +118,8 @@ class Verdict(Answer):
     The fields from `sigma` on are there where the keep rule is `race`. There `delta` is the gap to
     what is believed of the champion, and `best_val_bpb` that belief; `sigma` is what the seed alone
     does to a run, and `probability` that the source is better, after `runs` runs. A keep is
-    `confirmed` or `provisional`; a `candidate` waits for its next runs."""
+    `confirmed` or `provisional`; a `candidate` waits for its next runs. Under `greedy+merge` only
+    `why` is there, where a win waits for a merge or could not be merged."""
 
     experiment_id: str
     status: Literal["keep", "discard", "candidate", "repeat"]

@@ -171,12 +171,13 @@ def verdict(
 
 
 def _ruling(decision: domain.Decision) -> dict[str, Any]:
-    """What the keep rule `race` adds to a verdict."""
+    """What a keep rule other than `greedy` adds to a verdict."""
+    said: dict[str, Any] = {"why": decision.why}
     ruling = decision.ruling
     if ruling is None:
-        return {}
+        return said
     kept = decision.status is Status.KEEP and decision.improved
-    said = {name: getattr(ruling, name) for name in ("sigma", "probability", "runs", "why")}
+    said |= {name: getattr(ruling, name) for name in ("sigma", "probability", "runs")}
     if kept:
         said |= (
             {"confirmed": True} if ruling.confirmed else {"confirmed": False, "provisional": True}

@@ -51,8 +51,8 @@ def journal_data(
 ) -> dict[str, Any]:
     """What the journal keeps of a decision: who reported (a lease's epoch, 0 without one), the run
     result (as `outcome`), what the decision rests on, what it is, and which operator action led to
-    it, if one did. Under `race` also the run as the rule takes it, and which candidates it settles.
-    Names that have no value are left out."""
+    it, if one did. Unless the keep rule is `greedy`, also the run as the rule takes it, and which
+    candidates it settles. Names that have no value are left out."""
     assert snapshot.experiment is not None  # noqa: S101 - only runs are decided
     tag, metrics = snapshot.tag, result.metrics
     return {

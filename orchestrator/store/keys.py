@@ -18,7 +18,7 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     cats           hash     `n:CAT`, `kept:CAT`, `near:CAT`: counters of a category
     sources        hash     SHA256:SEED -> the experiments with this source and seed, oldest first
     queue          zset     queued ids, by priority and then arrival
-    race           string   JSON of what the keep rule `race` believes (rules/race/state.py)
+    race           string   JSON of what the keep rule believes (rules/race/state.py); not of greedy
     follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`
     notes          hash     id -> JSON of each note that people have left for agents
     ledger         stream   the audit log's entries on this tag, under the same ids

@@ -28,6 +28,7 @@ from orchestrator.domain import (
     Status,
     Strategy,
     Tag,
+    Workload,
 )
 
 Fields = Mapping[str, str]
@@ -44,7 +45,8 @@ _NAMES = {
     "best_id": "best_experiment_id", "budget": "time_budget_seconds", "claimed": "claimed_us",
     "created": "created_us", "ended": "ended_us", "expires": "expires_us",
     "finished": "finished_us", "health_at": "health_us", "heartbeat": "heartbeat_us",
-    "hold": "held_by", "last_decided": "last_decided_us", "max_crashes": "max_consecutive_crashes",
+    "hold": "held_by", "last_created": "last_created_us", "last_decided": "last_decided_us",
+    "max_crashes": "max_consecutive_crashes",
     "measured": "measured_us", "prepare": "prepare_sha256", "profile": "platform",
     "registered": "registered_us", "source": "source_sha256", "started": "started_us",
     "streak": "consecutive_crashes", "threshold": "near_miss_threshold", "updated": "updated_us",
@@ -202,6 +204,19 @@ def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot
         experiment=experiment,
         race=reply.get("race"),
         follow_up="follows" in reply,
+        workload=workload_from(reply["workload"]) if "workload" in reply else None,
+    )
+
+
+def workload_from(reply: Mapping[str, Any]) -> Workload:
+    started = reply["running"] or ()  # an empty Lua table encodes as {}
+    return Workload(
+        started={name: int(seed) for name, seed in started},
+        follow=reply["follow"],
+        ideas=reply["ideas"],
+        idle=reply["idle"],
+        gpus=reply["gpus"],
+        quiet_seconds=reply["quiet"],
     )
 
 

@@ -8,8 +8,8 @@
 The rule in words, and what it is worth in simulation: docs/keep-rules.md.
 """
 
-from orchestrator.rules.race.queue import next_run
+from orchestrator.rules.race.queue import next_merge, next_run
 from orchestrator.rules.race.state import FinishedRun, Next, State
 from orchestrator.rules.race.verdicts import conflicted, step
 
-__all__ = ["FinishedRun", "Next", "State", "conflicted", "next_run", "step"]
+__all__ = ["FinishedRun", "Next", "State", "conflicted", "next_merge", "next_run", "step"]

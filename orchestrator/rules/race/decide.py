@@ -84,9 +84,9 @@ def decide(snapshot: Snapshot, result: RunResult, state: State, run: FinishedRun
     return RaceDecision(**fields, run=run, state=state, others=others)
 
 
-def unmerged(why: str, conflict: str) -> str:
+def unmerged(why: str | None, conflict: str) -> str:
     """The words on a win that waited (`why`) and could not be merged."""
-    return f"{why}; {conflict}"
+    return f"{why or 'its change is not in the best that replaced it'}; {conflict}"
 
 
 def _of_other(before: State, verdict: RaceVerdict) -> Status:
@@ -104,4 +104,5 @@ def _ruled(tag: Tag, verdict: RaceVerdict, status: Status) -> Decision:
         near_miss=near_miss(tag, max(0.0, -verdict.delta)) if discarded else None,
         counts_in_rates=status is not Status.CANDIDATE,
         ruling=verdict,
+        why=verdict.why,
     )

@@ -31,10 +31,9 @@ def next_run(
         return _repeat(baseline, running)
     if not state.champions:
         return Next("idea") if ideas else None
-    under_way = merge_running or any(one.merged_from for one in state.candidates.values())
-    if state.waiting and not under_way:
-        gains = {name: effect.mean for name, effect in state.waiting.items()}
-        return Next("merge", merging.chosen(gains))
+    merge = next_merge(state, merge_running=merge_running)
+    if merge is not None:
+        return merge
     at_once = min(AT_ONCE, gpus)
     if not ideas or _may_repeat(state, running):
         source = _candidate(state, running, at_once)
@@ -49,6 +48,15 @@ def next_run(
     more = _size(champion.source, running) < most
     free = len(_of(champion.source, running)) < at_once
     return _repeat(champion.source, running) if more and free else None
+
+
+def next_merge(state: State, *, merge_running: bool) -> Next | None:
+    """The merge of the best wins that wait; None if none does, or a merge is under way."""
+    under_way = merge_running or any(one.merged_from for one in state.candidates.values())
+    if under_way or not state.waiting:
+        return None
+    gains = {name: effect.mean for name, effect in state.waiting.items()}
+    return Next("merge", merging.chosen(gains))
 
 
 def _of(source: Source, running: Running) -> Collection[int]:

@@ -165,7 +165,7 @@ class Experiments:
             updated_at=rfc3339(tag.best_us),
             verified=entry.run.verified_bpb is not None,
             estimate=views.estimate(from_json(snapshot.race).champions[-1])
-            if snapshot.race
+            if tag.keep_rule == "race" and snapshot.race
             else None,
         )
         return schemas.BestAnswer(best=best, experiment=views.record(entry))

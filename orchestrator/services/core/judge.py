@@ -7,7 +7,15 @@ from dataclasses import replace
 from functools import partial
 
 from orchestrator import schemas
-from orchestrator.domain import AttemptEnding, OperatorAction, Run, RunResult, Snapshot, State
+from orchestrator.domain import (
+    AttemptEnding,
+    Decision,
+    OperatorAction,
+    Run,
+    RunResult,
+    Snapshot,
+    State,
+)
 from orchestrator.errors import Unavailable, no_lease_secret
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules.decide import decide
@@ -18,7 +26,7 @@ from orchestrator.rules.retry import (
     after_stopped_attempt,
 )
 from orchestrator.services import views
-from orchestrator.services.core.race import Race
+from orchestrator.services.core.race import Ahead, Race, look_ahead
 from orchestrator.store.connection import Store
 from orchestrator.store.entries import OtherVerdict
 from orchestrator.store.experiments import Ended, Reporter, by_lease
@@ -120,18 +128,29 @@ class Judge:
         action: OperatorAction | None = None,
     ) -> Ended | None:
         assert snapshot.run is not None  # noqa: S101 - `run_snapshot` has a run
-        decision, others = decide(snapshot, result), list[OtherVerdict]()
-        racing = snapshot.tag.keep_rule == "race"
+        racing, others, ahead = snapshot.tag.keep_rule != "greedy", list[OtherVerdict](), Ahead()
+        decision: Decision
         if racing:
             decision, others = await self._race.decide(snapshot, result)
+            ahead = look_ahead(snapshot, decision.state)
             if decision.no_evidence:
                 result = replace(result, warnings=(*result.warnings, NO_EVIDENCE))
+        else:
+            decision = decide(snapshot, result)
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
         ended = await self._store.experiments.apply(
-            snapshot, result, decision, verdict.model_dump_json(), reporter, action, others
+            snapshot,
+            result,
+            decision,
+            verdict.model_dump_json(),
+            reporter,
+            action,
+            others,
+            ahead.repeats,
         )
         if racing and ended is not None:
-            await self._race.fill(snapshot.tag.name)  # before its GPU asks for the next job
+            # before its GPU asks for the next job
+            await self._race.follow(snapshot.tag.name, ahead, queued=ended.followed)
         return ended
 
 

@@ -177,7 +177,7 @@ def _row(history: History, entry: Entry) -> schemas.RunRow:
 
 
 def _said(run: Run) -> dict[str, Any]:
-    """The words of the keep rule `race` on a run."""
+    """The words of the keep rule on a run, where it has any."""
     verdict = run.verdict_json and views.verdict_from(run.verdict_json)
     if not isinstance(verdict, schemas.Verdict) or verdict.why is None:
         return {"delta": None, "confirmed": None, "why": None}
@@ -204,7 +204,7 @@ def _known(history: History, cursor: str | None) -> tuple[int, int, int]:
 def _race(history: History, snapshot: Snapshot) -> dict[str, Any] | None:
     """What the keep rule `race` believes now; None before the first result."""
     state = from_json(snapshot.race)
-    if not state.champions:
+    if snapshot.tag.keep_rule != "race" or not state.champions:
         return None
     champion = state.champions[-1]
     provisional = {one.id for one in state.champions if not one.confirmed}
