@@ -202,6 +202,7 @@ class SeriesAnswer(Answer):
     categories: list[str]
     near_miss_threshold: float
     keep_rule: str
+    early_stop: str | None
     strategy: dict[str, str | bool]
     blocks: list[SeriesBlock]
     choices: list[SeriesChoice]

@@ -63,6 +63,7 @@ class SummaryAnswer(Answer):
     total_training_minutes: float
     strategy: Mode
     gpu_pool: PoolCounts
+    early_stop: str | None = None
     paused: bool = False
     pause: OperatorHold | None = None
 

@@ -10,6 +10,7 @@ from orchestrator import schemas
 from orchestrator.domain import AttemptEnding, OperatorAction, Run, RunResult, Snapshot, State
 from orchestrator.errors import Unavailable, no_lease_secret
 from orchestrator.ids import AttemptId, tag_of
+from orchestrator.rules import early_stop
 from orchestrator.rules.decide import decide
 from orchestrator.rules.retry import (
     Requeue,
@@ -81,11 +82,13 @@ class Judge:
         return await self._end_attempt(attempt, after_handed_back_attempt)
 
     async def attempt_stopped(
-        self, attempt: AttemptId, result: RunResult
+        self, attempt: AttemptId, result: RunResult, percent: float
     ) -> schemas.AnyVerdict | None:
-        """A worker stopped an attempt on request: its run ends with `result`, or is queued again
-        (None) if that was the request. Raises `LeaseLost`."""
-        return await self._end_attempt(attempt, partial(after_stopped_attempt, result=result))
+        """A worker stopped an attempt on request, after `percent` of its training: its run ends
+        with `result`, as stopped early, or is queued again (None), as was asked. Raises
+        `LeaseLost`."""
+        rule = partial(after_stopped_attempt, result=result, percent=percent)
+        return await self._end_attempt(attempt, rule)
 
     async def _end_attempt(
         self, attempt: AttemptId, rule: Callable[[Run], Requeue | RunResult], renewal: str = ""
@@ -126,6 +129,7 @@ class Judge:
             decision, others = await self._race.decide(snapshot, result)
             if decision.no_evidence:
                 result = replace(result, warnings=(*result.warnings, NO_EVIDENCE))
+        decision = early_stop.counted(decision, snapshot, result)
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
         ended = await self._store.experiments.apply(
             snapshot, result, decision, verdict.model_dump_json(), reporter, action, others

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator import schemas
 from orchestrator.domain import Run, Snapshot, Status, rfc3339
 from orchestrator.errors import Invalid
-from orchestrator.rules import noise
+from orchestrator.rules import early_stop, noise
 from orchestrator.rules.race.state import from_json
 from orchestrator.rules.series import WORDS, Filter
 from orchestrator.services import views
@@ -177,8 +177,10 @@ def _row(history: History, entry: Entry) -> schemas.RunRow:
 
 
 def _said(run: Run) -> dict[str, Any]:
-    """The words of the keep rule `race` on a run."""
+    """The words of the keep rule `race`, or of the early stop, on a run."""
     verdict = run.verdict_json and views.verdict_from(run.verdict_json)
+    if isinstance(verdict, schemas.StoppedVerdict):
+        return {"delta": None, "confirmed": None, "why": verdict.why[:WHY_CHARACTERS]}
     if not isinstance(verdict, schemas.Verdict) or verdict.why is None:
         return {"delta": None, "confirmed": None, "why": None}
     return {
@@ -233,6 +235,7 @@ def _series_json(history: History, snapshot: Snapshot, cursor: str | None) -> st
         "categories": list(series.categories),
         "near_miss_threshold": tag.near_miss_threshold,
         "keep_rule": tag.keep_rule,
+        "early_stop": early_stop.report(snapshot),
         "strategy": {
             "mode": strategy.mode,
             "reason": strategy.reason,
