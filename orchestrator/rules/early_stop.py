@@ -2,7 +2,10 @@
 
 At 25, 50 and 75 % of a run's budget its training loss is compared with those of the tag's finished
 runs at the same mark. Least squares over these gives a line from loss to final val_bpb, and the
-prediction interval of one more run (Draper & Smith, Applied Regression Analysis, ch. 1.4, 3.1):
+prediction interval of one more run (Draper & Smith, Applied Regression Analysis, ch. 1.4, 3.1).
+Runs that lie further off the line than FAR_OFF deviations (1.4826 times the median distance) are
+left out and the line is drawn again, until there are none: a run that diverged late, or whose
+warm-down crosses the others, says nothing of the rest.
 
     y = a + b x,  s² = Σ (yᵢ - a - b xᵢ)² / (n - 2),  sd² = s² (1 + 1/n + (x - x̄)² / Σ (xᵢ - x̄)²)
 
@@ -11,8 +14,9 @@ is better than the best with a probability below CONDEMN_BELOW, and if the slope
 the same confidence: then a higher loss never saves a run that a lower one would have condemned.
 
 Nothing is predicted of a loss above all known ones, or of a curve that begins elsewhere than the
-others: such a train.py may print something else. One condemned run in SPARED_OF finishes, and the
-share of those that beat the best of the moment switches the early stop off when it is too large.
+others: such a train.py may print something else. What the rule cannot see, the audit measures: one
+condemned run in SPARED_OF finishes, and when too many of those beat the best of the moment at which
+they were condemned, the early stop switches itself off.
 """
 
 import math
@@ -35,7 +39,9 @@ WINDOW, FEWEST_POINTS = 10.0, 3  # the loss at a mark is the mean of the last 10
 START = 10.0  # a curve begins before
 SAME_START = 0.05  # relative: an untrained model's loss is the logarithm of the vocabulary's size
 CALIBRATED = 30  # finished runs with curves, before which nothing is condemned
+FEWEST_ON_LINE = 15
 REMEMBERED = 100
+FAR_OFF = 4.0
 CONDEMN_BELOW = 0.01
 SPARED_OF = 10
 # The share of false kills is estimated as (false + PRIOR_AUDITED * CONDEMN_BELOW) /
@@ -83,25 +89,69 @@ class Prediction(NamedTuple):
 
 def predict(stops: EarlyStops, found: Sequence[float]) -> Prediction | None:
     """What a run with these `losses` will read, by its last mark. None if nothing can be said."""
-    curves, mark = stops.curves, len(found) - 1
-    if mark < 1 or len(curves) < CALIBRATED:
+    mark = len(found) - 1
+    if mark < 1 or len(stops.curves) < CALIBRATED:
         return None
-    usual = median(curve[0] for curve in curves)
-    known, finals = [curve[mark] for curve in curves], [curve[-1] for curve in curves]
-    if abs(found[0] - usual) > SAME_START * abs(usual) or found[mark] > max(known):
+    usual = median(curve[0] for curve in stops.curves)
+
+    def alike(start: float) -> bool:
+        return abs(start - usual) <= SAME_START * abs(usual)
+
+    known = [(curve[mark], curve[-1]) for curve in stops.curves if alike(curve[0])]
+    if not alike(found[0]) or found[mark] > max(loss for loss, _ in known):
         return None
-    freedom, x, y = len(curves) - 2, fmean(known), fmean(finals)
-    spread = sum((one - x) ** 2 for one in known)
+    line = _line(known)
+    return line and line.prediction(found[mark])
+
+
+class Line(NamedTuple):
+    """Least squares over n runs: through (x, y), with what the formula above calls s² and Σ."""
+
+    n: int
+    x: float
+    y: float
+    slope: float
+    variance: float
+    spread: float
+
+    def off(self, run: tuple[float, float]) -> float:
+        return run[1] - self.y - self.slope * (run[0] - self.x)
+
+    def prediction(self, loss: float) -> Prediction | None:
+        """None where the slope may be chance."""
+        if self.variance == 0:
+            return None
+        slope_t = self.slope * math.sqrt(self.spread / self.variance)
+        if student_t(-slope_t, self.n - 2) > CONDEMN_BELOW:
+            return None
+        away = loss - self.x
+        sd = math.sqrt(self.variance * (1 + 1 / self.n + away**2 / self.spread))
+        return Prediction(self.y + self.slope * away, sd, self.n - 2)
+
+
+def _line(runs: Sequence[tuple[float, float]]) -> Line | None:
+    """The line through (loss, val_bpb) of runs, without those far off; None for too few runs."""
+    while len(runs) >= FEWEST_ON_LINE:
+        line = _least_squares(runs)
+        if line is None:
+            return None
+        limit = FAR_OFF * 1.4826 * median(abs(line.off(run)) for run in runs)
+        near = [run for run in runs if abs(line.off(run)) <= limit]
+        if len(near) == len(runs) or limit == 0:
+            return line
+        runs = near
+    return None
+
+
+def _least_squares(runs: Sequence[tuple[float, float]]) -> Line | None:
+    x, y = fmean(loss for loss, _ in runs), fmean(final for _, final in runs)
+    spread = sum((loss - x) ** 2 for loss, _ in runs)
     if spread == 0:
         return None
-    slope = sum((a - x) * (b - y) for a, b in zip(known, finals, strict=True)) / spread
-    rest = (b - y - slope * (a - x) for a, b in zip(known, finals, strict=True))
-    variance = sum(one**2 for one in rest) / freedom
-    if variance == 0 or student_t(-slope * math.sqrt(spread / variance), freedom) > CONDEMN_BELOW:
-        return None
-    away = found[mark] - x
-    sd = math.sqrt(variance * (1 + 1 / len(curves) + away**2 / spread))
-    return Prediction(y + slope * away, sd, freedom)
+    slope = sum((loss - x) * (final - y) for loss, final in runs) / spread
+    line = Line(len(runs), x, y, slope, 0.0, spread)
+    squares = sum(line.off(run) ** 2 for run in runs)
+    return line._replace(variance=squares / (len(runs) - 2))
 
 
 def student_t(t: float, freedom: int) -> float:
@@ -151,7 +201,7 @@ def forecast(
         sd=predicted.sd,
         probability=probability,
         champion=best,
-        runs=len(stops.curves),
+        runs=predicted.freedom + 2,
         spared=int(sha256(experiment_id.encode()).hexdigest(), 16) % SPARED_OF == 0,
     )
 

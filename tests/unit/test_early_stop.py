@@ -115,6 +115,15 @@ def test_a_prediction_is_the_line_through_the_finished_runs_with_its_interval() 
     assert far.sd > near.sd
 
 
+def test_runs_that_lie_far_off_the_line_change_no_prediction() -> None:
+    """One diverged after the mark, one crossed the others, and one prints bits."""
+    stops = known()
+    alone = predict(stops, (START, 3.1))
+    odd = ((START, 3.05, 3.05, 3.05, 1.4), (START, 3.2, 3.2, 3.2, 0.9))
+    bits = (START / math.log(2), 4.5, 4.5, 4.5, 0.93)
+    assert predict(replace(stops, curves=(*stops.curves, *odd, bits)), (START, 3.1)) == alone
+
+
 def test_nothing_is_predicted_before_enough_runs_have_finished() -> None:
     assert predict(known(runs=CALIBRATED), (START, 3.1)) is not None
     assert predict(known(runs=CALIBRATED - 1), (START, 3.1)) is None
