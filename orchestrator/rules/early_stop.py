@@ -258,8 +258,9 @@ def report(snapshot: Snapshot) -> str | None:
     if not snapshot.tag.early_stop:
         return None
     stops = snapshot.stops
+    runs = "run" if stops.stopped == 1 else "runs"
     done = (
-        f"{stops.stopped} runs stopped, {stops.saved_seconds / 3600:.2f} GPU hours saved;"
+        f"{stops.stopped} {runs} stopped, {stops.saved_seconds / 3600:.2f} GPU hours saved;"
         f" {stops.false_kills} of {stops.audited} audited runs were better after all"
     )
     if stops.off:

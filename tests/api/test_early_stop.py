@@ -131,7 +131,7 @@ def test_a_hopeless_run_is_stopped_at_a_mark_and_discarded_with_what_was_predict
     assert [attempt["outcome"] for attempt in detail["attempts"]] == ["stopped"]
     # 70 % of 300 s.
     assert calibrated.told() == (
-        "on: 1 runs stopped, 0.06 GPU hours saved; 0 of 0 audited runs were better after all"
+        "on: 1 run stopped, 0.06 GPU hours saved; 0 of 0 audited runs were better after all"
     )
     rows = calibrated.api.get("/api/report/tsv", tag="mar11")["tsv"].splitlines()
     assert rows[-1].split("\t")[1:4] == ["0.000000", "0.0", "discard"]

@@ -168,6 +168,7 @@ def _row(history: History, entry: Entry) -> schemas.RunRow:
             "n": None if row is None else row + 1,
             "near": row is not None and history.series.status[row] in WORDS["near"],
             "val_bpb": fields["val_bpb"] if run.status in views.COMPLETED else None,
+            "predicted": fields["predicted_val_bpb"] if run.stopped_early else None,
             "description": description[:DESCRIPTION_CHARACTERS],
             "measured_at": None if run.measured_us is None else rfc3339(run.measured_us),
             "error": run.error[-ERROR_CHARACTERS:] if run.error else None,

@@ -112,7 +112,7 @@ const RULES = {
 /** The chart in words, for screen readers and for people in a hurry. */
 function summary(series) {
   const { length, best, baseline, bestRow: row } = series;
-  const rule = RULES[series.keepRule];
+  const rule = RULES[series.keepRule] + (series.earlyStop ? ` Early stop: ${series.earlyStop}.` : "");
   if (!length) return `No run has been decided yet.${rule}`;
   const runs = `${plural(length, "run")} decided: ${count(series.counts[KEEP])} kept, ` +
     `${count(series.discards)} discarded, ${count(series.crashes)} crashed.`;
