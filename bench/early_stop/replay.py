@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from orchestrator.domain import EarlyStops, Metrics, RunResult
 from orchestrator.rules import early_stop
@@ -98,8 +99,26 @@ def _count(out: Outcome, run: Run, best: float, *, begun: bool, percent: int | N
         out.reached.append(percent)
 
 
-def by_optuna(make_pruner: Callable[[], object]) -> Callable[[Sequence[Run]], Outcome]:
-    """One of Optuna's pruners on the same losses at the same marks, from the same run on."""
+def at_marks(run: Run) -> list[tuple[int, float]]:
+    """The losses that the product compares, with their marks."""
+    return list(zip(early_stop.MARKS, marks(run)[1:], strict=False))
+
+
+def every_five_percent(run: Run) -> list[tuple[int, float]]:
+    """What a paired test needs: many losses, each the mean of the last five percent, up to 75 %."""
+    found = []
+    for mark in range(5, 80, 5):
+        window = [loss for percent, loss in run.curve if mark - 5 < percent <= mark]
+        if window:
+            found.append((mark, fmean(window)))
+    return found
+
+
+def by_optuna(
+    make_pruner: Callable[[], object],
+    reported: Callable[[Run], list[tuple[int, float]]] = at_marks,
+) -> Callable[[Sequence[Run]], Outcome]:
+    """One of Optuna's pruners on the same curves, from the same run on."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -110,7 +129,7 @@ def by_optuna(make_pruner: Callable[[], object]) -> Callable[[Sequence[Run]], Ou
         for number, run in enumerate(runs):
             begun = number >= early_stop.CALIBRATED
             trial, percent = study.ask(), None
-            for mark, loss in zip(early_stop.MARKS, marks(run)[1:], strict=False):
+            for mark, loss in reported(run):
                 trial.report(loss, mark)
                 if begun and trial.should_prune():
                     percent = mark

@@ -4,8 +4,8 @@
   (log-normal with a median of 0.004 bpb, of which a tenth harm by more than 0.03).
 - The training loss is that of a run of the baseline plus what the idea does to it, which grows with
   progress, plus noise of batches. Equal seeds see equal batches, so half of that noise is common.
-- One idea in five changes the schedule: another learning rate or warm-down puts its loss up to 0.1
-  above or below where its end belongs, until the warm-down brings the curves together.
+- Some ideas change the schedule: another learning rate or warm-down puts the loss up to 0.1 above
+  or below where its end belongs, until the warm-down brings the curves together.
 - One in fifty prints another loss: bits, or with a regularizer on top of it.
 """
 
@@ -23,7 +23,8 @@ BUDGET = 300.0
 POINTS = 120
 
 
-def runs(seed: int, count: int) -> list[Run]:
+def runs(seed: int, count: int, crossing: float) -> list[Run]:
+    """A history; `crossing` is the share of ideas that change the schedule."""
     chance = np.random.default_rng(seed)
     progress = np.linspace(0, 100, POINTS)
     shared = BATCH_NOISE * math.sqrt(0.5) * chance.standard_normal(POINTS)
@@ -31,7 +32,7 @@ def runs(seed: int, count: int) -> list[Run]:
     best = 0.0
     for number in range(count):
         effect = _effect(chance) if number else 0.0
-        made.append(_run(chance, progress, shared, best + effect))
+        made.append(_run(chance, progress, shared, best + effect, crossing))
         best = min(best, best + effect)  # ideas are made from the best
     return made
 
@@ -44,13 +45,17 @@ def _effect(chance: np.random.Generator) -> float:
 
 
 def _run(
-    chance: np.random.Generator, progress: "np.ndarray", shared: "np.ndarray", effect: float
+    chance: np.random.Generator,
+    progress: "np.ndarray",
+    shared: "np.ndarray",
+    effect: float,
+    crossing: float,
 ) -> Run:
     done = progress / 100
     warmdown = np.clip((done - 0.25) / 0.75, 0, 1)
     loss = 2.75 + 6.25 * np.exp(-40 * done) + 0.45 * (1 - done) ** 2 + 0.25 * (1 - warmdown)
     loss += NATS * effect * np.minimum(1, 0.5 + done)
-    if chance.random() < 0.2:
+    if chance.random() < crossing:
         loss += chance.uniform(-0.1, 0.1) * (1 - warmdown**2) * np.minimum(1, 20 * done)
     loss += shared + BATCH_NOISE * math.sqrt(0.5) * chance.standard_normal(POINTS)
     other = chance.random()
