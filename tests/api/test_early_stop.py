@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
@@ -187,6 +188,21 @@ def test_one_false_kill_among_few_audited_runs_switches_it_off(calibrated: Searc
     assert calibrated.api.finish(job, 0.88, curve=curve(3.2))["verdict"]["status"] == "keep"
     assert calibrated.told().startswith("switched itself off, as too many condemned runs were")
     assert not calibrated.progress(calibrated.claim(), 3.25, until=80)["cancel"]
+    assert calibrated.audited() == []
+
+
+def test_two_orchestrators_that_look_at_once_condemn_a_run_once(
+    make_api: MakeApi, calibrated: Search, client: Any
+) -> None:
+    job, other = calibrated.claim(), make_api()
+    body = lease_of(job) | {"curve": curve(3.2, 30)}
+    with ThreadPoolExecutor(8) as pool:
+        apis = [calibrated.api, other] * 8
+        answers = list(pool.map(lambda api: api.post("/api/job/progress", **body), apis))
+    assert all(answer["cancel"] for answer in answers[8:])
+    kinds = [fields["kind"] for _, fields in client.xrange(keys.of_tag("mar11", "journal"))]
+    assert kinds.count("condemned") == 1
+    calibrated.api.finish(job, None, outcome="cancelled")
     assert calibrated.audited() == []
 
 
