@@ -32,7 +32,9 @@ from orchestrator.domain import (
     Forecast,
     RunResult,
     Snapshot,
+    Tag,
 )
+from orchestrator.rules.race.state import State
 
 MARKS = (25, 50, 75)  # percent of the budget
 WINDOW, FEWEST_POINTS = 10.0, 3  # the loss at a mark is the mean of the last 10 percent before it
@@ -170,18 +172,24 @@ def student_t(t: float, freedom: int) -> float:
     return (1 + inside) / 2
 
 
-def condemn(snapshot: Snapshot, found: Sequence[float]) -> Forecast | None:
-    """The forecast by which the snapshot's run is condemned for these `losses`; None if it goes on.
+def may_condemn(snapshot: Snapshot) -> bool:
+    """True if the early stop may end the snapshot's run.
 
     A repeat goes on, because it is there to be measured, and so does a merge, which has the wins of
     several runs in it. A run is condemned once: one that a person puts back then runs to its end.
     """
     run, experiment = snapshot.run, snapshot.experiment
     if not snapshot.tag.early_stop or run is None or run.forecast is not None:
-        return None
-    if experiment is None or experiment.repeat_of or experiment.merged_from:
-        return None
-    return forecast(snapshot.stops, experiment.id, found, snapshot.tag.best_val_bpb)
+        return False
+    return experiment is not None and not (experiment.repeat_of or experiment.merged_from)
+
+
+def judged_against(tag: Tag, race: State, base: str | None) -> float | None:
+    """The value that a run must beat: the best's; under `race` what is believed of the champion
+    `base` that it was made from, as a win over an old one is merged onto the best."""
+    if tag.keep_rule == "race" and race.champions:
+        return race.parent(base).belief.mean
+    return tag.best_val_bpb
 
 
 def forecast(

@@ -27,7 +27,7 @@ from orchestrator.domain import (
     Tag,
 )
 from orchestrator.rules.decide import decide
-from orchestrator.rules.early_stop import after_condemned, after_run, forecast
+from orchestrator.rules.early_stop import after_condemned, after_run, forecast, judged_against
 from orchestrator.rules.race import FinishedRun, State as RaceState, conflicted
 from orchestrator.rules.race.decide import RaceDecision, decide as decide_race, unmerged
 from orchestrator.rules.strategy import INITIAL
@@ -75,13 +75,15 @@ class Unmerged:
 
 @dataclass(frozen=True)
 class Condemned:
-    """The early stop condemned a run: by what, and on which losses of its curve."""
+    """The early stop condemned a run: by what, and on which losses of its curve. Under `race` also
+    the champion that it was made from."""
 
     revision: int
     at_us: int
     experiment_id: str
     losses: tuple[float, ...]
     forecast: Forecast
+    base: str | None = None
     action: None = None
 
 
@@ -202,7 +204,8 @@ class Replay:
         who = step.experiment_id
         if who in self.forecasts or who in self.decided:
             self._differ(f"{who} was condemned after it was decided, or a second time")
-        due = forecast(self.stops, who, step.losses, self.tag.best_val_bpb)
+        best = judged_against(self.tag, self.race, step.base)
+        due = forecast(self.stops, who, step.losses, best)
         if due != step.forecast:
             self._differ(f"{who} was condemned by {step.forecast}, by the rules {due}")
         self.stops = after_condemned(self.stops)

@@ -114,10 +114,12 @@ def unmerged_data(tag: Tag, conflicts: Mapping[str, str]) -> dict[str, Any]:
     return {"on": {"revision": tag.revision}, "conflicts": dict(conflicts)}
 
 
-def condemned_data(tag: Tag, losses: Sequence[float], forecast: Forecast) -> dict[str, Any]:
+def condemned_data(
+    tag: Tag, losses: Sequence[float], base: str | None, forecast: Forecast
+) -> dict[str, Any]:
     """What the journal keeps of a condemned run: what was predicted, and from what."""
     on = {"revision": tag.revision}
-    return {"on": on, "losses": list(losses), "forecast": asdict(forecast)}
+    return {"on": on, "losses": losses, "forecast": asdict(forecast), **_present(base=base)}
 
 
 def steered_data(tag: Tag, action: OperatorAction) -> dict[str, Any]:
@@ -182,8 +184,14 @@ def step_from(entry: JournalEntry) -> Step:
         return Unmerged(on["revision"], entry.at_us, data["conflicts"])
     if entry.kind == "condemned":
         forecast = Forecast(**data["forecast"])
-        losses = tuple(data["losses"])
-        return Condemned(on["revision"], entry.at_us, entry.experiment_id, losses, forecast)
+        return Condemned(
+            on["revision"],
+            entry.at_us,
+            entry.experiment_id,
+            tuple(data["losses"]),
+            forecast,
+            data.get("base"),
+        )
     reported, decided = data["outcome"], data["decision"]
     metrics = None
     if "val_bpb" in reported:

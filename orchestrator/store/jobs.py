@@ -92,12 +92,17 @@ class JobStore:
         return Renewed(reply["cancel"], reply["early"], reply["open"], reply["known"])
 
     async def condemn(
-        self, snapshot: Snapshot, attempt: AttemptId, losses: Sequence[float], forecast: Forecast
+        self,
+        snapshot: Snapshot,
+        attempt: AttemptId,
+        losses: Sequence[float],
+        base: str | None,
+        forecast: Forecast,
     ) -> bool:
-        """Condemn a run by a forecast that `losses` and the snapshot led to: True if it is to stop.
+        """Condemn a run by a forecast that these values led to: True if it is to stop.
         If the tag has changed since, the run goes on, to be looked at once more. Raises
         `LeaseLost`."""
-        data = entries.condemned_data(snapshot.tag, losses, forecast)
+        data = entries.condemned_data(snapshot.tag, losses, base, forecast)
         reply = await self._scripts.run(
             verbs.CONDEMN,
             attempt.tag,

@@ -277,6 +277,27 @@ def test_a_tampered_prediction_is_found(calibrated: Search, client: Any) -> None
     assert any("was condemned by Forecast(percent=25, loss=4.7" in one for one in found)
 
 
+def test_a_run_made_from_an_old_champion_is_compared_with_that_one(api: Api) -> None:
+    """A win over it would be merged onto the new one, so it is no loss to be worse than that."""
+    search = Search(api, keep_rule="race")
+    old = api.submit("run = 0\n")
+    for number in range(5):
+        api.finish(api.claim(), 0.9 + 0.0003 * (number % 3), curve=curve(3.0))
+    for number in range(CALIBRATED - 5):
+        level = 3.01 + 0.01 * number
+        api.finish(search.claim(), final(level) + 0.0003 * (number % 3), curve=curve(level))
+    late = api.submit("late = 1\n", parent_id=old)
+    job = api.claim()
+    new = api.submit("new = 1\n", parent_id=old)
+    api.gpu("gpu-1", 1)
+    while api.get(f"/api/experiment/{new}")["status"] != "keep":
+        api.finish(api.claim("gpu-1"), 0.87, curve=curve(2.9))
+    assert job["experiment_id"] == late
+    assert not search.progress(job, 2.995, until=80)["cancel"]  # 0.8985: above 0.87, below 0.9
+    assert search.detail(job)["predicted_val_bpb"] is None  # nor is it spared
+    assert search.audited() == []
+
+
 def test_a_race_learns_nothing_of_a_run_that_was_stopped(api: Api, client: Any) -> None:
     search = Search(api, keep_rule="race", early_stop=True)
     api.submit("run = 0\n")

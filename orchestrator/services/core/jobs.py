@@ -110,21 +110,10 @@ class Jobs:
             )
         curve = _drawable(request.curve)
         await self._keep_curve(attempt.experiment_id, curve)
-        early = renewed.early or (renewed.open and await self._condemned(attempt, curve))
+        early = renewed.early
+        if renewed.open:
+            early = await self._judge.stops_early(attempt, early_stop.losses(curve))
         return schemas.LeaseAnswer(cancel=renewed.cancel or early, why=_why(early=early))
-
-    async def _condemned(self, attempt: AttemptId, curve: list[schemas.CurvePoint]) -> bool:
-        """True if the tag's early stop ends the run now. Nothing of it is kept here: a run is
-        looked at with each piece of its curve until it is condemned, or over."""
-        losses = early_stop.losses(curve)
-        if len(losses) < 2:  # it has reached no mark
-            return False
-        snapshot = await self._store.experiments.run_snapshot(attempt.experiment_id)
-        forecast = early_stop.condemn(snapshot, losses)
-        if forecast is None:
-            return False
-        logger.info("%s is condemned: %s", attempt, forecast)
-        return await self._store.jobs.condemn(snapshot, attempt, losses, forecast)
 
     async def finish(self, request: schemas.FinishRequest) -> schemas.FinishAnswer:
         """End an attempt: with a verdict, or back in the queue."""
