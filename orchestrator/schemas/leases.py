@@ -77,7 +77,9 @@ class LeaseAnswer(Answer):
 
     ok: Literal[True] = True
     cancel: bool = False
-    why: Literal["early_stop"] | None = None
+    why: Annotated[
+        Literal["early_stop"] | None, Field(exclude_if=lambda reason: reason is None)
+    ] = None
     gpu_known: bool = True
 
 

@@ -156,7 +156,7 @@ def test_a_tag_without_early_stop_stops_nothing_and_says_nothing_of_it(
     search = Search(api, **({"early_stop": None} | settings))
     search.calibrate()
     assert not search.progress(search.claim(), 3.2, until=80)["cancel"]
-    assert search.api.get("/api/report/summary", tag="mar11")["early_stop"] is None
+    assert "early_stop" not in search.api.get("/api/report/summary", tag="mar11")
 
 
 @pytest.mark.parametrize(("rule", "default"), [("greedy", False), ("race", True)])
@@ -242,7 +242,7 @@ def test_what_a_person_asks_of_a_condemned_run_comes_first(calibrated: Search) -
     calibrated.progress(job, 3.2, until=26)
     calibrated.api.post(f"/api/experiment/{job['experiment_id']}/requeue", by="ann", reason="why?")
     answer = calibrated.progress(job, 3.2, until=28)
-    assert (answer["cancel"], answer["why"]) == (True, None)
+    assert (answer["cancel"], "why" in answer) == (True, False)
     assert calibrated.api.finish(job, None, outcome="cancelled")["status"] == "queued"
     again = calibrated.api.claim()
     assert again["experiment_id"] == job["experiment_id"]
