@@ -74,7 +74,7 @@ def losses(curve: Sequence[Point]) -> tuple[float, ...]:
         if len(window) < FEWEST_POINTS:
             return ()
         found.append(fmean(window))
-    return tuple(found)
+    return tuple(round(loss, 6) for loss in found)  # what train.py prints; a tag keeps many
 
 
 class Prediction(NamedTuple):
