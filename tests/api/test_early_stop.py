@@ -277,6 +277,17 @@ def test_a_tampered_prediction_is_found(calibrated: Search, client: Any) -> None
     assert any("was condemned by Forecast(percent=25, loss=4.7" in one for one in found)
 
 
+def test_a_tampered_forecast_of_a_run_is_found(calibrated: Search, client: Any) -> None:
+    job = calibrated.claim(to_spare=True)
+    calibrated.progress(job, 3.2, until=26)
+    calibrated.api.finish(job, 0.96, curve=curve(3.2))
+    key = keys.of_tag("mar11", "run:", job["experiment_id"])
+    stored = client.hget(key, "forecast")
+    client.hset(key, "forecast", stored.replace('"percent": 25', '"percent": 50'))
+    [found] = calibrated.audited()
+    assert found.startswith(f"{job['experiment_id']}: forecast: Forecast(percent=50")
+
+
 def test_a_run_made_from_an_old_champion_is_compared_with_that_one(api: Api) -> None:
     """A win over it would be merged onto the new one, so it is no loss to be worse than that."""
     search = Search(api, keep_rule="race")

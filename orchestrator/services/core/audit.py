@@ -74,6 +74,9 @@ class Audit:
             if step is None or step.decision.status not in (Status.CANCELLED, Status.REPEAT):
                 categories[experiment.category] += 1
             differences += _of_record(entry, step, replay.last_us)
+            if step is not None:
+                forecast = replay.forecasts.get(experiment.id)
+                differences += _compared(f"{experiment.id}: forecast", entry.run.forecast, forecast)
         differences += [
             f"{missing} is in the journal and has no record"
             for missing in sorted(replay.decided.keys() - seen)
