@@ -194,10 +194,10 @@ def test_the_champions_own_curve_is_never_condemned_however_its_value_came_about
 
 
 def test_one_in_ten_ids_is_spared() -> None:
-    found = [forecast(known(), f"exp-{n}", (START, 3.2), 0.9) for n in range(2000)]
+    found = [forecast(known(), f"exp-{n}", (START, 3.2), 0.9) for n in range(500)]
     spared = sum(one is not None and one.spared for one in found)
     assert all(found)
-    assert 150 < spared < 250
+    assert 35 < spared < 65
     assert SPARED_OF == 10
 
 

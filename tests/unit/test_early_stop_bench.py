@@ -19,6 +19,7 @@ def test_a_file_of_real_runs_is_read_with_progress_as_a_share_or_in_percent(
     assert read(tmp_path / "runs.jsonl") == [Run(30, 0.99, [(0, 3.0), (25, 3.0), (100, 3.0)])]
 
 
+@pytest.mark.slow
 def test_without_crossing_curves_it_saves_a_fifth_and_ends_few_that_would_have_won() -> None:
     outs = [ours(world.runs(seed, 150, 0.0)) for seed in range(4)]
     assert sum(out.saved for out in outs) > 0.2 * sum(out.after for out in outs)
