@@ -12,11 +12,12 @@ from enum import Enum
 from typing import Literal
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
-# What a person asked of a leased run: end it, or put it back into the queue.
-Stop = Literal["cancel", "requeue"]
+# What a leased run's worker is asked to do: a person wants it ended or put back into the queue, or
+# the tag's early stop has condemned it.
+Stop = Literal["cancel", "requeue", "early"]
 
 # The words for the end of a run and of an attempt: docs/architecture.md, "How a run ends".
-ResultKind = Literal["completed", "crash", "timeout", "cancelled"]
+ResultKind = Literal["completed", "crash", "timeout", "cancelled", "stopped"]
 AttemptEnding = Literal[ResultKind, "lost", "expired", "handed_back", "requeued"]
 
 # What a tag keeps: docs/keep-rules.md.
@@ -101,6 +102,37 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """What a run was condemned by: at `percent` of its budget its training loss was `loss`, and so
+    it was expected to read `val_bpb` ± `sd`, and better than the `champion` of that moment with
+    `probability`; learned from `runs` finished runs. A `spared` run finishes, as an audit."""
+
+    percent: int
+    loss: float
+    val_bpb: float
+    sd: float
+    probability: float
+    champion: float
+    runs: int
+    spared: bool
+
+
+@dataclass(frozen=True)
+class EarlyStops:
+    """What a tag's early stop has learned and done. `curves` are the newest finished runs: their
+    losses at the start and at the marks (rules/early_stop.py), then val_bpb. `audited` runs were
+    condemned and completed; `off` is true once too many of them were `false_kills`."""
+
+    curves: tuple[tuple[float, ...], ...] = ()
+    condemned: int = 0
+    stopped: int = 0
+    saved_seconds: float = 0.0
+    audited: int = 0
+    false_kills: int = 0
+    off: bool = False
+
+
+@dataclass(frozen=True)
 class NewExperiment:
     """An idea and its exact source, before the store gives it an id. A hand-run has no source."""
 
@@ -152,7 +184,12 @@ class Run:
     reason: str | None = None
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
+    forecast: Forecast | None = None  # by which it was condemned
     verdict_json: str | None = None
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.status is Status.DISCARD and self.metrics is None
 
 
 @dataclass(frozen=True)
@@ -281,6 +318,7 @@ class Tag:
     revision: int = 0
     prepare_sha256: str | None = None
     keep_rule: KeepRule = "greedy"
+    early_stop: bool = False
     platform: str | None = None  # that its results are bound to, see platform_of
     best_val_bpb: float | None = None
     best_experiment_id: str | None = None
@@ -337,11 +375,15 @@ class Snapshot:
     race: str | None = None
     follow_up: bool = False
     workload: Workload | None = None  # as if the run were decided
+    stops: EarlyStops = EarlyStops()  # of a tag with early stop
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended, as reported: with metrics if it completed, else with an error."""
+    """How a run ended, as reported: with metrics if it completed, else with an error.
+
+    Of a run that was `stopped` early the forecast and the training time that it saved; `losses` are
+    those of a completed run's curve (rules/early_stop.py)."""
 
     kind: ResultKind
     metrics: Metrics | None = None
@@ -350,6 +392,9 @@ class RunResult:
     reason: str | None = None  # INFRA_LOST where the infrastructure, not the source, failed
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
+    losses: tuple[float, ...] = ()
+    forecast: Forecast | None = None
+    saved_seconds: float | None = None
 
 
 RaceStatus = Literal["keep", "discard", "repeat", "wait"]
@@ -377,7 +422,8 @@ class Decision:
     best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
     run that came close; `strategy` the adapted one, or None where it stays. Under `race`, `best` is
     the one after the decision, and `ruling` what the rule says of the run. `why` is the rule's
-    sentence, where it has one."""
+    sentence, where it has one. `stops` is what a tag's early stop knows after the run; None where
+    it stays."""
 
     status: Status
     improved: bool = False
@@ -391,6 +437,7 @@ class Decision:
     best: Best | None = None
     ruling: RaceVerdict | None = None
     why: str | None = None
+    stops: EarlyStops | None = None
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")

@@ -48,6 +48,14 @@ def setup(
         str,
         typer.Option(metavar="greedy|greedy+merge|race", help="What is kept: docs/keep-rules.md."),
     ] = "greedy",
+    early_stop: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-stop/--no-early-stop",
+            help="End runs that 30 finished ones say cannot win: docs/keep-rules.md."
+            " By default where the keep rule is race.",
+        ),
+    ] = None,
     json: bool,
 ) -> None:
     request = load_model(
@@ -57,6 +65,7 @@ def setup(
         near_miss_threshold=near_miss,
         max_consecutive_crashes=max_crashes,
         keep_rule=keep_rule,
+        early_stop=early_stop,
     )
     result = client.setup(request)
     seconds = result.tag.time_budget_seconds

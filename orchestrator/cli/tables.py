@@ -32,9 +32,11 @@ def moment(at: str) -> str:
 
 
 def why(detail: schemas.ExperimentDetail) -> str:
-    """The keep rule's sentence on an experiment, if any; a merge conflict has lines of its own."""
+    """The sentence of the keep rule or of the early stop on an experiment, if any; a merge conflict
+    has lines of its own."""
     verdict = detail.verdict or detail.so_far
-    return visible(verdict.why) if isinstance(verdict, schemas.Verdict) and verdict.why else ""
+    said = isinstance(verdict, schemas.Verdict | schemas.StoppedVerdict) and verdict.why
+    return visible(said) if said else ""
 
 
 def verdict_line(detail: schemas.ExperimentDetail) -> str:
@@ -45,6 +47,8 @@ def verdict_line(detail: schemas.ExperimentDetail) -> str:
         before = detail.best_val_bpb_before
         best = f", best before {before:.6f}" if before is not None else ", the first result"
         return f"{detail.id} {detail.status}: val_bpb {detail.val_bpb:.6f}{best}"
+    if detail.stopped_early:
+        return f"{detail.id} {detail.status}: {why(detail)}"
     cause = failure.headline(detail.error or detail.reason or "")
     return f"{detail.id} {detail.status}" + (f": {cause}" if cause else "")
 
@@ -97,6 +101,8 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
         "GPUs": f"{summary.gpu_pool.total}: {summary.gpu_pool.idle} idle, "
         f"{summary.gpu_pool.training} training",
     }
+    if summary.early_stop is not None:
+        rows["early stop"] = summary.early_stop
     if summary.pause is not None:
         rows["paused"] = f"by {summary.pause.by}: {summary.pause.reason}"
     head = f"{summary.tag}  ({summary.branch})"

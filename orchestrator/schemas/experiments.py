@@ -37,6 +37,8 @@ class SetupRequest(TagRequest):
     max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
     # docs/keep-rules.md
     keep_rule: Literal["greedy", "greedy+merge", "race"] = "greedy"
+    # By default where the keep rule is `race`.
+    early_stop: bool | None = None
 
 
 class TagInfo(Answer):
@@ -47,6 +49,7 @@ class TagInfo(Answer):
     near_miss_threshold: float
     max_consecutive_crashes: int
     keep_rule: str = "greedy"  # of an orchestrator that has no other
+    early_stop: bool = False
     best_val_bpb: float | None
     best_experiment_id: str | None
     total_experiments: int
@@ -138,6 +141,24 @@ class Verdict(Answer):
     digest: VerdictDigest = None
 
 
+class StoppedVerdict(Answer):
+    """The decision on a run that the tag's early stop ended: it has no val_bpb. What its training
+    loss predicted is `predicted_val_bpb` ± `predicted_sd`; the run was expected to read better than
+    `best_val_bpb`, the best of that moment, with `probability`."""
+
+    experiment_id: str
+    status: Literal["discard"]
+    stopped_early: Literal[True]
+    predicted_val_bpb: float
+    predicted_sd: float
+    probability: float
+    improved: Literal[False]
+    best_val_bpb: float
+    action: Action
+    why: str
+    digest: VerdictDigest = None
+
+
 class CrashRequest(ExperimentRequest):
     error: Text
 
@@ -152,7 +173,7 @@ class CrashVerdict(Answer):
     digest: VerdictDigest = None
 
 
-AnyVerdict = Verdict | CrashVerdict
+AnyVerdict = Verdict | StoppedVerdict | CrashVerdict
 
 
 class HistoryRequest(TagRequest):
@@ -317,6 +338,10 @@ class ExperimentFields(Answer):
     reason: str | None
     error: str | None
     val_bpb: float | None
+    # Of a run that the early stop condemned: it has no val_bpb, unless it finished as an audit.
+    stopped_early: bool = False
+    predicted_val_bpb: float | None = None
+    predicted_sd: float | None = None
     best_val_bpb_before: float | None
     peak_vram_mb: float | None
     training_seconds: float | None
@@ -354,8 +379,9 @@ class ExperimentDetail(ExperimentFields):
     so_far: OnlyInRace[AnyVerdict] = None
     attempts: list[Attempt]
     lease: Lease | None
-    # What an operator has asked of a running attempt; its worker gets it with the next renewal.
-    stopping: Literal["cancel", "requeue"] | None = None
+    # What an operator, or the early stop, has asked of a running attempt; its worker gets it with
+    # the next renewal.
+    stopping: Literal["cancel", "requeue", "early"] | None = None
     # The earlier experiment whose source this one runs again, for an operator or the keep rule.
     repeat_of: str | None = None
     # The experiments whose changes the keep rule merged into this one.

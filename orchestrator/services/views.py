@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import callers, domain, schemas
 from orchestrator.domain import State, Status, rfc3339
-from orchestrator.rules import sanitize
+from orchestrator.rules import early_stop, sanitize
 from orchestrator.rules.noise import COVERAGE
 from orchestrator.rules.race.beliefs import counted
 from orchestrator.rules.race.state import Champion
@@ -60,6 +60,9 @@ def fields_of(entry: Entry) -> dict[str, Any]:
         **vars(run),
         **(vars(run.metrics) if run.metrics else _UNKNOWN_METRICS),
         "status": run.status.value,
+        "stopped_early": run.stopped_early,
+        "predicted_val_bpb": run.forecast and run.forecast.val_bpb,
+        "predicted_sd": run.forecast and run.forecast.sd,
         "best_val_bpb_before": run.best_before,
         "created_at": rfc3339(experiment.created_us),
         "started_at": _time(run.started_us),
@@ -159,6 +162,20 @@ def verdict(
             action="keep_commit" if decision.improved else "git_reset",
             verified=result.verified_bpb is not None,
             **_ruling(decision),
+        )
+    if result.kind == "stopped" and result.forecast is not None:
+        forecast = result.forecast
+        return schemas.StoppedVerdict(
+            experiment_id=experiment_id,
+            status="discard",
+            stopped_early=True,
+            predicted_val_bpb=forecast.val_bpb,
+            predicted_sd=forecast.sd,
+            probability=forecast.probability,
+            improved=False,
+            best_val_bpb=forecast.champion,
+            action="git_reset",
+            why=early_stop.why(forecast),
         )
     return schemas.CrashVerdict(
         experiment_id=experiment_id,

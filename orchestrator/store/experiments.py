@@ -254,6 +254,7 @@ def _application(
         "verdict": verdict_json,
         "run": records.result_fields(result, decision),
         "others": [_other(one) for one in others],
+        **({"stops": records.stops_text(decision.stops)} if decision.stops else {}),
     }
     if lost or result.kind == "cancelled":
         application["forget"] = True  # the source has not had its run

@@ -20,6 +20,7 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     queue          zset     queued ids, by priority and then arrival
     race           string   JSON of what the keep rule believes (rules/race/state.py); not of greedy
     follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`
+    stops          string   JSON of what the early stop has learned and done (domain.EarlyStops)
     notes          hash     id -> JSON of each note that people have left for agents
     ledger         stream   the audit log's entries on this tag, under the same ids
     journal        stream   setup, every decision, choice of strategy and operator action, each with
@@ -63,7 +64,7 @@ TAG_NAMES = {
     "tag": "hash", "strategy": "hash", "exp:": "hash", "run:": "hash", "attempts:": "list",
     "all": "zset", "status:": "zset", "hand": "zset", "keeps": "zset", "near": "zset",
     "recent": "list", "cats": "hash", "sources": "hash", "queue": "zset", "race": "string",
-    "follow": "hash", "notes": "hash",
+    "follow": "hash", "stops": "string", "notes": "hash",
     "ledger": "stream", "journal": "stream",
 }  # fmt: skip
 GLOBAL_NAMES = {

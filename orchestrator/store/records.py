@@ -15,7 +15,9 @@ from orchestrator.domain import (
     Attempt,
     Counts,
     Decision,
+    EarlyStops,
     Experiment,
+    Forecast,
     Gpu,
     LedgerEntry,
     NewExperiment,
@@ -37,7 +39,7 @@ Fields = Mapping[str, str]
 _ATTEMPT, _EXPERIMENT, _GPU = TypeAdapter(Attempt), TypeAdapter(Experiment), TypeAdapter(Gpu)
 _HOLD, _LEDGER_ENTRY, _NOTE = TypeAdapter(OperatorHold), TypeAdapter(LedgerEntry), TypeAdapter(Note)
 _RUN, _STRATEGY, _TAG = TypeAdapter(Run), TypeAdapter(Strategy), TypeAdapter(Tag)
-_TOKEN = TypeAdapter(Token)
+_TOKEN, _FORECAST, _STOPS = TypeAdapter(Token), TypeAdapter(Forecast), TypeAdapter(EarlyStops)
 
 # Where Redis has another name for a field than the domain.
 _NAMES = {
@@ -94,6 +96,7 @@ def setting_fields(tag: Tag) -> dict[str, str]:
             "max_crashes": tag.max_consecutive_crashes,
             "prepare": tag.prepare_sha256,
             "keep_rule": None if tag.keep_rule == "greedy" else tag.keep_rule,
+            "early_stop": 1 if tag.early_stop else None,
         }
     )
 
@@ -132,8 +135,21 @@ def run_from(experiment_id: str, stored: Fields) -> Run:
             metrics=stored if "val_bpb" in stored else None,
             environment={n[4:]: value for n, value in stored.items() if n.startswith("env_")},
             warnings=json.loads(stored.get("warnings", "[]")),
+            forecast=forecast_from(stored["forecast"]) if "forecast" in stored else None,
         )
     )
+
+
+def forecast_from(stored: str) -> Forecast:
+    return _FORECAST.validate_json(stored)
+
+
+def stops_from(stored: str | None) -> EarlyStops:
+    return EarlyStops() if stored is None else _STOPS.validate_json(stored)
+
+
+def stops_text(stops: EarlyStops) -> str:
+    return _STOPS.dump_json(stops).decode()
 
 
 def attempt_from(stored: str) -> Attempt:
@@ -204,6 +220,7 @@ def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot
         experiment=experiment,
         race=reply.get("race"),
         follow_up="follows" in reply,
+        stops=stops_from(reply.get("stops")),
         workload=workload_from(reply["workload"]) if "workload" in reply else None,
     )
 

@@ -49,7 +49,7 @@ class RaceDecision(Decision):
 def ending(result: RunResult) -> Ending:
     if result.kind == "completed":
         return "completed"
-    if result.kind == "cancelled":
+    if result.kind in ("cancelled", "stopped"):  # it says nothing: no reading, and no crash
         return "cancelled"
     return "lost" if result.reason == INFRA_LOST else "crashed"
 

@@ -57,11 +57,13 @@ class Experiments:
     async def setup(self, request: schemas.SetupRequest) -> schemas.SetupAnswer:
         if self._prepare_py is None:
             await self._refuse_new_tag(request.tag)
+        early_stop = request.early_stop
         tag = Tag(
             name=request.tag,
             created_us=0,
             prepare_sha256=await anyio.to_thread.run_sync(self._pin_prepare),
-            **request.model_dump(exclude={"tag"}),
+            early_stop=request.keep_rule == "race" if early_stop is None else early_stop,
+            **request.model_dump(exclude={"tag", "early_stop"}),
         )
         try:
             stored = await self._store.experiments.setup(tag, INITIAL)

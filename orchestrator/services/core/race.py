@@ -79,19 +79,24 @@ class Race:
         assert experiment is not None and run is not None  # noqa: S101, PT018 - it has a run
         # A repeat that a person asked for is an idea of its own: it gets a verdict of its own.
         repeated = experiment.repeat_of if snapshot.follow_up else None
-        champions = {one.id for one in state.champions}
-        base = experiment.parent_id if experiment.source_sha256 else None  # a hand-run cannot merge
-        while base is not None and base not in champions:
-            base = (await self._store.reads.entry(base)).experiment.parent_id
         return FinishedRun(
             source=repeated or experiment.id,
             seed=run.seed,
             value=result.metrics.val_bpb if result.metrics else None,
-            base=base,
+            base=await self.base(snapshot, state),
             repeat=repeated is not None,
             merged_from=tuple((experiment.merged_from or "").split()),
             ending=ending(result),
         )
+
+    async def base(self, snapshot: Snapshot, state: State) -> str | None:
+        """The champion that the snapshot's experiment was made from, if the race knows it. None for
+        a hand-run, whose source is not here to merge."""
+        champions, experiment = {one.id for one in state.champions}, snapshot.experiment
+        base = experiment.parent_id if experiment and experiment.source_sha256 else None
+        while base is not None and base not in champions:
+            base = (await self._store.reads.entry(base)).experiment.parent_id
+        return base
 
     # -- repeats and merges
 

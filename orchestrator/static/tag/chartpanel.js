@@ -108,7 +108,7 @@ function keepsTable(series) {
 function summary(series) {
   const { length, best, baseline, bestRow: row } = series;
   const estimates = series.keepRule === "race" ? ": a keep's value is an estimate from all seeds of its source" : "";
-  const rule = ` Keep rule ${series.keepRule}${estimates}.`;
+  const rule = ` Keep rule ${series.keepRule}${estimates}.` + (series.earlyStop ? ` Early stop: ${series.earlyStop}.` : "");
   if (!length) return `No run has been decided yet.${rule}`;
   const runs = `${plural(length, "run")} decided: ${count(series.counts[KEEP])} kept, ` +
     `${count(series.discards)} discarded, ${count(series.crashes)} crashed.`;

@@ -3,8 +3,8 @@
 -- ARGV: nonce, ttl, tag, id, states the run may be in (' hand ' or ' leased running '), epoch ('0'
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
 --       decision (JSON: status, judged, streak, ending, verdict, run {..}, others, and where they
---       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race (JSON),
---       follow {created: last_created of the tag, repeats: [{after, seed, what}, ..]}),
+--       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race and stops
+--       (JSON), follow {created: last_created of the tag, repeats: [{after, seed, what}, ..]}),
 --       journal entry (JSON).
 -- A candidate's verdict waits for repeats: its run is measured, not decided. `others` are verdicts
 -- that this decision brings on other experiments: [{id, status, verdict, category, keep, near}].
@@ -81,6 +81,7 @@ if d.race then
   redis.call('SET', t.race, d.race)
   redis.call('HDEL', t.follow, id)
 end
+if d.stops then redis.call('SET', t.stops, d.stops) end
 if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
 if d.judged then
   judged(finished, id, d.status, category, d.keep, d.near)

@@ -2,8 +2,8 @@
 -- ARGV: '', '', tag, id ('' for the tag alone), and unless it is for a decision, whose reply lacks
 --       keeps and all that follow: number of newest keeps, µs beyond its budget after which a
 --       hand-run counts as abandoned, number of newest crashes and of newest time-outs.
--- Replies: OK {tag, strategy, counts, near, recent, race, follows, run, exp, workload (as if the run
---           were decided: see the prelude), keeps: [json, time, ..],
+-- Replies: OK {tag, strategy, counts, near, recent, race, follows, stops, run, exp, workload (as if
+--           the run were decided: see the prelude), keeps: [json, time, ..],
 --           cats: [field, n, ..], pool: [all, idle, busy], abandoned, notes {id: json},
 --           failures: [id, ..]}, UNKNOWN_TAG, UNKNOWN_ID.
 local tag, id, keeps, grace_us, failures = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -26,6 +26,7 @@ if fields.keep_rule then  -- not greedy
   out.race = redis.call('GET', t.race) or nil
   out.follows = redis.call('HGET', t.follow, id) or nil
 end
+if fields.early_stop then out.stops = redis.call('GET', t.stops) or nil end
 for _, status in ipairs(statuses) do
   out.counts[status] = redis.call('ZCARD', t.status .. status)
 end
