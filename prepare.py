@@ -613,6 +613,10 @@ class TokenFile:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
+MANY_PASSES = 5  # text read so often is no longer nearly as good as new (arXiv:2305.16264)
+_MORE_TEXT = "a run learns it by heart; `prepare.py --num-shards 20` brings more of climbmix"
+
+
 class TokenShards:
     """The tokenized documents of a split: for each parquet file two arrays in the cache.
 
@@ -654,11 +658,6 @@ class TokenShards:
         sizes = (self.files(parquet)[0].path.stat().st_size for parquet in self._parquet)
         return sum((size - NPY_HEADER_BYTES) // 2 for size in sizes)
 
-    def lengths(self) -> Iterator[int]:
-        """Tokens of each document, in order."""
-        for parquet in self._parquet:
-            yield from np.diff(self.files(parquet)[1].map()).tolist()
-
     def documents(self) -> Iterator[Tokens]:
         """One pass over all documents in the order of the files; each file is checked before."""
         for parquet in self._parquet:
@@ -671,6 +670,8 @@ class TokenShards:
         if not self.size():  # an endless loop over nothing would hang
             raise PrepareError("There is no text. `uv run prepare.py --force` starts over.")
         for self.epoch in count(1):
+            if self.epoch == MANY_PASSES:
+                log(f"\nthe training text is read for the {MANY_PASSES}th time: {_MORE_TEXT}")
             yield from self.documents()
 
 
@@ -685,7 +686,6 @@ def ensure_tokenized(shards: TokenShards) -> None:
 
 PACKING_BUFFER = 1000  # documents that best-fit packing chooses from
 BATCHES_AHEAD = 3  # that the thread may pack before they are wanted
-SAMPLED_DOCUMENTS = 100_000  # from which tokens_per_pass() estimates what packing crops
 Document = TypeVar("Document", bound="Sequence[int] | Tokens")
 
 
@@ -721,6 +721,7 @@ def pack_rows(
 
 class Batches(Iterator[tuple[Tensor, Tensor, int]]):
     """Endless batches for make_dataloader, packed ahead in a thread that ends with this object.
+    `epoch` is the pass over the text of the last batch that was taken, from 1.
 
     Each is packed into new page-locked memory, so that its copy to the GPU is asynchronous; torch
     reuses the memory when the copy is done.
@@ -729,7 +730,7 @@ class Batches(Iterator[tuple[Tensor, Tensor, int]]):
     def __init__(
         self, shards: TokenShards, batch_size: int, seq_len: int, device: torch.device
     ) -> None:
-        self._shards, self._seq_len, self._device = shards, seq_len, device
+        self.epoch, self._device = 0, device
         rows = pack_rows(shards.stream(), seq_len + 1)
         on_gpu = device.type == "cuda"
 
@@ -745,19 +746,12 @@ class Batches(Iterator[tuple[Tensor, Tensor, int]]):
         weakref.finalize(self, thread.shutdown, cancel_futures=True)
 
     def __next__(self) -> tuple[Tensor, Tensor, int]:
-        batch, epoch = self._packed[0].result()  # an error stays there, so each call raises it
+        batch, self.epoch = self._packed[0].result()  # an error stays there: each call raises it
         tokens = batch.to(self._device, non_blocking=True)
         x, y = tokens[:, :-1].long(), tokens[:, 1:].long()
         self._packed.popleft()
         self._packed.append(self._submit())  # last, because packing competes for the GIL
-        return x, y, epoch
-
-    def tokens_per_pass(self) -> int:
-        """Tokens of one pass over the text that packing does not crop, at least 1. The cropped
-        share, a quarter of our text, is that of the first SAMPLED_DOCUMENTS."""
-        sample = list(islice(self._shards.lengths(), SAMPLED_DOCUMENTS))
-        rows = sum(1 for _ in pack_rows(map(range, sample), self._seq_len + 1))
-        return max(1, rows * self._seq_len * self._shards.size() // max(1, sum(sample)))
+        return x, y, self.epoch
 
 
 def make_dataloader(

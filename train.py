@@ -5,8 +5,8 @@
   metric, bits per byte on held-out text (lower is better).
 
 Only training time counts against the budget; the first UNTIMED_STEPS steps, in which compilers and
-caches warm up, are free. A run that has read the text MAX_PASSES times ends before its time. It
-ends with `key: value` lines after `---`; a run that fails prints FAIL and why, and exits with 1.
+caches warm up, are free. A run ends with `key: value` lines after `---`; one that fails prints FAIL
+and why, and exits with 1.
 """
 # ruff: noqa: E402  (the clock and the settings below come before the import of torch)
 
@@ -82,7 +82,6 @@ MUON_MOMENTUM_STEPS = 300  # length of the ramp, in steps
 MUON_BETA2 = 0.95  # decay of NorMuon's second moment
 WEIGHT_DECAY = 0.2  # Muon's cautious weight decay at the start; falls linearly to 0
 
-MAX_PASSES = 4.0  # passes over the training text after which a run ends before its time
 WARMDOWN_FRACTION = 0.75  # last part of the run, in which the learning rate falls
 FINAL_LR_FRACTION = 0.03  # of the learning rate, at the end
 LOSS_CHUNK_TOKENS = 32_768  # tokens whose logits exist at a time on a GPU; no effect on losses
@@ -90,7 +89,6 @@ CPU_LOSS_CHUNK_TOKENS = 512  # the same on a CPU: chunks that malloc can reuse h
 
 # Not for tuning
 UNTIMED_STEPS = 11  # steps that do not count against the budget
-MIN_STEPS = 100  # of a run, however little text there is
 MAX_LOSS = 100.0  # in nats; above it a run counts as diverged
 
 
@@ -495,7 +493,7 @@ def build_optimizer(model: GPT, *, compiled: bool) -> MuonAdamW:
 
 
 # Schedules ----------------------------------------------------------------------------------------
-# `progress`, from 0 to 1, is that of the time or of the tokens, whichever is larger.
+# `progress`, from 0 to 1, is that of the time.
 
 
 def lr_multiplier(progress: float) -> float:
@@ -543,9 +541,8 @@ def train(
     micro_batches: int,
     budget: float,
     peak_rate: float,
-    max_tokens: float = math.inf,
 ) -> tuple[int, float, float]:
-    """Train until `budget` seconds are counted or `max_tokens` are read. TrainingDivergedError.
+    """Train until `budget` seconds are counted. TrainingDivergedError.
 
     `peak_rate` is the device's limit in tokens per second. Returns the number of steps, the counted
     seconds, and the seconds of the untimed steps.
@@ -566,7 +563,6 @@ def train(
             optimizer.step(multiplier, muon_momentum(step), weight_decay_at(progress))
             optimizer.zero_grad()
             running.append((start_copy(torch.stack(losses).mean()), multiplier))
-            progress = max(progress, (step + 1) * tokens / max_tokens)
             if len(running) <= ahead:
                 continue  # the GPU gets its next step before the host waits for this one
 
@@ -582,17 +578,16 @@ def train(
             untimed += elapsed
         else:
             seconds += elapsed
-            progress = max(progress, seconds / budget)
+            progress = seconds / budget
         if now >= print_at or progress >= 1:
             # The worker parses this line. A terminal shows each in place, a log four a second.
             print_at = now + (0.0 if sys.stdout.isatty() else 0.25)
-            left = min(budget - seconds, (max_tokens / tokens - steps) * elapsed)
             line = (
                 f"\rstep {steps - 1:05d} ({100 * min(1.0, progress):5.1f}%)"
                 f" | loss: {smooth / (1 - 0.9**steps):.6f} | lrm: {multiplier:.2f}"
                 f" | dt: {1000 * elapsed:.0f}ms | tok/sec: {tokens / elapsed:,.0f}"
                 f" | mfu: {100 * tokens / elapsed / peak_rate:.1f}% | epoch: {epoch}"
-                f" | remaining: {max(0.0, left):.0f}s    "
+                f" | remaining: {max(0.0, budget - seconds):.0f}s    "
             )
             print(line, end="", flush=True)
     print(flush=True)
@@ -615,7 +610,6 @@ def run() -> None:
         raise ValueError(f"TOTAL_BATCH_SIZE {TOTAL_BATCH_SIZE} is no multiple of {product}")
     tokenizer = Tokenizer.load()
     batches = make_dataloader(tokenizer, DEVICE_BATCH_SIZE, MAX_SEQ_LEN, "train", device)
-    one_pass = batches.tokens_per_pass()
     config = build_config(DEPTH, MAX_SEQ_LEN, tokenizer.vocab_size, compute_dtype(device))
     with device:
         model = GPT(config)
@@ -627,15 +621,11 @@ def run() -> None:
             choose_kernels(MAX_SEQ_LEN, config.windows, config.dtype, device)
     print(f"{config} on {device_name}: {model.num_params():,} parameters", flush=True)
     peak_rate = peak_flops(device_name) / model.flops_per_token() or math.inf
-    max_tokens = max(MAX_PASSES * one_pass, MIN_STEPS * TOTAL_BATCH_SIZE)
     built = time.perf_counter()
     steps, seconds, untimed = train(
-        model, optimizer, batches, micro_batches, TIME_BUDGET, peak_rate, max_tokens
+        model, optimizer, batches, micro_batches, TIME_BUDGET, peak_rate
     )
     trained = time.perf_counter()
-    if seconds < TIME_BUDGET:
-        passes = steps * TOTAL_BATCH_SIZE / one_pass
-        print(f"ended before its time, after {passes:.1f} passes over the training text")
     val_bpb = evaluate_bpb(model.eval(), tokenizer, DEVICE_BATCH_SIZE)
     if not math.isfinite(val_bpb):
         raise TrainingDivergedError(f"val_bpb {val_bpb}")
@@ -659,6 +649,7 @@ def run() -> None:
     print(f"mfu_percent: {100 * rate / peak_rate:.2f}")
     print(f"total_tokens_M: {steps * TOTAL_BATCH_SIZE / 1e6:.1f}")
     print(f"num_steps: {steps}")
+    print(f"epoch: {batches.epoch}")
     print(f"num_params_M: {model.num_params() / 1e6:.1f}")
     print(f"depth: {config.depth}")
     print(f"profile: {PROFILE.name}")

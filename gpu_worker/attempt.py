@@ -184,8 +184,7 @@ class Attempt:
                 if not self._ended.is_set():  # else the answer to the report decides
                     self._lose_lease(error)
                 return
-            if answer.cancel:
-                self._upload.cancel_requested.set()
+            self._upload.heed(answer)
             await anyio.sleep(until_next(self._client.heartbeat_seconds, start))
 
     async def _upload_log(self) -> None:
@@ -212,7 +211,7 @@ class Attempt:
 
     async def _stop_when_cancelled(self) -> None:
         await self._upload.cancel_requested.wait()
-        logger.info("%s: cancelled", self._run)
+        logger.info("%s: %s", self._run, self._upload.cancel_why or "cancelled")
         self._stop("cancelled", now=False)
 
     async def _stop_when_gpu_fails(self) -> None:

@@ -38,6 +38,7 @@ _OPTIONAL_METRICS = {
     re.sub("_m$", "_M", name): name for name in schemas.Metrics.model_fields if name != "val_bpb"
 }
 _COUNTS = ("num_steps", "depth")
+_MANY_PASSES = 5  # as in prepare.py, which a worker does not import
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def read(tail: bytes, measures: Sequence[float] = (), *, required: bool = False)
             problem += "; print 6 decimals"
         return Output(None, problem, warnings, block)
     metrics = schemas.Metrics(val_bpb=val_bpb, **_optional_metrics(block, warnings))
+    if (passes := number(block.get("epoch", "")) or 0) >= _MANY_PASSES:
+        warnings.append(
+            f"it read its training text {passes:.0f} times, and learned it by heart: prepare.py "
+            "--num-shards brings more of climbmix"
+        )
     return Output(metrics, None, warnings, block)
 
 

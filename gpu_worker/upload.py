@@ -45,6 +45,7 @@ class Upload:
         self._limit = log_limit_bytes + _NOTE_BYTES
         self.curve = Curve()
         self.cancel_requested = anyio.Event()
+        self.cancel_why: str | None = None  # None if a person asked
         self.refused: str | None = None  # why no more of the log is sent
 
     async def run(self) -> None:
@@ -87,7 +88,11 @@ class Upload:
             logger.warning("%s: its log is refused: %s", self._folder.run, error)
             self.refused = str(error)
             return
+        self.heed(answer)
+
+    def heed(self, answer: schemas.LeaseAnswer) -> None:
         if answer.cancel:
+            self.cancel_why = answer.why
             self.cancel_requested.set()
 
     async def _deliver(self, progress: schemas.ProgressRequest) -> schemas.LeaseAnswer:

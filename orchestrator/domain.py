@@ -5,21 +5,23 @@ curve); an *attempt* is one lease of a run. Times are integers: microseconds sin
 Redis' clock. Nothing here knows Redis or HTTP; the store builds these values from what it keeps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Literal
 
 Mode = Literal["explore", "exploit", "combine", "ablation"]
-# What a person asked of a leased run: end it, or put it back into the queue.
-Stop = Literal["cancel", "requeue"]
+# What a leased run's worker is asked to do: a person wants it ended or put back into the queue, or
+# the tag's early stop has condemned it.
+Stop = Literal["cancel", "requeue", "early"]
 
 # The words for the end of a run and of an attempt: docs/architecture.md, "How a run ends".
-ResultKind = Literal["completed", "crash", "timeout", "cancelled"]
+ResultKind = Literal["completed", "crash", "timeout", "cancelled", "stopped"]
 AttemptEnding = Literal[ResultKind, "lost", "expired", "handed_back", "requeued"]
 
 # What a tag keeps: docs/keep-rules.md.
-KeepRule = Literal["greedy", "race"]
+KeepRule = Literal["greedy", "greedy+merge", "race"]
 
 INFRA_LOST = "infra_lost"
 # How many of the newest judged runs the strategy adapts to.
@@ -100,6 +102,37 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """What a run was condemned by: at `percent` of its budget its training loss was `loss`, and so
+    it was expected to read `val_bpb` ± `sd`, and better than the `champion` of that moment with
+    `probability`; learned from `runs` finished runs. A `spared` run finishes, as an audit."""
+
+    percent: int
+    loss: float
+    val_bpb: float
+    sd: float
+    probability: float
+    champion: float
+    runs: int
+    spared: bool
+
+
+@dataclass(frozen=True)
+class EarlyStops:
+    """What a tag's early stop has learned and done. `curves` are the newest finished runs: their
+    losses at the start and at the marks (rules/early_stop.py), then val_bpb. `audited` runs were
+    condemned and completed; `off` is true once too many of them were `false_kills`."""
+
+    curves: tuple[tuple[float, ...], ...] = ()
+    condemned: int = 0
+    stopped: int = 0
+    saved_seconds: float = 0.0
+    audited: int = 0
+    false_kills: int = 0
+    off: bool = False
+
+
+@dataclass(frozen=True)
 class NewExperiment:
     """An idea and its exact source, before the store gives it an id. A hand-run has no source."""
 
@@ -151,7 +184,12 @@ class Run:
     reason: str | None = None
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
+    forecast: Forecast | None = None  # by which it was condemned
     verdict_json: str | None = None
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.status is Status.DISCARD and self.metrics is None
 
 
 @dataclass(frozen=True)
@@ -280,6 +318,7 @@ class Tag:
     revision: int = 0
     prepare_sha256: str | None = None
     keep_rule: KeepRule = "greedy"
+    early_stop: bool = False
     platform: str | None = None  # that its results are bound to, see platform_of
     gpu_model: str | None = None  # that its runs are pinned to, unless it mixes models
     mix_models: bool = False
@@ -288,6 +327,7 @@ class Tag:
     best_commit_sha: str | None = None
     best_us: int | None = None
     consecutive_crashes: int = 0
+    last_created_us: int = 0
     last_decided_us: int = 0
     training_seconds: float = 0.0
     pause: OperatorHold | None = None
@@ -305,6 +345,24 @@ class Tag:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """What of a tag is queued and runs, for a keep rule that queues runs itself.
+
+    `started` are the seeds of the runs under way by id, the oldest first. `follow` says what the
+    rule has queued and is not over: id -> `SOURCE SEED`, or `merge SEED`. `ideas` are other queued
+    runs. `gpus` may run the tag, `idle` of them have no run. Nothing was submitted or decided for
+    `quiet_seconds`.
+    """
+
+    started: Mapping[str, int]
+    follow: Mapping[str, str]
+    ideas: int
+    idle: int
+    gpus: int
+    quiet_seconds: float
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """All that a decision rests on, read in one step; `tag.revision` fences its application."""
 
@@ -315,14 +373,19 @@ class Snapshot:
     recent: tuple[Status, ...]  # of the newest judged runs, newest first
     run: Run | None = None
     experiment: Experiment | None = None
-    # Under the keep rule `race`: its state (rules/race/state.py), and True if it asked for the run.
+    # Of a keep rule that has a state (rules/race/state.py): that, and True if it asked for the run.
     race: str | None = None
     follow_up: bool = False
+    workload: Workload | None = None  # as if the run were decided
+    stops: EarlyStops = EarlyStops()  # of a tag with early stop
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended, as reported: with metrics if it completed, else with an error."""
+    """How a run ended, as reported: with metrics if it completed, else with an error.
+
+    Of a run that was `stopped` early the forecast and the training time that it saved; `losses` are
+    those of a completed run's curve (rules/early_stop.py)."""
 
     kind: ResultKind
     metrics: Metrics | None = None
@@ -331,6 +394,9 @@ class RunResult:
     reason: str | None = None  # INFRA_LOST where the infrastructure, not the source, failed
     warnings: tuple[str, ...] = ()
     environment: Environment = Environment()
+    losses: tuple[float, ...] = ()
+    forecast: Forecast | None = None
+    saved_seconds: float | None = None
     slow_part: float | None = None  # of its training, what slow steps cost it: rules/pace.py
 
 
@@ -358,7 +424,9 @@ class Decision:
     """What a run result means for its tag: a value, which the store applies in one step. `delta` is
     best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
     run that came close; `strategy` the adapted one, or None where it stays. Under `race`, `best` is
-    the one after the decision, and `ruling` what the rule says of the run."""
+    the one after the decision, and `ruling` what the rule says of the run. `why` is the rule's
+    sentence, where it has one. `stops` is what a tag's early stop knows after the run; None where
+    it stays."""
 
     status: Status
     improved: bool = False
@@ -371,6 +439,8 @@ class Decision:
     strategy: Strategy | None = None
     best: Best | None = None
     ruling: RaceVerdict | None = None
+    why: str | None = None
+    stops: EarlyStops | None = None
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")

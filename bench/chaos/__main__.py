@@ -10,12 +10,14 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 from bench.chaos import hunt, report
 from bench.chaos.recovery import Recovery
 from bench.chaos.rounds import Harness, Trial
 from bench.chaos.sabotage import BUGS
 from bench.chaos.system import Plan
+from orchestrator.domain import KeepRule
 
 _INTERRUPTED = 130
 
@@ -37,8 +39,7 @@ async def _run(arguments: argparse.Namespace) -> int:
         orchestrators=arguments.orchestrators,
         sandbox=arguments.sandbox,
     )
-    racing = arguments.keep_rule == "race"
-    trial = Trial(arguments.jobs, arguments.faults, arguments.seed, race=racing)
+    trial = Trial(arguments.jobs, arguments.faults, arguments.seed, keep_rule=arguments.keep_rule)
     async with Harness.running(plan, trial) as harness:
         async with report.follow(harness):
             await harness.round()
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--orchestrators", type=int, default=3)
     parser.add_argument("--sandbox", default="none", choices=["strict", "pid", "none"])
     parser.add_argument(
-        "--keep-rule", default="greedy", choices=["greedy", "race"], help="of the first tag"
+        "--keep-rule", default="greedy", choices=get_args(KeepRule), help="of the first tag"
     )
     parser.add_argument("--folder", type=Path, help="where the run's own folder is created")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a clean run too")

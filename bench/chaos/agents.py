@@ -16,6 +16,7 @@ from bench.chaos import stub
 from bench.chaos.promises import Promises
 from bench.chaos.system import System
 from bench.chaos.violations import Findings
+from orchestrator.domain import KeepRule
 
 TAGS = ("chaos-a", "chaos-b")
 CATEGORIES = ("architecture", "optimizer", "attention", "other")
@@ -41,14 +42,16 @@ class Agents:
         results: stub.Results,
         random: Random,
         racing: tuple[str, ...] = (),
+        keep_rule: KeepRule = "greedy",
     ) -> None:
-        """`racing` are the tags whose keep rule is `race`."""
+        """`racing` are the tags with this keep rule, which queues runs itself."""
         self.promises = promises
         self._system = system
         self._findings = findings
         self._results = results
         self._random = random
         self.racing = racing
+        self._keep_rule = keep_rule
         self._by_hand = [tag for tag in TAGS if tag not in racing]
         self._keys = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -117,7 +120,7 @@ class Agents:
                 "tag": tag, "time_budget_seconds": timing.budget, "near_miss_threshold": 0.003,
             }  # fmt: skip
             if tag in self.racing:
-                body["keep_rule"] = "race"
+                body["keep_rule"] = self._keep_rule
             await self.call("/api/experiment/setup", body)
 
     async def submit(self, *, twice: bool = False) -> str | None:

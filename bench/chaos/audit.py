@@ -80,8 +80,9 @@ def _check_promises(records: Records, promises: Promises, findings: Findings) ->
 
 
 def queued_by_rule(run: Run) -> bool:
-    """True for the repeats and merges of the keep rule `race`. Agents here queue neither."""
-    return isinstance(run.tag, RaceTag) and (run.repeat_of is not None or run.category == "merge")
+    """True for the repeats and merges of a keep rule. Agents of its tag queue neither."""
+    repeats = isinstance(run.tag, RaceTag) and run.repeat_of is not None
+    return repeats or run.category == "merge"
 
 
 def _check_rest(records: Records, gpus: Iterable[str], findings: Findings) -> None:

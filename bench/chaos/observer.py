@@ -131,7 +131,8 @@ class Observer:
 
     def _decided(self, decision: Decided) -> None:
         experiment_id, before = decision.experiment_id, self._status.get(decision.experiment_id)
-        if before == decision.status == "discard" and decision.tag in self._racing:
+        again = before == decision.status and decision.status in ("discard", "keep")
+        if again and decision.tag in self._racing:
             return  # it waited for a merge, and now its words say why it could not be merged
         if before not in (None, "candidate"):
             self._findings.add("decided-twice", f"{experiment_id}, now {decision.status}")

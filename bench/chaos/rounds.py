@@ -26,6 +26,7 @@ from bench.chaos.stub import Results
 from bench.chaos.system import Plan, System
 from bench.chaos.targets import Targets
 from bench.chaos.violations import Findings
+from orchestrator.domain import KeepRule
 from orchestrator.files import Files
 from orchestrator.seals import Seals
 from orchestrator.services.core.audit import Audit
@@ -49,7 +50,7 @@ _FILL_SECONDS = FILL_SECONDS + 3.0
 @dataclass(frozen=True)
 class Trial:
     """With `steep` most results are better than all before; `rest_seconds` is how long the system
-    may take to come to rest after the last fault. With `race` the first tag keeps by that rule."""
+    may take to come to rest after the last fault. The first tag keeps by `keep_rule`."""
 
     jobs: int
     faults: int
@@ -57,7 +58,7 @@ class Trial:
     mix: Mix = field(default_factory=lambda: FULL)
     steep: bool = False
     rest_seconds: float = 120.0
-    race: bool = False
+    keep_rule: KeepRule = "greedy"
 
 
 class Harness:
@@ -68,7 +69,7 @@ class Harness:
         self.findings = Findings()
         self.promises = Promises(self.findings)
         self.system = System(plan)
-        self.racing = TAGS[:1] if trial.race else ()
+        self.racing = TAGS[:1] if trial.keep_rule != "greedy" else ()
         self.losses = ExpectedLosses(_AFTERMATH_SECONDS + plan.timing.lease)
         self.agents = Agents(
             self.system,
@@ -77,6 +78,7 @@ class Harness:
             Results(trial.jobs, trial.steep),
             Random(trial.seed),
             self.racing,
+            trial.keep_rule,
         )
         self.observer = Observer(self.system, self.promises, self.findings, self.racing)
         self.processes = ProcessChecks(self.system, self.findings)

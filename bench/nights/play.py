@@ -6,8 +6,8 @@ from itertools import cycle
 from typing import NamedTuple, Protocol
 
 from bench.nights.world import Night, Variant
-from orchestrator.domain import Counts, Metrics, RunResult, Snapshot, Tag
-from orchestrator.rules import merging, race
+from orchestrator.domain import Counts, Decision, Metrics, RunResult, Snapshot, Tag
+from orchestrator.rules import greedy_merge, race
 from orchestrator.rules.decide import decide
 from orchestrator.rules.race.state import FIRST_SEED
 from orchestrator.rules.strategy import INITIAL
@@ -21,6 +21,18 @@ class Job(NamedTuple):
     repeat: bool = False
     merged: tuple[Variant, ...] = ()
     check: str | None = None
+
+
+def finished(job: Job, value: float) -> race.FinishedRun:
+    variant = job.variant
+    return race.FinishedRun(
+        source=variant.name,
+        seed=job.seed,
+        value=value,
+        base=variant.parent and variant.parent.name,
+        repeat=job.repeat,
+        merged_from=tuple(part.name for part in job.merged),
+    )
 
 
 @dataclass
@@ -89,52 +101,48 @@ class Greedy(Player):
     def decide(self, job: Job, value: float) -> None:
         variant, best, first = job.variant, self._best, not self._readings
         self._readings[variant.number] = value
-        decision = decide(self._snapshot, RunResult("completed", Metrics(value)))
+        decision = self.judged(job, value)
+        if variant.parent is not None and variant.parent is not best:
+            self.late(variant)
         if decision.improved:
             if not first:
                 self.kept(variant, best)
             self._best = variant
             tag = replace(self._snapshot.tag, best_val_bpb=value)
             self._snapshot = replace(self._snapshot, tag=tag)
-        if variant.parent is not None and variant.parent is not best:
-            self.late(variant)
-            self.old_parent(variant, best, improved=decision.improved)
 
-    def old_parent(self, variant: Variant, best: Variant, *, improved: bool) -> None:
-        """A run was decided whose parent was no longer the best."""
+    def judged(self, _: Job, value: float) -> Decision:
+        return decide(self._snapshot, RunResult("completed", Metrics(value)))
 
     def finish(self) -> Score:
         return self.end(self._best, self._readings[self._best.number])
 
 
 class GreedyMerge(Greedy):
-    """Greedy, and the product's `merging`."""
+    """The product's `greedy_merge`."""
 
     def __init__(self, night: Night, gpus: int) -> None:
         super().__init__(night, gpus)
-        self._waiting: dict[str, tuple[Variant, float]] = {}
+        self._state = race.State()
+        self._variants: dict[str, Variant] = {}
 
     def start(self, running: deque[Job]) -> Job:
-        if self._waiting and not any(job.merged for job in running):
-            names = merging.chosen({name: gain for name, (_, gain) in self._waiting.items()})
-            parts = tuple(self._waiting.pop(name)[0] for name in names)
+        merge_running = any(job.merged for job in running)
+        do = race.next_merge(self._state, merge_running=merge_running)
+        if do is not None:
+            parts = tuple(self._variants[name] for name in do.sources)
             merged = self.night.merge(self._best, parts)
             if merged is not None:
                 return Job(merged, merged=parts)
+            self._state = race.conflicted(self._state, do.sources)
         return super().start(running)
 
-    def old_parent(self, variant: Variant, best: Variant, *, improved: bool) -> None:
-        readings = {one.name: self._reading(one) for one in (variant, best)}
-        win = merging.waits(readings[variant.name], readings[best.name], improved=improved)
-        if win is not None:
-            self._waiting[win.experiment_id] = (best if improved else variant, win.gain)
-
-    def _reading(self, variant: Variant) -> merging.Reading:
-        value = self._readings[variant.number]
-        parent = variant.parent
-        return merging.Reading(
-            variant.name, value, self._readings[parent.number] if parent else value
-        )
+    def judged(self, job: Job, value: float) -> Decision:
+        result = RunResult("completed", Metrics(value))
+        self._variants[job.variant.name] = job.variant
+        decision = greedy_merge.decide(self._snapshot, result, self._state, finished(job, value))
+        self._state = decision.state
+        return decision
 
 
 class Race(Player):
@@ -191,15 +199,7 @@ class Race(Player):
                 self._confirmed = kept
 
     def run(self, job: Job, value: float) -> race.FinishedRun:
-        parent = job.variant.parent
-        return race.FinishedRun(
-            source=job.variant.name,
-            seed=job.seed,
-            value=value,
-            base=parent and parent.name,
-            repeat=job.repeat,
-            merged_from=tuple(part.name for part in job.merged),
-        )
+        return finished(job, value)
 
     def finish(self) -> Score:
         return self.end(self._champion, self._state.champions[-1].belief.mean)
@@ -221,10 +221,12 @@ class RaceOfTwoModels(Race):
     def __init__(self, night: Night, gpus: int) -> None:
         super().__init__(night, gpus)
         self._starts, self._ends = cycle(range(gpus)), cycle(range(gpus))
+        self._ended: dict[int, race.FinishedRun] = {}
 
     def start(self, running: deque[Job]) -> Job:
         gpu, checks = next(self._starts), [job.check for job in running if job.check]
-        do = race.check(self._state, str(gpu), _model(gpu), _under_way(running), checks)
+        ended = self._ended.get(gpu)
+        do = ended and race.check(self._state, ended, _under_way(running), checks)
         if do is None:
             return super().start(running)
         self.score.repeats += 1
@@ -233,7 +235,8 @@ class RaceOfTwoModels(Race):
     def run(self, job: Job, value: float) -> race.FinishedRun:
         gpu = next(self._ends)
         run = super().run(job, value + self.OFFSET * (gpu % 2))
-        return replace(run, gpu=str(gpu), model=_model(gpu))
+        run = self._ended[gpu] = replace(run, gpu=str(gpu), model=_model(gpu))
+        return run
 
 
 def _model(gpu: int) -> str:

@@ -157,7 +157,11 @@ class _Chart:
             [p for p in measured if (p.val_bpb or 0) > top], "off the scale", at=0.985, marker="^",
             s=22, color=theme.discard, zorder=3, clip_on=False, linewidths=0, alpha=0.6,
         )  # fmt: skip
-        crashed = [p for p in self._points if p.val_bpb is None]
+        self._dots(
+            [p for p in self._points if p.val_bpb is None and p.status == "discard"],
+            "stopped early", at=RAIL, marker="_", s=22, color=theme.discard, zorder=3, alpha=0.75,
+        )  # fmt: skip
+        crashed = [p for p in self._points if p.val_bpb is None and p.status != "discard"]
         many = len(crashed) > 100
         self._dots(
             crashed, "crashed", at=RAIL, marker="x", s=14 if many else 30, color=theme.crash,

@@ -184,7 +184,7 @@ def step(detail: ExperimentDetail) -> tuple[float | None, str]:
     if share >= 1:
         return None, f"evaluating{where}, loss {last.loss:.4f}"
     left = detail.time_budget_seconds * (1 - share)
-    # At most, since its text may end before its time does.
+    # At most, since it may end by itself.
     return share, f"step {last.step}, loss {last.loss:.4f}, at most {left:.0f} s to train{where}"
 
 

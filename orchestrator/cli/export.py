@@ -140,7 +140,9 @@ def _tsv(file: BinaryIO) -> Iterator[_Write]:
     def write(rows: Sequence[ExportRow]) -> int:
         done = [row for row in rows if row.status in FINISHED]
         for r in done:
-            line = tsv_line(r.commit_sha, r.status, r.val_bpb, r.peak_vram_mb, r.description)
+            predicted = r.predicted_val_bpb if r.stopped_early else None
+            values = (r.val_bpb, r.peak_vram_mb, r.description, predicted)
+            line = tsv_line(r.commit_sha, r.status, *values)
             file.write(f"{line}\n".encode())
         return len(done)
 
@@ -161,6 +163,8 @@ def _parquet(file: BinaryIO) -> Iterator[_Write]:
             return pa.list_(pa.string())
         if "float" in annotation:
             return pa.float64()
+        if "bool" in annotation:
+            return pa.bool_()
         return pa.int64() if "int" in annotation else pa.string()
 
     fields = ExportRow.model_fields

@@ -136,7 +136,7 @@ def tags_of(detail: ExperimentDetail) -> dict[str, str]:
         _ID: detail.id,
         "autoresearch.tag": detail.tag,
         "autoresearch.status": detail.status,
-        "autoresearch.reason": detail.reason,
+        "autoresearch.reason": "stopped early" if detail.stopped_early else detail.reason,
         "autoresearch.parent": detail.parent_id,
         "autoresearch.gpu": detail.gpu_id,
         "mlflow.user": "autoresearch",
@@ -163,7 +163,9 @@ def metrics_of(detail: ExperimentDetail) -> list[tuple[str, float, int, int]]:
     ]
     if isinstance(detail.verdict, Verdict) and detail.best_val_bpb_before is not None:
         measured.append(("improvement", detail.verdict.delta, end, 0))
-    # A run whose text ended before its time has trained for less than its budget.
+    if detail.predicted_val_bpb is not None:
+        measured.append(("predicted_val_bpb", detail.predicted_val_bpb, end, 0))
+    # A run that ended by itself has trained for less than its budget.
     trained = detail.training_seconds or detail.time_budget_seconds
     curve = [("loss", p.loss, int(start + p.percent * 10 * trained), p.step) for p in detail.curve]
     return measured + curve

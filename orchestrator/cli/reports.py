@@ -45,7 +45,8 @@ def setup(
         int, typer.Option(help="Crashes in a row after which agents are told to stop.")
     ] = 3,
     keep_rule: Annotated[
-        str, typer.Option(metavar="greedy|race", help="What is kept: docs/keep-rules.md.")
+        str,
+        typer.Option(metavar="greedy|greedy+merge|race", help="What is kept: docs/keep-rules.md."),
     ] = "greedy",
     gpu_model: Annotated[
         str | None,
@@ -54,6 +55,14 @@ def setup(
     mix_models: Annotated[
         bool, typer.Option("--mix-models", help="Several GPU models may run it.")
     ] = False,
+    early_stop: Annotated[
+        bool | None,
+        typer.Option(
+            "--early-stop/--no-early-stop",
+            help="End runs that 30 finished ones say cannot win: docs/keep-rules.md."
+            " By default where the keep rule is race.",
+        ),
+    ] = None,
     json: bool,
 ) -> None:
     request = load_model(
@@ -65,6 +74,7 @@ def setup(
         keep_rule=keep_rule,
         gpu_model=gpu_model,
         mix_models=mix_models,
+        early_stop=early_stop,
     )
     result = client.setup(request)
     seconds = result.tag.time_budget_seconds

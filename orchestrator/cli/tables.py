@@ -32,9 +32,11 @@ def moment(at: str) -> str:
 
 
 def why(detail: schemas.ExperimentDetail) -> str:
-    """What the keep rule `race` says of an experiment; a merge conflict has lines of its own."""
+    """The sentence of the keep rule or of the early stop on an experiment, if any; a merge conflict
+    has lines of its own."""
     verdict = detail.verdict or detail.so_far
-    return visible(verdict.why) if isinstance(verdict, schemas.Verdict) and verdict.why else ""
+    said = isinstance(verdict, schemas.Verdict | schemas.StoppedVerdict) and verdict.why
+    return visible(said) if said else ""
 
 
 def verdict_line(detail: schemas.ExperimentDetail) -> str:
@@ -45,6 +47,8 @@ def verdict_line(detail: schemas.ExperimentDetail) -> str:
         before = detail.best_val_bpb_before
         best = f", best before {before:.6f}" if before is not None else ", the first result"
         return f"{detail.id} {detail.status}: val_bpb {detail.val_bpb:.6f}{best}"
+    if detail.stopped_early:
+        return f"{detail.id} {detail.status}: {why(detail)}"
     cause = failure.headline(detail.error or detail.reason or "")
     return f"{detail.id} {detail.status}" + (f": {cause}" if cause else "")
 
@@ -84,7 +88,7 @@ def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
         counts = (str(t.total_experiments), str(t.kept_experiments))
         budget = f"{t.time_budget_seconds:g} s"
         where = (t.profile or "", "any" if t.mix_models else one_line(t.gpu_model or ""))
-        name = t.name + " (race)" * (t.keep_rule == "race") + " (paused)" * t.paused
+        name = t.name + f" ({t.keep_rule})" * (t.keep_rule != "greedy") + " (paused)" * t.paused
         table.add_row(name, bpb(t.best_val_bpb), *counts, budget, *where, moment(t.created_at))
     return table
 
@@ -109,6 +113,8 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
         "GPUs": f"{summary.gpu_pool.total}: {summary.gpu_pool.idle} idle, "
         f"{summary.gpu_pool.training} training",
     }
+    if summary.early_stop is not None:
+        rows["early stop"] = summary.early_stop
     if summary.blocked is not None:
         rows["waits"] = one_line(summary.blocked)
     if summary.pause is not None:

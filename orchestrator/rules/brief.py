@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.domain import Experiment, Note, Run, Snapshot
-from orchestrator.rules import sanitize
+from orchestrator.rules import early_stop, sanitize
 from orchestrator.schemas import DeadEnd
 
 LIMIT_BYTES = 7500
@@ -116,6 +116,8 @@ def _state(situation: Situation, budget: _SizeBudget) -> Iterator[str]:
             f"- Keep rule: race. The best is believed to be {tag.best_val_bpb:.6f}. What reads"
             f" better is repeated before it is kept; {counts.candidate} wait for that."
         )
+    if stops := early_stop.report(snapshot):
+        yield f"- Early stop: {stops}"
     yield (
         f"- Runs: {counts.finished} finished, {counts.keep} kept, {counts.discard} discarded,"
         f" {counts.crash + counts.timeout} failed; {counts.running} running,"
@@ -155,6 +157,8 @@ def _dead(end: DeadEnd, budget: _SizeBudget) -> str:
 
 def _result(experiment: Experiment, run: Run, budget: _SizeBudget) -> str:
     val_bpb = f"{run.metrics.val_bpb:.6f} " if run.metrics else ""
+    if run.stopped_early and run.forecast:
+        val_bpb = f"(stopped early, predicted {run.forecast.val_bpb:.4f}) "
     return f"{val_bpb}{run.status.value} {_idea(experiment, budget)}"
 
 

@@ -55,7 +55,11 @@ def near_miss(tag: Tag, distance: float) -> float | None:
 
 
 def failed(snapshot: Snapshot, result: RunResult) -> Decision:
+    """The decision on a run without a value. One that was stopped early is discarded, and as it
+    ran without a fault it ends a crash streak."""
     tag = snapshot.tag
+    if result.kind == "stopped":
+        return Decision(Status.DISCARD, best_before=tag.best_val_bpb)
     if result.kind == "cancelled" or result.reason == INFRA_LOST:
         return Decision(
             status=Status.CANCELLED if result.kind == "cancelled" else Status.CRASH,

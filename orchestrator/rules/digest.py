@@ -233,7 +233,7 @@ def _short(run: Run) -> str:
     if not seconds or seconds >= SLOW_SHARE * run.time_budget_seconds:
         return ""
     of = f"{seconds:.4g} s of {run.time_budget_seconds:.4g} s"
-    return f"trained {of} and ended by itself, as MAX_PASSES makes it where text is scarce"
+    return f"trained {of} and ended by itself"
 
 
 def _lost(run: Run) -> str:

@@ -1,6 +1,6 @@
 """Wins over a parent that is no longer the best, and how they are chosen for a merge. Pure.
 
-The keep rule `greedy+merge` is `decide.py` and this; `race` chooses its merges in the same way.
+What of them waits: `greedy_merge.py` and `race/verdicts.py`.
 """
 
 from collections.abc import Mapping

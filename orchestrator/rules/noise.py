@@ -7,6 +7,7 @@
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean, variance
 
 from orchestrator.schemas import Noise
@@ -49,20 +50,21 @@ class SeedNoise:
     pair_squares: float = 0.0
     pairs: int = 0
 
-    @property
+    # Cached, because every probability of a decision rests on them.
+    @cached_property
     def _pooled(self) -> float:
         return (PRIOR_SD**2 + self.squares) / (1 + self.freedom)
 
-    @property
+    @cached_property
     def variance(self) -> float:
         """sigma² of one run; larger while it rests on few runs (the variance of Student's t is)."""
         return self._pooled * (1 + 2 / (1 + self.freedom))
 
-    @property
+    @cached_property
     def sd(self) -> float:
         return math.sqrt(self.variance)
 
-    @property
+    @cached_property
     def shared(self) -> float:
         """rho, the part of sigma² that two sources have in common at one seed: their differences
         have the variance 2 sigma² (1 - rho)."""

@@ -14,6 +14,8 @@ from orchestrator.domain import (
     Best,
     Counts,
     Decision,
+    EarlyStops,
+    Forecast,
     KeepRule,
     Note,
     OperatorAction,
@@ -24,7 +26,9 @@ from orchestrator.domain import (
     Strategy,
     Tag,
 )
+from orchestrator.rules import greedy_merge
 from orchestrator.rules.decide import decide
+from orchestrator.rules.early_stop import after_condemned, after_run, forecast, judged_against
 from orchestrator.rules.race import FinishedRun, State as RaceState, conflicted
 from orchestrator.rules.race.decide import RaceDecision, decide as decide_race, unmerged
 from orchestrator.rules.strategy import INITIAL
@@ -38,6 +42,7 @@ class SetUp:
     max_consecutive_crashes: int
     strategy: Strategy
     keep_rule: KeepRule = "greedy"
+    early_stop: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,20 @@ class Unmerged:
 
 
 @dataclass(frozen=True)
+class Condemned:
+    """The early stop condemned a run: by what, and on which losses of its curve. Under `race` also
+    the champion that it was made from."""
+
+    revision: int
+    at_us: int
+    experiment_id: str
+    losses: tuple[float, ...]
+    forecast: Forecast
+    base: str | None = None
+    action: None = None
+
+
+@dataclass(frozen=True)
 class Settled:
     """A candidate that a decision settled."""
 
@@ -81,8 +100,8 @@ class Settled:
 
 @dataclass(frozen=True)
 class Decided:
-    """A run was decided: what was reported, what the decision rested on, and what it was. Under
-    `race` also the run as the rule takes it, and the candidates that it settled."""
+    """A run was decided: what was reported, what the decision rested on, and what it was. With the
+    run as the keep rule takes it and the candidates that it settled, where the rule has a state."""
 
     experiment_id: str
     at_us: int
@@ -98,7 +117,7 @@ class Decided:
     settled: tuple[Settled, ...] = ()
 
 
-Step = SetUp | Chosen | Steered | Unmerged | Decided
+Step = SetUp | Chosen | Steered | Unmerged | Condemned | Decided
 
 
 @dataclass
@@ -115,6 +134,8 @@ class Replay:
     near_in: Counter[str] = field(default_factory=Counter)
     decided: dict[str, Decided] = field(default_factory=dict)
     race: RaceState = field(default_factory=RaceState)
+    stops: EarlyStops = field(default_factory=EarlyStops)
+    forecasts: dict[str, Forecast] = field(default_factory=dict)
     notes: dict[str, Note] = field(default_factory=dict)
     # Each operator action: the revision before it, when, and what.
     actions: list[tuple[int, int, OperatorAction]] = field(default_factory=list)
@@ -148,6 +169,8 @@ class Replay:
             self._steer(step.at_us, step.action)
         elif isinstance(step, Unmerged):
             self._unmerge(step)
+        elif isinstance(step, Condemned):
+            self._condemn(step)
         else:
             self._decide(step)
         self.tag = replace(self.tag, revision=self.tag.revision + 1)
@@ -162,6 +185,7 @@ class Replay:
             near_miss_threshold=step.near_miss_threshold,
             max_consecutive_crashes=step.max_consecutive_crashes,
             keep_rule=step.keep_rule,
+            early_stop=step.early_stop,
         )
 
     def _steer(self, at_us: int, action: OperatorAction) -> None:
@@ -177,8 +201,24 @@ class Replay:
         elif action.kind == "drop-note" and self.notes.pop(action.target, None) is None:
             self._differ(f"{action.target} was dropped and had never been left")
 
+    def _condemn(self, step: Condemned) -> None:
+        who = step.experiment_id
+        if who in self.forecasts or who in self.decided:
+            self._differ(f"{who} was condemned after it was decided, or a second time")
+        best = judged_against(self.tag, self.race, step.base)
+        due = forecast(self.stops, who, step.losses, best)
+        if due != step.forecast:
+            self._differ(f"{who} was condemned by {step.forecast}, by the rules {due}")
+        self.stops = after_condemned(self.stops)
+        self.forecasts[who] = step.forecast
+
     def _decide(self, step: Decided) -> None:
         who, tag = step.experiment_id, self.tag
+        if step.result.kind == "stopped":
+            if who not in self.forecasts:
+                self._differ(f"{who} was stopped early and never condemned")
+            result = replace(step.result, forecast=self.forecasts.get(who))
+            step = replace(step, result=result)
         if who in self.decided:
             self._differ(f"{who} was decided twice")
         if step.at_us <= self.last_us:
@@ -203,7 +243,8 @@ class Replay:
         snapshot = Snapshot(self.tag, self.counts, self.strategy, len(self.near), self.recent)
         if race_run is None:
             return decide(snapshot, result)
-        return decide_race(snapshot, result, self.race, race_run)
+        rule = decide_race if self.tag.keep_rule == "race" else greedy_merge.decide
+        return rule(snapshot, result, self.race, race_run)
 
     def _apply(self, step: Decided, decision: Decision) -> None:
         self.last_us = step.at_us
@@ -211,6 +252,9 @@ class Replay:
         self.counts = self.counts.plus(decision.status, infra_lost=lost)
         self.tag = replace(self.tag, consecutive_crashes=decision.consecutive_crashes)
         self._judge(step, decision)
+        if self.tag.early_stop:
+            condemned_by = self.forecasts.get(step.experiment_id)
+            self.stops = after_run(self.stops, step.result, condemned_by)
         if decision.strategy is not None:
             self.strategy = decision.strategy
         metrics = step.result.metrics
@@ -265,10 +309,8 @@ class Replay:
         self.race = conflicted(self.race, step.conflicts)
         for who, why in step.conflicts.items():
             known = self.decided[who]
-            assert known.decision.ruling is not None  # noqa: S101 - it waited in the race
-            words = unmerged(known.decision.ruling.why, why)
-            ruling = replace(known.decision.ruling, why=words)
-            self.decided[who] = replace(known, decision=replace(known.decision, ruling=ruling))
+            words = replace(known.decision, why=unmerged(known.decision.why, why))
+            self.decided[who] = replace(known, decision=words)
 
     def _differ(self, what: str) -> None:
         self.differences.append(what)

@@ -23,13 +23,21 @@ def tsv_row(experiment: Experiment, run: Run) -> str:
         metrics.val_bpb if metrics else None,
         metrics.peak_vram_mb if metrics else None,
         experiment.description,
+        run.forecast.val_bpb if run.stopped_early and run.forecast else None,
     )
 
 
 def tsv_line(
-    commit: str, status: str, val_bpb: float | None, peak_vram_mb: float | None, description: str
+    commit: str,
+    status: str,
+    val_bpb: float | None,
+    peak_vram_mb: float | None,
+    description: str,
+    predicted: float | None = None,
 ) -> str:
-    """The same from plain values."""
+    """The same from plain values; `predicted` is of a run that was stopped early."""
+    if predicted is not None:
+        description += f" (stopped early: predicted val_bpb {predicted:.6f})"
     completed = status in (Status.KEEP, Status.DISCARD)
     value = (val_bpb or 0.0) if completed else 0.0
     memory = (peak_vram_mb or 0.0) / 1024 if completed else 0.0

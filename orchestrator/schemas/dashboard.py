@@ -202,6 +202,7 @@ class SeriesAnswer(Answer):
     categories: list[str]
     near_miss_threshold: float
     keep_rule: str
+    early_stop: str | None
     strategy: dict[str, str | bool]
     blocks: list[SeriesBlock]
     choices: list[SeriesChoice]
@@ -226,7 +227,8 @@ class RunsRequest(TagRequest):
 class RunRow(Answer):
     """A row of the table; `n` is its number in order of verdict, null before the verdict. Under
     `race`, `delta` is how much better than the champion it reads, `confirmed` is of a keep, and
-    `why` is the verdict's sentence. Long texts are cut."""
+    `why` is the verdict's sentence. Long texts are cut. `predicted` is the val_bpb that was
+    expected of a run that was stopped early."""
 
     n: int | None
     id: str
@@ -234,6 +236,7 @@ class RunRow(Answer):
     reason: str | None
     near: bool
     val_bpb: float | None
+    predicted: float | None
     best_before: float | None
     category: str
     description: str

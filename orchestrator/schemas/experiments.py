@@ -37,7 +37,9 @@ class SetupRequest(TagRequest):
     near_miss_threshold: Amount = 0.002
     max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
     # docs/keep-rules.md
-    keep_rule: Literal["greedy", "race"] = "greedy"
+    keep_rule: Literal["greedy", "greedy+merge", "race"] = "greedy"
+    # By default where the keep rule is `race` and the tag runs on one GPU model.
+    early_stop: bool | None = None
     # To which its runs belong, as the pool list spells it; without it that of the first claim.
     gpu_model: Annotated[Name, Field(min_length=1)] | None = None
     # Several models may run it.
@@ -48,6 +50,11 @@ class SetupRequest(TagRequest):
         if self.gpu_model is not None and self.mix_models:
             raise ValueError(
                 "gpu_model pins one model, mix_models allows several: give one of them"
+            )
+        if self.early_stop and self.mix_models:
+            raise ValueError(
+                "early_stop compares the curves of all runs, and those of several GPU models do"
+                " not compare: leave out early_stop or mix_models"
             )
         return self
 
@@ -60,6 +67,7 @@ class TagInfo(Answer):
     near_miss_threshold: float
     max_consecutive_crashes: int
     keep_rule: str = "greedy"  # of an orchestrator that has no other
+    early_stop: bool = False
     best_val_bpb: float | None
     best_experiment_id: str | None
     total_experiments: int
@@ -133,7 +141,8 @@ class Verdict(Answer):
     The fields from `sigma` on are there where the keep rule is `race`. There `delta` is the gap to
     what is believed of the champion, and `best_val_bpb` that belief; `sigma` is what the seed alone
     does to a run, and `probability` that the source is better, after `runs` runs. A keep is
-    `confirmed` or `provisional`; a `candidate` waits for its next runs."""
+    `confirmed` or `provisional`; a `candidate` waits for its next runs. Under `greedy+merge` only
+    `why` is there, where a win waits for a merge or could not be merged."""
 
     experiment_id: str
     status: Literal["keep", "discard", "candidate", "repeat"]
@@ -152,6 +161,24 @@ class Verdict(Answer):
     digest: VerdictDigest = None
 
 
+class StoppedVerdict(Answer):
+    """The decision on a run that the tag's early stop ended: it has no val_bpb. What its training
+    loss predicted is `predicted_val_bpb` ± `predicted_sd`; the run was expected to read better than
+    `best_val_bpb`, the best of that moment, with `probability`."""
+
+    experiment_id: str
+    status: Literal["discard"]
+    stopped_early: Literal[True]
+    predicted_val_bpb: float
+    predicted_sd: float
+    probability: float
+    improved: Literal[False]
+    best_val_bpb: float
+    action: Action
+    why: str
+    digest: VerdictDigest = None
+
+
 class CrashRequest(ExperimentRequest):
     error: Text
 
@@ -166,7 +193,7 @@ class CrashVerdict(Answer):
     digest: VerdictDigest = None
 
 
-AnyVerdict = Verdict | CrashVerdict
+AnyVerdict = Verdict | StoppedVerdict | CrashVerdict
 
 
 class HistoryRequest(TagRequest):
@@ -335,6 +362,10 @@ class ExperimentFields(Answer):
     reason: str | None
     error: str | None
     val_bpb: float | None
+    # Of a run that the early stop condemned: it has no val_bpb, unless it finished as an audit.
+    stopped_early: bool = False
+    predicted_val_bpb: float | None = None
+    predicted_sd: float | None = None
     best_val_bpb_before: float | None
     peak_vram_mb: float | None
     training_seconds: float | None
@@ -373,8 +404,9 @@ class ExperimentDetail(ExperimentFields):
     so_far: OnlyInRace[AnyVerdict] = None
     attempts: list[Attempt]
     lease: Lease | None
-    # What an operator has asked of a running attempt; its worker gets it with the next renewal.
-    stopping: Literal["cancel", "requeue"] | None = None
+    # What an operator, or the early stop, has asked of a running attempt; its worker gets it with
+    # the next renewal.
+    stopping: Literal["cancel", "requeue", "early"] | None = None
     # The earlier experiment whose source this one runs again, for an operator or the keep rule.
     repeat_of: str | None = None
     # The experiments whose changes the keep rule merged into this one.

@@ -72,11 +72,14 @@ class RenewRequest(LeaseRequest):
 
 
 class LeaseAnswer(Answer):
-    """`cancel` asks for the run's end. `gpu_known` is false for a heartbeat of a GPU that is not in
-    the pool: it registers again."""
+    """`cancel` asks for the run's end, and `why` says if the early stop does. `gpu_known` is false
+    for a heartbeat of a GPU that is not in the pool: it registers again."""
 
     ok: Literal[True] = True
     cancel: bool = False
+    why: Annotated[
+        Literal["early_stop"] | None, Field(exclude_if=lambda reason: reason is None)
+    ] = None
     gpu_known: bool = True
 
 

@@ -64,6 +64,8 @@ class SummaryAnswer(Answer):
     total_training_minutes: float
     strategy: Mode
     gpu_pool: PoolCounts
+    # What a tag's early stop has done.
+    early_stop: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
     paused: bool = False
     pause: OperatorHold | None = None
     # Why no GPU takes the queued runs, if none does.

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import callers, domain, schemas
 from orchestrator.domain import State, Status, rfc3339
-from orchestrator.rules import machines, sanitize
+from orchestrator.rules import early_stop, machines, sanitize
 from orchestrator.rules.noise import COVERAGE
 from orchestrator.rules.race.beliefs import counted
 from orchestrator.rules.race.state import State as RaceState
@@ -61,6 +61,9 @@ def fields_of(entry: Entry) -> dict[str, Any]:
         **vars(run),
         **(vars(run.metrics) if run.metrics else _UNKNOWN_METRICS),
         "status": run.status.value,
+        "stopped_early": run.stopped_early,
+        "predicted_val_bpb": run.forecast and run.forecast.val_bpb,
+        "predicted_sd": run.forecast and run.forecast.sd,
         "best_val_bpb_before": run.best_before,
         "created_at": rfc3339(experiment.created_us),
         "started_at": _time(run.started_us),
@@ -164,6 +167,20 @@ def verdict(
             verified=result.verified_bpb is not None,
             **_ruling(decision),
         )
+    if result.kind == "stopped" and result.forecast is not None:
+        forecast = result.forecast
+        return schemas.StoppedVerdict(
+            experiment_id=experiment_id,
+            status="discard",
+            stopped_early=True,
+            predicted_val_bpb=forecast.val_bpb,
+            predicted_sd=forecast.sd,
+            probability=forecast.probability,
+            improved=False,
+            best_val_bpb=forecast.champion,
+            action="git_reset",
+            why=early_stop.why(forecast),
+        )
     return schemas.CrashVerdict(
         experiment_id=experiment_id,
         status=decision.status.value,
@@ -175,12 +192,13 @@ def verdict(
 
 
 def _ruling(decision: domain.Decision) -> dict[str, Any]:
-    """What the keep rule `race` adds to a verdict."""
+    """What a keep rule other than `greedy` adds to a verdict."""
+    said: dict[str, Any] = {"why": decision.why}
     ruling = decision.ruling
     if ruling is None:
-        return {}
+        return said
     kept = decision.status is Status.KEEP and decision.improved
-    said = {name: getattr(ruling, name) for name in ("sigma", "probability", "runs", "why")}
+    said |= {name: getattr(ruling, name) for name in ("sigma", "probability", "runs")}
     if kept:
         said |= (
             {"confirmed": True} if ruling.confirmed else {"confirmed": False, "provisional": True}

@@ -1,7 +1,7 @@
 """Journal entries: what they keep of each step of a tag, and the steps that a replay takes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic_core import from_json
@@ -9,6 +9,7 @@ from pydantic_core import from_json
 from orchestrator.domain import (
     Decision,
     Experiment,
+    Forecast,
     Metrics,
     OperatorAction,
     Run,
@@ -20,7 +21,16 @@ from orchestrator.domain import (
 )
 from orchestrator.rules.race.decide import RaceDecision, ending
 from orchestrator.rules.race.state import FinishedRun
-from orchestrator.rules.replay import Chosen, Decided, Settled, SetUp, Steered, Step, Unmerged
+from orchestrator.rules.replay import (
+    Chosen,
+    Condemned,
+    Decided,
+    Settled,
+    SetUp,
+    Steered,
+    Step,
+    Unmerged,
+)
 from orchestrator.rules.seals import JournalEntry
 from orchestrator.store import records
 
@@ -51,8 +61,8 @@ def journal_data(
 ) -> dict[str, Any]:
     """What the journal keeps of a decision: who reported (a lease's epoch, 0 without one), the run
     result (as `outcome`), what the decision rests on, what it is, and which operator action led to
-    it, if one did. Under `race` also the run as the rule takes it, and which candidates it settles.
-    Names that have no value are left out."""
+    it, if one did. Unless the keep rule is `greedy`, also the run as the rule takes it, and which
+    candidates it settles. Names that have no value are left out."""
     assert snapshot.experiment is not None  # noqa: S101 - only runs are decided
     tag, metrics = snapshot.tag, result.metrics
     return {
@@ -64,6 +74,8 @@ def journal_data(
             val_bpb=metrics and metrics.val_bpb,
             training_seconds=metrics and metrics.training_seconds,
             verified_bpb=result.verified_bpb,
+            losses=result.losses if tag.early_stop and result.losses else None,
+            saved_seconds=result.saved_seconds,
         ),
         "on": _present(
             revision=tag.revision,
@@ -101,6 +113,14 @@ def _race_data(run: FinishedRun, others: Sequence[OtherVerdict]) -> dict[str, An
 def unmerged_data(tag: Tag, conflicts: Mapping[str, str]) -> dict[str, Any]:
     """What the journal keeps of wins that could not be merged: why not, by id."""
     return {"on": {"revision": tag.revision}, "conflicts": dict(conflicts)}
+
+
+def condemned_data(
+    tag: Tag, losses: Sequence[float], base: str | None, forecast: Forecast
+) -> dict[str, Any]:
+    """What the journal keeps of a condemned run: what was predicted, and from what."""
+    on = {"revision": tag.revision}
+    return {"on": on, "losses": losses, "forecast": asdict(forecast), **_present(base=base)}
 
 
 def steered_data(tag: Tag, action: OperatorAction) -> dict[str, Any]:
@@ -151,6 +171,7 @@ def step_from(entry: JournalEntry) -> Step:
             near_miss_threshold=float(settings["threshold"]),
             max_consecutive_crashes=int(settings["max_crashes"]),
             keep_rule=settings.get("keep_rule", "greedy"),
+            early_stop="early_stop" in settings,
             strategy=_undated_strategy(data["strategy"]),
         )
     on = data["on"]
@@ -162,6 +183,16 @@ def step_from(entry: JournalEntry) -> Step:
         return Chosen(on["revision"], entry.at_us, _undated_strategy(data["strategy"]), action)
     if entry.kind == "unmerged":
         return Unmerged(on["revision"], entry.at_us, data["conflicts"])
+    if entry.kind == "condemned":
+        forecast = Forecast(**data["forecast"])
+        return Condemned(
+            on["revision"],
+            entry.at_us,
+            entry.experiment_id,
+            tuple(data["losses"]),
+            forecast,
+            data.get("base"),
+        )
     reported, decided = data["outcome"], data["decision"]
     metrics = None
     if "val_bpb" in reported:
@@ -172,6 +203,8 @@ def step_from(entry: JournalEntry) -> Step:
         metrics=metrics,
         verified_bpb=reported.get("verified_bpb"),
         reason=reported.get("reason"),
+        losses=tuple(reported.get("losses", ())),
+        saved_seconds=reported.get("saved_seconds"),
     )
     return Decided(
         experiment_id=entry.experiment_id,

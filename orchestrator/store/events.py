@@ -13,8 +13,8 @@ from orchestrator.store.shared import SharedConnection
 @dataclass(frozen=True)
 class Event:
     """Something that happened: `setup`, `registered`, `queued`, `claimed`, `started`,
-    `cancelling`, `decided`, `strategy`, `steered` (an operator action), or `gpu` (its `subject` is
-    a GPU)."""
+    `cancelling`, `condemned` (by the early stop), `decided`, `strategy`, `steered` (an operator
+    action), or `gpu` (its `subject` is a GPU)."""
 
     id: str
     kind: str

@@ -22,9 +22,10 @@ from orchestrator.domain import (
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.ids import tag_of
 from orchestrator.rules.race.decide import RaceDecision
-from orchestrator.rules.race.state import to_json
+from orchestrator.rules.race.state import Next, to_json
 from orchestrator.store import entries, records, verbs
 from orchestrator.store.entries import OtherVerdict
+from orchestrator.store.race import follow_of
 from orchestrator.store.scripts import Scripts
 
 
@@ -59,9 +60,11 @@ class Queued:
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt or a hand-run is over: `verdict_json` is None where the run is queued again."""
+    """An attempt or a hand-run is over: `verdict_json` is None where the run is queued again.
+    `followed` is true if what the keep rule asked for was queued with the decision."""
 
     verdict_json: str | None = None
+    followed: bool = False
 
 
 class ExperimentStore:
@@ -142,10 +145,12 @@ class ExperimentStore:
         reporter: Reporter,
         action: OperatorAction | None = None,
         others: Sequence[OtherVerdict] = (),
+        repeats: Sequence[Next] = (),
     ) -> Ended | None:
         """Apply `decision`, which rests on `snapshot`; `action` is the operator action that led to
-        it, `others` are the verdicts that it brings on other experiments. A run that is decided
-        already keeps its verdict. None if the tag has changed since the snapshot: decide again.
+        it, `others` are the verdicts that it brings on other experiments, `repeats` what the keep
+        rule runs next. A run that is decided already keeps its verdict. None if the tag has changed
+        since the snapshot: decide again.
 
         Raises:
             LeaseLost, LeaseRenewed: the reporter's epoch or renewal is no longer the lease's.
@@ -162,7 +167,7 @@ class ExperimentStore:
             reporter.epoch,
             snapshot.tag.revision,
             reporter.renewal,
-            _application(snapshot, result, decision, verdict_json, action, others),
+            _application(snapshot, result, decision, verdict_json, action, others, repeats),
             self._scripts.entry(
                 snapshot.tag,
                 "decided",
@@ -181,7 +186,9 @@ class ExperimentStore:
                 " and still runs: a tag's first submission is its baseline. Send the report again.",
                 reason="earlier",
             )
-        return None if reply.name == "STALE" else Ended(reply["verdict"])
+        if reply.name == "STALE":
+            return None
+        return Ended(reply["verdict"], reply.fields.get("followed", False))
 
     async def choose_strategy(
         self,
@@ -233,6 +240,7 @@ def _application(
     verdict_json: str,
     action: OperatorAction | None,
     others: Sequence[OtherVerdict],
+    repeats: Sequence[Next],
 ) -> dict[str, object]:
     """The JSON that decide.lua applies; every number in it is text."""
     experiment, metrics = snapshot.experiment, result.metrics
@@ -246,6 +254,7 @@ def _application(
         "verdict": verdict_json,
         "run": records.result_fields(result, decision),
         "others": [_other(one) for one in others],
+        **({"stops": records.stops_text(decision.stops)} if decision.stops else {}),
     }
     if lost or result.kind == "cancelled":
         application["forget"] = True  # the source has not had its run
@@ -256,7 +265,7 @@ def _application(
         if decision.best is None:
             application["best"] = _best(Best(experiment.id, metrics.val_bpb))
     if isinstance(decision, RaceDecision):
-        application |= _of_race(snapshot, decision)
+        application |= _of_race(snapshot, decision, repeats)
     if decision.near_miss is not None:
         application["near"] = repr(decision.near_miss)
     if action is not None:
@@ -266,8 +275,18 @@ def _application(
     return application
 
 
-def _of_race(snapshot: Snapshot, decision: RaceDecision) -> dict[str, object]:
+def _of_race(
+    snapshot: Snapshot, decision: RaceDecision, repeats: Sequence[Next]
+) -> dict[str, object]:
     application: dict[str, object] = {"race": to_json(decision.state)}
+    application["follow"] = {
+        "created": str(snapshot.tag.last_created_us),
+        "repeats": [
+            {"after": one.sources[0], "seed": str(one.seed), "what": follow_of(one)}
+            | ({"gpu": one.gpu} if one.gpu else {})
+            for one in repeats
+        ],
+    }
     if decision.drift is not None:
         application["drift"] = decision.drift
     if decision.best is not None and decision.best != snapshot.tag.best:

@@ -1,13 +1,15 @@
 """Writes on the queue and its leases: claim, renew, requeue, direct."""
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
+from orchestrator.domain import Forecast, Snapshot
 from orchestrator.errors import Conflict
 from orchestrator.ids import AttemptId, tag_of
+from orchestrator.rules.early_stop import after_condemned
 from orchestrator.rules.retry import Requeue
-from orchestrator.store import keys, verbs
+from orchestrator.store import entries, keys, records, verbs
 from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import Ended
 from orchestrator.store.scripts import Scripts, redis_errors
@@ -37,9 +39,12 @@ class NothingToClaim:
 
 @dataclass(frozen=True)
 class Renewed:
-    """`cancel` asks the worker to stop the run; `gpu_known` is true if the pool has its GPU."""
+    """`cancel` asks the worker to stop the run, `early` says that the early stop does. That may
+    still condemn a run that is `open`. `gpu_known` is true if the pool has its GPU."""
 
     cancel: bool
+    early: bool
+    open: bool
     gpu_known: bool
 
 
@@ -86,7 +91,31 @@ class JobStore:
             health,
             attempt.secret,
         )
-        return Renewed(cancel=reply["cancel"], gpu_known=reply["known"])
+        return Renewed(reply["cancel"], reply["early"], reply["open"], reply["known"])
+
+    async def condemn(
+        self,
+        snapshot: Snapshot,
+        attempt: AttemptId,
+        losses: Sequence[float],
+        base: str | None,
+        forecast: Forecast,
+    ) -> bool:
+        """Condemn a run by a forecast that these values led to: True if it is to stop.
+        If the tag has changed since, the run goes on, to be looked at once more. Raises
+        `LeaseLost`."""
+        data = entries.condemned_data(snapshot.tag, losses, base, forecast)
+        reply = await self._scripts.run(
+            verbs.CONDEMN,
+            attempt.tag,
+            attempt.experiment_id,
+            attempt.epoch,
+            asdict(forecast),
+            forecast.spared,
+            records.stops_text(after_condemned(snapshot.stops)),
+            self._scripts.entry(snapshot.tag, "condemned", data, attempt.experiment_id),
+        )
+        return reply.name == "OK" and not forecast.spared
 
     async def requeue(self, attempt: AttemptId, how: Requeue, renewal: str = "") -> Ended | None:
         """Put a leased run back at its old place. A run that is decided already keeps its verdict.

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from orchestrator.domain import Counts, Note, Status, Strategy, Tag
+from orchestrator.domain import Counts, EarlyStops, Note, Status, Strategy, Tag
 from orchestrator.errors import unknown_tag
 from orchestrator.rules.race.state import State as RaceState, from_json
 from orchestrator.rules.replay import Step
@@ -37,6 +37,7 @@ class Books:
     categories: dict[str, int]
     notes: dict[str, Note]
     race: RaceState
+    stops: EarlyStops
 
 
 class JournalStore:
@@ -73,12 +74,14 @@ class JournalStore:
         transaction.hgetall(keys.of_tag(tag, "notes"))
         transaction.lrange(keys.of_tag(tag, "recent"), 0, -1)
         transaction.get(keys.of_tag(tag, "race"))
+        transaction.get(keys.of_tag(tag, "stops"))
         for name in ("near", "keeps", "all"):
             transaction.zcard(keys.of_tag(tag, name))
         for status in Status:
             transaction.zcard(keys.of_tag(tag, "status:", status.value))
         with redis_errors():
-            fields, strategy, categories, notes, recent, race, *sizes = await transaction.execute()
+            found = await transaction.execute()
+        fields, strategy, categories, notes, recent, race, stops, *sizes = found
         if not fields:
             raise unknown_tag(tag)
         return Books(
@@ -93,6 +96,7 @@ class JournalStore:
             categories={name: int(count) for name, count in categories.items() if int(count)},
             notes={note.id: note for note in records.notes_from(notes)},
             race=from_json(race),
+            stops=records.stops_from(stops),
         )
 
     async def keeps(self, tag: str, after_us: int = 0, until_us: int | None = None) -> list[Keep]:

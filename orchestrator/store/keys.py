@@ -18,9 +18,10 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     cats           hash     `n:CAT`, `kept:CAT`, `near:CAT`: counters of a category
     sources        hash     SHA256:SEED -> the experiments with this source and seed, oldest first
     queue          zset     queued ids, by priority and then arrival
-    race           string   JSON of what the keep rule `race` believes (rules/race/state.py)
+    race           string   JSON of what the keep rule believes (rules/race/state.py); not of greedy
     follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`,
                             and after it the GPU or GPU model that a repeat checks
+    stops          string   JSON of what the early stop has learned and done (domain.EarlyStops)
     notes          hash     id -> JSON of each note that people have left for agents
     ledger         stream   the audit log's entries on this tag, under the same ids
     journal        stream   setup, every decision, choice of strategy and operator action, each with
@@ -65,7 +66,7 @@ TAG_NAMES = {
     "tag": "hash", "strategy": "hash", "exp:": "hash", "run:": "hash", "attempts:": "list",
     "all": "zset", "status:": "zset", "hand": "zset", "keeps": "zset", "near": "zset",
     "recent": "list", "cats": "hash", "sources": "hash", "queue": "zset", "race": "string",
-    "follow": "hash", "notes": "hash",
+    "follow": "hash", "stops": "string", "notes": "hash",
     "ledger": "stream", "journal": "stream",
 }  # fmt: skip
 GLOBAL_NAMES = {

@@ -2,9 +2,9 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from orchestrator.domain import Experiment, NewExperiment, Tag
+from orchestrator.domain import NewExperiment, Tag, Workload
 from orchestrator.rules.race.queue import ENDED
 from orchestrator.rules.race.state import Next, State, from_json, to_json
 from orchestrator.store import entries, records, verbs
@@ -13,24 +13,56 @@ from orchestrator.store.scripts import Scripts
 
 @dataclass(frozen=True)
 class Due:
-    """What the rule rests on when it says what runs next, read in one step.
-
-    `running` are the seeds under way of each source, queued repeats too, the oldest source first.
-    `checks` are the GPUs and GPU models that repeats of the champion are about to check. `free`
-    GPUs have neither a run nor a queued repeat that is meant for them. Nothing was submitted or
-    decided for `quiet_seconds`.
-    """
+    """What the rule rests on when it says what runs next."""
 
     tag: Tag
-    last_created: str
     state: State
-    running: Mapping[str, list[int]]
-    merge_running: bool
-    checks: frozenset[str]
-    ideas: int
-    free: int
-    gpus: int
-    quiet_seconds: float
+    workload: Workload
+
+    @property
+    def running(self) -> dict[str, list[int]]:
+        """The seeds under way of each source, queued repeats too, the oldest source first."""
+        started, follow = self.workload.started, self.workload.follow
+        running: dict[str, list[int]] = {}
+        queued = {name: int(follow[name].split()[1]) for name in self._queued}
+        for experiment_id, seed in (dict(started) | queued).items():
+            source = follow.get(experiment_id, "merge").split()[0]
+            if source == "merge":
+                source = experiment_id
+            elif source not in started and source not in self.state.known:
+                source = ENDED
+            running.setdefault(source, []).append(seed)
+        return running
+
+    @property
+    def merge_running(self) -> bool:
+        return any(what.startswith("merge ") for what in self.workload.follow.values())
+
+    @property
+    def checks(self) -> list[str]:
+        """The GPUs and GPU models that repeats of the champion are about to check."""
+        return [check for what in self.workload.follow.values() for check in what.split(" ", 2)[2:]]
+
+    @property
+    def free(self) -> int:
+        """GPUs with neither a run nor a queued repeat that is meant for them."""
+        return self.workload.idle - len(self._queued)
+
+    @property
+    def _queued(self) -> list[str]:
+        return [name for name in self.workload.follow if name not in self.workload.started]
+
+    def after(self, do: Next) -> "Due":
+        """What is due once the repeat `do` is queued."""
+        what = follow_of(do)
+        follow = {**self.workload.follow, f"next {what}": what}
+        return replace(self, workload=replace(self.workload, follow=follow, quiet_seconds=0.0))
+
+
+def follow_of(do: Next) -> str:
+    """How the store names what a run is for."""
+    what = f"{'merge' if do.kind == 'merge' else do.sources[0]} {do.seed}"
+    return what if do.check is None else f"{what} {do.check}"
 
 
 class RaceStore:
@@ -39,52 +71,24 @@ class RaceStore:
 
     async def due(self, tag: str) -> Due:
         reply = await self._scripts.run(verbs.DUE, tag)
-        follow: dict[str, str] = reply["follow"]
-        state = from_json(reply.fields.get("race"))
-        running: dict[str, list[int]] = {}
-        started = dict(reply["running"] or [])  # an empty Lua table encodes as {}
-        queued = {name: what.split()[1] for name, what in follow.items() if name not in started}
-        for experiment_id, seed in (started | queued).items():
-            source = follow.get(experiment_id, "merge").split()[0]
-            if source == "merge":
-                source = experiment_id
-            elif source not in started and source not in state.known:
-                source = ENDED
-            running.setdefault(source, []).append(int(seed))
         return Due(
-            tag=records.tag_from(reply["tag"]),
-            last_created=reply["tag"].get("last_created", ""),
-            state=state,
-            running=running,
-            merge_running=any(what.startswith("merge ") for what in follow.values()),
-            checks=frozenset(w for what in follow.values() for w in what.split(maxsplit=2)[2:]),
-            ideas=reply["ideas"],
-            free=reply["idle"] - len(queued),
-            gpus=reply["gpus"],
-            quiet_seconds=reply["quiet"],
+            records.tag_from(reply["tag"]),
+            from_json(reply.fields.get("race")),
+            records.workload_from(reply["workload"]),
         )
 
-    async def follow_up(
-        self,
-        due: Due,
-        experiment: NewExperiment,
-        do: Next,
-        followed: Experiment,
-        gpu: str | None = None,
-    ) -> bool:
-        """Queue a run that rests on `due`, in the place of `followed`; False if the tag has changed
-        since. With `gpu` only for that one, and only if it is idle."""
-        what = "merge" if do.kind == "merge" else followed.id
+    async def follow_up(self, due: Due, do: Next, merged: NewExperiment | None = None) -> bool:
+        """Queue a repeat, or the first run of `merged`, that rests on `due`, in the place of the
+        run that it follows; False if the tag has changed since."""
         reply = await self._scripts.run(
             verbs.FOLLOW_UP,
             due.tag.name,
             due.tag.revision,
-            due.last_created,
-            records.experiment_fields(experiment),
+            due.tag.last_created_us,
+            do.sources[0],
             do.seed,
-            followed.id,
-            f"{what} {do.seed} {do.check or ''}".rstrip(),
-            gpu,
+            follow_of(do),
+            merged and records.experiment_fields(merged),
             nonce=secrets.token_hex(12),  # not the request's: sent again, it may ask for another
         )
         return reply.name == "OK"

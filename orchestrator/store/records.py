@@ -15,7 +15,9 @@ from orchestrator.domain import (
     Attempt,
     Counts,
     Decision,
+    EarlyStops,
     Experiment,
+    Forecast,
     Gpu,
     LedgerEntry,
     NewExperiment,
@@ -28,6 +30,7 @@ from orchestrator.domain import (
     Status,
     Strategy,
     Tag,
+    Workload,
 )
 
 Fields = Mapping[str, str]
@@ -36,7 +39,7 @@ Fields = Mapping[str, str]
 _ATTEMPT, _EXPERIMENT, _GPU = TypeAdapter(Attempt), TypeAdapter(Experiment), TypeAdapter(Gpu)
 _HOLD, _LEDGER_ENTRY, _NOTE = TypeAdapter(OperatorHold), TypeAdapter(LedgerEntry), TypeAdapter(Note)
 _RUN, _STRATEGY, _TAG = TypeAdapter(Run), TypeAdapter(Strategy), TypeAdapter(Tag)
-_TOKEN = TypeAdapter(Token)
+_TOKEN, _FORECAST, _STOPS = TypeAdapter(Token), TypeAdapter(Forecast), TypeAdapter(EarlyStops)
 
 # Where Redis has another name for a field than the domain.
 _NAMES = {
@@ -44,7 +47,8 @@ _NAMES = {
     "best_id": "best_experiment_id", "budget": "time_budget_seconds", "claimed": "claimed_us",
     "created": "created_us", "ended": "ended_us", "expires": "expires_us",
     "finished": "finished_us", "health_at": "health_us", "heartbeat": "heartbeat_us",
-    "hold": "held_by", "last_decided": "last_decided_us", "max_crashes": "max_consecutive_crashes",
+    "hold": "held_by", "last_created": "last_created_us", "last_decided": "last_decided_us",
+    "max_crashes": "max_consecutive_crashes",
     "measured": "measured_us", "prepare": "prepare_sha256", "profile": "platform",
     "registered": "registered_us", "source": "source_sha256", "started": "started_us",
     "streak": "consecutive_crashes", "threshold": "near_miss_threshold", "updated": "updated_us",
@@ -94,6 +98,7 @@ def setting_fields(tag: Tag) -> dict[str, str]:
             "keep_rule": None if tag.keep_rule == "greedy" else tag.keep_rule,
             "gpu_model": tag.gpu_model,
             "mix_models": int(tag.mix_models) or None,
+            "early_stop": 1 if tag.early_stop else None,
         }
     )
 
@@ -132,8 +137,21 @@ def run_from(experiment_id: str, stored: Fields) -> Run:
             metrics=stored if "val_bpb" in stored else None,
             environment={n[4:]: value for n, value in stored.items() if n.startswith("env_")},
             warnings=json.loads(stored.get("warnings", "[]")),
+            forecast=forecast_from(stored["forecast"]) if "forecast" in stored else None,
         )
     )
+
+
+def forecast_from(stored: str) -> Forecast:
+    return _FORECAST.validate_json(stored)
+
+
+def stops_from(stored: str | None) -> EarlyStops:
+    return EarlyStops() if stored is None else _STOPS.validate_json(stored)
+
+
+def stops_text(stops: EarlyStops) -> str:
+    return _STOPS.dump_json(stops).decode()
 
 
 def attempt_from(stored: str) -> Attempt:
@@ -204,6 +222,20 @@ def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot
         experiment=experiment,
         race=reply.get("race"),
         follow_up="follows" in reply,
+        stops=stops_from(reply.get("stops")),
+        workload=workload_from(reply["workload"]) if "workload" in reply else None,
+    )
+
+
+def workload_from(reply: Mapping[str, Any]) -> Workload:
+    started = reply["running"] or ()  # an empty Lua table encodes as {}
+    return Workload(
+        started={name: int(seed) for name, seed in started},
+        follow=reply["follow"],
+        ideas=reply["ideas"],
+        idle=reply["idle"],
+        gpus=reply["gpus"],
+        quiet_seconds=reply["quiet"],
     )
 
 

@@ -24,6 +24,7 @@ SET_STRATEGY = Script[Literal["OK", "STALE"]]("set_strategy")
 CLAIM = Script[Literal["OK", "NONE", "BUSY"]]("claim")
 RENEW = Script[OK]("renew")
 REQUEUE = Script[Literal["OK", "DONE", "CANCELLED"]]("requeue")
+CONDEMN = Script[Literal["OK", "UNCHANGED", "STALE"]]("condemn")
 DIRECT = Script[Literal["OK", "DONE", "CONFLICT", "PROFILE", "MODEL"]]("direct")
 
 POOL_REGISTER = Script[OK]("pool_register")

@@ -60,6 +60,14 @@ def test_a_setup_that_pins_and_mixes_is_refused(api: Api) -> None:
     api.post("/api/experiment/setup", 422, tag="mar11", gpu_model=H200, mix_models=True)
 
 
+def test_no_run_is_ended_early_by_the_curves_of_another_model(api: Api) -> None:
+    refused = api.post("/api/experiment/setup", 422, tag="a", mix_models=True, early_stop=True)
+    assert "those of several GPU models do not compare" in str(refused)
+    for tag, mixes in (("b", True), ("c", False)):
+        setup = api.post("/api/experiment/setup", tag=tag, keep_rule="race", mix_models=mixes)
+        assert setup["tag"]["early_stop"] is not mixes
+
+
 def test_whoever_looks_at_a_tag_without_its_model_is_told_why_nothing_runs(api: Api) -> None:
     api.gpu("small", gpu_name=RTX)
     api.tag(gpu_model=H200)

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import redis
 
+from orchestrator.services.core import judge
 from orchestrator.services.core.audit import Audit
 from orchestrator.store import keys
 from orchestrator.store.connection import Store
+from orchestrator.store.scripts import Script, Scripts
 from tests.conftest import Api, MakeApi, eventually
 
 BASELINE = "".join(f"line_{n} = 0\n" for n in range(20))
@@ -180,6 +182,54 @@ def test_a_gpu_waits_for_the_next_idea_and_repeats_the_champion_when_none_comes(
         race.api.finish(job, 0.998)
     assert seeds == [47, 48, 49, 50], "two fifths of all runs but the baseline's"
     assert audited(race.api) == []
+
+
+def test_a_report_takes_two_scripts_also_if_a_repeat_follows(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    race.baseline()
+    race.api.submit(changed(BASELINE, 3))
+    race.api.submit(changed(BASELINE, 5))
+    calls = list[str]()
+    run = Scripts._run
+
+    def counted(scripts: Scripts, script: Script[Any], *args: Any) -> Any:
+        calls.append(script.verb)
+        return run(scripts, script, *args)
+
+    for val_bpb, status in ((1.2, "discard"), (0.9958, "candidate")):
+        job = race.claim()
+        with monkeypatch.context() as patch:
+            patch.setattr(Scripts, "_run", counted)
+            assert race.api.finish(job, val_bpb)["verdict"]["status"] == status
+        assert [call for call in calls if call != "tidy"] == ["snapshot", "decide"]
+        calls.clear()
+    assert race.claim()["seed"] == 43
+
+
+def test_a_repeat_is_queued_also_if_a_submission_came_while_its_run_was_judged(
+    race: Race, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = judge.look_ahead
+
+    def overtaken(*args: Any) -> Any:
+        with redis.Redis.from_url(redis_url) as client:
+            client.hincrby(keys.of_tag("mar11", "tag"), "last_created", 1)
+        return look(*args)
+
+    monkeypatch.setattr(judge, "look_ahead", overtaken)
+    race.api.submit(BASELINE)
+    race.run(0.9979)
+    assert race.claim()["seed"] == 43
+    assert race.api.claim() is None
+
+
+def test_a_gpu_that_drains_gets_no_repeat_with_its_last_verdict(race: Race) -> None:
+    race.api.submit(BASELINE)
+    job = race.claim()
+    race.api.post("/api/pool/drain", gpu_id="gpu-0", reason="maintenance")
+    race.api.finish(job, 0.9979)
+    assert race.api.get("/api/report/summary", tag="mar11")["stats"]["queued"] == 0
 
 
 def test_wins_over_an_old_parent_are_merged_onto_the_champion(api: Api) -> None:

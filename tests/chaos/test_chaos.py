@@ -30,7 +30,7 @@ def test_the_repeats_of_a_race_are_queued_once_under_faults(tmp_path: Path) -> N
     """Two tags share the GPUs, and one of them races: three orchestrators decide and queue."""
 
     async def run() -> Harness:
-        trial = Trial(jobs=100, faults=30, seed=7, race=True)
+        trial = Trial(jobs=100, faults=30, seed=7, keep_rule="race")
         async with Harness.running(Plan(tmp_path), trial) as harness:
             await harness.round()
         return harness

@@ -1,7 +1,7 @@
 """What a model must leave in Redis, and what lies there, in one form to be compared.
 
-By the names of keys.py, without `ar:`. Times, empty keys, streams and what `race` believes are left
-out.
+By the names of keys.py, without `ar:`. Times, empty keys, streams, and what `race` and the early
+stop believe are left out.
 """
 
 import json
@@ -169,7 +169,8 @@ def parsed(dump: str) -> dict[str, Any]:
 
 def actual(stored: dict[str, Any]) -> State:
     """A parsed dump in the form of `expected`."""
-    compared = {name: value for name, value in stored.items() if not name.endswith("}:race")}
+    believed = ("}:race", "}:stops")
+    compared = {name: value for name, value in stored.items() if not name.endswith(believed)}
     return without_empty({name: _value(name, value) for name, value in compared.items()})
 
 

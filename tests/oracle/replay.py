@@ -30,7 +30,11 @@ def replayed(stored: Stored) -> Model:
             _race(stored, tag, model)
         else:
             for decided in _over_in_order(stored, name, "finished"):
-                tag.decide(model.runs[decided], _report(stored[f"{{{name}}}:run:{decided}"]))
+                run, kept = model.runs[decided], stored[f"{{{name}}}:run:{decided}"]
+                tag.decide(run, _report(kept))
+                said = json.loads(kept["verdict"])
+                if run.verdict is not None and "why" in said:  # it waits for a merge
+                    run.verdict["why"] = said["why"]
         tag.steps = int(stored[f"{{{name}}}:tag"]["revision"]) - len(tag.decided)
     for renewal, (experiment_id, _) in enumerate(stored.get("leases", [])):
         if experiment_id in model.runs:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from orchestrator import schemas
+from orchestrator.domain import KeepRule
 from orchestrator.errors import Unavailable
 from orchestrator.ids import AttemptId
 from orchestrator.rules.race.state import State as RaceState, from_json
@@ -73,8 +74,9 @@ WEIGHTS = {
 
 
 class Walk:
-    def __init__(self, store: Store, home: Path, seed: int) -> None:
-        self.store, self.chance = store, Random(seed)  # noqa: S311 - a fixed walk
+    def __init__(self, store: Store, home: Path, seed: int, rule: KeepRule) -> None:
+        self.store, self.rule = store, rule
+        self.chance = Random(seed)  # noqa: S311 - a fixed walk
         self.noise = NOISES[seed % len(NOISES)]
         self.echo = Echo(store.redis)
         store.experiments._scripts._redis = self.echo  # shared with all of them
@@ -88,7 +90,7 @@ class Walk:
         self.counter = 0
 
     async def begin(self) -> None:
-        setup = schemas.SetupRequest(tag=TAG, keep_rule="race")
+        setup = schemas.SetupRequest(tag=TAG, keep_rule=self.rule)
         await self.services.experiments.setup(setup)
         for index, gpu in enumerate(GPUS):
             request = schemas.RegisterGpuRequest(
@@ -207,7 +209,8 @@ class Walk:
         assert await self.store.redis.hget(keys.of_tag(TAG, "tag"), "best_id") == champion
         kept, discarded = set(await self.status("keep")), set(await self.status("discard"))
         assert {one.id for one in race.champions} <= kept
-        assert race.waiting.keys() <= discarded
+        lost = kept | discarded if self.rule == "greedy+merge" else discarded
+        assert race.waiting.keys() <= lost
         follow = await self.store.redis.hgetall(keys.of_tag(TAG, "follow"))
         assert follow.keys() <= {*await self.status("queued"), *await self.status("running")}
         repeats = [what for what in follow.values() if not what.startswith("merge")]
@@ -261,13 +264,14 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
+@pytest.mark.parametrize("rule", ["race", "greedy+merge"])
 @pytest.mark.parametrize(
     ("seed", "steps"), [(n, SHORT) for n in range(WALKS)] + [(n, LONG) for n in range(WALKS // 4)]
 )
 async def test_the_books_of_a_race_agree_after_every_step(
-    store: Store, tmp_path: Path, seed: int, steps: int
+    store: Store, tmp_path: Path, seed: int, steps: int, rule: KeepRule
 ) -> None:
-    walk = Walk(store, tmp_path, seed)
+    walk = Walk(store, tmp_path, seed, rule)
     await walk.begin()
     for _ in range(steps):
         await walk.step()

@@ -110,7 +110,7 @@ def test_only_improvements_are_on_the_line() -> None:
 
 
 def test_a_race_s_chart_has_estimates_for_keeps_and_neither_repeats_nor_candidates() -> None:
-    blank = dict.fromkeys(ExportRow.model_fields)
+    blank = dict.fromkeys(ExportRow.model_fields) | {"stopped_early": False}
     statuses = ("keep", "repeat", "cancelled", "candidate", "keep", "discard", "crash")
     rows = [
         ExportRow.model_construct(**blank | {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from orchestrator import schemas
-from orchestrator.cli import tables
+from orchestrator.cli import mlflow_sink, tables
 from orchestrator.cli.experiments import step
 from orchestrator.cli.output import answer, write_json
 from orchestrator.cli.text import LINE_LIMIT, LogLines, escaped, one_line, visible
@@ -87,6 +87,18 @@ def said(status: Any, **more: Any) -> schemas.Verdict:
     )  # fmt: skip
 
 
+def stopped() -> dict[str, Any]:
+    """The fields of a run that was stopped early."""
+    forecast = {"predicted_val_bpb": 0.99, "predicted_sd": 0.001}
+    verdict = schemas.StoppedVerdict(
+        experiment_id="exp-1", status="discard", stopped_early=True, improved=False,
+        best_val_bpb=0.98, probability=0.001, action="git_reset", why="stopped early: its loss",
+        **forecast,
+    )  # fmt: skip
+    fields = {"status": "discard", "val_bpb": None, "stopped_early": True, "verdict": verdict}
+    return fields | forecast
+
+
 WHY = "val_bpb 0.980000; a\nb<U+202E>"
 BEFORE = "val_bpb 0.980000, best before 0.970000"
 
@@ -101,11 +113,20 @@ BEFORE = "val_bpb 0.980000, best before 0.970000"
         ({"status": "keep"}, "val_bpb 0.980000, the first result"),
         ({"status": "crash", "val_bpb": None, "error": "boom"}, "boom"),
         ({"status": "cancelled", "val_bpb": None}, ""),
+        (stopped(), "stopped early: its loss"),
     ],
 )  # fmt: skip
 def test_a_verdict_s_line_says_why_where_a_race_says_it(fields: dict[str, Any], line: str) -> None:
     words = tables.verdict_line(detail("exp-1", **{"val_bpb": 0.98} | fields))
     assert words == f"exp-1 {fields['status']}" + (f": {line}" if line else "")
+
+
+def test_what_was_predicted_of_a_run_is_no_val_bpb_in_mlflow() -> None:
+    ended = detail("exp-1", finished_at="2026-01-01T00:00:00.000000Z", **stopped())
+    metrics = {name: value for name, value, _, _ in mlflow_sink.metrics_of(ended)}
+    assert metrics["predicted_val_bpb"] == 0.99
+    assert "val_bpb" not in metrics
+    assert mlflow_sink.tags_of(ended)["autoresearch.reason"] == "stopped early"
 
 
 @pytest.mark.parametrize("status", get_args(PublicStatus))

@@ -65,7 +65,7 @@ def detail(name: str, points: int = 60, **fields: Any) -> schemas.ExperimentDeta
         "description": "squared ReLU in the MLP", "hypothesis": "h", "category": "activation",
         "diff_summary": "", "gpu_id": "gpu-0", "created_at": AT, "seed": 42, "priority": 0,
         "time_budget_seconds": 300, "warnings": [], "environment": {}, "attempts": [],
-        "curve": curve, "merged_from": [],
+        "curve": curve, "merged_from": [], "stopped_early": False,
     } | fields  # fmt: skip
     return schemas.ExperimentDetail(**given)
 
@@ -83,7 +83,7 @@ def record(number: int, status: str = "discard", **fields: Any) -> schemas.Recor
 
 
 def queued(text: str) -> schemas.ExportRow:
-    blank = dict.fromkeys(schemas.ExportRow.model_fields)
+    blank = dict.fromkeys(schemas.ExportRow.model_fields) | {"stopped_early": False}
     given = blank | {
         "id": "exp-q", "tag": "mar11", "status": "queued", "category": "attention",
         "hypothesis": "h", "description": text, "diff_summary": "", "commit_sha": "c", "seed": 42,

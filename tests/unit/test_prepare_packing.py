@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 import corpus
 import prepare
 from corpus import train_tokenizer
-from prepare import Tokenizer, make_dataloader, pack_rows, read_texts
+from prepare import Tokenizer, make_dataloader, pack_rows
 
 CPU = torch.device("cpu")
 STRIDE = 1000  # token = document * STRIDE + index in it, so each token shows its origin
@@ -122,20 +122,11 @@ def test_the_loader_goes_on_forever_and_counts_epochs(tokenizer):
     assert set(steps) == {0, 1}
 
 
-def test_tokens_per_pass_are_those_that_the_loader_gives(tokenizer, monkeypatch):
-    """Without what packing crops; where a sample is taken, its share holds for the rest."""
-    texts = [t for p in prepare.Manifest.require().paths("train") for b in read_texts(p) for t in b]
-    lengths = [len(tokenizer.encode(text)) + 1 for text in texts]
-    given = 16 * len(packed(documents(lengths), 17, prepare.PACKING_BUFFER))
-    loader = make_dataloader(tokenizer, 1, 16, "train", CPU)
-    assert loader.tokens_per_pass() == given < sum(lengths)
-    monkeypatch.setattr(prepare, "SAMPLED_DOCUMENTS", 10)
-    assert loader.tokens_per_pass() == pytest.approx(given, rel=0.2)
-
-
-def test_a_pass_over_next_to_nothing_has_a_token(tokenizer):
-    """Text shorter than a row: a division by it gives a large number and no error."""
-    assert make_dataloader(tokenizer, 1, 100_000, "train", CPU).tokens_per_pass() == 1
+def test_the_fifth_pass_over_the_text_is_told_once(tokenizer, capsys):
+    loader = make_dataloader(tokenizer, 4, 16, "train", CPU)
+    while loader.epoch < prepare.MANY_PASSES + 2:
+        next(loader)
+    assert capsys.readouterr().out.count("for the 5th time: a run learns it by heart") == 1
 
 
 def test_a_batch_stays_as_it_is_when_the_next_one_comes(tokenizer):

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 from hypothesis import given, strategies as st
@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from orchestrator.domain import RaceVerdict
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.pace import RECENT
-from orchestrator.rules.race import FinishedRun, State, check, next_run, step
+from orchestrator.rules.race import FinishedRun, Next, State, check, next_run, step
 from orchestrator.rules.race.beliefs import (
     KNOWN,
     UNKNOWN,
@@ -22,6 +22,7 @@ from orchestrator.rules.race.beliefs import (
     of_offsets,
 )
 from orchestrator.rules.race.drift import CHECK_RUNS, GPUS
+from orchestrator.rules.race.queue import Running
 from orchestrator.rules.race.state import from_json, to_json
 
 H200, L40S = "NVIDIA H200", "NVIDIA L40S"
@@ -155,35 +156,42 @@ def test_a_state_of_an_older_version_goes_on() -> None:
 # ---- which GPU runs the champion
 
 
+def checked(
+    state: State, gpu: str, model: str | None, running: Running, under_way: Collection[str]
+) -> Next | None:
+    ended = FinishedRun("idea", 42, 1.0, gpu=gpu, model=model)
+    return check(state, ended, running, under_way)
+
+
 def test_a_gpu_of_a_new_model_runs_the_champion_once() -> None:
     night = Night()
     night.run("idea", 1.04, L40S, "gpu-9")
-    do = check(night.state, "gpu-9", L40S, {}, ())
+    do = checked(night.state, "gpu-9", L40S, {}, ())
     assert do is not None
     assert (do.sources, do.seed, do.check) == (("plain",), 47, L40S)
-    assert check(night.state, "gpu-8", L40S, {}, (L40S,)) is None, "one for each model"
+    assert checked(night.state, "gpu-8", L40S, {}, (L40S,)) is None, "one for each model"
     night.run("plain", 1.04, L40S, "gpu-9")
-    assert check(night.state, "gpu-9", L40S, {}, ()) is None
+    assert checked(night.state, "gpu-9", L40S, {}, ()) is None
 
 
 def test_a_gpu_runs_the_champion_after_so_many_other_runs() -> None:
     night = Night(None)
     for number in range(CHECK_RUNS):
-        assert check(night.state, "gpu-0", None, {}, ()) is None
+        assert checked(night.state, "gpu-0", None, {}, ()) is None
         night.run(f"idea-{number}", 1.1, None)
-    do = check(night.state, "gpu-0", None, {"plain": [47]}, ())
+    do = checked(night.state, "gpu-0", None, {"plain": [47]}, ())
     assert do is not None
     assert (do.seed, do.check) == (48, "gpu-0")
-    assert check(night.state, "gpu-0", None, {}, ("gpu-0",)) is None
-    assert check(night.state, "gpu-1", None, {}, ()) is None
+    assert checked(night.state, "gpu-0", None, {}, ("gpu-0",)) is None
+    assert checked(night.state, "gpu-1", None, {}, ()) is None
     night.run("plain", 0.9980, None)
-    assert check(night.state, "gpu-0", None, {}, ()) is None
+    assert checked(night.state, "gpu-0", None, {}, ()) is None
 
 
 def test_nothing_is_checked_before_the_baseline_is_known() -> None:
-    assert check(State(), "gpu-0", H200, {}, ()) is None
+    assert checked(State(), "gpu-0", H200, {}, ()) is None
     state, _ = step(State(), FinishedRun("plain", 42, 0.99, gpu="gpu-0", model=H200))
-    assert check(state, "gpu-1", L40S, {}, ()) is None
+    assert checked(state, "gpu-1", L40S, {}, ()) is None
 
 
 @given(st.lists(st.integers(0, 2 * GPUS), max_size=3 * GPUS))

@@ -9,6 +9,7 @@ from orchestrator.domain import (
     INFRA_LOST,
     Counts,
     Experiment,
+    Forecast,
     Metrics,
     Mode,
     Run,
@@ -161,6 +162,14 @@ EXPERIMENT = Experiment("h", "a\tb\r\nc", "other", "0123456789", "s", id="e", ta
 
 
 STOPPED = RunResult("cancelled", error="cancelled while it ran")
+FORECAST = Forecast(25, 3.0, 1.1, 0.01, 0.001, 1.0, 40, spared=False)
+EARLY = {"stop": "early", "forecast": FORECAST}
+
+
+def early(saved: float) -> RunResult:
+    return RunResult("stopped", forecast=FORECAST, saved_seconds=saved)
+
+
 LOST = RunResult("crash", error="Lost 3 times to the infrastructure", reason=INFRA_LOST)
 
 
@@ -174,6 +183,11 @@ LOST = RunResult("crash", error="Lost 3 times to the infrastructure", reason=INF
         ("lost", {"losses": 2, "stop": "requeue"}, Requeue("lost", counts_as_loss=True)),
         ("handed_back", {"losses": 2}, Requeue("handed_back")),
         ("handed_back", {"stop": "cancel"}, CANCELLED),
+        ("lost", {"losses": 0} | EARLY, early(225.0)),
+        ("handed_back", EARLY, early(225.0)),
+        ("stopped", EARLY, early(210.0)),
+        # A person put it back after it was condemned.
+        ("stopped", EARLY | {"stop": "requeue"}, Requeue("requeued")),
         ("stopped", {}, STOPPED),
         ("stopped", {"stop": "cancel"}, STOPPED),
         ("stopped", {"losses": 2, "stop": "requeue"}, Requeue("requeued")),
@@ -185,7 +199,7 @@ def test_a_run_without_a_result_is_tried_again_unless_it_was_lost_too_often_or_i
     rules = {
         "lost": lambda run: after_lost_attempt(run, "lost", ""),
         "handed_back": after_handed_back_attempt,
-        "stopped": lambda run: after_stopped_attempt(run, STOPPED),
+        "stopped": lambda run: after_stopped_attempt(run, STOPPED, 30.0),
     }
     assert rules[ending](run(**fields)) == due
 

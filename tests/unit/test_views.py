@@ -23,7 +23,7 @@ RUN = domain.Run(
     stop="cancel", started_us=NOW_US, finished_us=NOW_US, best_before=1.5, error="e", reason="r",
     metrics=domain.Metrics(1.0, 2.0, 3.0, 4.0, 5.0, 6, 7.0, 8), warnings=("w",),
     environment=domain.Environment("g", "u", "d", "t", "p", "profile", "v", "host", "d", "none"),
-    verified_bpb=1.0,
+    verified_bpb=1.0, forecast=domain.Forecast(25, 3.0, 1.1, 0.01, 0.001, 1.0, 40, spared=True),
     verdict_json='{"experiment_id": "e", "status": "crash", "consecutive_crashes": 1,'
     ' "should_abort": false, "action": "git_reset", "reason": "r"}',
 )  # fmt: skip

@@ -101,7 +101,7 @@ class Stub:
             self.changed.notify_all()
         return f"{job['experiment_id']}.{job['epoch']}"
 
-    def wait_for(self, what: Callable[[], Any], seconds: float = 15.0) -> Any:
+    def wait_for(self, what: Callable[[], Any], seconds: float = 60.0) -> Any:
         """Wait until `what()` is true, and return it."""
         deadline = time.monotonic() + seconds
         with self.changed:
@@ -111,7 +111,7 @@ class Stub:
                 self.changed.wait(min(left, 0.05))
             return found
 
-    def report(self, run: str, seconds: float = 15.0) -> Json:
+    def report(self, run: str, seconds: float = 60.0) -> Json:
         return self.wait_for(lambda: self.finished.get(run), seconds)
 
     def output(self, run: str) -> str:

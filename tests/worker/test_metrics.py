@@ -81,6 +81,12 @@ def test_another_invalid_value_is_left_out(value: str) -> None:
     assert "num_steps" in output.warnings[0]
 
 
+@pytest.mark.parametrize(("passes", "warned"), [("4", 0), ("5", 1), ("12", 1), ("?", 0)])
+def test_a_run_that_learned_its_text_by_heart_is_marked(passes: str, warned: int) -> None:
+    output = metrics.read(f"---\nval_bpb: 1.0\nepoch: {passes}\n".encode())
+    assert sum("learned it by heart" in text for text in output.warnings) == warned
+
+
 def test_figures_may_have_separators_and_a_percent_sign() -> None:
     """Agents reformat what they print."""
     output = metrics.read(b"---\nval_bpb: 1.0\nnum_steps: 1,953\nmfu_percent: 39.8%\n")

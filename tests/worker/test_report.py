@@ -73,6 +73,12 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (BLOCK, {"verify_exit": 0, "verified": 1.6}, "crash", "the saved model measures 1.600000"),
         (
             BLOCK,
+            {"verify_exit": 0, "verified": 1.501},
+            "crash",
+            "the saved model measures 1.501000",
+        ),
+        (
+            BLOCK,
             {"verify_exit": 0, "verified": -1.0},
             "crash",
             "the saved model measures -1.000000",
@@ -121,8 +127,8 @@ def test_there_is_nothing_to_report_on_a_lost_lease() -> None:
 
 def test_a_second_measurement_that_agrees_is_part_of_the_report() -> None:
     """Other kernels and number formats move the value a little."""
-    made = _report(BLOCK, verify_exit=0, verified=1.504)
-    assert (made.outcome, made.verified_bpb, made.warnings) == ("completed", 1.504, [])
+    made = _report(BLOCK, verify_exit=0, verified=1.5006)
+    assert (made.outcome, made.verified_bpb, made.warnings) == ("completed", 1.5006, [])
 
 
 def test_a_second_measurement_that_could_not_be_made_costs_no_result() -> None:

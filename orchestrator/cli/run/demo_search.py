@@ -72,7 +72,8 @@ class Search:
             return  # an operator cancelled it: it does not count
         self.decided.append(detail)
         if detail.reason != "infra_lost":  # that says nothing about the edit
-            self.agent.observe(detail.id, proposal, detail.val_bpb)
+            value = detail.predicted_val_bpb if detail.stopped_early else detail.val_bpb
+            self.agent.observe(detail.id, proposal, value)
 
     @staticmethod
     def _retried(call: Callable[[], T]) -> Generator[None, None, T]:

@@ -66,7 +66,9 @@ STACKING = Belief(0.7, 0.3**2)
 
 def idea(noise: SeedNoise) -> Prior:
     """What is believed of an idea before its first run."""
-    scale = max(1.0, noise.sd / IDEA_SD)
+    if noise.sd <= IDEA_SD:
+        return IDEA
+    scale = noise.sd / IDEA_SD
     return tuple(Part(w, scale * mean, scale**2 * variance) for w, mean, variance in IDEA)
 
 

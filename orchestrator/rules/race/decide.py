@@ -64,7 +64,7 @@ class RaceDecision(Decision):
 def ending(result: RunResult) -> Ending:
     if result.kind == "completed":
         return "completed"
-    if result.kind == "cancelled":
+    if result.kind in ("cancelled", "stopped"):  # it says nothing: no reading, and no crash
         return "cancelled"
     return "lost" if result.reason == INFRA_LOST else "crashed"
 
@@ -107,9 +107,9 @@ def _drift(before: State, run: FinishedRun) -> str | None:
     return drift(before.noise, known.source, run) or ""
 
 
-def unmerged(why: str, conflict: str) -> str:
+def unmerged(why: str | None, conflict: str) -> str:
     """The words on a win that waited (`why`) and could not be merged."""
-    return f"{why}; {conflict}"
+    return f"{why or 'its change is not in the best that replaced it'}; {conflict}"
 
 
 def _of_other(before: State, verdict: RaceVerdict) -> Status:
@@ -127,4 +127,5 @@ def _ruled(tag: Tag, verdict: RaceVerdict, status: Status) -> Decision:
         near_miss=near_miss(tag, max(0.0, -verdict.delta)) if discarded else None,
         counts_in_rates=status is not Status.CANDIDATE,
         ruling=verdict,
+        why=verdict.why,
     )

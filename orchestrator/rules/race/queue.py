@@ -6,7 +6,14 @@ from itertools import count
 
 from orchestrator.rules import merging
 from orchestrator.rules.race.drift import CHECK_RUNS
-from orchestrator.rules.race.state import BASELINE_RUNS, FIRST_SEED, Next, Source, State
+from orchestrator.rules.race.state import (
+    BASELINE_RUNS,
+    FIRST_SEED,
+    FinishedRun,
+    Next,
+    Source,
+    State,
+)
 from orchestrator.rules.race.verdicts import MOST_RUNS
 
 REPEATS = 0.4  # of all runs, while agents have ideas
@@ -35,10 +42,9 @@ def next_run(
         return _repeat(baseline, running)
     if not state.champions:
         return Next("idea") if ideas else None
-    under_way = merge_running or any(one.merged_from for one in state.candidates.values())
-    if state.waiting and not under_way:
-        gains = {name: effect.mean for name, effect in state.waiting.items()}
-        return Next("merge", merging.chosen(gains))
+    merge = next_merge(state, merge_running=merge_running)
+    if merge is not None:
+        return merge
     at_once = min(AT_ONCE, gpus)
     if not ideas or _may_repeat(state, running):
         source = _candidate(state, running, at_once, checks)
@@ -56,22 +62,31 @@ def next_run(
 
 
 def check(
-    state: State, gpu: str, model: str | None, running: Running, under_way: Collection[str]
+    state: State, ended: FinishedRun, running: Running, under_way: Collection[str]
 ) -> Next | None:
-    """A run of the champion on a GPU that has just ended a run: on a model that it has not run on,
-    to learn how that one reads; after CHECK_RUNS other runs, to see if the GPU has drifted, as
+    """A run of the champion on the GPU of a run that has just ended: on a model that it has not run
+    on, to learn how that one reads; after CHECK_RUNS other runs, to see if the GPU has drifted, as
     soon as one more repeat is within their part of all runs.
     `under_way` are the models and GPUs that are about to be checked."""
-    if not state.champions or state.champions[-1].source.unsettled:
+    gpu, model, subject = ended.gpu, ended.model, None
+    if gpu is None or not state.champions or state.champions[-1].source.unsettled:
         return None
-    subject = None
     if model is not None and model not in state.offsets:
         subject = model
     elif state.unchecked.get(gpu, 0) >= CHECK_RUNS and _may_repeat(state, running):
         subject = gpu
     if subject is None or subject in under_way:
         return None
-    return replace(_repeat(state.champions[-1].source, running), check=subject)
+    return replace(_repeat(state.champions[-1].source, running), check=subject, gpu=gpu)
+
+
+def next_merge(state: State, *, merge_running: bool) -> Next | None:
+    """The merge of the best wins that wait; None if none does, or a merge is under way."""
+    under_way = merge_running or any(one.merged_from for one in state.candidates.values())
+    if under_way or not state.waiting:
+        return None
+    gains = {name: effect.mean for name, effect in state.waiting.items()}
+    return Next("merge", merging.chosen(gains))
 
 
 def _of(source: Source, running: Running) -> Collection[int]:

@@ -157,12 +157,13 @@ class State:
 class Next:
     """What to run: one more seed of a source, a merge of `sources` onto the champion (the first of
     them first), or an idea of an agent. `check` is the GPU model or the GPU that a repeat of the
-    champion is to check."""
+    champion is to check, on `gpu`."""
 
     kind: Literal["repeat", "merge", "idea"]
     sources: tuple[str, ...] = ()
     seed: int = FIRST_SEED
     check: str | None = field(default=None, repr=False)
+    gpu: str | None = field(default=None, repr=False)
 
 
 _STATE = TypeAdapter(State)

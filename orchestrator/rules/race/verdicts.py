@@ -8,7 +8,7 @@ from typing import TypeVar
 from orchestrator.domain import RaceStatus, RaceVerdict
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race import beliefs
-from orchestrator.rules.race.beliefs import KNOWN, Reading, counted, on_model
+from orchestrator.rules.race.beliefs import KNOWN, Belief, Reading, counted, on_model
 from orchestrator.rules.race.drift import drift, is_disturbed, is_worse, slow, unchecked
 from orchestrator.rules.race.state import (
     Champion,
@@ -30,6 +30,14 @@ CHAMPIONS, WAITING = 32, 16
 
 Stepped = tuple[State, tuple[RaceVerdict, ...]]
 T = TypeVar("T")
+
+
+def with_waiting(state: State, source: str, gain: Belief) -> State:
+    """The state with one more win that waits for a merge."""
+    waiting = {**state.waiting, source: gain}
+    if len(waiting) > WAITING:
+        waiting.pop(min(waiting, key=lambda name: waiting[name].mean))
+    return replace(state, waiting=waiting)
 
 
 def conflicted(state: State, sources: Collection[str]) -> State:
@@ -237,11 +245,10 @@ def _old_parent(state: State, source: Source, evidence: Evidence) -> Stepped:
     state = replace(state, candidates=_without(state.candidates, source.id))
     if evidence.probability < WAIT:
         return state, (_verdict(state, source, evidence, "discard", "discarded"),)
-    waiting = {**state.waiting, source.id: beliefs.effect(evidence.gap, evidence.prior)}
-    if len(waiting) > WAITING:
-        waiting.pop(min(waiting, key=lambda name: waiting[name].mean))
+    effect = beliefs.effect(evidence.gap, evidence.prior)
     end = "its parent is no longer the champion, so it waits for a merge"
-    return replace(state, waiting=waiting), (_verdict(state, source, evidence, "wait", end),)
+    verdict = _verdict(state, source, evidence, "wait", end)
+    return with_waiting(state, source.id, effect), (verdict,)
 
 
 ENDINGS: dict[Ending, str] = {

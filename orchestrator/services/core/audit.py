@@ -74,6 +74,9 @@ class Audit:
             if step is None or step.decision.status not in (Status.CANCELLED, Status.REPEAT):
                 categories[experiment.category] += 1
             differences += _of_record(entry, step, replay.last_us)
+            if step is not None:
+                forecast = replay.forecasts.get(experiment.id)
+                differences += _compared(f"{experiment.id}: forecast", entry.run.forecast, forecast)
         differences += [
             f"{missing} is in the journal and has no record"
             for missing in sorted(replay.decided.keys() - seen)
@@ -148,6 +151,7 @@ def _of_totals(books: Books, replay: Replay) -> list[str]:
         *_compared("recent runs", list(books.recent), list(replay.recent)),
         *_compared("strategy", replace(books.strategy, updated_us=0), replay.strategy),
         *_compared("race", books.race, replay.race),
+        *_compared("early stop", books.stops, replay.stops),
         *_compared("pause", tag.pause, due.pause),
         *_compared("notes", books.notes, replay.notes),
         *_compared("number of keeps", books.keeps, len(replay.keeps)),
@@ -182,6 +186,7 @@ def _of_record(entry: Entry, step: Decided | None, until_us: int) -> Iterator[st
     candidate = step.decision.status is Status.CANDIDATE
     state = State.MEASURED if candidate else State.DECIDED
     yield from _compared(f"{who}: state", run.state.value, state.value)
+    yield from _compared(f"{who}: stopped early", run.stopped_early, step.result.kind == "stopped")
     yield from _compared(f"{who}: status", run.status.value, step.decision.status.value)
     yield from _compared(f"{who}: val_bpb", val_bpb, reported)
     yield from _compared(f"{who}: best before", run.best_before, step.decision.best_before)

@@ -61,11 +61,14 @@ class Experiments:
     async def setup(self, request: schemas.SetupRequest) -> schemas.SetupAnswer:
         if self._prepare_py is None:
             await self._refuse_new_tag(request.tag)
+        early_stop = request.early_stop
+        by_default = request.keep_rule == "race" and not request.mix_models
         tag = Tag(
             name=request.tag,
             created_us=0,
             prepare_sha256=await anyio.to_thread.run_sync(self._pin_prepare),
-            **request.model_dump(exclude={"tag"}),
+            early_stop=by_default if early_stop is None else early_stop,
+            **request.model_dump(exclude={"tag", "early_stop"}),
         )
         try:
             stored = await self._store.experiments.setup(tag, INITIAL)
@@ -168,7 +171,9 @@ class Experiments:
             commit_sha=tag.best_commit_sha or "",
             updated_at=rfc3339(tag.best_us),
             verified=entry.run.verified_bpb is not None,
-            estimate=views.estimate(from_json(snapshot.race)) if snapshot.race else None,
+            estimate=views.estimate(from_json(snapshot.race))
+            if tag.keep_rule == "race" and snapshot.race
+            else None,
         )
         return schemas.BestAnswer(best=best, experiment=views.record(entry))
 

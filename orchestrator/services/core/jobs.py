@@ -4,6 +4,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import anyio
 
@@ -12,6 +13,7 @@ from orchestrator.domain import Environment, Metrics, ResultKind, RunResult
 from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
 from orchestrator.ids import AttemptId, tag_of
+from orchestrator.rules import early_stop
 from orchestrator.rules.pace import slow_part
 from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.wakeups import BUSY_LOOK_SECONDS, LOOK_SECONDS, Wakeups
@@ -87,7 +89,9 @@ class Jobs:
             started=request.started,
             health=health.model_dump(exclude_none=True) if health else None,
         )
-        return schemas.LeaseAnswer(cancel=renewed.cancel, gpu_known=renewed.gpu_known)
+        return schemas.LeaseAnswer(
+            cancel=renewed.cancel, why=_why(early=renewed.early), gpu_known=renewed.gpu_known
+        )
 
     async def progress(self, request: schemas.ProgressRequest) -> schemas.LeaseAnswer:
         """Keep a log chunk and the curve; it renews the lease, and so is fenced by its epoch."""
@@ -105,8 +109,12 @@ class Jobs:
                 offset,
                 data,
             )
-        await self._keep_curve(attempt.experiment_id, request.curve)
-        return schemas.LeaseAnswer(cancel=renewed.cancel)
+        curve = _drawable(request.curve)
+        await self._keep_curve(attempt.experiment_id, curve)
+        early = renewed.early
+        if renewed.open:
+            early = await self._judge.stops_early(attempt, early_stop.losses(curve))
+        return schemas.LeaseAnswer(cancel=renewed.cancel or early, why=_why(early=early))
 
     async def finish(self, request: schemas.FinishRequest) -> schemas.FinishAnswer:
         """End an attempt: with a verdict, or back in the queue."""
@@ -115,7 +123,7 @@ class Jobs:
         if verdict is not None:
             # After the epoch was checked; a report sent again comes here too.
             try:
-                await self._keep_curve(experiment_id, request.curve)
+                await self._keep_curve(experiment_id, _drawable(request.curve))
             except Unavailable as error:
                 logger.warning("%s is decided without its last curve: %s", experiment_id, error)
         return schemas.FinishAnswer(
@@ -132,7 +140,8 @@ class Jobs:
             return await self._judge.attempt_handed_back(attempt)
         result = _result(request, reported)
         if reported == "cancelled":
-            return await self._judge.attempt_stopped(attempt, result)
+            percent = request.curve[-1].percent if request.curve else 0.0
+            return await self._judge.attempt_stopped(attempt, result, percent)
         reporter = by_lease(attempt.epoch, secret=attempt.secret)
         return await self._judge.settle(attempt.experiment_id, result, reporter)
 
@@ -146,14 +155,20 @@ class Jobs:
             # The log stays as it is, readable and larger.
             logger.warning("Cannot compress the log of %s: %s", attempt, error)
 
-    async def _keep_curve(self, experiment_id: str, curve: list[schemas.CurvePoint] | None) -> None:
-        # A chart of values near the largest float cannot be drawn: their differences are infinite.
-        points = [
-            point.model_dump() for point in curve or () if abs(point.loss) <= schemas.MAX_VAL_BPB
-        ]
-        if points:
+    async def _keep_curve(self, experiment_id: str, curve: list[schemas.CurvePoint]) -> None:
+        if curve:
+            points = [point.model_dump() for point in curve]
             tag = tag_of(experiment_id)
             await anyio.to_thread.run_sync(self._files.put_curve, tag, experiment_id, points)
+
+
+def _drawable(curve: list[schemas.CurvePoint] | None) -> list[schemas.CurvePoint]:
+    """Without values near the largest float, whose differences are infinite."""
+    return [point for point in curve or () if abs(point.loss) <= schemas.MAX_VAL_BPB]
+
+
+def _why(*, early: bool) -> Literal["early_stop"] | None:
+    return "early_stop" if early else None
 
 
 def _decoded(data: str) -> bytes:
@@ -173,4 +188,5 @@ def _result(request: schemas.FinishRequest, kind: ResultKind) -> RunResult:
         warnings=tuple(request.warnings),
         environment=Environment(**request.environment.model_dump()),
         slow_part=slow_part((point.percent, point.step) for point in request.curve or ()),
+        losses=early_stop.losses(_drawable(request.curve)) if completed else (),
     )

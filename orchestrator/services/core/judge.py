@@ -2,16 +2,25 @@
 
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from orchestrator import schemas
-from orchestrator.domain import AttemptEnding, OperatorAction, Run, RunResult, Snapshot, State
+from orchestrator.domain import (
+    AttemptEnding,
+    Decision,
+    OperatorAction,
+    Run,
+    RunResult,
+    Snapshot,
+    State,
+)
 from orchestrator.errors import Unavailable, no_lease_secret
 from orchestrator.ids import AttemptId, tag_of
+from orchestrator.rules import early_stop
 from orchestrator.rules.decide import decide
-from orchestrator.rules.race.decide import RaceDecision
+from orchestrator.rules.race.state import from_json
 from orchestrator.rules.retry import (
     Requeue,
     after_handed_back_attempt,
@@ -19,7 +28,7 @@ from orchestrator.rules.retry import (
     after_stopped_attempt,
 )
 from orchestrator.services import views
-from orchestrator.services.core.race import Race
+from orchestrator.services.core.race import Ahead, Race, look_ahead
 from orchestrator.store.connection import Store
 from orchestrator.store.entries import OtherVerdict
 from orchestrator.store.experiments import Ended, Reporter, by_lease
@@ -78,11 +87,31 @@ class Judge:
         return await self._end_attempt(attempt, after_handed_back_attempt)
 
     async def attempt_stopped(
-        self, attempt: AttemptId, result: RunResult
+        self, attempt: AttemptId, result: RunResult, percent: float
     ) -> schemas.AnyVerdict | None:
-        """A worker stopped an attempt on request: its run ends with `result`, or is queued again
-        (None) if that was the request. Raises `LeaseLost`."""
-        return await self._end_attempt(attempt, partial(after_stopped_attempt, result=result))
+        """A worker stopped an attempt on request, after `percent` of its training: its run ends
+        with `result`, as stopped early, or is queued again (None), as was asked. Raises
+        `LeaseLost`."""
+        rule = partial(after_stopped_attempt, result=result, percent=percent)
+        return await self._end_attempt(attempt, rule)
+
+    async def stops_early(self, attempt: AttemptId, losses: Sequence[float]) -> bool:
+        """True if the tag's early stop ends the run now, by the losses of its curve so far. Nothing
+        of it is kept here: a run is looked at with each piece of its curve until it is condemned,
+        or over. Raises `LeaseLost`."""
+        if len(losses) < 2:  # it has reached no mark
+            return False
+        snapshot = await self._store.experiments.run_snapshot(attempt.experiment_id)
+        if not early_stop.may_condemn(snapshot):
+            return False
+        state = from_json(snapshot.race)
+        base = await self._race.base(snapshot, state) if snapshot.race else None
+        best = early_stop.judged_against(snapshot.tag, state, base)
+        forecast = early_stop.forecast(snapshot.stops, attempt.experiment_id, losses, best)
+        if forecast is None:
+            return False
+        logger.info("%s is condemned: %s", attempt, forecast)
+        return await self._store.jobs.condemn(snapshot, attempt, losses, base, forecast)
 
     async def _end_attempt(
         self, attempt: AttemptId, rule: Callable[[Run], Requeue | RunResult], renewal: str = ""
@@ -117,21 +146,33 @@ class Judge:
         action: OperatorAction | None = None,
     ) -> Ended | None:
         assert snapshot.run is not None  # noqa: S101 - `run_snapshot` has a run
-        decision, others = decide(snapshot, result), list[OtherVerdict]()
-        if snapshot.tag.keep_rule == "race":
+        racing, others, ahead = snapshot.tag.keep_rule != "greedy", list[OtherVerdict](), Ahead()
+        decision: Decision
+        if racing:
             decision, others = await self._race.decide(snapshot, result)
+            ahead = look_ahead(snapshot, decision)
             if decision.drift:
                 logger.warning("GPU %s %s", snapshot.run.gpu_id, decision.drift)
             if why := decision.no_evidence:
                 said = f"does not count for the keep rule: {why}"
                 result = replace(result, warnings=(*result.warnings, said))
+        else:
+            decision = decide(snapshot, result)
+        decision = early_stop.counted(decision, snapshot, result)
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
         ended = await self._store.experiments.apply(
-            snapshot, result, decision, verdict.model_dump_json(), reporter, action, others
+            snapshot,
+            result,
+            decision,
+            verdict.model_dump_json(),
+            reporter,
+            action,
+            others,
+            ahead.repeats,
         )
-        if isinstance(decision, RaceDecision) and ended is not None:
+        if racing and ended is not None:
             # before its GPU asks for the next job
-            await self._race.fill(snapshot.tag.name, after=decision)
+            await self._race.follow(snapshot.tag.name, ahead, queued=ended.followed)
         return ended
 
 

@@ -1,12 +1,13 @@
-"""The keep rule `race` at work: judges runs by it, queues the repeats and merges it asks for.
+"""The keep rules `race` and `greedy+merge` at work: judges runs by them, queues the repeats and
+merges that they ask for.
 
-The rule itself is in rules/race/; docs/keep-rules.md explains it.
+The rules themselves are in rules/race/ and rules/greedy_merge.py; docs/keep-rules.md explains them.
 """
 
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -22,7 +23,16 @@ from orchestrator.errors import (
     Unavailable,
 )
 from orchestrator.files import Files
-from orchestrator.rules.race import FinishedRun, Next, State, check, conflicted, next_run
+from orchestrator.rules import greedy_merge
+from orchestrator.rules.race import (
+    FinishedRun,
+    Next,
+    State,
+    check,
+    conflicted,
+    next_merge,
+    next_run,
+)
 from orchestrator.rules.race.decide import RaceDecision, decide, ending, unmerged
 from orchestrator.rules.race.state import from_json
 from orchestrator.services import views
@@ -59,7 +69,8 @@ class Race:
         """The decision on the snapshot's run, and the verdicts that it brings on others."""
         state = from_json(snapshot.race)
         run = await self._finished(snapshot, result, state)
-        decision = decide(snapshot, result, state, run)
+        rule = decide if snapshot.tag.keep_rule == "race" else greedy_merge.decide
+        decision = rule(snapshot, result, state, run)
         known = dict(decision.others)
         entries = await self._store.reads.entries(snapshot.tag.name, list(known))
         return decision, [_other(entry, known[entry.experiment.id]) for entry in entries]
@@ -69,15 +80,11 @@ class Race:
         assert experiment is not None and run is not None  # noqa: S101, PT018 - it has a run
         # A repeat that a person asked for is an idea of its own: it gets a verdict of its own.
         repeated = experiment.repeat_of if snapshot.follow_up else None
-        champions = {one.id for one in state.champions}
-        base = experiment.parent_id
-        while base is not None and base not in champions:
-            base = (await self._store.reads.entry(base)).experiment.parent_id
         return FinishedRun(
             source=repeated or experiment.id,
             seed=run.seed,
             value=result.metrics.val_bpb if result.metrics else None,
-            base=base,
+            base=await self.base(snapshot, state),
             repeat=repeated is not None,
             merged_from=tuple((experiment.merged_from or "").split()),
             ending=ending(result),
@@ -86,14 +93,29 @@ class Race:
             slow=result.slow_part,
         )
 
+    async def base(self, snapshot: Snapshot, state: State) -> str | None:
+        """The champion that the snapshot's experiment was made from, if the race knows it. None for
+        a hand-run, whose source is not here to merge."""
+        champions, experiment = {one.id for one in state.champions}, snapshot.experiment
+        base = experiment.parent_id if experiment and experiment.source_sha256 else None
+        while base is not None and base not in champions:
+            base = (await self._store.reads.entry(base)).experiment.parent_id
+        return base
+
     # -- repeats and merges
 
-    async def fill(self, tag: str, after: RaceDecision | None = None) -> None:
-        """Queue what the rule asks for, as long as a GPU is free for it. `after` is the decision
-        on the run that has just ended. Raises `Unavailable`."""
+    async def follow(self, tag: str, ahead: "Ahead", *, queued: bool) -> None:
+        """Go on after a decision. `queued` if its repeats were queued with it; else something has
+        changed since the snapshot. Raises `Unavailable`."""
+        if queued:
+            for do in ahead.repeats:
+                logger.info("%s runs again, with seed %d", do.sources[0], do.seed)
+        if ahead.merges or not queued:
+            await self.fill(tag)
+
+    async def fill(self, tag: str) -> None:
+        """Queue what the rule asks for, as long as a GPU is free for it. Raises `Unavailable`."""
         try:
-            if after is not None:
-                await self._check(tag, after)
             await self._fill(tag)
         except Unavailable:
             raise
@@ -104,47 +126,28 @@ class Race:
     async def _fill(self, tag: str) -> None:
         while True:  # each turn queues a run, settles a win, or follows a change of another caller
             due = await self._store.race.due(tag)
-            if due.tag.keep_rule != "race" or due.tag.pause is not None:
-                return
             do = _next(due)
             if do is None:
                 return
-            if do.kind == "repeat":
-                await self._repeat(due, do)
-            else:
+            if do.kind == "merge":
                 await self._merge(due, do)
-
-    async def _check(self, tag: str, after: RaceDecision) -> None:
-        """Let a GPU that has just ended a run have the champion, if it is time for that."""
-        gpu, model = after.run.gpu, after.run.model
-        if gpu is None or check(after.state, gpu, model, {}, ()) is None:
-            return  # nearly always, and without a look at the store
-        due = await self._store.race.due(tag)
-        do = check(due.state, gpu, model, due.running, due.checks)
-        if do is not None and due.tag.pause is None:
-            await self._repeat(due, do, gpu)
-
-    async def _repeat(self, due: Due, do: Next, gpu: str | None = None) -> None:
-        source = (await self._store.reads.entry(do.sources[0])).experiment
-        again = _new(source, repeat_of=source.id)
-        if await self._store.race.follow_up(due, again, do, source, gpu):
-            logger.info("%s runs again, with seed %d", source.id, do.seed)
+            elif await self._store.race.follow_up(due, do):
+                logger.info("%s runs again, with seed %d", do.sources[0], do.seed)
 
     async def _merge(self, due: Due, do: Next) -> None:
         """Merge waiting wins onto the champion and queue what comes out, or say of those that do
         not fit why. One that only does not fit the others waits for the next merge."""
         waiting = await self._store.reads.entries(due.tag.name, do.sources)
         champion = (await self._store.reads.entry(due.state.champions[-1].id)).experiment
-        alone = merged = await self._source(champion)
-        parts, misfits = list[Experiment](), dict[str, str]()
+        merged, parts, misfits = "", list[Experiment](), dict[str, str]()
         for win in waiting:
             try:
-                await self._with(alone, win.experiment, champion)
+                alone = await self._with(await self._source(champion), win.experiment, champion)
             except CONFLICTS as error:
                 misfits[win.experiment.id] = f"it could not be merged: {error.message}"
                 continue
             with suppress(*CONFLICTS):
-                merged = await self._with(merged, win.experiment, champion)
+                merged = await self._with(merged, win.experiment, champion) if parts else alone
                 parts.append(win.experiment)
         if misfits:
             await self._unmerge(due, waiting, misfits)
@@ -161,7 +164,7 @@ class Race:
             source_sha256=source.sha256,
             merged_from=" ".join(part.id for part in parts),
         )
-        if await self._store.race.follow_up(due, experiment, do, parts[0]):
+        if await self._store.race.follow_up(due, do, experiment):
             logger.info("%s are merged onto %s", experiment.merged_from, champion.id)
 
     async def _with(self, ours: str, part: Experiment, champion: Experiment) -> str:
@@ -188,7 +191,8 @@ class Race:
                 return experiment
 
     async def _source(self, experiment: Experiment) -> str:
-        assert experiment.source_sha256 is not None  # noqa: S101 - a race has no hand-runs
+        if experiment.source_sha256 is None:
+            raise NotFound(f"{experiment.id} was run by hand, so its source is not here")
         return await anyio.to_thread.run_sync(self._files.source, experiment.source_sha256)
 
     async def _unmerge(self, due: Due, waiting: list[Entry], misfits: Mapping[str, str]) -> None:
@@ -198,16 +202,10 @@ class Race:
                 continue
             verdict = views.stored_verdict(run)
             assert isinstance(verdict, schemas.Verdict)  # noqa: S101 - it waited in the race
-            why = unmerged(verdict.why or "", misfits[experiment.id])
+            why = unmerged(verdict.why, misfits[experiment.id])
             verdicts[experiment.id] = verdict.model_copy(update={"why": why}).model_dump_json()
         state = conflicted(due.state, misfits)
         await self._store.race.unmerge(due, state, misfits, verdicts)
-
-
-def _new(experiment: Experiment, repeat_of: str) -> NewExperiment:
-    """The same idea and source as another experiment."""
-    same = {one.name: getattr(experiment, one.name) for one in fields(NewExperiment)}
-    return NewExperiment(**same | {"repeat_of": repeat_of, "merged_from": None})
 
 
 def _other(entry: Entry, decision: Decision) -> OtherVerdict:
@@ -218,20 +216,47 @@ def _other(entry: Entry, decision: Decision) -> OtherVerdict:
     return OtherVerdict(experiment, run, decision, verdict.model_dump_json())
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What follows a decision: the repeats for free GPUs, and true if a merge follows them."""
+
+    repeats: tuple[Next, ...] = ()
+    merges: bool = False
+
+
+def look_ahead(snapshot: Snapshot, decision: RaceDecision) -> Ahead:
+    """What follows a decision, so that it is queued in the same step. A check of the GPU that has
+    just ended its run comes first."""
+    assert snapshot.workload is not None  # noqa: S101 - it is a run's
+    due, repeats = Due(snapshot.tag, decision.state, snapshot.workload), list[Next]()
+    if snapshot.tag.keep_rule == "race" and snapshot.tag.pause is None and due.free > 0:
+        do = check(decision.state, decision.run, due.running, due.checks)
+        if do is not None:
+            repeats.append(do)
+            due = due.after(do)
+    while (do := _next(due)) is not None and do.kind == "repeat":
+        repeats.append(do)
+        due = due.after(do)
+    return Ahead(tuple(repeats), merges=do is not None)
+
+
 def _next(due: Due) -> Next | None:
     """The next repeat or merge for a free GPU; None if all of them have something to do."""
-    if due.free <= 0:
+    if due.free <= 0 or due.tag.keep_rule == "greedy" or due.tag.pause is not None:
         return None
+    if due.tag.keep_rule == "greedy+merge":
+        return next_merge(due.state, merge_running=due.merge_running)
     ask = partial(
         next_run,
         due.state,
         due.running,
-        due.gpus,
-        idle=due.quiet_seconds > IDLE * due.tag.time_budget_seconds,
+        due.workload.gpus,
+        idle=due.workload.quiet_seconds >= IDLE * due.tag.time_budget_seconds,
         merge_running=due.merge_running,
         checks=due.checks,
     )
-    do = ask(ideas=due.ideas > 0)
-    if do is not None and do.kind == "idea" and due.free > due.ideas:
+    ideas = due.workload.ideas
+    do = ask(ideas=ideas > 0)
+    if do is not None and do.kind == "idea" and due.free > ideas:
         do = ask(ideas=False)
     return None if do is None or do.kind == "idea" else do

@@ -87,7 +87,7 @@ class Reaper:
         for state in await self._store.reads.tags():
             tag = state.tag
             recent = max(tag.created_us, tag.last_decided_us) / 1e6 > time.time() - RECENT_SECONDS
-            if tag.keep_rule == "race" and recent:
+            if tag.keep_rule != "greedy" and recent:
                 await self._race.fill(tag.name)
 
     def _observe(self, leases: list[LeaseSeen], now: float) -> list[LeaseSeen]:

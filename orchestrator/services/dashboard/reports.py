@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from orchestrator import schemas
 from orchestrator.domain import FINISHED, Snapshot, Status, branch_of, rfc3339
-from orchestrator.rules import report
+from orchestrator.rules import early_stop, report
 from orchestrator.services import views
 from orchestrator.services.core.pool import Pool
 from orchestrator.settings import Settings
@@ -45,6 +45,7 @@ class Reports:
             total_training_minutes=round(tag.training_seconds / 60, 1),
             strategy=snapshot.strategy.mode,
             gpu_pool=schemas.PoolCounts(total=total, idle=idle, training=training),
+            early_stop=early_stop.report(snapshot),
             paused=tag.pause is not None,
             pause=views.operator_hold(tag.pause),
             blocked=await self._pool.blocked(tag) if snapshot.counts.queued else None,

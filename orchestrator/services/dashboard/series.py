@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator import schemas
 from orchestrator.domain import Run, Snapshot, Status, rfc3339
 from orchestrator.errors import Invalid
-from orchestrator.rules import noise
+from orchestrator.rules import early_stop, noise
 from orchestrator.rules.race.state import from_json
 from orchestrator.rules.series import WORDS, Filter
 from orchestrator.services import views
@@ -168,6 +168,7 @@ def _row(history: History, entry: Entry) -> schemas.RunRow:
             "n": None if row is None else row + 1,
             "near": row is not None and history.series.status[row] in WORDS["near"],
             "val_bpb": fields["val_bpb"] if run.status in views.COMPLETED else None,
+            "predicted": fields["predicted_val_bpb"] if run.stopped_early else None,
             "description": description[:DESCRIPTION_CHARACTERS],
             "measured_at": None if run.measured_us is None else rfc3339(run.measured_us),
             "error": run.error[-ERROR_CHARACTERS:] if run.error else None,
@@ -177,8 +178,10 @@ def _row(history: History, entry: Entry) -> schemas.RunRow:
 
 
 def _said(run: Run) -> dict[str, Any]:
-    """The words of the keep rule `race` on a run."""
+    """The words of the keep rule, or of the early stop, on a run, where it has any."""
     verdict = run.verdict_json and views.verdict_from(run.verdict_json)
+    if isinstance(verdict, schemas.StoppedVerdict):
+        return {"delta": None, "confirmed": None, "why": verdict.why[:WHY_CHARACTERS]}
     if not isinstance(verdict, schemas.Verdict) or verdict.why is None:
         return {"delta": None, "confirmed": None, "why": None}
     return {
@@ -204,7 +207,7 @@ def _known(history: History, cursor: str | None) -> tuple[int, int, int]:
 def _race(history: History, snapshot: Snapshot) -> dict[str, Any] | None:
     """What the keep rule `race` believes now; None before the first result."""
     state = from_json(snapshot.race)
-    if not state.champions:
+    if snapshot.tag.keep_rule != "race" or not state.champions:
         return None
     champion = state.champions[-1]
     provisional = {one.id for one in state.champions if not one.confirmed}
@@ -233,6 +236,7 @@ def _series_json(history: History, snapshot: Snapshot, cursor: str | None) -> st
         "categories": list(series.categories),
         "near_miss_threshold": tag.near_miss_threshold,
         "keep_rule": tag.keep_rule,
+        "early_stop": early_stop.report(snapshot),
         "strategy": {
             "mode": strategy.mode,
             "reason": strategy.reason,

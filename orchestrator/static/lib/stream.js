@@ -2,7 +2,7 @@
 
 // An EventSource delivers a named event only to a listener of that name.
 const KINDS = [
-  "setup", "registered", "queued", "claimed", "started", "cancelling", "decided", "strategy", "gpu",
+  "setup", "registered", "queued", "claimed", "started", "cancelling", "condemned", "decided", "strategy", "gpu",
   "steered", "heartbeat",
 ];
 const RETRY_MS = 3000;

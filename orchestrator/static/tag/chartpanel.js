@@ -104,15 +104,11 @@ function keepsTable(series) {
   );
 }
 
-const RULES = {
-  greedy: " Keep rule greedy.",
-  race: " Keep rule race: a keep's value is an estimate from all seeds of its source.",
-};
-
 /** The chart in words, for screen readers and for people in a hurry. */
 function summary(series) {
   const { length, best, baseline, bestRow: row } = series;
-  const rule = RULES[series.keepRule];
+  const estimates = series.keepRule === "race" ? ": a keep's value is an estimate from all seeds of its source" : "";
+  const rule = ` Keep rule ${series.keepRule}${estimates}.` + (series.earlyStop ? ` Early stop: ${series.earlyStop}.` : "");
   if (!length) return `No run has been decided yet.${rule}`;
   const runs = `${plural(length, "run")} decided: ${count(series.counts[KEEP])} kept, ` +
     `${count(series.discards)} discarded, ${count(series.crashes)} crashed.`;

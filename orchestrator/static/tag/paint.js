@@ -44,7 +44,8 @@ function dots(context, view, first, end) {
   for (let row = first; row < end; row++) {
     const code = series.status[row];
     const value = series.bpb[row];
-    if ((code !== DISCARD && code !== NEAR) || value > view.range[1]) continue;
+    // A run that was stopped early is a discard without a value.
+    if ((code !== DISCARD && code !== NEAR) || !(value <= view.range[1])) continue;
     const x = view.ofRow(row);
     const y = view.y(value);
     if (squares) {

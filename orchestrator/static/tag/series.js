@@ -34,6 +34,7 @@ export class Series {
     this.keeps = []; // { row, bpb, before, gain, text, provisional }
     this.texts = new Map();
     this.keepRule = "greedy";
+    this.earlyStop = null; // what it has done, in words; null for a tag without
     this.race = null; // what the keep rule `race` believes now
     this.#estimates = new Map();
     this.#last = NaN;
@@ -52,6 +53,7 @@ export class Series {
     this.threshold = answer.near_miss_threshold;
     this.strategy = answer.strategy;
     this.keepRule = answer.keep_rule;
+    this.earlyStop = answer.early_stop;
     this.race = answer.race;
     for (const { n, description, estimate } of answer.keeps) {
       this.texts.set(n - 1, description);

@@ -18,7 +18,7 @@ const ACTIVE = ["running", "candidate", "queued"];
 const COLUMNS = [
   { name: "Run", sorts: ["newest", "oldest"] },
   { name: "Verdict", cell: verdict },
-  { name: "val_bpb", kind: "num", sorts: ["best", "worst"], cell: (run) => bpb(run.val_bpb) },
+  { name: "val_bpb", kind: "num", sorts: ["best", "worst"], cell: result },
   { name: "Δ best then", kind: "num", cell: difference },
   { name: "Category", kind: "category cut", cell: (run) => visible(run.category) },
   { name: "Change", cell: text },
@@ -210,6 +210,12 @@ function row(run, pick) {
 function verdict({ status, near, reason, confirmed }) {
   if (status === "keep" && confirmed === false) return badge("provisional");
   return badge(status, near ? "near miss" : reason === "infra_lost" ? "lost" : status);
+}
+
+/** What a run reads; of one that was stopped early what was predicted, marked as such. */
+function result(run) {
+  if (run.predicted === null) return bpb(run.val_bpb);
+  return h("span.muted", { title: run.why }, `predicted ${run.predicted.toFixed(4)}`);
 }
 
 function difference(run) {

@@ -225,3 +225,75 @@ local function is_leased(run) return run.state == 'leased' or run.state == 'runn
 
 -- True for a run that has had its training, with or without a final verdict.
 local function is_over(state) return state == 'decided' or state == 'measured' end
+
+-- What of a tag, whose fields are `tag`, is queued and runs, for a keep rule that queues runs itself:
+-- {running: [[id, seed], ..] in order of creation, follow {id: what}, ideas, idle, gpus, quiet}.
+-- `ideas` are queued runs that no rule asked for, `idle` and `gpus` count the GPUs that may run the
+-- tag, `quiet` are seconds without a submission or a decision. All of it as if the run `over` were
+-- decided now, if that is given with its id.
+local function workload(t, tag, id, over)
+  local function serving(gpus)
+    local n = 0
+    for _, gpu_id in ipairs(redis.call('ZRANGE', gpus, 0, -1)) do
+      local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'profile', 'gpu_name')
+      if serves(gpu[1], tag.profile) and is_of(gpu[2], tag.gpu_model) then n = n + 1 end
+    end
+    return n
+  end
+  local out = { running = {}, follow = hash_of(t.follow), idle = serving(G.idle), quiet = 0 }
+  out.gpus = out.idle + serving(G.busy)
+  for _, started in ipairs(redis.call('ZRANGE', t.status .. 'running', 0, -1)) do
+    if started ~= id then
+      out.running[#out.running + 1] = { started, redis.call('HGET', t.run .. started, 'seed') }
+    end
+  end
+  out.ideas = redis.call('ZCARD', t.status .. 'queued')
+  for followed in pairs(out.follow) do
+    if redis.call('HGET', t.run .. followed, 'status') == 'queued' then out.ideas = out.ideas - 1 end
+  end
+  if not over then
+    local last = math.max(tonumber(tag.last_created) or 0, tonumber(tag.last_decided) or 0)
+    out.quiet = math.max(0, now_us() - math.max(last, tonumber(tag.created))) / 1000000
+    return out
+  end
+  if over.status == 'queued' and not out.follow[id] then out.ideas = out.ideas - 1 end
+  out.follow[id] = nil
+  if is_leased(over) then
+    local f = redis.call('HMGET', G.gpu .. over.gpu_id, 'lease', 'problem', 'quarantined',
+      'draining', 'drained')
+    if f[1] == id .. ' ' .. over.epoch then
+      if f[2] or f[3] or f[4] or f[5] then
+        out.gpus = out.gpus - 1
+      else
+        out.idle = out.idle + 1
+      end
+    end
+  end
+  return out
+end
+
+-- Queues a run that a keep rule asks for: `experiment`, or a repeat of `after`. It takes the place in
+-- the queue of the run `after`. `what` is `SOURCE SEED`, or `merge SEED`. Returns its id, or nil if
+-- there is no record of the source.
+local function follow_up(tag, after, seed, what, experiment, gpu_id)
+  local t = T(tag)
+  if not experiment then
+    experiment = hash_of(t.exp .. after)
+    experiment.repeat_of, experiment.merged_from = after, nil
+  end
+  if not experiment.source then return nil end
+  local fields = redis.call('HMGET', t.tag, 'last_created', 'budget', 'prepare')
+  local followed = redis.call('HMGET', t.run .. after, 'score', 'priority')
+  local run = {
+    state = 'queued', status = 'queued', budget = fields[2], prepare = fields[3] or nil,
+    seed = seed, score = followed[1], priority = followed[2],
+    target_gpu = gpu_id and redis.call('ZSCORE', G.idle, gpu_id) and gpu_id or nil,
+  }
+  local id = create(tag, experiment, run, fields[1])
+  local source = experiment.source .. ':' .. seed
+  local ran = redis.call('HGET', t.sources, source)
+  redis.call('HSET', t.sources, source, ran and ran .. ' ' .. id or id)
+  redis.call('HSET', t.follow, id, what)
+  enqueue(tag, id, run.score, run.target_gpu)
+  return id
+end

@@ -3,14 +3,16 @@
 -- ARGV: nonce, ttl, tag, id, states the run may be in (' hand ' or ' leased running '), epoch ('0'
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
 --       decision (JSON: status, judged, streak, ending, verdict, run {..}, others, and where they
---       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race (JSON),
---       drift (what a champion's run says of its GPU, '' for nothing bad)),
+--       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race and stops
+--       (JSON), drift (what a champion's run says of its GPU, '' for nothing bad), follow
+--       {created: last_created of the tag, repeats: [{after, seed, what, gpu}, ..]}),
 --       journal entry (JSON).
 -- A candidate's verdict waits for repeats: its run is measured, not decided. `others` are verdicts
 -- that this decision brings on other experiments: [{id, status, verdict, category, keep, near}].
 -- One on a candidate settles it; one on a decided run changes the words of its verdict alone.
--- Replies: OK {verdict}, DONE {verdict}, LOST, CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID,
---          EARLIER {experiment_id} (a tag's first result waits for this run: see below).
+-- Replies: OK {verdict, followed: true if `follow` was done}, DONE {verdict}, LOST,
+--          CONFLICT {state}, STALE, RENEWED, UNKNOWN_ID, EARLIER {experiment_id} (a tag's first
+--          result waits for this run: see below).
 local tag, id, states, epoch = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local revision, renewal, decision, entry = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local t = T(tag)
@@ -25,7 +27,8 @@ if not string.find(states, ' ' .. run.state .. ' ', 1, true) then
   return reply('CONFLICT', { state = run.state })
 end
 if renewal ~= '' and redis.call('ZSCORE', G.leases, id) ~= renewal then return reply('RENEWED') end
-local tag_fields = redis.call('HMGET', t.tag, 'revision', 'last_decided', 'best_id')
+local tag_fields = redis.call('HMGET', t.tag, 'revision', 'last_decided', 'best_id',
+  'last_created')
 if tag_fields[1] ~= revision then return reply('STALE') end
 
 local d = cjson.decode(decision)
@@ -87,6 +90,7 @@ if d.drift and redis.call('EXISTS', G.gpu .. run.gpu_id) == 1 then
     event('gpu', tag, run.gpu_id, { state = 'drifted' })
   end
 end
+if d.stops then redis.call('SET', t.stops, d.stops) end
 if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
 if d.judged then
   judged(finished, id, d.status, category, d.keep, d.near)
@@ -122,4 +126,11 @@ for _, other in ipairs(d.others) do
   end
 end
 redis.call('HSET', t.tag, 'streak', d.streak, 'last_decided', us(last))
-return reply('OK', { verdict = d.verdict })
+
+-- The repeats that the keep rule asks for then, unless a run was submitted or queued since the
+-- snapshot.
+local followed = d.follow and d.follow.created == tag_fields[4]
+if followed then
+  for _, one in ipairs(d.follow.repeats) do follow_up(tag, one.after, one.seed, one.what, nil, one.gpu) end
+end
+return reply('OK', { verdict = d.verdict, followed = followed })

@@ -1,12 +1,13 @@
 -- Renews a lease; harmless twice, so it carries no nonce.
 -- ARGV: '', '', tag, id, epoch, '1' once the launcher has been executed, the GPU's health (JSON) if
 --       this is its heartbeat too ('' if not), the lease's secret ('' for none).
--- Replies: OK {cancel, known: true if the pool has the GPU}, LOST, NO_SECRET, UNKNOWN_ID.
+-- Replies: OK {cancel, early: true if that is the early stop's doing, open: true if the early stop may
+--          look at the run, known: true if the pool has the GPU}, LOST, NO_SECRET, UNKNOWN_ID.
 local tag, id, epoch, started, health = ARGV[3], ARGV[4], ARGV[5], ARGV[6] == '1', ARGV[7]
 local secret = ARGV[8]
 local t = T(tag)
 local run = redis.call('HMGET', t.run .. id, 'state', 'epoch', 'stop', 'gpu_id',
-  'lease_secret')
+  'lease_secret', 'forecast')
 if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if run[2] ~= epoch or not is_leased({ state = run[1] }) then
   return reply('LOST', { experiment_id = id, epoch = epoch })
@@ -29,4 +30,7 @@ if health ~= '' then
   known = redis.call('HEXISTS', G.gpu .. run[4], 'order') == 1
   if known then sign_of_life(run[4], health) end
 end
-return reply('OK', { cancel = run[3] ~= false, known = known })
+local open = not run[3] and not run[6] and redis.call('HEXISTS', t.tag, 'early_stop') == 1
+return reply('OK', {
+  cancel = run[3] ~= false, early = run[3] == 'early', open = open, known = known,
+})

@@ -1,7 +1,8 @@
 -- Puts the run of a lease that died, or was handed back, into the queue again at its old place.
 -- ARGV: nonce, ttl, tag, id, epoch, expected last renewal ('' for any), how the attempt ended,
 --       '1' if it counts as an infrastructure loss (unless a person wanted the run back).
--- Replies: OK, DONE {verdict}, LOST, RENEWED, CANCELLED (a person wants it ended), UNKNOWN_ID.
+-- Replies: OK, DONE {verdict}, LOST, RENEWED, CANCELLED (it is to end: a person wants that, or the
+--          early stop), UNKNOWN_ID.
 local tag, id, epoch, renewal, ending, loss = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local t = T(tag)
 local function lost() return reply('LOST', { experiment_id = id, epoch = epoch }) end
@@ -12,7 +13,7 @@ if is_over(run.state) then return reply('DONE', { verdict = run.verdict }) end
 if run.state == 'queued' then return reply('OK') end  -- the same report, sent again
 if not is_leased(run) then return lost() end
 if renewal ~= '' and redis.call('ZSCORE', G.leases, id) ~= renewal then return reply('RENEWED') end
-if run.stop == 'cancel' then return reply('CANCELLED') end
+if run.stop == 'cancel' or run.stop == 'early' then return reply('CANCELLED') end
 
 end_lease(t, id, run, ending)
 if run.stop == 'requeue' then loss = 0 end

@@ -1,0 +1,1 @@
+"""What early stop saves and whom it ends wrongly, on curves of runs that all finished."""
