@@ -320,6 +320,8 @@ class Tag:
     keep_rule: KeepRule = "greedy"
     early_stop: bool = False
     platform: str | None = None  # that its results are bound to, see platform_of
+    gpu_model: str | None = None  # that its runs are pinned to, unless it mixes models
+    mix_models: bool = False
     best_val_bpb: float | None = None
     best_experiment_id: str | None = None
     best_commit_sha: str | None = None
@@ -395,6 +397,7 @@ class RunResult:
     losses: tuple[float, ...] = ()
     forecast: Forecast | None = None
     saved_seconds: float | None = None
+    slow_part: float | None = None  # of its training, what slow steps cost it: rules/pace.py
 
 
 RaceStatus = Literal["keep", "discard", "repeat", "wait"]
@@ -441,6 +444,7 @@ class Decision:
 
 
 GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")
+TAKING = ("idle", "training")  # of a GPU that takes runs, now or next
 
 
 @dataclass(frozen=True)
@@ -458,6 +462,7 @@ class Gpu:
     platform: str | None = None
     sandbox: str | None = None
     problem: str | None = None
+    drift: str | None = None  # how the champion reads there, if otherwise than on other GPUs
     quarantined: bool = False
     draining: bool = False
     drain: OperatorHold | None = None

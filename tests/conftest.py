@@ -174,7 +174,7 @@ class Api:
         return response.json()
 
     def get(self, path: str, _status: int = 200, **query: Any) -> Any:
-        response = self.http.get(path, params=query)
+        response = self.http.get(path, params=query or None)  # {} would drop those in `path`
         assert response.status_code == _status, f"{path}: {response.status_code} {response.text}"
         return response.json()
 

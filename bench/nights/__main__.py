@@ -2,6 +2,7 @@
 
 nice -n 19 uv run python -m bench.nights --nights 400
 uv run python -m bench.nights --nights 40 --cells 0.0015x4 0.003x16 --rho 0.9
+uv run python -m bench.nights --cells 0.0015x4 --rules greedy race race-of-two-models
 """
 
 import argparse
@@ -10,7 +11,7 @@ from dataclasses import astuple, dataclass
 from itertools import product
 from multiprocessing import Pool
 
-from bench.nights.play import RULES, Score, play
+from bench.nights.play import RULES, TABLE, Score, play
 from bench.nights.world import Night
 
 CELLS = tuple(f"{sigma}x{gpus}" for sigma in (0.0005, 0.0015, 0.003) for gpus in (1, 4, 16))
@@ -43,7 +44,7 @@ def score(cell: Cell) -> Score:
 
 def cells(options: argparse.Namespace) -> list[Cell]:
     found = []
-    for name, rule in product(options.cells, RULES):
+    for name, rule in product(options.cells, options.rules):
         sigma, gpus = name.split("x")
         found.append(
             Cell(
@@ -87,6 +88,7 @@ def main() -> None:
         "--rho", type=float, default=0.0, help="part of sigma² that the seed decides"
     )
     parser.add_argument("--cells", nargs="*", default=CELLS, metavar="SIGMAxGPUS")
+    parser.add_argument("--rules", nargs="*", default=list(TABLE), choices=RULES)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     print(HEAD, flush=True)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import NamedTuple, Protocol
 
 from bench.nights.world import Night, Variant
@@ -19,6 +20,7 @@ class Job(NamedTuple):
     seed: int = FIRST_SEED
     repeat: bool = False
     merged: tuple[Variant, ...] = ()
+    check: str | None = None
 
 
 def finished(job: Job, value: float) -> race.FinishedRun:
@@ -155,12 +157,14 @@ class Race(Player):
     def start(self, running: deque[Job]) -> Job:
         if not self._state.runs and not running:
             return Job(self.night.baseline)
-        under_way: dict[str, list[int]] = {}
-        for job in running:
-            under_way.setdefault(job.variant.name, []).append(job.seed)
         merge_running = any(job.merged for job in running)
         do = race.next_run(
-            self._state, under_way, self.gpus, ideas=True, merge_running=merge_running
+            self._state,
+            _under_way(running),
+            self.gpus,
+            ideas=True,
+            merge_running=merge_running,
+            checks=[job.check for job in running if job.check],
         )
         if do is not None and do.kind == "repeat":
             self.score.repeats += 1
@@ -187,18 +191,60 @@ class Race(Player):
         if not job.repeat and variant.parent is not None and variant.parent is not champion:
             self.late(variant)
         begun = bool(self._state.champions)
-        self._state, verdicts = race.step(self._state, finished(job, value))
+        self._state, verdicts = race.step(self._state, self.run(job, value))
         for verdict in verdicts:
             if begun and verdict.status == "keep" and verdict.confirmed:
                 kept = self._variants[verdict.source]
                 self.kept(kept, self._confirmed)
                 self._confirmed = kept
 
+    def run(self, job: Job, value: float) -> race.FinishedRun:
+        return finished(job, value)
+
     def finish(self) -> Score:
         return self.end(self._champion, self._state.champions[-1].belief.mean)
 
 
-RULES = {"greedy": Greedy, "greedy+merge": GreedyMerge, "race": Race}
+def _under_way(running: deque[Job]) -> dict[str, list[int]]:
+    seeds: dict[str, list[int]] = {}
+    for job in running:
+        seeds.setdefault(job.variant.name, []).append(job.seed)
+    return seeds
+
+
+class RaceOfTwoModels(Race):
+    """Every second GPU is of a model that reads higher; the product's `check` too. The first run to
+    start is the first to end, so runs start and end on the GPUs in turn."""
+
+    OFFSET = 0.05
+
+    def __init__(self, night: Night, gpus: int) -> None:
+        super().__init__(night, gpus)
+        self._starts, self._ends = cycle(range(gpus)), cycle(range(gpus))
+        self._ended: dict[int, race.FinishedRun] = {}
+
+    def start(self, running: deque[Job]) -> Job:
+        gpu, checks = next(self._starts), [job.check for job in running if job.check]
+        ended = self._ended.get(gpu)
+        do = ended and race.check(self._state, ended, _under_way(running), checks)
+        if do is None:
+            return super().start(running)
+        self.score.repeats += 1
+        return Job(self._variants[do.sources[0]], do.seed, repeat=True, check=do.check)
+
+    def run(self, job: Job, value: float) -> race.FinishedRun:
+        gpu = next(self._ends)
+        run = super().run(job, value + self.OFFSET * (gpu % 2))
+        run = self._ended[gpu] = replace(run, gpu=str(gpu), model=_model(gpu))
+        return run
+
+
+def _model(gpu: int) -> str:
+    return "second" if gpu % 2 else "first"
+
+
+TABLE = {"greedy": Greedy, "greedy+merge": GreedyMerge, "race": Race}
+RULES = TABLE | {"race-of-two-models": RaceOfTwoModels}
 
 
 def play(rule: str, night: Night, gpus: int, runs: int) -> Score:

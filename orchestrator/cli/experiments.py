@@ -21,7 +21,7 @@ from orchestrator.cli.client import Client, retried
 from orchestrator.cli.errors import DISCARDED, FAILED, CommandError, ConfigError
 from orchestrator.cli.options import Experiment, load_model
 from orchestrator.cli.output import answer, console, note, respond, write_json
-from orchestrator.cli.text import LogLines
+from orchestrator.cli.text import LogLines, visible
 from orchestrator.schemas import ExperimentDetail
 
 _PROGRESS_SECONDS = 1.0
@@ -171,7 +171,7 @@ def step(detail: ExperimentDetail) -> tuple[float | None, str]:
     """The share of its training that is done (None if unknown), and what it does, in words."""
     if detail.status == "queued":
         place = "" if detail.position is None else f", position {detail.position}"
-        return None, f"queued{place}"
+        return None, f"queued{place}" + (f": {visible(detail.blocked)}" if detail.blocked else "")
     if detail.status == "candidate":
         return None, f"candidate: {tables.why(detail)}"
     if detail.status != "running":

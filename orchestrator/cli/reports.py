@@ -48,6 +48,13 @@ def setup(
         str,
         typer.Option(metavar="greedy|greedy+merge|race", help="What is kept: docs/keep-rules.md."),
     ] = "greedy",
+    gpu_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The model that runs it; that of the first run."),
+    ] = None,
+    mix_models: Annotated[
+        bool, typer.Option("--mix-models", help="Several GPU models may run it.")
+    ] = False,
     early_stop: Annotated[
         bool | None,
         typer.Option(
@@ -65,6 +72,8 @@ def setup(
         near_miss_threshold=near_miss,
         max_consecutive_crashes=max_crashes,
         keep_rule=keep_rule,
+        gpu_model=gpu_model,
+        mix_models=mix_models,
         early_stop=early_stop,
     )
     result = client.setup(request)

@@ -65,19 +65,31 @@ def experiments_table(records: Sequence[schemas.Record]) -> Table:
 def pool_table(pool: schemas.PoolAnswer) -> Table:
     table = plain("GPU", "name", "status", "sandbox", "experiment", "problem")
     for w in pool.workers:
-        rest = (w.current_experiment_id or "", one_line(w.problem or ""))
+        rest = (
+            w.current_experiment_id or "",
+            one_line(w.problem or w.drift or w.passed_over or ""),
+        )
         table.add_row(w.id, one_line(w.gpu_name), coloured(w.status), w.sandbox or "", *rest)
     return table
 
 
 def tags_table(tags: Sequence[schemas.TagInfo]) -> Table:
-    table = plain("tag", ">best val_bpb", ">experiments", ">kept", ">budget", "profile", "created")
+    table = plain(
+        "tag",
+        ">best val_bpb",
+        ">experiments",
+        ">kept",
+        ">budget",
+        "profile",
+        "GPU model",
+        "created",
+    )
     for t in tags:
         counts = (str(t.total_experiments), str(t.kept_experiments))
         budget = f"{t.time_budget_seconds:g} s"
-        created = moment(t.created_at)
+        where = (t.profile or "", "any" if t.mix_models else one_line(t.gpu_model or ""))
         name = t.name + f" ({t.keep_rule})" * (t.keep_rule != "greedy") + " (paused)" * t.paused
-        table.add_row(name, bpb(t.best_val_bpb), *counts, budget, t.profile or "", created)
+        table.add_row(name, bpb(t.best_val_bpb), *counts, budget, *where, moment(t.created_at))
     return table
 
 
@@ -103,6 +115,8 @@ def summary_lines(summary: schemas.SummaryAnswer) -> str:
     }
     if summary.early_stop is not None:
         rows["early stop"] = summary.early_stop
+    if summary.blocked is not None:
+        rows["waits"] = one_line(summary.blocked)
     if summary.pause is not None:
         rows["paused"] = f"by {summary.pause.by}: {summary.pause.reason}"
     head = f"{summary.tag}  ({summary.branch})"

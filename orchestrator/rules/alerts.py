@@ -6,7 +6,8 @@ An alert says what is wrong and what to do. It names its subject, so that the pa
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain import Gpu, Tag
+from orchestrator.domain import TAKING, Gpu, Tag
+from orchestrator.rules import machines
 from orchestrator.schemas import Alert
 
 # A search that has kept nothing for this many runs has likely run dry.
@@ -53,7 +54,7 @@ def alerts(
     found = list(_of_host(host))
     for gpu, status in statuses:
         found.extend(_of_gpu(gpu, status, now_us))
-    takers = [gpu for gpu, status in statuses if status in ("idle", "training")]
+    takers = [gpu for gpu, status in statuses if status in TAKING]
     for activity in tags:
         if activity.active(now_us):
             found.extend(_of_tag(activity, takers))
@@ -83,6 +84,8 @@ def _of_gpu(gpu: Gpu, status: str, now_us: int) -> Iterator[Alert]:
     elif gpu.problem:
         text = f"takes no runs: {gpu.problem}"
         yield Alert(kind="gpu_unfit", severity="warning", subject=gpu.id, text=text)
+    if gpu.drift:
+        yield Alert(kind="gpu_drift", severity="warning", subject=gpu.id, text=gpu.drift)
 
 
 def _of_tag(activity: TagActivity, takers: Sequence[Gpu]) -> Iterator[Alert]:
@@ -93,14 +96,9 @@ def _of_tag(activity: TagActivity, takers: Sequence[Gpu]) -> Iterator[Alert]:
     if (activity.runs_since_keep or 0) >= NO_KEEP_RUNS:
         text = f"no keep for {activity.runs_since_keep} runs."
         yield Alert(kind="no_keep", severity="warning", subject=tag.name, text=text)
-    fits = any(tag.platform in (None, gpu.platform, gpu.profile) for gpu in takers)
-    if activity.queued and not (activity.running or activity.paused or fits):
-        text = f"{activity.queued} queued, and no GPU takes them: start a worker."
-        if takers:
-            text = (
-                f"{activity.queued} queued for {tag.platform} (profile and data), which no GPU has:"
-                " start a worker on such a host, or set up a tag for this one."
-            )
+    why = machines.blocked(tag, takers)
+    if activity.queued and why and not (activity.running or activity.paused):
+        text = f"{activity.queued} queued, and {why}"
         yield Alert(kind="queue_stuck", severity="error", subject=tag.name, text=text)
 
 

@@ -33,6 +33,7 @@ class Situation:
     notes: Sequence[Note]
     advice: Sequence[str]
     gpus: tuple[int, int, int]
+    blocked: str | None = None  # why no GPU takes the queued runs
 
 
 class _SizeBudget(NamedTuple):
@@ -62,7 +63,7 @@ curl -s "$API/api/search/suggest?tag=$TAG" --get --data-urlencode "idea=YOUR IDE
 jq -n --arg tag $TAG --rawfile source train.py '{{tag: $tag, hypothesis: "YOUR IDEA",
   category: "other", diff_summary: "WHAT CHANGED", train_py: $source}}' |
   curl -s $API/api/experiment/submit -d @-
-curl -s "$API/api/experiment/$ID/wait?timeout=30" | jq '{{status, verdict}}'
+curl -s "$API/api/experiment/$ID/wait?timeout=30" | jq '{{status, blocked, verdict}}'
 curl -s $API/api/experiment/$ID/digest                             # a run in 2 KB
 curl -s "$API/api/report/brief?tag=$TAG" -H "Accept: text/markdown"   # this text again
 ```"""
@@ -126,6 +127,8 @@ def _state(situation: Situation, budget: _SizeBudget) -> Iterator[str]:
     yield f"- Strategy: {strategy.mode}{pinned}: {_span(strategy.reason, budget.words)}"
     total, idle, busy = situation.gpus
     yield f"- GPUs: {total} known, {busy} busy, {idle} idle"
+    if situation.blocked is not None:
+        yield f"- Queued runs wait: {_plain(situation.blocked, 600)}"
     if tag.consecutive_crashes:
         stop = " Stop, and find the cause." * (
             tag.consecutive_crashes >= tag.max_consecutive_crashes

@@ -103,6 +103,10 @@ class Problem(Answer):
     earlier: Any | None = None
 
 
+# Why no GPU takes what is queued; left out where one does.
+Blocked = Annotated[str | None, Field(exclude_if=lambda why: why is None)]
+
+
 class TagRequest(Request):
     tag: TagName
 

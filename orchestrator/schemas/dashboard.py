@@ -27,8 +27,8 @@ class Alert(Answer):
     """`subject` is a GPU's id, a tag's name, or empty for the service itself."""
 
     kind: Literal[
-        "gpu_offline", "gpu_quarantined", "gpu_unfit", "crash_streak", "no_keep", "queue_stuck",
-        "disk_low", "store",
+        "gpu_offline", "gpu_quarantined", "gpu_unfit", "gpu_drift", "crash_streak", "no_keep",
+        "queue_stuck", "disk_low", "store",
     ]  # fmt: skip
     severity: Literal["error", "warning"]
     subject: str

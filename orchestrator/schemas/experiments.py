@@ -10,6 +10,7 @@ from orchestrator.schemas.base import (
     Action,
     Amount,
     Answer,
+    Blocked,
     Category,
     CommitSha,
     Count,
@@ -37,8 +38,25 @@ class SetupRequest(TagRequest):
     max_consecutive_crashes: Annotated[Integer, Field(ge=1, le=1_000_000)] = 3
     # docs/keep-rules.md
     keep_rule: Literal["greedy", "greedy+merge", "race"] = "greedy"
-    # By default where the keep rule is `race`.
+    # By default where the keep rule is `race` and the tag runs on one GPU model.
     early_stop: bool | None = None
+    # To which its runs belong, as the pool list spells it; without it that of the first claim.
+    gpu_model: Annotated[Name, Field(min_length=1)] | None = None
+    # Several models may run it.
+    mix_models: bool = False
+
+    @model_validator(mode="after")
+    def _pins_or_mixes(self) -> "SetupRequest":
+        if self.gpu_model is not None and self.mix_models:
+            raise ValueError(
+                "gpu_model pins one model, mix_models allows several: give one of them"
+            )
+        if self.early_stop and self.mix_models:
+            raise ValueError(
+                "early_stop compares the curves of all runs, and those of several GPU models do"
+                " not compare: leave out early_stop or mix_models"
+            )
+        return self
 
 
 class TagInfo(Answer):
@@ -55,6 +73,8 @@ class TagInfo(Answer):
     total_experiments: int
     kept_experiments: int
     profile: str | None
+    gpu_model: str | None = None
+    mix_models: bool = False
     prepare_sha256: str | None
     paused: bool = False
     pause: OperatorHold | None = None
@@ -216,7 +236,8 @@ class HistoryAnswer(Answer):
 
 class Estimate(Answer):
     """What the keep rule `race` believes of the champion's val_bpb: `low` and `high` hold it with
-    probability 0.95. `readings` are what its runs read, by seed."""
+    probability 0.95. `readings` are what its runs read, by seed; in a tag that mixes GPU models as
+    the first model would read them."""
 
     val_bpb: float
     low: float
@@ -280,9 +301,12 @@ class SubmitRequest(TagRequest):
 
 
 class SubmitAnswer(Answer):
+    """`blocked` is there if no GPU takes the run, and says why."""
+
     experiment_id: str
     status: PublicStatus
     position: int | None = None
+    blocked: Blocked = None
     verdict: AnyVerdict | None = None
 
 
@@ -371,6 +395,7 @@ class ExperimentDetail(ExperimentFields):
 
     gpu_id: str | None
     position: int | None
+    blocked: Blocked = None  # as in `SubmitAnswer`
     verified_bpb: float | None = None
     warnings: list[str]
     environment: Environment

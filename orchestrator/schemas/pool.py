@@ -64,6 +64,10 @@ class Worker(Answer):
     # strict, pid or none: what holds its runs; None of a worker that does not say.
     sandbox: str | None = None
     problem: str | None = None
+    # Under the keep rule `race`: how the champion read there last, if otherwise than elsewhere.
+    drift: Annotated[str | None, Field(exclude_if=lambda drift: drift is None)] = None
+    # Why it is idle while runs are queued: they are of tags that another GPU model runs.
+    passed_over: Annotated[str | None, Field(exclude_if=lambda why: why is None)] = None
     health: Health | None = None
     # The operator's drain; `status` is then "draining", with or without a run still going.
     drain: OperatorHold | None = None

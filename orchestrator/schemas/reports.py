@@ -6,6 +6,7 @@ from pydantic import Field
 
 from orchestrator.schemas.base import (
     Answer,
+    Blocked,
     ExperimentId,
     Integer,
     Mode,
@@ -67,6 +68,8 @@ class SummaryAnswer(Answer):
     early_stop: Annotated[str | None, Field(exclude_if=lambda text: text is None)] = None
     paused: bool = False
     pause: OperatorHold | None = None
+    # Why no GPU takes the queued runs, if none does.
+    blocked: Blocked = None
 
 
 class TsvAnswer(Answer):

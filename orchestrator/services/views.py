@@ -5,6 +5,7 @@ built from `vars(value)`, plus what differs.
 """
 
 import math
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -12,10 +13,10 @@ from pydantic import TypeAdapter
 
 from orchestrator import callers, domain, schemas
 from orchestrator.domain import State, Status, rfc3339
-from orchestrator.rules import early_stop, sanitize
+from orchestrator.rules import early_stop, machines, sanitize
 from orchestrator.rules.noise import COVERAGE
 from orchestrator.rules.race.beliefs import counted
-from orchestrator.rules.race.state import Champion
+from orchestrator.rules.race.state import State as RaceState
 from orchestrator.store.reads import Detail, Entry, Keep
 
 HYPOTHESIS_BYTES, DIFF_SUMMARY_BYTES = 300, 200
@@ -78,7 +79,9 @@ def record(entry: Entry) -> schemas.Record:
     return schemas.Record.model_validate(fields | zeros)
 
 
-def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.ExperimentDetail:
+def detail(
+    found: Detail, curve: list[schemas.CurvePoint], blocked: str | None = None
+) -> schemas.ExperimentDetail:
     run = found.entry.run
     leased, lease = run.state in (State.LEASED, State.RUNNING), None
     if leased and found.renewed_us is not None:
@@ -96,6 +99,7 @@ def detail(found: Detail, curve: list[schemas.CurvePoint]) -> schemas.Experiment
         fields_of(found.entry)
         | {
             "position": found.position,
+            "blocked": blocked,
             "merged_from": (found.entry.experiment.merged_from or "").split(),
             "environment": vars(run.environment),
             "verdict": stored_verdict(run),
@@ -202,14 +206,15 @@ def _ruling(decision: domain.Decision) -> dict[str, Any]:
     return said
 
 
-def estimate(champion: Champion) -> schemas.Estimate:
+def estimate(race: RaceState) -> schemas.Estimate:
+    champion = race.champions[-1]
     mean, variance = champion.belief
     around = COVERAGE * math.sqrt(variance)
     return schemas.Estimate(
         val_bpb=mean,
         low=mean - around,
         high=mean + around,
-        readings=counted(champion.source.readings),
+        readings=counted(race.seen(champion.source)),
         confirmed=champion.confirmed,
     )
 
@@ -218,12 +223,17 @@ def strategy(value: domain.Strategy) -> schemas.Strategy:
     return schemas.Strategy(**vars(value), updated_at=rfc3339(value.updated_us))
 
 
-def worker(gpu: domain.Gpu, now_us: int, offline_seconds: float) -> schemas.Worker:
+def worker(
+    gpu: domain.Gpu, now_us: int, offline_seconds: float, queued: Iterable[domain.Tag] = ()
+) -> schemas.Worker:
+    """`queued` are the tags that have queued runs."""
+    status = gpu.status(now_us, offline_seconds)
     return schemas.Worker.model_validate(
         vars(gpu)
         | {
             "profile": gpu.profile,
-            "status": gpu.status(now_us, offline_seconds),
+            "status": status,
+            "passed_over": machines.passed_over(gpu, queued) if status == "idle" else None,
             "current_experiment_id": gpu.lease_experiment_id or gpu.held_by,
             "registered_at": rfc3339(gpu.registered_us),
             "last_heartbeat": rfc3339(gpu.heartbeat_us),

@@ -43,17 +43,24 @@ class Services:
         # A blocking read must end well before its connection times out.
         self.wakeups = Wakeups(store.events, min(2.0, settings.redis_timeout_seconds / 2))
         self.digests = Digests(store, files)
+        self.pool = Pool(store, files, sources, settings)
         self.experiments = Experiments(
-            store, files, judge, self.wakeups, sources, self.digests.attached, _prepare_py(settings)
+            store,
+            files,
+            judge,
+            self.wakeups,
+            sources,
+            self.pool,
+            self.digests.attached,
+            _prepare_py(settings),
         )
         self.jobs = Jobs(store, files, judge, self.wakeups, settings)
         self.reaper = Reaper(store, judge, self.jobs, race, settings)
-        self.pool = Pool(store, files, sources, settings)
         self.steering = Steering(store, judge)
         self.similar = SimilarIdeas(store, files, settings.paths)
         self.search = Search(store, self.similar)
-        self.briefs = Briefs(store)
-        self.reports = Reports(store, settings)
+        self.briefs = Briefs(store, self.pool)
+        self.reports = Reports(store, self.pool, settings)
         self.histories = Histories(store)
         self.overviews = Overviews(store, files, self.histories, settings)
         self.comparisons = Comparisons(store, self.histories)

@@ -106,7 +106,8 @@ def _race_data(run: FinishedRun, others: Sequence[OtherVerdict]) -> dict[str, An
         if other.settles
     ]
     named = _present(source=run.source, seed=run.seed, base=run.base, repeat=run.repeat or None)
-    return {"race": named | {"merged_from": run.merged_from}, "settled": settled}
+    where = _present(gpu=run.gpu, model=run.model, slow=run.slow)
+    return {"race": named | where | {"merged_from": run.merged_from}, "settled": settled}
 
 
 def unmerged_data(tag: Tag, conflicts: Mapping[str, str]) -> dict[str, Any]:
@@ -243,4 +244,7 @@ def _race_run(stored: Mapping[str, Any], result: RunResult) -> FinishedRun:
         repeat=stored.get("repeat", False),
         merged_from=tuple(stored["merged_from"]),
         ending=ending(result),
+        gpu=stored.get("gpu"),
+        model=stored.get("model"),
+        slow=stored.get("slow"),
     )

@@ -265,22 +265,32 @@ def _application(
         if decision.best is None:
             application["best"] = _best(Best(experiment.id, metrics.val_bpb))
     if isinstance(decision, RaceDecision):
-        application["race"] = to_json(decision.state)
-        application["follow"] = {
-            "created": str(snapshot.tag.last_created_us),
-            "repeats": [
-                {"after": one.sources[0], "seed": str(one.seed), "what": follow_of(one)}
-                for one in repeats
-            ],
-        }
-        if decision.best is not None and decision.best != snapshot.tag.best:
-            application["best"] = _best(decision.best)
+        application |= _of_race(snapshot, decision, repeats)
     if decision.near_miss is not None:
         application["near"] = repr(decision.near_miss)
     if action is not None:
         application["steered"] = records.action_fields(action)
     if decision.strategy is not None:
         application["strategy"] = records.strategy_fields(decision.strategy)
+    return application
+
+
+def _of_race(
+    snapshot: Snapshot, decision: RaceDecision, repeats: Sequence[Next]
+) -> dict[str, object]:
+    application: dict[str, object] = {"race": to_json(decision.state)}
+    application["follow"] = {
+        "created": str(snapshot.tag.last_created_us),
+        "repeats": [
+            {"after": one.sources[0], "seed": str(one.seed), "what": follow_of(one)}
+            | ({"gpu": one.gpu} if one.gpu else {})
+            for one in repeats
+        ],
+    }
+    if decision.drift is not None:
+        application["drift"] = decision.drift
+    if decision.best is not None and decision.best != snapshot.tag.best:
+        application["best"] = _best(decision.best)
     return application
 
 

@@ -29,10 +29,11 @@ class Claimed:
 
 @dataclass(frozen=True)
 class NothingToClaim:
-    """No job for this GPU now. `platform` says which jobs may wake its waiter; `busy` that it may
-    have none at all: it has one, or is held, draining, or not fit."""
+    """No job for this GPU now. `platform` and `gpu_model` say which jobs may wake its waiter;
+    `busy` that it may have none at all: it has one, or is held, draining, or not fit."""
 
     platform: str | None = None
+    gpu_model: str | None = None
     busy: bool = False
 
 
@@ -66,7 +67,8 @@ class JobStore:
         nonce, secret = f"{gpu_id}:{claim_id}", secrets.token_hex(16)
         reply = await self._scripts.run(verbs.CLAIM, gpu_id, secret, worker, nonce=nonce)
         if reply.name != "OK":
-            return NothingToClaim(reply.fields.get("profile"), reply.name == "BUSY")
+            bound = reply.fields.get("profile"), reply.fields.get("gpu_model")
+            return NothingToClaim(*bound, busy=reply.name == "BUSY")
         return Claimed(
             attempt=AttemptId(reply["id"], int(reply["epoch"]), reply.fields.get("secret")),
             seed=int(reply["seed"]),
@@ -147,6 +149,12 @@ class JobStore:
                 f"The tag is bound to {reply['tag']} (profile and data), this GPU has"
                 f" {reply['gpu']}: their"
                 " results do not compare."
+            )
+        if reply.name == "MODEL":
+            raise Conflict(
+                f"The tag runs on {reply['tag']}, and {gpu_id} is of the model {reply['gpu']}:"
+                " their results do not compare. A tag that was set up with --mix-models runs on"
+                " both."
             )
 
     async def leases(self) -> list[LeaseSeen]:

@@ -19,7 +19,8 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     sources        hash     SHA256:SEED -> the experiments with this source and seed, oldest first
     queue          zset     queued ids, by priority and then arrival
     race           string   JSON of what the keep rule believes (rules/race/state.py); not of greedy
-    follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`
+    follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`,
+                            and after it the GPU or GPU model that a repeat checks
     stops          string   JSON of what the early stop has learned and done (domain.EarlyStops)
     notes          hash     id -> JSON of each note that people have left for agents
     ledger         stream   the audit log's entries on this tag, under the same ids
@@ -32,6 +33,7 @@ Global, below `ar:`:
     seq            counter  arrival order of jobs, registration order of GPUs
     ready:P        zset     tags with queued jobs for platform P (`-`: bound to none yet),
                             by the score of the head of their queue; no paused ones
+    ready:P#M      zset     the same for tags that are pinned to the GPU model M
     direct:GPU     zset     queued ids meant for one GPU
     leases         zset     leased ids by their last renewal
     gpus           zset     GPUs by registration

@@ -90,7 +90,9 @@ class PoolStore:
         if reply.name == "PAUSED":
             return NotAcquired(f"tag {tag!r} is paused")
         if reply.name == "NONE":
-            return NotAcquired("no idle GPU")
+            pinned = reply.fields.get("gpu_model")
+            of = f" of the model {pinned}, to which tag {tag!r} is pinned" if pinned else ""
+            return NotAcquired(f"no idle GPU{of}")
         return Acquired(reply["gpu_id"], int(reply["gpu_index"]))
 
     async def release(self, gpu_id: str, experiment_id: str | None) -> None:

@@ -39,6 +39,11 @@ class Due:
         return any(what.startswith("merge ") for what in self.workload.follow.values())
 
     @property
+    def checks(self) -> list[str]:
+        """The GPUs and GPU models that repeats of the champion are about to check."""
+        return [check for what in self.workload.follow.values() for check in what.split(" ", 2)[2:]]
+
+    @property
     def free(self) -> int:
         """GPUs with neither a run nor a queued repeat that is meant for them."""
         return self.workload.idle - len(self._queued)
@@ -56,7 +61,8 @@ class Due:
 
 def follow_of(do: Next) -> str:
     """How the store names what a run is for."""
-    return f"{'merge' if do.kind == 'merge' else do.sources[0]} {do.seed}"
+    what = f"{'merge' if do.kind == 'merge' else do.sources[0]} {do.seed}"
+    return what if do.check is None else f"{what} {do.check}"
 
 
 class RaceStore:

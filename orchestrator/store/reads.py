@@ -73,6 +73,11 @@ class TagState:
     counts: Counts
     near_misses: int
 
+    @property
+    def waits(self) -> bool:
+        """True if a GPU could have one of its runs."""
+        return self.counts.queued > 0 and self.tag.pause is None
+
 
 @dataclass(frozen=True)
 class TagSummary:

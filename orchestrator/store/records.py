@@ -96,6 +96,8 @@ def setting_fields(tag: Tag) -> dict[str, str]:
             "max_crashes": tag.max_consecutive_crashes,
             "prepare": tag.prepare_sha256,
             "keep_rule": None if tag.keep_rule == "greedy" else tag.keep_rule,
+            "gpu_model": tag.gpu_model,
+            "mix_models": int(tag.mix_models) or None,
             "early_stop": 1 if tag.early_stop else None,
         }
     )

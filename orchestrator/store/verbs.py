@@ -25,7 +25,7 @@ CLAIM = Script[Literal["OK", "NONE", "BUSY"]]("claim")
 RENEW = Script[OK]("renew")
 REQUEUE = Script[Literal["OK", "DONE", "CANCELLED"]]("requeue")
 CONDEMN = Script[Literal["OK", "UNCHANGED", "STALE"]]("condemn")
-DIRECT = Script[Literal["OK", "DONE", "CONFLICT", "PROFILE"]]("direct")
+DIRECT = Script[Literal["OK", "DONE", "CONFLICT", "PROFILE", "MODEL"]]("direct")
 
 POOL_REGISTER = Script[OK]("pool_register")
 POOL_LIST = Script[OK]("pool_list")

@@ -110,3 +110,23 @@ def test_everybody_can_use_it(live: System, open_page: OpenPage, scheme: str) ->
     assert serious_violations(page) == []
     if folder := screenshots():
         page.screenshot(path=folder / f"overview-{scheme}-narrow.png", full_page=True)
+
+
+def test_a_gpu_of_another_model_says_why_it_has_no_run(system: System, open_page: OpenPage) -> None:
+    """On its card, on top of the page, and on the page of the run that waits."""
+    system.serve()
+    system.post("/api/experiment/setup", tag="mar11", gpu_model="NVIDIA H200")
+    system.post(
+        "/api/pool/register", gpu_id="small", gpu_index=0, gpu_name="NVIDIA L40S", vram_mb=48_000
+    )
+    body = {"tag": "mar11", "hypothesis": "h", "train_py": "x = 1\n"}
+    waiting = system.post("/api/experiment/submit", **body)["experiment_id"]
+    page = open_page(system.url)
+    expect(page.locator(".gpu")).to_contain_text(
+        "its model is NVIDIA L40S, and tag mar11 runs on NVIDIA H200"
+    )
+    why = "tag mar11 runs on NVIDIA H200; GPU small is of the model NVIDIA L40S"
+    expect(page.get_by_role("list", name="Alerts")).to_contain_text(why)
+    assert serious_violations(page) == []
+    page = open_page(f"{system.url}/e/{waiting}")
+    expect(page.get_by_role("main")).to_contain_text(f"waits at place 1 of the queue: {why}")

@@ -32,8 +32,9 @@ def expected(model: Model) -> State:
     }
     for gpu in gpus:
         found[f"gpu:{gpu.id}"] = {
-            "order": gpu.order, "profile": gpu.profile, "problem": gpu.problem,
-            "quarantined": gpu.quarantined, "draining": gpu.draining, "drained": gpu.drained,
+            "order": gpu.order, "gpu_name": gpu.model, "profile": gpu.profile,
+            "problem": gpu.problem, "quarantined": gpu.quarantined, "draining": gpu.draining,
+            "drained": gpu.drained,
             "lease": f"{gpu.lease.id} {gpu.lease.epoch}" if gpu.lease else None,
             "hold": gpu.hold.id if gpu.hold else None, "last_hold": gpu.last_hold,
         }  # fmt: skip
@@ -41,7 +42,8 @@ def expected(model: Model) -> State:
     for tag in model.tags.values():
         found |= _of_tag(model, tag)
         if (queue := model.queue(tag)) and not tag.paused:
-            found.setdefault(f"ready:{tag.profile or '-'}", []).append((tag.name, queue[0].score))
+            ready = f"ready:{tag.profile or '-'}" + (f"#{tag.model}" if tag.model else "")
+            found.setdefault(ready, []).append((tag.name, queue[0].score))
     for name, heads in found.items():
         if name.startswith("ready:"):
             heads.sort(key=lambda head: head[1])
@@ -59,7 +61,8 @@ def _of_tag(model: Model, tag: Tag) -> State:
     best = tag.best
     found: State = {
         "tag": {
-            "profile": tag.profile, "best_val_bpb": tag.best_value,
+            "profile": tag.profile, "gpu_model": tag.model, "mix_models": tag.mixes,
+            "best_val_bpb": tag.best_value,
             "best_id": best.id if best else None, "best_commit": best.commit if best else None,
             "streak": tag.streak, "revision": tag.revision, "infra_lost": tag.lost,
             "training_seconds": tag.seconds, "paused": tag.paused,
@@ -124,7 +127,8 @@ return cjson.encode(out)
 # one.
 _HASHES: dict[str, dict[str, Any]] = {
     "tag": {
-        "profile": str, "best_val_bpb": float, "best_id": str, "best_commit": str,
+        "profile": str, "gpu_model": str, "mix_models": (bool, False), "best_val_bpb": float,
+        "best_id": str, "best_commit": str,
         "streak": (int, 0), "revision": int, "infra_lost": (int, 0), "training_seconds": (float, 0),
         "paused": (bool, False),
     },
@@ -133,7 +137,7 @@ _HASHES: dict[str, dict[str, Any]] = {
         "pinned": lambda text: text == "1",
     },
     "gpu": {
-        "order": int, "profile": str, "problem": str, "quarantined": (bool, False),
+        "order": int, "gpu_name": str, "profile": str, "problem": str, "quarantined": (bool, False),
         "draining": (bool, False), "drained": (bool, False), "lease": str, "hold": str,
         "last_hold": str,
     },

@@ -13,6 +13,7 @@ class Gpu:
     id: str
     order: int
     index: int
+    model: str
     profile: str | None = None
     problem: str | None = None
     quarantined: bool = False
@@ -26,9 +27,11 @@ class Gpu:
     parked: bool = False  # found silent, and so out of the idle set
 
     def serves(self, tag: Tag) -> bool:
-        """A tag is bound to nothing, to this GPU's platform, or to its profile without the data."""
+        """A tag is bound to nothing, to this GPU's platform, or to its profile without the data;
+        and to a model."""
         bound, own = tag.profile, self.profile
-        return bound in (None, own, own and own.split("/")[0])
+        same_data = bound in (None, own, own and own.split("/")[0])
+        return same_data and tag.model in (None, self.model)
 
     @property
     def unfit(self) -> bool:
@@ -51,10 +54,12 @@ class Model:
 
     # -- tags and experiments
 
-    def setup(self, name: str, threshold: float, max_crashes: int) -> Refused | None:
+    def setup(
+        self, name: str, threshold: float, max_crashes: int, *, mixes: bool = False
+    ) -> Refused | None:
         if name in self.tags:
             return Refused.CONFLICT
-        self.tags[name] = Tag(name, threshold, max_crashes)
+        self.tags[name] = Tag(name, threshold, max_crashes, mixes=mixes)
         self.events.append(("setup", name, ""))
         return None
 
@@ -107,7 +112,14 @@ class Model:
         run.state = run.status = "queued"
         run.gpu = None
         self.events.append(
-            ("queued", run.tag.name, run.id, run.target or "", run.tag.profile or "")
+            (
+                "queued",
+                run.tag.name,
+                run.id,
+                run.target or "",
+                run.tag.profile or "",
+                run.tag.model or "",
+            )
         )
 
     @property
@@ -337,6 +349,8 @@ class Model:
             return None
         if run.tag.profile is None:
             run.tag.profile = gpu.profile
+        if not run.tag.mixes:
+            run.tag.model = gpu.model
         run.state, run.status, run.gpu = "leased", "running", gpu_id
         run.attempts.append(Attempt(run.epoch + 1, gpu_id))
         gpu.lease = run
@@ -389,13 +403,16 @@ class Model:
     # -- pool
 
     def register_gpu(
-        self, gpu_id: str, index: int, profile: str | None, problem: str | None, *, boots: bool
-    ) -> None:
+        self, gpu_id: str, index: int, model: str, profile: str | None, problem: str | None, *,
+        boots: bool,
+    ) -> None:  # fmt: skip
         """By a daemon that starts (`boots`), or by a bare call, which clears no flag."""
         if gpu_id not in self.gpus:
             self.seq += 1
-            self.gpus[gpu_id] = Gpu(gpu_id, self.seq, index, drained=gpu_id in self.drained)
+            drained = gpu_id in self.drained
+            self.gpus[gpu_id] = Gpu(gpu_id, self.seq, index, model, drained=drained)
         gpu = self.gpus[gpu_id]
+        gpu.model = model
         if boots:
             gpu.profile, gpu.problem, gpu.quarantined, gpu.draining = None, None, False, False
         gpu.profile, gpu.problem = profile or gpu.profile, problem or gpu.problem
@@ -425,6 +442,8 @@ class Model:
                 continue
             if gpu.silent:
                 gpu.parked = True
+                continue
+            if run.tag.model not in (None, gpu.model):
                 continue
             gpu.hold, gpu.lapsed, run.gpu = run, False, gpu.id
             self._gpu_event(gpu.id, "held", run.tag.name)

@@ -76,7 +76,7 @@ def _tag(name: str, stored: Stored) -> Tag:
     kind = RaceTag if stored.get("keep_rule") == "race" else Tag
     return kind(
         name, float(stored["threshold"]), int(stored["max_crashes"]), stored.get("profile"),
-        paused="paused" in stored,
+        stored.get("gpu_model"), "mix_models" in stored, paused="paused" in stored,
     )  # fmt: skip
 
 
@@ -107,7 +107,8 @@ def _report(run: Stored) -> Report:
 def _gpu(gpu_id: str, stored: Stored, model: Model) -> Gpu:
     leased = stored.get("lease", "").partition(" ")[0]
     return Gpu(
-        gpu_id, int(stored["order"]), 0, stored.get("profile"), stored.get("problem"),
+        gpu_id, int(stored["order"]), 0, stored["gpu_name"], stored.get("profile"),
+        stored.get("problem"),
         "quarantined" in stored, "draining" in stored, "drained" in stored,
         model.runs.get(leased), model.runs.get(stored.get("hold", "")), stored.get("last_hold"),
     )  # fmt: skip

@@ -105,6 +105,8 @@ class Tag:
     threshold: float
     max_crashes: int
     profile: str | None = None
+    model: str | None = None
+    mixes: bool = False
     mode: str = "explore"
     ratio: float = 0.7
     temperature: float = 1.0

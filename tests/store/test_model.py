@@ -68,6 +68,7 @@ ON_DEMAND = "MODEL_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "100"))
 STEPS = 40
 
+MIXING = ("b",)  # tags that run on several GPU models
 TAGS = {"a": (0.002, 3), "b": (0.0, 1)}  # near-miss threshold, crashes in a row that abort
 GPUS = ("g0", "g1", "g2")
 PROFILES = ("p", "q", "p/data")  # the last one with a hash of its data
@@ -179,12 +180,13 @@ class Machine(RuleBasedStateMachine):
         digests = Digests(self.store, files)
         prepare_py = home / "prepare.py"
         prepare_py.write_text("")
-        self.experiments = Experiments(
-            self.store, files, self.judge, wakeups, self.sources, digests.attached, prepare_py
-        )
-        self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
         self.pool = Pool(self.store, files, self.sources, config)
-        self.reports = Reports(self.store, config)
+        self.experiments = Experiments(
+            self.store, files, self.judge, wakeups, self.sources, self.pool, digests.attached,
+            prepare_py,
+        )  # fmt: skip
+        self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
+        self.reports = Reports(self.store, self.pool, config)
         similar = SimilarIdeas(self.store, files, config.paths)
         self.search = Search(self.store, similar)
         self.steering = Steering(self.store, self.judge)
@@ -234,10 +236,11 @@ class Machine(RuleBasedStateMachine):
     async def do_setup(self, name: str, how: str = "once") -> None:
         threshold, crashes = TAGS[name]
         request = schemas.SetupRequest(
-            tag=name, near_miss_threshold=threshold, max_consecutive_crashes=crashes
-        )
+            tag=name, near_miss_threshold=threshold, max_consecutive_crashes=crashes,
+            mix_models=name in MIXING,
+        )  # fmt: skip
         answer = await self.ask(lambda: self.experiments.setup(request), how)
-        refusal = self.model.setup(name, threshold, crashes)
+        refusal = self.model.setup(name, threshold, crashes, mixes=name in MIXING)
         assert (answer if refusal else answer.tag.name) == (refusal or name)
 
     async def do_register(
@@ -754,11 +757,11 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         index = int(gpu[1:])
         request = schemas.RegisterGpuRequest(
-            gpu_id=gpu, gpu_index=index, gpu_name="x", vram_mb=1, profile=profile, problem=problem,
-            boot_id="boot" if boots else None,
+            gpu_id=gpu, gpu_index=index, gpu_name=gpu_model(gpu), vram_mb=1, profile=profile,
+            problem=problem, boot_id="boot" if boots else None,
         )  # fmt: skip
         answer = self.run(self.ask(lambda: self.pool.register(request), how))
-        self.model.register_gpu(gpu, index, profile, problem, boots=boots)
+        self.model.register_gpu(gpu, index, gpu_model(gpu), profile, problem, boots=boots)
         assert answer.worker.id == gpu
 
     @rule(
@@ -1014,6 +1017,10 @@ async def _connected() -> bool:
     return False
 
 
+def gpu_model(gpu: str) -> str:
+    return "x" if gpu in GPUS[:2] else "y"
+
+
 def _dumped(answer: Any) -> Any:
     return answer.model_dump() if isinstance(answer, schemas.Answer) else answer
 
@@ -1023,8 +1030,8 @@ def _strategy(answer: schemas.Strategy) -> tuple[str, float, float, bool]:
 
 
 EVENT_DATA = {
-    "queued": ("gpu_id", "profile"), "claimed": ("gpu_id", "epoch"), "decided": ("status",),
-    "strategy": ("mode",), "gpu": ("state",), "steered": ("action",),
+    "queued": ("gpu_id", "profile", "gpu_model"), "claimed": ("gpu_id", "epoch"),
+    "decided": ("status",), "strategy": ("mode",), "gpu": ("state",), "steered": ("action",),
 }  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def test_a_queue_whose_data_no_gpu_has_is_named_with_them() -> None:
     assert kinds(tags=(waiting,), gpus=(other, same)) == []
     (alert,) = found(tags=(waiting,), gpus=(other,))
     assert (alert.kind, alert.subject) == ("queue_stuck", TAG.name)
-    assert "2 queued for cpu/0a1b (profile and data), which no GPU has" in alert.text
+    assert "2 queued, and no GPU has cpu/0a1b (profile and data)" in alert.text
     older = replace(waiting, tag=replace(TAG, platform="cpu"))
     assert kinds(tags=(older,), gpus=(other,)) == []
 

@@ -63,6 +63,14 @@ def test_the_keeps_of_race_hold_and_its_estimate_is_true(
         assert race.recovered > 0.45 * race.lost
 
 
+@pytest.mark.slow
+def test_gpus_of_two_models_gain_nearly_as_much_as_those_of_one() -> None:
+    one, two = (score(cell(rule, 0.0015, 4)) for rule in ("race", "race-of-two-models"))
+    assert two.gain > 0.85 * one.gain
+    assert two.false / two.keeps < one.false / one.keeps + 0.05
+    assert two.optimism < 0.0015
+
+
 def test_a_row_of_the_table_compares_with_greedy() -> None:
     greedy = Score(gain=0.02, optimism=0.003, keeps=10, false=5, lost=0.01, recovered=0.004)
     better = dataclasses.replace(greedy, gain=0.022, false=1, repeats=75)

@@ -35,8 +35,8 @@ GPU = domain.Gpu(
 )  # fmt: skip
 TAG = domain.Tag(
     name="a", created_us=NOW_US, time_budget_seconds=300, near_miss_threshold=0.1,
-    max_consecutive_crashes=3, prepare_sha256="e" * 64, platform="p/d", best_val_bpb=1.0,
-    best_experiment_id=EXPERIMENT.id, pause=HOLD,
+    max_consecutive_crashes=3, prepare_sha256="e" * 64, platform="p/d", gpu_model="g",
+    best_val_bpb=1.0, best_experiment_id=EXPERIMENT.id, pause=HOLD,
 )  # fmt: skip
 ATTEMPT = domain.Attempt(3, "box:0", NOW_US, NOW_US, "lost")
 

@@ -5,7 +5,8 @@ beliefs are normal distributions or mixtures of a few. No verdicts: those are in
 """
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import NamedTuple
 
@@ -30,13 +31,22 @@ class Part(NamedTuple):
 class Reading(NamedTuple):
     """One run of a source; `value` is None for one that did not complete. `counts` is False for a
     run that is no evidence: a disturbed one, or a second one with a seed that the source has had.
+    `model` is that of its GPU, None in a tag that runs on one model; `uneven` says that its steps
+    were unlike those of other runs.
     """
 
     seed: int
     value: float | None
     counts: bool = True
     crashed: bool = False
+    model: str | None = None
+    uneven: bool = False
 
+
+# How much higher each GPU model reads than the first one, whose offset is exactly 0.
+Offsets = Mapping[str, Belief]
+KNOWN = Belief(0.0, 0.0)  # that of the first model
+UNKNOWN = Belief(0.0, 1.0)  # of a model on which no champion has run
 
 Prior = tuple[Part, ...]
 
@@ -64,7 +74,38 @@ def idea(noise: SeedNoise) -> Prior:
 
 def counted(readings: Iterable[Reading]) -> dict[int, float]:
     """The values that are evidence, by seed."""
-    return {seed: value for seed, value, counts, _ in readings if counts and value is not None}
+    return {one.seed: one.value for one in readings if one.counts and one.value is not None}
+
+
+def on_model(readings: Iterable[Reading], model: str | None) -> tuple[Reading, ...]:
+    return tuple(reading for reading in readings if reading.model == model)
+
+
+def adjusted(readings: Iterable[Reading], offsets: Offsets) -> tuple[Reading, ...]:
+    """What the first model would have read. A model on which no champion has run says nothing."""
+    return tuple(
+        reading
+        if reading.model is None or reading.value is None
+        else reading._replace(value=reading.value - offsets[reading.model].mean)
+        if reading.model in offsets
+        else reading._replace(counts=False)
+        for reading in readings
+    )
+
+
+def of_offsets(readings: Iterable[Reading], offsets: Offsets) -> float:
+    """The variance that offsets bring into the mean of adjusted readings. What is wrong with the
+    offset of a model is wrong in all of its readings, so repeats do not lessen it."""
+    models = Counter(r.model for r in readings if r.counts and r.value is not None)
+    known = (model for model in models if model is not None and model in offsets)
+    return sum((models[m] / models.total()) ** 2 * offsets[m].variance for m in known)
+
+
+def after_calibration(offset: Belief, champion: Belief, value: float, noise: SeedNoise) -> Belief:
+    """The offset of a model once a champion has read `value` there (a Kalman filter too)."""
+    gain = offset.variance / (offset.variance + champion.variance + noise.variance)
+    mean = offset.mean + gain * (value - champion.mean - offset.mean)
+    return Belief(mean, offset.variance * (1 - gain))
 
 
 def baseline(readings: Iterable[Reading], noise: SeedNoise) -> Belief:
@@ -73,10 +114,11 @@ def baseline(readings: Iterable[Reading], noise: SeedNoise) -> Belief:
     return Belief(fmean(values), noise.variance / len(values))
 
 
-def after_reading(belief: Belief, value: float, noise: SeedNoise) -> Belief:
-    """One run more (the update of a Kalman filter for a constant)."""
-    gain = belief.variance / (belief.variance + noise.variance)
-    return Belief(belief.mean + gain * (value - belief.mean), belief.variance * (1 - gain))
+def after_reading(belief: Belief, value: float, noise: SeedNoise, offset: Belief = KNOWN) -> Belief:
+    """One run more, on a model with this offset (the update of a Kalman filter for a constant)."""
+    gain = belief.variance / (belief.variance + noise.variance + offset.variance)
+    mean = belief.mean + gain * (value - offset.mean - belief.mean)
+    return Belief(mean, belief.variance * (1 - gain))
 
 
 def gap(
@@ -152,16 +194,22 @@ def effect(seen: Belief, prior: Prior) -> Belief:
 
 
 def successor(
-    parent: Belief, readings: Iterable[Reading], noise: SeedNoise, prior: Prior
+    parent: Belief,
+    readings: Iterable[Reading],
+    noise: SeedNoise,
+    prior: Prior,
+    unsure: float = 0.0,
 ) -> Belief:
     """What is believed of the value of a candidate that becomes the champion: before its runs,
-    the parent's value less an effect; then its own runs. So its lucky readings count for little."""
+    the parent's value less an effect; then its own runs, whose mean has the variance `unsure`
+    beside that of the noise. So its lucky readings count for little."""
     values = counted(readings).values()
     before = tuple(
         Part(part.weight, parent.mean - part.mean, parent.variance + part.variance)
         for part in prior
     )
-    return _moments(_updated(before, Belief(fmean(values), noise.variance / len(values))))
+    seen = Belief(fmean(values), noise.variance / len(values) + unsure)
+    return _moments(_updated(before, seen))
 
 
 def stacked(effects: Iterable[Belief]) -> Prior:

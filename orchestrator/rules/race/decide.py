@@ -14,6 +14,7 @@ from orchestrator.domain import (
     Tag,
 )
 from orchestrator.rules.decide import adapted, failed, near_miss
+from orchestrator.rules.race.drift import drift
 from orchestrator.rules.race.state import Ending, FinishedRun, State
 from orchestrator.rules.race.verdicts import step
 
@@ -23,18 +24,28 @@ _STATUS: dict[RaceStatus, Status] = {
 }  # fmt: skip
 
 
+DISTURBED = (
+    "much worse than the other runs of its source, so something disturbed it, or its seed had run"
+    " already"
+)
+
+
 @dataclass(frozen=True)
 class RaceDecision(Decision):
     """A decision with those that it brings on other experiments: a verdict on a candidate, or new
-    words on one that is decided already. `state` is the race after `run`."""
+    words on one that is decided already. `state` is the race after `run`. `drift` is what a run of
+    a champion says of its GPU: nothing (None), that it is as it was (""), or what is wrong;
+    `unusual` what is unlike other runs in the steps of `run`."""
 
     run: FinishedRun = field(kw_only=True)
     state: State = field(kw_only=True)
+    drift: str | None = None
+    unusual: str | None = None
     others: tuple[tuple[str, Decision], ...] = ()
 
     @property
-    def no_evidence(self) -> bool:
-        """True of a run that completed and does not count."""
+    def no_evidence(self) -> str | None:
+        """Why a run that completed does not count; None if it does."""
         sources = [*(one.source for one in self.state.champions), *self.state.candidates.values()]
         readings = [
             one
@@ -43,7 +54,11 @@ class RaceDecision(Decision):
             for one in source.readings
             if one.seed == self.run.seed
         ]
-        return self.run.ending == "completed" and bool(readings) and not readings[-1].counts
+        if self.run.ending != "completed" or not readings or readings[-1].counts:
+            return None
+        if readings[-1].uneven:
+            return self.unusual
+        return f"GPU {self.run.gpu} {self.drift}" if self.drift else DISTURBED
 
 
 def ending(result: RunResult) -> Ending:
@@ -81,7 +96,15 @@ def decide(snapshot: Snapshot, result: RunResult, state: State, run: FinishedRun
     settled = [one for name, one in others if name in before.candidates]
     strategy = adapted(snapshot, decision, *settled)
     fields = vars(decision) | {"strategy": strategy}
-    return RaceDecision(**fields, run=run, state=state, others=others)
+    found, unusual = _drift(before, run), before.unusual(run)
+    return RaceDecision(**fields, run=run, state=state, others=others, drift=found, unusual=unusual)
+
+
+def _drift(before: State, run: FinishedRun) -> str | None:
+    known = next((one for one in before.champions if one.id == run.source), None)
+    if known is None or run.value is None or run.gpu is None:
+        return None
+    return drift(before.noise, known.source, run) or ""
 
 
 def unmerged(why: str | None, conflict: str) -> str:

@@ -1,10 +1,19 @@
 """What a free GPU runs next under `race`. Pure."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from itertools import count
 
 from orchestrator.rules import merging
-from orchestrator.rules.race.state import BASELINE_RUNS, FIRST_SEED, Next, Source, State
+from orchestrator.rules.race.drift import CHECK_RUNS
+from orchestrator.rules.race.state import (
+    BASELINE_RUNS,
+    FIRST_SEED,
+    FinishedRun,
+    Next,
+    Source,
+    State,
+)
 from orchestrator.rules.race.verdicts import MOST_RUNS
 
 REPEATS = 0.4  # of all runs, while agents have ideas
@@ -23,9 +32,11 @@ def next_run(
     ideas: bool,
     idle: bool = True,
     merge_running: bool = False,
+    checks: Collection[str] = (),
 ) -> Next | None:
     """What to start now, or None if nothing is worth a run. `ideas` says if agents have any, `idle`
-    if none has come for a while, `merge_running` if the first run of a merge is under way."""
+    if none has come for a while, `merge_running` if the first run of a merge is under way; `checks`
+    are the GPUs and GPU models that repeats of the champion are about to check."""
     baseline = _baseline(state, running)
     if baseline is not None and baseline.runs + len(_of(baseline, running)) < BASELINE_RUNS:
         return _repeat(baseline, running)
@@ -36,7 +47,7 @@ def next_run(
         return merge
     at_once = min(AT_ONCE, gpus)
     if not ideas or _may_repeat(state, running):
-        source = _candidate(state, running, at_once)
+        source = _candidate(state, running, at_once, checks)
         if source is not None:
             return _repeat(source, running)
     if ideas:
@@ -48,6 +59,25 @@ def next_run(
     more = _size(champion.source, running) < most
     free = len(_of(champion.source, running)) < at_once
     return _repeat(champion.source, running) if more and free else None
+
+
+def check(
+    state: State, ended: FinishedRun, running: Running, under_way: Collection[str]
+) -> Next | None:
+    """A run of the champion on the GPU of a run that has just ended: on a model that it has not run
+    on, to learn how that one reads; after CHECK_RUNS other runs, to see if the GPU has drifted, as
+    soon as one more repeat is within their part of all runs.
+    `under_way` are the models and GPUs that are about to be checked."""
+    gpu, model, subject = ended.gpu, ended.model, None
+    if gpu is None or not state.champions or state.champions[-1].source.unsettled:
+        return None
+    if model is not None and model not in state.offsets:
+        subject = model
+    elif state.unchecked.get(gpu, 0) >= CHECK_RUNS and _may_repeat(state, running):
+        subject = gpu
+    if subject is None or subject in under_way:
+        return None
+    return replace(_repeat(state.champions[-1].source, running), check=subject, gpu=gpu)
 
 
 def next_merge(state: State, *, merge_running: bool) -> Next | None:
@@ -83,13 +113,18 @@ def _may_repeat(state: State, running: Running) -> bool:
     return repeats + 1 <= REPEATS * (runs + 1)
 
 
-def _candidate(state: State, running: Running, at_once: int) -> Source | None:
-    """The likeliest candidate, or the champion if that has fewer runs."""
+def _candidate(
+    state: State, running: Running, at_once: int, checks: Collection[str]
+) -> Source | None:
+    """The likeliest candidate, or the champion if that has fewer runs. A candidate whose runs count
+    as soon as the champion has run on their GPU model waits for that."""
     champion = state.champions[-1].source
     free = [
         source
         for source in state.candidates.values()
-        if len(_of(source, running)) < at_once and _size(source, running) < MOST_RUNS
+        if len(_of(source, running)) < at_once
+        and _size(source, running) < MOST_RUNS
+        and not any(one.model in checks for one in source.readings)
     ]
     if not free:
         return None

@@ -7,14 +7,21 @@ from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
 
+from orchestrator.rules import pace
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race.beliefs import (
+    KNOWN,
+    UNKNOWN,
     Belief,
+    Offsets,
     Prior,
     Reading,
+    adjusted,
     counted,
     gap,
     idea,
+    of_offsets,
+    on_model,
     probability_better,
 )
 
@@ -27,7 +34,8 @@ Ending = Literal["completed", "crashed", "cancelled", "lost"]
 @dataclass(frozen=True)
 class FinishedRun:
     """A run that completed with `value`, or ended otherwise. `source` is the experiment whose
-    source it trains, `base` the champion that this source was made from."""
+    source it trains, `base` the champion that this source was made from. `model` is that of its GPU
+    where the tag mixes models; `slow` the part of its training that slow steps cost it."""
 
     source: str
     seed: int
@@ -36,6 +44,9 @@ class FinishedRun:
     repeat: bool = False
     merged_from: tuple[str, ...] = ()
     ending: Ending = "completed"
+    gpu: str | None = None
+    model: str | None = None
+    slow: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +70,10 @@ class Source:
         few = self.runs < BASELINE_RUNS and len(self.readings) < 2 * BASELINE_RUNS
         return self.base is None and few
 
-    def fresh(self) -> dict[int, float]:
-        """The runs that say how noisy the source is: not the one for which it was picked."""
-        return counted(self.readings if self.base is None else self.readings[1:])
+    def fresh(self, model: str | None = None) -> dict[int, float]:
+        """The runs on one model that say how noisy the source is: not the one for which it was
+        picked."""
+        return counted(on_model(self.readings if self.base is None else self.readings[1:], model))
 
 
 @dataclass(frozen=True)
@@ -93,10 +105,12 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """What the decided runs of a tag amount to. Its size does not grow with their number.
+    """What the decided runs of a tag amount to. Its size hardly grows with their number.
 
     `champions` are the newest ones, the last is in force. `candidates` are open, `waiting` are wins
-    over an old parent with what is believed of their effects.
+    over an old parent with what is believed of their effects. `offsets` has the GPU models of a tag
+    that mixes them, `unchecked` how many runs each GPU has had since it ran the champion, `slow`
+    what slow steps cost the newest runs on each model.
     """
 
     noise: SeedNoise = field(default_factory=SeedNoise)
@@ -105,6 +119,9 @@ class State:
     waiting: Mapping[str, Belief] = field(default_factory=dict)
     runs: int = 0
     repeats: int = 0
+    offsets: Offsets = field(default_factory=dict)
+    unchecked: Mapping[str, int] = field(default_factory=dict)
+    slow: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def known(self) -> set[str]:
@@ -115,21 +132,38 @@ class State:
         """The champion of that id; the one in force if the state does not know it."""
         return next((one for one in self.champions if one.id == base), self.champions[-1])
 
+    def offset(self, model: str | None) -> Belief:
+        return KNOWN if model is None else self.offsets.get(model, UNKNOWN)
+
+    def unusual(self, run: FinishedRun) -> str | None:
+        """What is unlike other runs in the steps of this one."""
+        return pace.unusual(run.slow, self.slow.get(run.model or "", ()))
+
+    def seen(self, source: Source) -> tuple[Reading, ...]:
+        """The readings of a source, comparable."""
+        return adjusted(source.readings, self.offsets)
+
     def evidence(self, source: Source) -> Evidence:
-        parent = self.parent(source.base)
-        seen = gap(source.readings, parent.belief, parent.source.readings, self.noise)
+        """Without a reading that counts, what was believed before."""
+        parent, own, found = self.parent(source.base), self.seen(source), UNKNOWN
+        if counted(own):
+            delta, variance = gap(own, parent.belief, self.seen(parent.source), self.noise)
+            found = Belief(delta, variance + of_offsets(own, self.offsets))
         prior = source.prior or idea(self.noise)
-        return Evidence(parent, seen, prior, probability_better(seen, prior))
+        return Evidence(parent, found, prior, probability_better(found, prior))
 
 
 @dataclass(frozen=True)
 class Next:
     """What to run: one more seed of a source, a merge of `sources` onto the champion (the first of
-    them first), or an idea of an agent."""
+    them first), or an idea of an agent. `check` is the GPU model or the GPU that a repeat of the
+    champion is to check, on `gpu`."""
 
     kind: Literal["repeat", "merge", "idea"]
     sources: tuple[str, ...] = ()
     seed: int = FIRST_SEED
+    check: str | None = field(default=None, repr=False)
+    gpu: str | None = field(default=None, repr=False)
 
 
 _STATE = TypeAdapter(State)

@@ -1,15 +1,15 @@
 """One decided run more: the new state, and the verdicts that follow. Pure."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from statistics import fmean
 from typing import TypeVar
 
 from orchestrator.domain import RaceStatus, RaceVerdict
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race import beliefs
-from orchestrator.rules.race.beliefs import Belief, Reading, counted
+from orchestrator.rules.race.beliefs import KNOWN, Belief, Reading, counted, on_model
+from orchestrator.rules.race.drift import drift, is_disturbed, is_worse, slow, unchecked
 from orchestrator.rules.race.state import (
     Champion,
     Ending,
@@ -25,8 +25,6 @@ DISCARD_BELOW = 0.27  # above what a tie can reach, however little is known
 WAIT = 0.20  # a win over an old parent
 MOST_RUNS = 10
 CRASHES = 2  # of a champion
-DISTURBED = 4.0  # standard deviations
-KNOWN_NOISE = 3  # degrees of freedom, before which no run is called disturbed
 # What a state holds at most. A run made from an older champion is judged as it stands.
 CHAMPIONS, WAITING = 32, 16
 
@@ -52,20 +50,26 @@ def step(state: State, run: FinishedRun) -> Stepped:
     known = next((one for one in state.champions if one.id == run.source), None)
     of_baseline = known is not None and known.source.unsettled
     repeats = state.repeats + (run.repeat and not of_baseline)
-    state = replace(state, runs=state.runs + 1, repeats=repeats)
+    uneven = state.unusual(run) is not None
+    state = replace(
+        state, runs=state.runs + 1, repeats=repeats, unchecked=unchecked(state, run),
+        slow=slow(state, run),
+    )  # fmt: skip
     if run.value is None:
         return _failed(state, run) if known is None else _champion_failed(state, run, known)
+    if run.model is not None and not state.offsets:
+        state = replace(state, offsets={run.model: KNOWN})
     source = state.candidates.get(run.source)
     if run.repeat and source is None and known is None:
         return state, ()  # it was settled while this run was under way
     if not state.champions:
-        return _first(state, run.source, run.seed, run.value)
+        return _first(state, run, run.value)
     if known is not None:
-        return _champion_ran(state, known, run.seed, run.value)
+        return _champion_ran(state, known, run, run.value, uneven=uneven)
     if source is None:
         state, source = _new(state, run)
     parent = state.parent(source.base).source
-    noise, source = _read(state.noise, source, run.seed, run.value, parent)
+    noise, source = _read(state.noise, source, run, run.value, parent, uneven=uneven)
     state = replace(state, noise=noise)
     return _judge(state, source, state.evidence(source))
 
@@ -80,24 +84,32 @@ def _new(state: State, run: FinishedRun) -> tuple[State, Source]:
 
 
 def _read(
-    noise: SeedNoise, source: Source, seed: int, value: float, parent: Source | None = None
+    noise: SeedNoise,
+    source: Source,
+    run: FinishedRun,
+    value: float,
+    parent: Source | None = None,
+    *,
+    uneven: bool,
 ) -> tuple[SeedNoise, Source]:
     """The source with one run more, and the noise that is learned from it. A second run with one
-    seed is no evidence, nor is one so much worse than the others that something disturbed it."""
-    own = counted(source.readings)
-    known = own and noise.freedom >= KNOWN_NOISE
-    counts = seed not in own and not (known and _disturbed(noise, own.values(), value))
+    seed is no evidence, nor is one so much worse than the others on its GPU model that something
+    disturbed it; of a champion also one that is so much better. Nor is the first whose steps are
+    `uneven`; with the second it seems to be the way of the source."""
+    seed, model = run.seed, run.model
+    own = counted(on_model(source.readings, model))
+    disturbed = is_disturbed(noise, own.values(), value)
+    drifted = parent is None and drift(noise, source, run) is not None
+    uneven = uneven and not any(one.uneven for one in source.readings)
+    counts = seed not in counted(source.readings) and not (disturbed or drifted or uneven)
     if counts:
-        noise = noise.after(seed, value, source.fresh(), counted(parent.readings) if parent else {})
-    return noise, _with_reading(source, Reading(seed, value, counts))
+        others = counted(on_model(parent.readings, model)) if parent else {}
+        noise = noise.after(seed, value, source.fresh(model), others)
+    return noise, _with_reading(source, Reading(seed, value, counts, model=model, uneven=uneven))
 
 
 def _with_reading(source: Source, reading: Reading) -> Source:
     return replace(source, readings=(*source.readings, reading))
-
-
-def _disturbed(noise: SeedNoise, others: Collection[float], value: float) -> bool:
-    return value > fmean(others) + DISTURBED * noise.sd * math.sqrt(1 + 1 / len(others))
 
 
 def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
@@ -105,7 +117,7 @@ def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
     against the others: one disturbed run here would make the noise too large for all that follows.
     """
     values = counted(baseline.readings)
-    if len(values) < 2:
+    if len(values) < 2 or len({one.model for one in baseline.readings}) > 1:
         return noise, baseline
     worst = max(values, key=values.__getitem__)
     alone, others = SeedNoise(), dict[int, float]()
@@ -113,34 +125,40 @@ def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
         if seed != worst:
             alone = alone.after(seed, value, others, {})
             others[seed] = value
-    if not _disturbed(alone, others.values(), values[worst]):
+    if not is_worse(alone, others.values(), values[worst]):
         return noise, baseline
     readings = (one._replace(counts=one.counts and one.seed != worst) for one in baseline.readings)
     return alone, replace(baseline, readings=tuple(readings))
 
 
-def _first(state: State, source: str, seed: int, value: float) -> Stepped:
-    baseline = Source(source, None, (Reading(seed, value),))
+def _first(state: State, run: FinishedRun, value: float) -> Stepped:
+    baseline = Source(run.source, None, (Reading(run.seed, value, model=run.model),))
     champion = Champion(baseline, beliefs.baseline(baseline.readings, state.noise))
     why = f"the first result, {value:.4f}: all others are judged against it"
-    verdict = RaceVerdict(source, "keep", 0.0, state.noise.sd, 1.0, 1, why, confirmed=True)
+    verdict = RaceVerdict(run.source, "keep", 0.0, state.noise.sd, 1.0, 1, why, confirmed=True)
     return replace(state, champions=(champion,)), (verdict,)
 
 
-def _champion_ran(state: State, champion: Champion, seed: int, value: float) -> Stepped:
+def _champion_ran(
+    state: State, champion: Champion, run: FinishedRun, value: float, *, uneven: bool
+) -> Stepped:
     """The estimate of a champion, of now or earlier, moves; and with it the verdicts on those that
-    race against it."""
-    noise, source = _read(state.noise, champion.source, seed, value)
+    race against it. On a model other than the first, so does the offset of that model."""
+    noise, source = _read(state.noise, champion.source, run, value, uneven=uneven)
+    offset, offsets, belief = state.offset(run.model), state.offsets, champion.belief
+    if source.readings[-1].counts and run.model is not None:
+        moved = beliefs.after_calibration(offset, belief, value, noise)
+        offsets = {**offsets, run.model: moved}
     if champion.source.unsettled:
         if not source.unsettled:
             noise, source = _calm(noise, source)
-        belief = beliefs.baseline(source.readings, noise)
+        first = (one for one in source.readings if not state.offset(one.model).variance)
+        belief = beliefs.baseline(first, noise)
     elif source.readings[-1].counts:
-        belief = beliefs.after_reading(champion.belief, value, noise)
-    else:
-        belief = champion.belief
+        belief = beliefs.after_reading(belief, value, noise, offset)
     in_force = champion is state.champions[-1]
-    state = _with(replace(state, noise=noise), replace(champion, source=source, belief=belief))
+    state = replace(state, noise=noise, offsets=offsets)
+    state = _with(state, replace(champion, source=source, belief=belief))
     return _reviewed(*_confirmed(state)) if in_force else (state, ())
 
 
@@ -182,6 +200,9 @@ def _judge(state: State, source: Source, evidence: Evidence) -> Stepped:
     probability, most = evidence.probability, len(source.readings) >= MOST_RUNS
     if evidence.parent is not state.champions[-1]:
         return _old_parent(state, source, evidence)
+    if not most and not counted(state.seen(source)):
+        verdict = _verdict(state, source, evidence, "repeat", "another seed follows")
+        return replace(state, candidates={**state.candidates, source.id: source}), (verdict,)
     if probability >= CONFIRM:
         return _crowned(state, source, evidence, confirmed=True)
     if most and probability >= PROVISIONAL:
@@ -198,7 +219,9 @@ def _judge(state: State, source: Source, evidence: Evidence) -> Stepped:
 def _crowned(state: State, source: Source, evidence: Evidence, *, confirmed: bool) -> Stepped:
     """`source` becomes the champion. Those that raced with it wait for a merge."""
     parent = evidence.parent
-    belief = beliefs.successor(parent.belief, source.readings, state.noise, evidence.prior)
+    own = state.seen(source)
+    unsure = beliefs.of_offsets(own, state.offsets)
+    belief = beliefs.successor(parent.belief, own, state.noise, evidence.prior, unsure)
     end = "kept" if confirmed else f"kept provisionally: {len(source.readings)} runs prove no more"
     verdict = replace(_verdict(state, source, evidence, "keep", end), confirmed=confirmed)
     state = replace(state, candidates=_without(state.candidates, source.id))
@@ -270,13 +293,37 @@ def _verdict(
 ) -> RaceVerdict:
     parent, gap, _, probability = evidence
     who = "the champion" if parent is state.champions[-1] else parent.id
-    runs = source.runs
+    own = state.seen(source)
+    runs = len(counted(own))
     why = (
         f"{abs(gap.mean):.4f} {'better' if gap.mean > 0 else 'worse'} than {who}'s estimate"
-        f" {parent.belief.mean:.4f}; seeds alone move a run by {state.noise.sd:.4f}; better with"
-        f" probability {_chance(probability)} after {runs} run{'s' * (runs != 1)}; {end}"
+        f" {parent.belief.mean:.4f}{_adjustments(state, own)}; seeds alone move a run by"
+        f" {state.noise.sd:.4f}; better with probability {_chance(probability)} after"
+        f" {runs} run{'s' * (runs != 1)}; {end}"
     )
+    if not runs:
+        why = f"{_uncounted(state, own)}; {end}"
     return RaceVerdict(source.id, status, gap.mean, state.noise.sd, probability, runs, why)
+
+
+def _uncounted(state: State, readings: Iterable[Reading]) -> str:
+    """Why no run of a candidate counts."""
+    models = {one.model for one in readings if one.model not in (None, *state.offsets)}
+    if models:
+        named = ", ".join(sorted(filter(None, models)))
+        return f"its value does not count until the champion has run on {named}"
+    return "its run was disturbed, so its value does not count (see its warnings)"
+
+
+def _adjustments(state: State, readings: Iterable[Reading]) -> str:
+    """What was taken off the values of GPU models that read otherwise than the first."""
+    models = {one.model for one in readings if one.counts and state.offset(one.model).variance}
+    offsets = [(model, state.offset(model)) for model in sorted(filter(None, models))]
+    return "".join(
+        f", with {abs(mean):.4f} ± {math.sqrt(variance):.4f}"
+        f" {'taken off' if mean > 0 else 'added'} on {model}"
+        for model, (mean, variance) in offsets
+    )
 
 
 def _chance(probability: float) -> str:

@@ -5,6 +5,7 @@ from orchestrator.domain import FINISHED, Status
 from orchestrator.rules.brief import Situation, brief
 from orchestrator.rules.deadends import RECENT_FAILURES, causes, dead_ends
 from orchestrator.rules.suggest import advise
+from orchestrator.services.core.pool import Pool
 from orchestrator.store.connection import Store
 
 ROWS = 8  # of each list; rules/brief.py shows fewer if they do not fit
@@ -12,8 +13,9 @@ TREND_LENGTH = 5
 
 
 class Briefs:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pool: Pool) -> None:
         self._store = store
+        self._pool = pool
 
     async def brief(self, tag_name: str) -> schemas.BriefAnswer:
         """The state of the search and how to go on, in less than 8 KB. Raises `NotFound`."""
@@ -53,4 +55,5 @@ class Briefs:
             notes=summary.notes,
             advice=advise(snapshot, summary.categories, trend).suggestions,
             gpus=summary.gpus,
+            blocked=await self._pool.blocked(snapshot.tag) if snapshot.counts.queued else None,
         )

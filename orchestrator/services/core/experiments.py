@@ -20,10 +20,12 @@ from orchestrator.domain import (
 )
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.files import Files, Slice
+from orchestrator.ids import tag_of
 from orchestrator.rules.race.state import from_json
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services import views
 from orchestrator.services.core.judge import Judge
+from orchestrator.services.core.pool import Pool
 from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.wakeups import LOOK_SECONDS, Wakeups
 from orchestrator.store.connection import Store
@@ -41,6 +43,7 @@ class Experiments:
         judge: Judge,
         wakeups: Wakeups,
         sources: Sources,
+        pool: Pool,
         with_digest: WithDigest,
         prepare_py: Path | None,
     ) -> None:
@@ -49,6 +52,7 @@ class Experiments:
         self._judge = judge
         self._wakeups = wakeups
         self._sources = sources
+        self._pool = pool
         self._with_digest = with_digest
         self._prepare_py = prepare_py
 
@@ -58,11 +62,12 @@ class Experiments:
         if self._prepare_py is None:
             await self._refuse_new_tag(request.tag)
         early_stop = request.early_stop
+        by_default = request.keep_rule == "race" and not request.mix_models
         tag = Tag(
             name=request.tag,
             created_us=0,
             prepare_sha256=await anyio.to_thread.run_sync(self._pin_prepare),
-            early_stop=request.keep_rule == "race" if early_stop is None else early_stop,
+            early_stop=by_default if early_stop is None else early_stop,
             **request.model_dump(exclude={"tag", "early_stop"}),
         )
         try:
@@ -166,7 +171,7 @@ class Experiments:
             commit_sha=tag.best_commit_sha or "",
             updated_at=rfc3339(tag.best_us),
             verified=entry.run.verified_bpb is not None,
-            estimate=views.estimate(from_json(snapshot.race).champions[-1])
+            estimate=views.estimate(from_json(snapshot.race))
             if tag.keep_rule == "race" and snapshot.race
             else None,
         )
@@ -184,7 +189,8 @@ class Experiments:
         found = await self._store.reads.detail(experiment_id)
         tag = found.entry.experiment.tag
         curve = await anyio.to_thread.run_sync(self._files.curve, tag, experiment_id)
-        return views.detail(found, [schemas.CurvePoint(**point) for point in curve])
+        points = [schemas.CurvePoint(**point) for point in curve]
+        return views.detail(found, points, await self._blocked(found.entry.run))
 
     async def waited(self, experiment_id: str, seconds: float) -> schemas.SubmitAnswer:
         """The run's verdict with its digest, or its status and place after `seconds`."""
@@ -195,6 +201,7 @@ class Experiments:
             experiment_id=experiment_id,
             status=found.entry.run.status.value,
             position=found.position,
+            blocked=await self._blocked(found.entry.run),
             verdict=verdict and await self._with_digest(verdict),
         )
 
@@ -205,6 +212,12 @@ class Experiments:
         detail = await self.detail(experiment_id)
         verdict = detail.verdict and await self._with_digest(detail.verdict)
         return detail.model_copy(update={"verdict": verdict})
+
+    async def _blocked(self, run: Run) -> str | None:
+        """Why no GPU takes a queued run, if none does."""
+        if run.status is not Status.QUEUED:
+            return None
+        return await self._pool.blocked(await self._store.reads.tag(tag_of(run.experiment_id)))
 
     async def wait(self, experiment_id: str, seconds: float) -> Run:
         """The run once it is decided, or as it is after `seconds`."""

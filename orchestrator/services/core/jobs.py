@@ -14,6 +14,7 @@ from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailabl
 from orchestrator.files import Files
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules import early_stop
+from orchestrator.rules.pace import slow_part
 from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.wakeups import BUSY_LOOK_SECONDS, LOOK_SECONDS, Wakeups
 from orchestrator.settings import Settings
@@ -186,5 +187,6 @@ def _result(request: schemas.FinishRequest, kind: ResultKind) -> RunResult:
         error="" if completed else request.error or f"exit code {request.exit_code}",
         warnings=tuple(request.warnings),
         environment=Environment(**request.environment.model_dump()),
+        slow_part=slow_part((point.percent, point.step) for point in request.curve or ()),
         losses=early_stop.losses(_drawable(request.curve)) if completed else (),
     )

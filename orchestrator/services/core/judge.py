@@ -37,10 +37,6 @@ logger = logging.getLogger(__name__)
 
 # Each failed try means that another decision of the tag went through in between.
 MAX_TRIES = 500
-NO_EVIDENCE = (
-    "does not count for the keep rule: much worse than the other runs of its source, so something"
-    " disturbed it, or its seed had run already"
-)
 
 
 class Judge:
@@ -154,9 +150,12 @@ class Judge:
         decision: Decision
         if racing:
             decision, others = await self._race.decide(snapshot, result)
-            ahead = look_ahead(snapshot, decision.state)
-            if decision.no_evidence:
-                result = replace(result, warnings=(*result.warnings, NO_EVIDENCE))
+            ahead = look_ahead(snapshot, decision)
+            if decision.drift:
+                logger.warning("GPU %s %s", snapshot.run.gpu_id, decision.drift)
+            if why := decision.no_evidence:
+                said = f"does not count for the keep rule: {why}"
+                result = replace(result, warnings=(*result.warnings, said))
         else:
             decision = decide(snapshot, result)
         decision = early_stop.counted(decision, snapshot, result)

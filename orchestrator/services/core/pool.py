@@ -4,10 +4,11 @@ from dataclasses import asdict
 from typing import Literal
 
 from orchestrator import callers, schemas
-from orchestrator.domain import Run, State, Status, platform_of
+from orchestrator.domain import TAKING, Run, State, Status, Tag, platform_of
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
 from orchestrator.ids import tag_of
+from orchestrator.rules import machines
 from orchestrator.services import views
 from orchestrator.services.core.sources import Sources
 from orchestrator.settings import Settings
@@ -51,7 +52,12 @@ class Pool:
     async def list(self) -> schemas.PoolAnswer:
         view = await self._store.pool.list()
         offline = self._settings.offline_seconds
-        workers = [views.worker(gpu, view.now_us, offline) for gpu in view.gpus]
+        queued: list[Tag] = []
+        if any(gpu.status(view.now_us, offline) == "idle" for gpu in view.gpus):
+            may_use = callers.current().may_use
+            states = await self._store.reads.tags()
+            queued = [s.tag for s in states if s.waits and may_use(s.tag.name)]
+        workers = [views.worker(gpu, view.now_us, offline, queued) for gpu in view.gpus]
         return schemas.PoolAnswer(
             workers=workers,
             total=len(workers),
@@ -59,6 +65,12 @@ class Pool:
             training=sum(w.status == "training" for w in workers),
             offline=sum(w.status == "offline" for w in workers),
         )
+
+    async def blocked(self, tag: Tag) -> str | None:
+        """Why no GPU takes the queued runs of a tag; None if one does, or if it is paused."""
+        view, offline = await self._store.pool.list(), self._settings.offline_seconds
+        takers = [gpu for gpu in view.gpus if gpu.status(view.now_us, offline) in TAKING]
+        return None if tag.pause else machines.blocked(tag, takers)
 
     async def acquire(self, request: schemas.ExperimentRequest) -> schemas.AcquireAnswer:
         taken = await self._store.pool.acquire(

@@ -28,6 +28,7 @@ from orchestrator.rules.race import (
     FinishedRun,
     Next,
     State,
+    check,
     conflicted,
     next_merge,
     next_run,
@@ -87,6 +88,9 @@ class Race:
             repeat=repeated is not None,
             merged_from=tuple((experiment.merged_from or "").split()),
             ending=ending(result),
+            gpu=run.gpu_id,
+            model=result.environment.gpu_name if snapshot.tag.mix_models else None,
+            slow=result.slow_part,
         )
 
     async def base(self, snapshot: Snapshot, state: State) -> str | None:
@@ -220,10 +224,16 @@ class Ahead:
     merges: bool = False
 
 
-def look_ahead(snapshot: Snapshot, state: State) -> Ahead:
-    """What follows the decision that leads to `state`, so that it is queued in the same step."""
+def look_ahead(snapshot: Snapshot, decision: RaceDecision) -> Ahead:
+    """What follows a decision, so that it is queued in the same step. A check of the GPU that has
+    just ended its run comes first."""
     assert snapshot.workload is not None  # noqa: S101 - it is a run's
-    due, repeats = Due(snapshot.tag, state, snapshot.workload), list[Next]()
+    due, repeats = Due(snapshot.tag, decision.state, snapshot.workload), list[Next]()
+    if snapshot.tag.keep_rule == "race" and snapshot.tag.pause is None and due.free > 0:
+        do = check(decision.state, decision.run, due.running, due.checks)
+        if do is not None:
+            repeats.append(do)
+            due = due.after(do)
     while (do := _next(due)) is not None and do.kind == "repeat":
         repeats.append(do)
         due = due.after(do)
@@ -243,6 +253,7 @@ def _next(due: Due) -> Next | None:
         due.workload.gpus,
         idle=due.workload.quiet_seconds >= IDLE * due.tag.time_budget_seconds,
         merge_running=due.merge_running,
+        checks=due.checks,
     )
     ideas = due.workload.ideas
     do = ask(ideas=ideas > 0)

@@ -46,14 +46,16 @@ class JobWaiter:
         return job
 
     def may_take(self, job: Event) -> bool:
-        gpu_id, profile = job.data.get("gpu_id"), job.data.get("profile")
+        gpu_id, profile, model = (job.data.get(n) for n in ("gpu_id", "profile", "gpu_model"))
         if self.busy or self.woken.is_set():
             return False
         if gpu_id:
             return bool(gpu_id == self.gpu_id)
-        if self.last is None or profile is None:
+        if self.last is None:
             return True
-        return profile in (self.last.platform, profile_of(self.last.platform))
+        if model not in (None, self.last.gpu_model):
+            return False
+        return profile in (None, self.last.platform, profile_of(self.last.platform))
 
 
 class Wakeups:

@@ -231,8 +231,9 @@ def _gpu(gpu: Gpu, overview: Overview, offline_seconds: float) -> schemas.GpuOve
     now_us = overview.now_us
     run_id = gpu.lease_experiment_id or gpu.held_by
     entry = overview.runs.get(run_id) if run_id else None
+    queued = [state.tag for state, _ in overview.tags if state.waits]
     return schemas.GpuOverview(
-        **views.worker(gpu, now_us, offline_seconds).model_dump(exclude={"health"}),
+        **views.worker(gpu, now_us, offline_seconds, queued).model_dump(exclude={"health"}),
         heartbeat_age_seconds=max(0.0, (now_us - gpu.heartbeat_us) / 1e6),
         health=schemas.Health(**gpu.health),
         health_age_seconds=None if gpu.health_us is None else (now_us - gpu.health_us) / 1e6,

@@ -7,6 +7,7 @@ from orchestrator import schemas
 from orchestrator.domain import FINISHED, Snapshot, Status, branch_of, rfc3339
 from orchestrator.rules import early_stop, report
 from orchestrator.services import views
+from orchestrator.services.core.pool import Pool
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 
@@ -16,8 +17,9 @@ ABANDONED_AFTER_SECONDS = 3600
 
 
 class Reports:
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, pool: Pool, settings: Settings) -> None:
         self._store = store
+        self._pool = pool
         self._settings = settings
 
     async def summary(self, tag_name: str) -> schemas.SummaryAnswer:
@@ -46,6 +48,7 @@ class Reports:
             early_stop=early_stop.report(snapshot),
             paused=tag.pause is not None,
             pause=views.operator_hold(tag.pause),
+            blocked=await self._pool.blocked(tag) if snapshot.counts.queued else None,
         )
 
     async def tsv(self, tag: str) -> schemas.TsvAnswer:

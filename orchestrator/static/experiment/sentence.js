@@ -69,7 +69,8 @@ const SENTENCES = {
 
   queued(run) {
     const place = run.position ? `at place ${count(run.position)} of the queue` : "for its GPU";
-    return `waits ${place}${run.priority ? `, priority ${run.priority}` : ""}`;
+    const blocked = run.blocked ? `: ${run.blocked}` : "";
+    return `waits ${place}${run.priority ? `, priority ${run.priority}` : ""}${blocked}`;
   },
 
   running(run, { best_now: best }) {

@@ -54,7 +54,7 @@ function card(gpu, changed) {
 function resting(gpu) {
   if (gpu.problem) return prose(gpu.problem);
   if (gpu.drain) return prose(`drained by ${gpu.drain.by}: ${gpu.drain.reason}`);
-  return RESTING[gpu.status] ?? "";
+  return gpu.passed_over ? prose(gpu.passed_over) : RESTING[gpu.status] ?? "";
 }
 
 function progress({ experiment_id: id, hypothesis, percent, loss }) {

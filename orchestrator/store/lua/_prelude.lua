@@ -113,6 +113,14 @@ local function serves(platform, bound)
   return not bound or bound == platform or bound == profile_of(platform)
 end
 
+-- True if a GPU of this model may run a tag that is pinned to `pinned`, false for none.
+local function is_of(model, pinned) return not pinned or pinned == model end
+
+-- The `ready` set of tags with this platform and GPU model, each nil or false for none.
+local function ready_key(platform, model)
+  return G.ready .. (platform or '-') .. (model and '#' .. model or '')
+end
+
 -- True if a worker's token, by its label, is not the one that registered the GPU. '' is a caller who
 -- may use all GPUs.
 local function foreign(gpu_id, worker)
@@ -133,10 +141,10 @@ end
 -- so a claim never sees a paused tag.
 local function refresh_ready(tag)
   local t = T(tag)
-  local fields = redis.call('HMGET', t.tag, 'profile', 'paused')
-  local ready = G.ready .. (fields[1] or '-')
+  local fields = redis.call('HMGET', t.tag, 'profile', 'gpu_model', 'paused')
+  local ready = ready_key(fields[1], fields[2])
   local head = redis.call('ZRANGE', t.queue, 0, 0, 'WITHSCORES')
-  if #head == 0 or fields[2] then
+  if #head == 0 or fields[3] then
     redis.call('ZREM', ready, tag)
   else
     redis.call('ZADD', ready, head[2], tag)
@@ -150,8 +158,9 @@ local function enqueue(tag, id, score, gpu_id)
     redis.call('ZADD', T(tag).queue, score, id)
     refresh_ready(tag)
   end
+  local bound = redis.call('HMGET', T(tag).tag, 'profile', 'gpu_model')
   event('queued', tag, id,
-    { gpu_id = gpu_id, profile = redis.call('HGET', T(tag).tag, 'profile') or nil })
+    { gpu_id = gpu_id, profile = bound[1] or nil, gpu_model = bound[2] or nil })
 end
 
 -- Puts a job that was meant for one GPU into its tag's queue instead.
@@ -226,9 +235,8 @@ local function workload(t, tag, id, over)
   local function serving(gpus)
     local n = 0
     for _, gpu_id in ipairs(redis.call('ZRANGE', gpus, 0, -1)) do
-      if serves(redis.call('HGET', G.gpu .. gpu_id, 'profile') or nil, tag.profile) then
-        n = n + 1
-      end
+      local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'profile', 'gpu_name')
+      if serves(gpu[1], tag.profile) and is_of(gpu[2], tag.gpu_model) then n = n + 1 end
     end
     return n
   end
@@ -267,7 +275,7 @@ end
 -- Queues a run that a keep rule asks for: `experiment`, or a repeat of `after`. It takes the place in
 -- the queue of the run `after`. `what` is `SOURCE SEED`, or `merge SEED`. Returns its id, or nil if
 -- there is no record of the source.
-local function follow_up(tag, after, seed, what, experiment)
+local function follow_up(tag, after, seed, what, experiment, gpu_id)
   local t = T(tag)
   if not experiment then
     experiment = hash_of(t.exp .. after)
@@ -279,12 +287,13 @@ local function follow_up(tag, after, seed, what, experiment)
   local run = {
     state = 'queued', status = 'queued', budget = fields[2], prepare = fields[3] or nil,
     seed = seed, score = followed[1], priority = followed[2],
+    target_gpu = gpu_id and redis.call('ZSCORE', G.idle, gpu_id) and gpu_id or nil,
   }
   local id = create(tag, experiment, run, fields[1])
   local source = experiment.source .. ':' .. seed
   local ran = redis.call('HGET', t.sources, source)
   redis.call('HSET', t.sources, source, ran and ran .. ' ' .. id or id)
   redis.call('HSET', t.follow, id, what)
-  enqueue(tag, id, run.score)
+  enqueue(tag, id, run.score, run.target_gpu)
   return id
 end

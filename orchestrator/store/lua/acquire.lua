@@ -1,7 +1,7 @@
--- Takes the idle GPU that registered first for a hand-run. The same experiment gets the same GPU
+-- Takes the idle GPU that registered first for a hand-run, of the model that its tag is pinned to. The same experiment gets the same GPU
 -- again; a GPU found silent leaves the idle set until its next heartbeat.
 -- ARGV: nonce, ttl, tag, id, µs after which a silent GPU is offline, grace in µs.
--- Replies: OK {gpu_id, gpu_index}, NONE, PAUSED, CONFLICT {state}, UNKNOWN_ID.
+-- Replies: OK {gpu_id, gpu_index}, NONE {gpu_model}, PAUSED, CONFLICT {state}, UNKNOWN_ID.
 local tag, id, offline_us, grace_us, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], T(ARGV[3])
 local run = redis.call('HMGET', t.run .. id, 'state', 'budget', 'gpu_id')
 if not run[1] then return reply('UNKNOWN_ID', { experiment_id = id }) end
@@ -11,15 +11,14 @@ local function took(gpu_id)
   return reply('OK', { gpu_id = gpu_id, gpu_index = index })
 end
 if run[3] and redis.call('HGET', G.gpu .. run[3], 'hold') == id then return took(run[3]) end
-if redis.call('HGET', t.tag, 'paused') then return reply('PAUSED') end
+local tag_fields = redis.call('HMGET', t.tag, 'paused', 'gpu_model')
+if tag_fields[1] then return reply('PAUSED') end
 
 local now = now_us()
-while true do
-  local gpu_id = redis.call('ZRANGE', G.idle, 0, 0)[1]
-  if not gpu_id then return reply('NONE') end
+for _, gpu_id in ipairs(redis.call('ZRANGE', G.idle, 0, -1)) do
   if now - tonumber(redis.call('ZSCORE', G.seen, gpu_id)) > tonumber(offline_us) then
     redis.call('ZREM', G.idle, gpu_id)
-  else
+  elseif is_of(redis.call('HGET', G.gpu .. gpu_id, 'gpu_name'), tag_fields[2]) then
     redis.call('HSET', G.gpu .. gpu_id, 'hold', id)
     redis.call('ZADD', G.holds, us(now + tonumber(run[2]) * 1e6 + tonumber(grace_us)), gpu_id)
     redis.call('HSET', t.run .. id, 'gpu_id', gpu_id)
@@ -28,3 +27,4 @@ while true do
     return took(gpu_id)
   end
 end
+return reply('NONE', { gpu_model = tag_fields[2] or nil })

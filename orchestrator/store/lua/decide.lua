@@ -4,7 +4,8 @@
 --       for a run without lease), expected tag revision, expected last renewal ('' for any),
 --       decision (JSON: status, judged, streak, ending, verdict, run {..}, others, and where they
 --       apply best {..}, keep, near, strategy {..}, seconds, forget, steered {..}, race and stops
---       (JSON), follow {created: last_created of the tag, repeats: [{after, seed, what}, ..]}),
+--       (JSON), drift (what a champion's run says of its GPU, '' for nothing bad), follow
+--       {created: last_created of the tag, repeats: [{after, seed, what, gpu}, ..]}),
 --       journal entry (JSON).
 -- A candidate's verdict waits for repeats: its run is measured, not decided. `others` are verdicts
 -- that this decision brings on other experiments: [{id, status, verdict, category, keep, near}].
@@ -81,6 +82,14 @@ if d.race then
   redis.call('SET', t.race, d.race)
   redis.call('HDEL', t.follow, id)
 end
+if d.drift and redis.call('EXISTS', G.gpu .. run.gpu_id) == 1 then
+  if d.drift == '' then
+    redis.call('HDEL', G.gpu .. run.gpu_id, 'drift')
+  else
+    redis.call('HSET', G.gpu .. run.gpu_id, 'drift', d.drift)
+    event('gpu', tag, run.gpu_id, { state = 'drifted' })
+  end
+end
 if d.stops then redis.call('SET', t.stops, d.stops) end
 if d.seconds then redis.call('HINCRBYFLOAT', t.tag, 'training_seconds', d.seconds) end
 if d.judged then
@@ -122,6 +131,6 @@ redis.call('HSET', t.tag, 'streak', d.streak, 'last_decided', us(last))
 -- snapshot.
 local followed = d.follow and d.follow.created == tag_fields[4]
 if followed then
-  for _, one in ipairs(d.follow.repeats) do follow_up(tag, one.after, one.seed, one.what) end
+  for _, one in ipairs(d.follow.repeats) do follow_up(tag, one.after, one.seed, one.what, nil, one.gpu) end
 end
 return reply('OK', { verdict = d.verdict, followed = followed })

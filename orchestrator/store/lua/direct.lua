@@ -1,13 +1,14 @@
 -- Sends a registered or queued run to one GPU through the queue.
 -- ARGV: nonce, ttl, tag, id, gpu_id, source ('' if the experiment has one), seed.
--- Replies: OK, CONFLICT {state}, DONE, PROFILE {tag, gpu}, UNKNOWN_ID, UNKNOWN_GPU.
+-- Replies: OK, CONFLICT {state}, DONE, PROFILE {tag, gpu}, MODEL {tag, gpu}, UNKNOWN_ID, UNKNOWN_GPU.
 local tag, id, gpu_id, source, seed, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], T(ARGV[3])
-local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'order', 'profile')
+local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'order', 'profile', 'gpu_name')
 if not gpu[1] then return reply('UNKNOWN_GPU', { gpu_id = gpu_id }) end
-local profile = redis.call('HGET', t.tag, 'profile')
-if not serves(gpu[2], profile) then
-  return reply('PROFILE', { tag = profile, gpu = gpu[2] or 'none' })
+local bound = redis.call('HMGET', t.tag, 'profile', 'gpu_model')
+if not serves(gpu[2], bound[1]) then
+  return reply('PROFILE', { tag = bound[1], gpu = gpu[2] or 'none' })
 end
+if not is_of(gpu[3], bound[2]) then return reply('MODEL', { tag = bound[2], gpu = gpu[3] }) end
 local run = hash_of(t.run .. id)
 if not run.state then return reply('UNKNOWN_ID', { experiment_id = id }) end
 if is_over(run.state) then return reply('DONE') end

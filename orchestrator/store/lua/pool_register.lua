@@ -14,7 +14,8 @@ else
 end
 -- A daemon that has just started checked its GPU; a bare call must not undo what the daemon said.
 if facts.boot_id then
-  local said = { 'problem', 'quarantined', 'draining', 'profile', 'sandbox', 'lease_secrets' }
+  local said = { 'problem', 'quarantined', 'draining', 'profile', 'sandbox', 'lease_secrets',
+    'drift' }
   redis.call('HDEL', key, unpack(said))
 end
 set_hash(key, facts)

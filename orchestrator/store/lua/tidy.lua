@@ -1,4 +1,5 @@
--- Ends holds that have lapsed, and takes silent GPUs out of the idle set; the reaper runs it.
+-- Ends holds that have lapsed, takes silent GPUs out of the idle set, and gives repeats that were to
+-- check such a GPU to others; the reaper runs it.
 -- A heartbeat in the future was stamped before the clock was set back. It counts from now, or a GPU
 -- that died then would seem alive until that moment.
 -- ARGV: '', '', µs after which a silent GPU is offline.
@@ -19,5 +20,13 @@ for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '(' .. us(now), '+in
 end
 for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '-inf', us(now - offline_us))) do
   redis.call('ZREM', G.idle, gpu_id)
+end
+-- A repeat that is to check a GPU does not wait for one that takes no runs now.
+for _, gpu_id in ipairs(redis.call('ZRANGE', G.gpus, 0, -1)) do
+  if not (redis.call('ZSCORE', G.idle, gpu_id) or redis.call('ZSCORE', G.busy, gpu_id)) then
+    for _, id in ipairs(redis.call('ZRANGE', G.direct .. gpu_id, 0, -1)) do
+      if redis.call('HEXISTS', T(tag_of(id)).follow, id) == 1 then undirect(id) end
+    end
+  end
 end
 return reply('OK', { lapsed = lapsed })
