@@ -15,19 +15,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.domain import (
-    RECENT_RUNS,
-    Counts,
-    Decision,
-    Experiment,
-    Metrics,
-    Run,
-    RunResult,
-    Snapshot,
-    State,
-    Status,
-    Tag,
-)
+from orchestrator.decisions import Decision, RunResult, Snapshot
+from orchestrator.domain import RECENT_RUNS, Counts, Experiment, Metrics, Run, State, Status, Tag
 from orchestrator.ids import id_of
 from orchestrator.rules.decide import decide
 from orchestrator.rules.strategy import INITIAL

@@ -5,8 +5,7 @@ curve); an *attempt* is one lease of a run. Times are integers: microseconds sin
 Redis' clock. Nothing here knows Redis or HTTP; the store builds these values from what it keeps.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Literal
@@ -115,21 +114,6 @@ class Forecast:
     champion: float
     runs: int
     spared: bool
-
-
-@dataclass(frozen=True)
-class EarlyStops:
-    """What a tag's early stop has learned and done. `curves` are the newest finished runs: their
-    losses at the start and at the marks (rules/early_stop.py), then val_bpb. `audited` runs were
-    condemned and completed; `off` is true once too many of them were `false_kills`."""
-
-    curves: tuple[tuple[float, ...], ...] = ()
-    condemned: int = 0
-    stopped: int = 0
-    saved_seconds: float = 0.0
-    audited: int = 0
-    false_kills: int = 0
-    off: bool = False
 
 
 @dataclass(frozen=True)
@@ -342,147 +326,3 @@ class Tag:
         if self.best_experiment_id is None or self.best_val_bpb is None:
             return None
         return Best(self.best_experiment_id, self.best_val_bpb)
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What of a tag is queued and runs, for a keep rule that queues runs itself.
-
-    `started` are the seeds of the runs under way by id, the oldest first. `follow` says what the
-    rule has queued and is not over: id -> `SOURCE SEED`, or `merge SEED`. `ideas` are other queued
-    runs. `gpus` may run the tag, `idle` of them have no run. Nothing was submitted or decided for
-    `quiet_seconds`.
-    """
-
-    started: Mapping[str, int]
-    follow: Mapping[str, str]
-    ideas: int
-    idle: int
-    gpus: int
-    quiet_seconds: float
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All that a decision rests on, read in one step; `tag.revision` fences its application."""
-
-    tag: Tag
-    counts: Counts
-    strategy: Strategy
-    near_misses: int
-    recent: tuple[Status, ...]  # of the newest judged runs, newest first
-    run: Run | None = None
-    experiment: Experiment | None = None
-    # Of a keep rule that has a state (rules/race/state.py): that, and True if it asked for the run.
-    race: str | None = None
-    follow_up: bool = False
-    workload: Workload | None = None  # as if the run were decided
-    stops: EarlyStops = EarlyStops()  # of a tag with early stop
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended, as reported: with metrics if it completed, else with an error.
-
-    Of a run that was `stopped` early the forecast and the training time that it saved; `losses` are
-    those of a completed run's curve (rules/early_stop.py)."""
-
-    kind: ResultKind
-    metrics: Metrics | None = None
-    verified_bpb: float | None = None  # by a second measurement of the saved model
-    error: str = ""
-    reason: str | None = None  # INFRA_LOST where the infrastructure, not the source, failed
-    warnings: tuple[str, ...] = ()
-    environment: Environment = Environment()
-    losses: tuple[float, ...] = ()
-    forecast: Forecast | None = None
-    saved_seconds: float | None = None
-    slow_part: float | None = None  # of its training, what slow steps cost it: rules/pace.py
-
-
-RaceStatus = Literal["keep", "discard", "repeat", "wait"]
-
-
-@dataclass(frozen=True)
-class RaceVerdict:
-    """What the keep rule `race` says of the experiment `source` now. `delta` is how much better
-    than its parent it reads, `sigma` what the seed alone does to one run, `probability` that it is
-    better. With `repeat` another seed follows; with `wait` it is a win over an old parent."""
-
-    source: str
-    status: RaceStatus
-    delta: float
-    sigma: float
-    probability: float
-    runs: int
-    why: str
-    confirmed: bool = False
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a run result means for its tag: a value, which the store applies in one step. `delta` is
-    best before - this one, 0 for the first; `near_miss` the distance from the best of a discarded
-    run that came close; `strategy` the adapted one, or None where it stays. Under `race`, `best` is
-    the one after the decision, and `ruling` what the rule says of the run. `why` is the rule's
-    sentence, where it has one. `stops` is what a tag's early stop knows after the run; None where
-    it stays."""
-
-    status: Status
-    improved: bool = False
-    delta: float = 0.0
-    best_before: float | None = None
-    near_miss: float | None = None
-    consecutive_crashes: int = 0
-    should_abort: bool = False
-    counts_in_rates: bool = True
-    strategy: Strategy | None = None
-    best: Best | None = None
-    ruling: RaceVerdict | None = None
-    why: str | None = None
-    stops: EarlyStops | None = None
-
-
-GPU_STATES = ("idle", "training", "offline", "draining", "quarantined", "unfit")
-TAKING = ("idle", "training")  # of a GPU that takes runs, now or next
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU of the pool, and what has it: a lease, or the hold of a hand-run."""
-
-    id: str
-    name: str
-    gpu_index: int
-    gpu_name: str
-    vram_mb: float
-    registered_us: int
-    heartbeat_us: int
-    host: str | None = None
-    platform: str | None = None
-    sandbox: str | None = None
-    problem: str | None = None
-    drift: str | None = None  # how the champion reads there, if otherwise than on other GPUs
-    quarantined: bool = False
-    draining: bool = False
-    drain: OperatorHold | None = None
-    lease_experiment_id: str | None = None
-    held_by: str | None = None
-    health: dict[str, float] = field(default_factory=dict)
-    health_us: int | None = None
-
-    @property
-    def profile(self) -> str | None:
-        return profile_of(self.platform)
-
-    def status(self, now_us: int, offline_seconds: float) -> str:
-        """The word that the pool list shows: the most serious one that applies."""
-        if now_us - self.heartbeat_us > offline_seconds * 1e6:
-            return "offline"
-        if self.quarantined:
-            return "quarantined"
-        if self.draining or self.drain:
-            return "draining"
-        if self.lease_experiment_id or self.held_by:
-            return "training"
-        return "unfit" if self.problem else "idle"

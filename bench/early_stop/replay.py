@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from orchestrator.domain import EarlyStops, Metrics, RunResult
+from orchestrator.decisions import EarlyStops, RunResult
+from orchestrator.domain import Metrics
 from orchestrator.rules import early_stop
 from orchestrator.schemas import CurvePoint
 

@@ -6,7 +6,8 @@ from itertools import cycle
 from typing import NamedTuple, Protocol
 
 from bench.nights.world import Night, Variant
-from orchestrator.domain import Counts, Decision, Metrics, RunResult, Snapshot, Tag
+from orchestrator.decisions import Decision, RunResult, Snapshot
+from orchestrator.domain import Counts, Metrics, Tag
 from orchestrator.rules import greedy_merge, race
 from orchestrator.rules.decide import decide
 from orchestrator.rules.race.state import FIRST_SEED

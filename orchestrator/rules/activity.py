@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from orchestrator.domain import Gpu
+from orchestrator.gpus import Gpu
 
 HOUR_US = 3_600_000_000
 

@@ -6,7 +6,8 @@ An alert says what is wrong and what to do. It names its subject, so that the pa
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain import TAKING, Gpu, Tag
+from orchestrator.domain import Tag
+from orchestrator.gpus import TAKING, Gpu
 from orchestrator.rules import machines
 from orchestrator.schemas import Alert
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orchestrator.domain import Experiment, Note, Run, Snapshot
+from orchestrator.decisions import Snapshot
+from orchestrator.domain import Experiment, Note, Run
 from orchestrator.rules import early_stop, sanitize
 from orchestrator.schemas import DeadEnd
 

@@ -5,16 +5,8 @@ The store applies the `Decision`, exactly once (decide.lua).
 
 from dataclasses import replace
 
-from orchestrator.domain import (
-    INFRA_LOST,
-    RECENT_RUNS,
-    Decision,
-    RunResult,
-    Snapshot,
-    Status,
-    Strategy,
-    Tag,
-)
+from orchestrator.decisions import Decision, RunResult, Snapshot
+from orchestrator.domain import INFRA_LOST, RECENT_RUNS, Status, Strategy, Tag
 from orchestrator.rules.strategy import adapt
 
 

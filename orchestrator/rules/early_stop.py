@@ -26,14 +26,8 @@ from hashlib import sha256
 from statistics import fmean, median
 from typing import NamedTuple, Protocol
 
-from orchestrator.domain import (
-    Decision,
-    EarlyStops,
-    Forecast,
-    RunResult,
-    Snapshot,
-    Tag,
-)
+from orchestrator.decisions import Decision, EarlyStops, RunResult, Snapshot
+from orchestrator.domain import Forecast, Tag
 from orchestrator.rules.race.state import State
 
 MARKS = (25, 50, 75)  # percent of the budget

@@ -7,7 +7,7 @@ what it reads: the newest keeps with their readings, and the gains of the wins t
 
 from dataclasses import replace
 
-from orchestrator.domain import RunResult, Snapshot
+from orchestrator.decisions import RunResult, Snapshot
 from orchestrator.rules import merging
 from orchestrator.rules.decide import decide as decide_greedy
 from orchestrator.rules.race.beliefs import Belief, Reading

@@ -6,7 +6,8 @@ its first claim; one with `mix_models` runs on several models.
 
 from collections.abc import Iterable, Sequence
 
-from orchestrator.domain import Gpu, Tag
+from orchestrator.domain import Tag
+from orchestrator.gpus import Gpu
 
 NAMED = 3  # GPUs in a sentence
 

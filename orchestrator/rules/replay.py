@@ -8,20 +8,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from orchestrator.decisions import Decision, EarlyStops, RunResult, Snapshot
 from orchestrator.domain import (
     INFRA_LOST,
     RECENT_RUNS,
     Best,
     Counts,
-    Decision,
-    EarlyStops,
     Forecast,
     KeepRule,
     Note,
     OperatorAction,
     OperatorHold,
-    RunResult,
-    Snapshot,
     Status,
     Strategy,
     Tag,

@@ -6,7 +6,8 @@ asked for, or the early stop (`run.stop`), comes first.
 
 from dataclasses import dataclass, replace
 
-from orchestrator.domain import INFRA_LOST, AttemptEnding, Run, RunResult
+from orchestrator.decisions import RunResult
+from orchestrator.domain import INFRA_LOST, AttemptEnding, Run
 
 MAX_INFRASTRUCTURE_LOSSES = 2
 

@@ -1,6 +1,7 @@
 """How the search strategy adapts to the newest judged runs. Pure; the store adds the time."""
 
-from orchestrator.domain import Mode, Snapshot, Status, Strategy
+from orchestrator.decisions import Snapshot
+from orchestrator.domain import Mode, Status, Strategy
 
 MINIMUM_FINISHED = 5
 STUCK_AFTER = 20

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain import Snapshot
+from orchestrator.decisions import Snapshot
 
 # The categories that count as underexplored; submissions may have others.
 CORE_CATEGORIES = (

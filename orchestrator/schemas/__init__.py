@@ -15,3 +15,4 @@ from orchestrator.schemas.pool import *
 from orchestrator.schemas.reports import *
 from orchestrator.schemas.steering import *
 from orchestrator.schemas.tokens import *
+from orchestrator.schemas.verdicts import *

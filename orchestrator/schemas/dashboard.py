@@ -12,9 +12,9 @@ from orchestrator.schemas.base import (
     Request,
     TagRequest,
 )
-from orchestrator.schemas.experiments import OnlyInRace
 from orchestrator.schemas.pool import Health, Worker
 from orchestrator.schemas.steering import OperatorHold
+from orchestrator.schemas.verdicts import OnlyInRace
 
 
 class OverviewRequest(Request):

@@ -16,8 +16,9 @@ from orchestrator.schemas.base import (
     Text,
     ValBpb,
 )
-from orchestrator.schemas.experiments import AnyVerdict, CurvePoint, Environment, Metrics
+from orchestrator.schemas.experiments import CurvePoint, Environment, Metrics
 from orchestrator.schemas.pool import Health
+from orchestrator.schemas.verdicts import AnyVerdict
 
 
 class ClaimRequest(Request):

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from orchestrator import callers, domain, schemas
+from orchestrator import callers, decisions, domain, gpus, schemas
 from orchestrator.domain import State, Status, rfc3339
 from orchestrator.rules import early_stop, machines, sanitize
 from orchestrator.rules.noise import COVERAGE
@@ -149,7 +149,7 @@ def verdict_from(text: str) -> schemas.AnyVerdict:
 
 
 def verdict(
-    experiment_id: str, result: domain.RunResult, decision: domain.Decision
+    experiment_id: str, result: decisions.RunResult, decision: decisions.Decision
 ) -> schemas.AnyVerdict:
     """The answer to the report of `result`."""
     if decision.status in COMPLETED and result.metrics is not None:
@@ -191,7 +191,7 @@ def verdict(
     )
 
 
-def _ruling(decision: domain.Decision) -> dict[str, Any]:
+def _ruling(decision: decisions.Decision) -> dict[str, Any]:
     """What a keep rule other than `greedy` adds to a verdict."""
     said: dict[str, Any] = {"why": decision.why}
     ruling = decision.ruling
@@ -224,7 +224,7 @@ def strategy(value: domain.Strategy) -> schemas.Strategy:
 
 
 def worker(
-    gpu: domain.Gpu, now_us: int, offline_seconds: float, queued: Iterable[domain.Tag] = ()
+    gpu: gpus.Gpu, now_us: int, offline_seconds: float, queued: Iterable[domain.Tag] = ()
 ) -> schemas.Worker:
     """`queued` are the tags that have queued runs."""
     status = gpu.status(now_us, offline_seconds)

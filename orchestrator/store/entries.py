@@ -6,15 +6,13 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from orchestrator.decisions import Decision, RunResult, Snapshot
 from orchestrator.domain import (
-    Decision,
     Experiment,
     Forecast,
     Metrics,
     OperatorAction,
     Run,
-    RunResult,
-    Snapshot,
     Status,
     Strategy,
     Tag,

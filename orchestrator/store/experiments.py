@@ -4,17 +4,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchestrator.decisions import Decision, RunResult, Snapshot
 from orchestrator.domain import (
     INFRA_LOST,
     Best,
-    Decision,
     Experiment,
     Metrics,
     Mode,
     NewExperiment,
     OperatorAction,
-    RunResult,
-    Snapshot,
     State,
     Strategy,
     Tag,

@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from orchestrator.domain import Forecast, Snapshot
+from orchestrator.decisions import Snapshot
+from orchestrator.domain import Forecast
 from orchestrator.errors import Conflict
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules.early_stop import after_condemned

@@ -3,7 +3,8 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from orchestrator.domain import Counts, EarlyStops, Note, Status, Strategy, Tag
+from orchestrator.decisions import EarlyStops
+from orchestrator.domain import Counts, Note, Status, Strategy, Tag
 from orchestrator.errors import unknown_tag
 from orchestrator.rules.race.state import State as RaceState, from_json
 from orchestrator.rules.replay import Step

@@ -21,7 +21,7 @@ Below `ar:{TAG}:` (the braces make one tag one hash slot; in fact one primary ho
     race           string   JSON of what the keep rule believes (rules/race/state.py); not of greedy
     follow         hash     repeats and merges under way: id -> `SOURCE SEED` or `merge SEED`,
                             and after it the GPU or GPU model that a repeat checks
-    stops          string   JSON of what the early stop has learned and done (domain.EarlyStops)
+    stops          string   JSON of what the early stop has learned and done (decisions.EarlyStops)
     notes          hash     id -> JSON of each note that people have left for agents
     ledger         stream   the audit log's entries on this tag, under the same ids
     journal        stream   setup, every decision, choice of strategy and operator action, each with

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.domain import Gpu
 from orchestrator.errors import Conflict, unknown_gpu
+from orchestrator.gpus import Gpu
 from orchestrator.ids import tag_of
 from orchestrator.store import keys, records, verbs
 from orchestrator.store.client import TextRedis

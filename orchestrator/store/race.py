@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.domain import NewExperiment, Tag, Workload
+from orchestrator.decisions import Workload
+from orchestrator.domain import NewExperiment, Tag
 from orchestrator.rules.race.queue import ENDED
 from orchestrator.rules.race.state import Next, State, from_json, to_json
 from orchestrator.store import entries, records, verbs

@@ -5,18 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from orchestrator.domain import (
-    Attempt,
-    Counts,
-    Experiment,
-    Note,
-    Run,
-    Snapshot,
-    State,
-    Status,
-    Strategy,
-    Tag,
-)
+from orchestrator.decisions import Snapshot
+from orchestrator.domain import Attempt, Counts, Experiment, Note, Run, State, Status, Strategy, Tag
 from orchestrator.errors import unknown_experiment, unknown_tag
 from orchestrator.ids import created_us_of, tag_of
 from orchestrator.rules.suggest import CategoryCount

@@ -11,27 +11,23 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from orchestrator.callers import Token
+from orchestrator.decisions import Decision, EarlyStops, RunResult, Snapshot, Workload
 from orchestrator.domain import (
     Attempt,
     Counts,
-    Decision,
-    EarlyStops,
     Experiment,
     Forecast,
-    Gpu,
     LedgerEntry,
     NewExperiment,
     Note,
     OperatorAction,
     OperatorHold,
     Run,
-    RunResult,
-    Snapshot,
     Status,
     Strategy,
     Tag,
-    Workload,
 )
+from orchestrator.gpus import Gpu
 
 Fields = Mapping[str, str]
 

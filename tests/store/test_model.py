@@ -37,7 +37,7 @@ from hypothesis.stateful import (
 )
 
 from orchestrator import schemas
-from orchestrator.domain import RunResult
+from orchestrator.decisions import RunResult
 from orchestrator.errors import AutoresearchError
 from orchestrator.files import Files, sha256_of
 from orchestrator.ids import AttemptId

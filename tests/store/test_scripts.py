@@ -9,7 +9,8 @@ from typing import Literal
 
 import pytest
 
-from orchestrator.domain import Metrics, NewExperiment, RunResult, Snapshot, Tag
+from orchestrator.decisions import RunResult, Snapshot
+from orchestrator.domain import Metrics, NewExperiment, Tag
 from orchestrator.errors import (
     Conflict,
     LeaseLost,

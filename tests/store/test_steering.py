@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.domain import NewExperiment, OperatorAction, RunResult, Tag
+from orchestrator.decisions import RunResult
+from orchestrator.domain import NewExperiment, OperatorAction, Tag
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
 from orchestrator.rules.retry import Requeue

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import Gpu
+from orchestrator.gpus import Gpu
 from orchestrator.rules.activity import (
     HOUR_US,
     Training,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.domain import Gpu, Tag
+from orchestrator.domain import Tag
+from orchestrator.gpus import Gpu
 from orchestrator.rules.alerts import (
     DISK_FULL_BYTES,
     DISK_LOW_BYTES,

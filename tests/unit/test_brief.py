@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import given, settings, strategies as st
 
+from orchestrator.decisions import Snapshot
 from orchestrator.domain import (
     Counts,
     Experiment,
@@ -12,7 +13,6 @@ from orchestrator.domain import (
     Note,
     OperatorHold,
     Run,
-    Snapshot,
     State,
     Status,
     Strategy,

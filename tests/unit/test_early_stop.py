@@ -8,7 +8,8 @@ from statistics import fmean, stdev
 import pytest
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import EarlyStops, Forecast, Metrics, RunResult
+from orchestrator.decisions import EarlyStops, RunResult
+from orchestrator.domain import Forecast, Metrics
 from orchestrator.rules.early_stop import (
     CALIBRATED,
     CONDEMN_BELOW,

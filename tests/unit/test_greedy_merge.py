@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import Counts, Metrics, RunResult, Snapshot, Tag
+from orchestrator.decisions import RunResult, Snapshot
+from orchestrator.domain import Counts, Metrics, Tag
 from orchestrator.rules import greedy_merge
 from orchestrator.rules.decide import decide
 from orchestrator.rules.race import FinishedRun, State, next_merge

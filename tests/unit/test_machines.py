@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import Gpu, Tag
+from orchestrator.domain import Tag
+from orchestrator.gpus import Gpu
 from orchestrator.rules.machines import blocked, passed_over
 
 MODELS = ("NVIDIA H200", "NVIDIA GeForce RTX 4090", "CPU (Xeon)")

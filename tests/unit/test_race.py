@@ -10,7 +10,7 @@ from statistics import variance
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from orchestrator.domain import RaceVerdict
+from orchestrator.decisions import RaceVerdict
 from orchestrator.rules import merging
 from orchestrator.rules.noise import MOST_SHARED, PRIOR_SD, SeedNoise
 from orchestrator.rules.race import (

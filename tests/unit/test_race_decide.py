@@ -4,16 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.domain import (
-    INFRA_LOST,
-    Best,
-    Counts,
-    Metrics,
-    RunResult,
-    Snapshot,
-    Status,
-    Tag,
-)
+from orchestrator.decisions import RunResult, Snapshot
+from orchestrator.domain import INFRA_LOST, Best, Counts, Metrics, Status, Tag
 from orchestrator.rules.race.decide import RaceDecision, decide, ending, unmerged
 from orchestrator.rules.race.state import FinishedRun, State
 from orchestrator.rules.race.verdicts import step

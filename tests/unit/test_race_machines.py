@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import pytest
 from hypothesis import given, strategies as st
 
-from orchestrator.domain import RaceVerdict
+from orchestrator.decisions import RaceVerdict
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.pace import RECENT
 from orchestrator.rules.race import FinishedRun, Next, State, check, next_run, step

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
+from orchestrator.decisions import RunResult, Snapshot
 from orchestrator.domain import (
     INFRA_LOST,
     Counts,
@@ -13,8 +14,6 @@ from orchestrator.domain import (
     Metrics,
     Mode,
     Run,
-    RunResult,
-    Snapshot,
     State,
     Status,
     Tag,

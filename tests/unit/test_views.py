@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import domain
+from orchestrator import domain, gpus
 from orchestrator.schemas import Answer
 from orchestrator.services import views
 from orchestrator.store.reads import Detail, Entry
@@ -28,7 +28,7 @@ RUN = domain.Run(
     ' "should_abort": false, "action": "git_reset", "reason": "r"}',
 )  # fmt: skip
 ENTRY = Entry(EXPERIMENT, RUN)
-GPU = domain.Gpu(
+GPU = gpus.Gpu(
     id="box:0", name="n", gpu_index=0, gpu_name="g", vram_mb=1.0, registered_us=NOW_US,
     heartbeat_us=NOW_US, host="box", platform="p/d", sandbox="strict", problem="hot", drain=HOLD,
     held_by=EXPERIMENT.id, health={"temperature_c": 60.0},

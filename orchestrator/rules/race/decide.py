@@ -2,17 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from orchestrator.domain import (
-    INFRA_LOST,
-    Best,
-    Decision,
-    RaceStatus,
-    RaceVerdict,
-    RunResult,
-    Snapshot,
-    Status,
-    Tag,
-)
+from orchestrator.decisions import Decision, RaceStatus, RaceVerdict, RunResult, Snapshot
+from orchestrator.domain import INFRA_LOST, Best, Status, Tag
 from orchestrator.rules.decide import adapted, failed, near_miss
 from orchestrator.rules.race.drift import drift
 from orchestrator.rules.race.state import Ending, FinishedRun, State

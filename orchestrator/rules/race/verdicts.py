@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from orchestrator.domain import RaceStatus, RaceVerdict
+from orchestrator.decisions import RaceStatus, RaceVerdict
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race import beliefs
 from orchestrator.rules.race.beliefs import KNOWN, Belief, Reading, counted, on_model

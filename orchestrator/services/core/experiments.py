@@ -6,12 +6,12 @@ from pathlib import Path
 import anyio
 
 from orchestrator import callers, schemas
+from orchestrator.decisions import RunResult
 from orchestrator.domain import (
     Counts,
     Metrics,
     NewExperiment,
     Run,
-    RunResult,
     State,
     Status,
     Tag,

@@ -9,7 +9,8 @@ from typing import Literal
 import anyio
 
 from orchestrator import callers, schemas
-from orchestrator.domain import Environment, Metrics, ResultKind, RunResult
+from orchestrator.decisions import RunResult
+from orchestrator.domain import Environment, Metrics, ResultKind
 from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
 from orchestrator.files import Files
 from orchestrator.ids import AttemptId, tag_of

@@ -7,15 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from orchestrator import schemas
-from orchestrator.domain import (
-    AttemptEnding,
-    Decision,
-    OperatorAction,
-    Run,
-    RunResult,
-    Snapshot,
-    State,
-)
+from orchestrator.decisions import Decision, RunResult, Snapshot
+from orchestrator.domain import AttemptEnding, OperatorAction, Run, State
 from orchestrator.errors import Unavailable, no_lease_secret
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules import early_stop

@@ -4,9 +4,10 @@ from dataclasses import asdict
 from typing import Literal
 
 from orchestrator import callers, schemas
-from orchestrator.domain import TAKING, Run, State, Status, Tag, platform_of
+from orchestrator.domain import Run, State, Status, Tag, platform_of
 from orchestrator.errors import Conflict
 from orchestrator.files import Files
+from orchestrator.gpus import TAKING
 from orchestrator.ids import tag_of
 from orchestrator.rules import machines
 from orchestrator.services import views

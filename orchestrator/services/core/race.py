@@ -13,7 +13,8 @@ from functools import partial
 import anyio
 
 from orchestrator import schemas
-from orchestrator.domain import Decision, Experiment, NewExperiment, RunResult, Snapshot, Status
+from orchestrator.decisions import Decision, RunResult, Snapshot
+from orchestrator.domain import Experiment, NewExperiment, Status
 from orchestrator.errors import (
     AutoresearchError,
     Conflict,

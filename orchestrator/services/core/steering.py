@@ -4,7 +4,8 @@ An action that changes nothing (a second pause) gets the answer of the first and
 """
 
 from orchestrator import callers, schemas
-from orchestrator.domain import OperatorAction, RunResult
+from orchestrator.decisions import RunResult
+from orchestrator.domain import OperatorAction
 from orchestrator.errors import Conflict
 from orchestrator.services import views
 from orchestrator.services.core.judge import Judge

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from orchestrator.domain import GPU_STATES, Gpu
+from orchestrator.gpus import GPU_STATES, Gpu
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import TagState

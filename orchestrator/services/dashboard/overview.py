@@ -13,8 +13,9 @@ from datetime import datetime
 import anyio
 
 from orchestrator import schemas
-from orchestrator.domain import Gpu, rfc3339
+from orchestrator.domain import rfc3339
 from orchestrator.files import Files
+from orchestrator.gpus import Gpu
 from orchestrator.ids import tag_of
 from orchestrator.rules import activity, alerts
 from orchestrator.rules.activity import Training

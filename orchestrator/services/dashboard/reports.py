@@ -4,7 +4,8 @@ import json
 from collections.abc import AsyncIterator
 
 from orchestrator import schemas
-from orchestrator.domain import FINISHED, Snapshot, Status, branch_of, rfc3339
+from orchestrator.decisions import Snapshot
+from orchestrator.domain import FINISHED, Status, branch_of, rfc3339
 from orchestrator.rules import early_stop, report
 from orchestrator.services import views
 from orchestrator.services.core.pool import Pool

@@ -6,7 +6,8 @@ from itertools import islice
 from typing import Any
 
 from orchestrator import schemas
-from orchestrator.domain import Run, Snapshot, Status, rfc3339
+from orchestrator.decisions import Snapshot
+from orchestrator.domain import Run, Status, rfc3339
 from orchestrator.errors import Invalid
 from orchestrator.rules import early_stop, noise
 from orchestrator.rules.race.state import from_json
