@@ -1,7 +1,7 @@
 """GPU hours that early stop saves, and its false kills, beside those of Optuna's pruners.
 
-nice -n 19 uv run python -m bench.early_stop                     # simulated curves
-nice -n 19 uv run python -m bench.early_stop FILE.jsonl ...      # of real runs, see replay.read
+uv run python -m bench.early_stop                     # simulated curves
+uv run python -m bench.early_stop FILE.jsonl ...      # of real runs, logs of bench.trials
 """
 
 import argparse

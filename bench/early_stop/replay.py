@@ -47,15 +47,13 @@ class Outcome:
 
 
 def read(path: Path) -> list[Run]:
-    """Runs from a file of JSON lines: {"budget": s, "val_bpb": v, "curve": [[progress, loss], ..]},
-    with progress in percent, or from 0 to 1."""
+    """The completed runs in a log of bench.trials."""
     runs = []
     for line in path.read_text("utf-8").splitlines():
         row = json.loads(line)
-        if row["val_bpb"] is not None:
-            scale = 100 if max(point[0] for point in row["curve"]) <= 1 else 1
-            curve = [(min(100.0, scale * progress), loss) for progress, loss in row["curve"]]
-            runs.append(Run(row["budget"], row["val_bpb"], curve))
+        if "val_bpb" in row:
+            curve = [(min(100.0, 100 * progress), loss) for progress, loss in row["curve"]]
+            runs.append(Run(row["run"]["budget"], row["val_bpb"], curve))
     return runs
 
 

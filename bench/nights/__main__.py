@@ -1,6 +1,6 @@
 """The table of docs/keep-rules.md: each keep rule at three noise levels, on 1, 4 and 16 GPUs.
 
-nice -n 19 uv run python -m bench.nights --nights 400
+uv run python -m bench.nights --nights 400
 uv run python -m bench.nights --nights 40 --cells 0.0015x4 0.003x16 --rho 0.9
 uv run python -m bench.nights --cells 0.0015x4 --rules greedy race race-of-two-models
 """

@@ -9,13 +9,12 @@ from bench.early_stop import world
 from bench.early_stop.replay import Run, ours, read
 
 
-@pytest.mark.parametrize("scale", [1, 100])
-def test_a_file_of_real_runs_is_read_with_progress_as_a_share_or_in_percent(
-    tmp_path: Path, scale: int
-) -> None:
-    curve = [[scale * share, 3.0] for share in (0.0, 0.25, 1.0)]
-    rows = [{"budget": 30, "val_bpb": value, "curve": curve} for value in (0.99, None)]
-    (tmp_path / "runs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+def test_a_log_of_trials_is_read_without_the_runs_that_failed(tmp_path: Path) -> None:
+    curve = [[share, 3.0] for share in (0.0, 0.25, 1.0)]
+    row = {"run": {"budget": 30}, "curve": curve}
+    (tmp_path / "runs.jsonl").write_text(
+        f"{json.dumps(row | {'val_bpb': 0.99})}\n{json.dumps(row)}"
+    )
     assert read(tmp_path / "runs.jsonl") == [Run(30, 0.99, [(0, 3.0), (25, 3.0), (100, 3.0)])]
 
 
