@@ -88,7 +88,7 @@ def two_step_claim() -> None:
     from orchestrator.store import scripts
 
     load, run = scripts._load, scripts.Scripts.run  # noqa: SLF001
-    choose, took = "if id then\n  redis.call('ZREM', G.direct", "local t = T(tag)\nif gpu.profile"
+    choose, took = "if id then\n  redis.call('ZREM', G.direct", "local t = T(tag)\nlocal bound"
 
     def split(verb: str) -> str:
         if not verb.startswith("claim_"):

@@ -1,5 +1,6 @@
--- Takes the idle GPU that registered first for a hand-run, of the model that its tag is pinned to. The same experiment gets the same GPU
--- again; a GPU found silent leaves the idle set until its next heartbeat.
+-- Takes for a hand-run the idle GPU that registered first, of the model that its tag is pinned to.
+-- The same experiment gets the same GPU again; a GPU found silent leaves the idle set until its next
+-- heartbeat.
 -- ARGV: nonce, ttl, tag, id, µs after which a silent GPU is offline, grace in µs.
 -- Replies: OK {gpu_id, gpu_index}, NONE {gpu_model}, PAUSED, CONFLICT {state}, UNKNOWN_ID.
 local tag, id, offline_us, grace_us, t = ARGV[3], ARGV[4], ARGV[5], ARGV[6], T(ARGV[3])

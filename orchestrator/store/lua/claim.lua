@@ -1,11 +1,12 @@
 -- Leases the first queued run that this GPU may have: of those directed to it, those of tags bound
--- to its platform and GPU model and those of tags not bound yet (which the claim binds). A paused tag's
--- jobs are not claimed: such a tag is in no `ready` set, and its directed jobs are passed over.
+-- to its platform and GPU model and those of tags not bound yet (which the claim binds). A paused
+-- tag's jobs are not claimed: it is in no `ready` set, and its directed jobs are passed over.
 -- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease,
 --       worker ('' for any).
--- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source, best}, NONE {profile, gpu_model}, BUSY (the GPU may
---          have no job now), UNKNOWN_GPU, FOREIGN_GPU.
+-- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source, best}, NONE {profile,
+--          gpu_model}, BUSY (the GPU may have no job now), UNKNOWN_GPU, FOREIGN_GPU.
 local gpu_id, secret = ARGV[3], ARGV[4]
+-- True if one of the tag's newest runs had a GPU of another model.
 local function ran_elsewhere(t, model)
   for _, id in ipairs(redis.call('ZRANGE', t.all, -200, -1)) do
     local name = redis.call('HGET', t.run .. id, 'env_gpu_name')
@@ -86,7 +87,8 @@ redis.call('HSET', G.gpu .. gpu_id, 'lease', id .. ' ' .. epoch)
 refresh_gpu(gpu_id)
 event('claimed', tag, id, { gpu_id = gpu_id, epoch = epoch })
 return reply('OK', {
-  id = id, tag = tag, epoch = epoch, secret = secret, seed = run.seed, budget = run.budget, prepare = run.prepare,
+  id = id, tag = tag, epoch = epoch, secret = secret,
+  seed = run.seed, budget = run.budget, prepare = run.prepare,
   source = redis.call('HGET', t.exp .. id, 'source'),
   best = redis.call('HGET', t.tag, 'best_val_bpb') or nil,
 })

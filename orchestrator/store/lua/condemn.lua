@@ -1,7 +1,7 @@
 -- Condemns a leased run, by a forecast made on a snapshot of its tag. Its worker is told to stop it
 -- with the next renewal, unless the forecast spares it as an audit. Once for each run.
--- ARGV: nonce, ttl, tag, id, epoch, forecast (JSON), '1' if it spares the run, what the tag's early stop
---       knows now (JSON), journal entry (JSON).
+-- ARGV: nonce, ttl, tag, id, epoch, forecast (JSON), '1' if it spares the run, what the tag's early
+--       stop knows now (JSON), journal entry (JSON).
 -- Replies: OK, UNCHANGED (it is condemned already, or is to stop for another reason), STALE, LOST,
 --          UNKNOWN_ID.
 local tag, id, epoch, forecast, spared = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7] == '1'

@@ -131,6 +131,8 @@ redis.call('HSET', t.tag, 'streak', d.streak, 'last_decided', us(last))
 -- snapshot.
 local followed = d.follow and d.follow.created == tag_fields[4]
 if followed then
-  for _, one in ipairs(d.follow.repeats) do follow_up(tag, one.after, one.seed, one.what, nil, one.gpu) end
+  for _, one in ipairs(d.follow.repeats) do
+    follow_up(tag, one.after, one.seed, one.what, nil, one.gpu)
+  end
 end
 return reply('OK', { verdict = d.verdict, followed = followed })
