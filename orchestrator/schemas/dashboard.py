@@ -86,6 +86,7 @@ class TagOverview(Answer):
     mode_reason: str
     pinned: bool
     best_val_bpb: float | None
+    best_is_estimate: bool  # from all its runs, as under the keep rule `race`
     best_experiment_id: str | None
     baseline_val_bpb: float | None
     gain: float | None

@@ -104,6 +104,8 @@ def raced(api: Api) -> dict[str, str]:
 def test_candidates_stand_above_the_verdicts_and_repeats_are_in_no_row(
     api: Api, raced: dict[str, str], open_page: OpenPage
 ) -> None:
+    page = open_page(f"{api.url}/")
+    expect(page.locator(".strip")).to_contain_text("Best val_bpb of mar11, an estimate")
     page = open_page(f"{api.url}/t/mar11")
     best = api.get("/api/experiment/best", tag="mar11")["best"]
     expect(page.locator(".verdict .best")).to_contain_text("an estimate")

@@ -177,6 +177,7 @@ def _tag(state: TagState, history: History, since_us: int) -> schemas.TagOvervie
         mode_reason=state.strategy.reason,
         pinned=state.strategy.pinned,
         best_val_bpb=tag.best_val_bpb,
+        best_is_estimate=tag.keep_rule == "race",
         best_experiment_id=tag.best_experiment_id,
         baseline_val_bpb=baseline,
         gain=_difference(tag.best_val_bpb, baseline),

@@ -44,6 +44,7 @@ function best(tags, from) {
     : `no gain since ${from}`;
   const overall = tag.gain !== null && [" · ", h("span.mono", delta(tag.gain, { same: "±0" })), " vs baseline"];
   const label = ["Best val_bpb of ", h("a", { href: `/t/${encodeURIComponent(tag.name)}` }, tag.name)];
+  if (tag.best_is_estimate) label.push(", an estimate");
   return stripCell(label, bpb(tag.best_val_bpb), [sinceThen, overall], { kind: "wide", size: "big" });
 }
 
