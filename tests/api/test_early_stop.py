@@ -297,6 +297,7 @@ def test_a_run_made_from_an_old_champion_is_compared_with_that_one(api: Api) -> 
     for number in range(CALIBRATED - 5):
         level = 3.01 + 0.01 * number
         api.finish(search.claim(), final(level) + 0.0003 * (number % 3), curve=curve(level))
+    api.finish(api.claim(), 0.9, curve=curve(3.0))  # the champion, to see if the GPU has drifted
     late = api.submit("late = 1\n", parent_id=old)
     job = api.claim()
     new = api.submit("new = 1\n", parent_id=old)
@@ -319,6 +320,7 @@ def test_a_race_learns_nothing_of_a_run_that_was_stopped(api: Api, client: Any) 
         level = 3.1 + 0.01 * number
         verdict = api.finish(search.claim(), final(level), curve=curve(level))["verdict"]
         assert verdict["status"] == "discard"
+    api.finish(api.claim(), final(3.0), curve=curve(3.0))  # the champion: has the GPU drifted?
     before = client.get(keys.of_tag("mar11", "race"))
     job = search.claim()
     assert search.progress(job, 3.2, until=26)["cancel"]

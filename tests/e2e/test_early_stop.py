@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpu_worker.devices import open_gpu
 from orchestrator.rules.early_stop import CALIBRATED, SPARED_OF
 from tests.e2e.conftest import System, eventually
 from tests.e2e.test_main_job import events_of, marked
@@ -33,7 +34,8 @@ def calibrated(system: System, more: str = "") -> str:
     """A tag whose early stop has seen enough runs of a worker that is gone; the id of a queued run
     that it will not spare."""
     system.post("/api/experiment/setup", tag="t", early_stop=True)
-    gpu = {"gpu_id": "gone", "gpu_index": 9, "gpu_name": "Test", "vram_mb": 1}
+    model = open_gpu("cpu").device.model  # a tag runs on one
+    gpu = {"gpu_id": "gone", "gpu_index": 9, "gpu_name": model, "vram_mb": 1}
     system.post("/api/pool/register", **gpu)
     for number in range(CALIBRATED):
         system.submit(f"run = {number}\n")

@@ -109,7 +109,7 @@ def test_a_gpu_that_is_lost_is_quarantined_in_the_pool_and_its_job_requeued(
         "worker", "--gpu", "0", "--gpu-id", "lost", "--orchestrator", system.url,
         FAKE_NVML=str(state), PYTHONPATH=str(FAKE_NVML),
     )  # fmt: skip
-    system.post("/api/experiment/setup", tag="t")
+    system.post("/api/experiment/setup", tag="t", mix_models=True)
     experiment_id = system.submit(stub(0.9, 4))
     system.training(experiment_id)
     (tmp_path / "new").write_text(json.dumps({"xids": [79]}))
