@@ -83,7 +83,7 @@ def test_a_condemned_runs_process_tree_ends_and_it_is_reported_once(system: Syst
 
 
 def test_an_orchestrator_killed_after_the_condemnation_loses_nothing(system: System) -> None:
-    """The condemnation is in Redis: whoever is asked next tells the worker."""
+    """The condemnation is in Redis: the next orchestrator that is asked tells the worker."""
     first = system.serve()
     experiment_id = calibrated(
         system, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
