@@ -76,6 +76,8 @@ async def worker_is_drained(targets: Targets, random: Random) -> None:
 async def worker_gets_a_twin(targets: Targets, random: Random) -> None:
     """A second worker for the same GPU must not serve."""
     async with targets.worker(random) as worker:
+        if not worker.has_logged("registered with"):
+            raise Missed  # an earlier fault has just restarted it: either may take the lock first
         twin = worker.spawn()
         try:
             code = await asyncio.to_thread(twin.wait, _TWIN_SECONDS)

@@ -31,6 +31,7 @@ class Process:
         self._env = os.environ | env
         self._log = logs / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0  # in its log
 
     @property
     def pid(self) -> int:
@@ -43,6 +44,7 @@ class Process:
         return None if self._process is None else self._process.poll()
 
     def start(self) -> None:
+        self._started_at = self._log.stat().st_size if self._log.exists() else 0
         self._process = self.spawn()
         self.wanted = True
 
@@ -71,6 +73,10 @@ class Process:
         status = Path(f"/proc/{self.pid}/status").read_text()
         caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
         return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+    def has_logged(self, words: str) -> bool:
+        """True if it has, since its last start."""
+        return words.encode() in self._log.read_bytes()[self._started_at :]
 
     def kill(self) -> None:
         self.wanted = False
