@@ -153,7 +153,8 @@ class Screen:
             return
         number = min(len(search.decided) + 1, search.wanted)
         label = f"[{number}/{search.wanted}] {search.current.description}"
-        share, state = step(search.current)
+        # Its own worker is about to start, so nothing holds a run up.
+        share, state = step(search.current.model_copy(update={"blocked": None}))
         total = None if share is None else 1.0  # without a total the bar pulses
         self.bar.update(
             self._task, description=label, state=state, total=total, completed=share or 0.0
