@@ -174,15 +174,11 @@ def sources(reference: str | None, folder: Path) -> dict[str, Path]:
     """train.py of this checkout, and the one to compare with; a revision's goes to `folder`."""
     found = {"train.py": ROOT / "train.py"}
     if reference is not None:
+        from bench.trials import source_folder  # the measured child does not find bench
+
         path = Path(reference)
         if not path.is_file():
-            for name in ("train.py", "prepare.py"):
-                command = ["git", "show", f"{reference}:{name}"]
-                done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
-                if done.returncode:
-                    raise SystemExit(f"--compare {reference}: no file, and no revision with {name}")
-                (folder / name).write_bytes(done.stdout)
-            path = folder / "train.py"
+            path = source_folder(reference, folder) / "train.py"
         found[reference] = path.resolve()
     return found
 

@@ -83,7 +83,7 @@ def source_folder(origin: str | None, scratch: Path) -> Path:
         command = ["git", "show", f"{origin}:{name}"]
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
         if done.returncode:
-            raise SystemExit(f"from = {origin!r}: no folder, and no git revision with {name}")
+            raise SystemExit(f"{origin} is no folder, and no git revision with {name}")
         (folder / name).write_bytes(done.stdout)
     return folder
 

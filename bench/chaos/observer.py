@@ -16,6 +16,7 @@ import redis.exceptions
 from bench.chaos.promises import Promises
 from bench.chaos.system import System
 from bench.chaos.violations import Findings
+from orchestrator.domain import KeepRule
 
 EVENTS = "ar:events"
 _BLOCK_MS = 500
@@ -41,6 +42,7 @@ class Observer:
         promises: Promises,
         findings: Findings,
         racing: Collection[str] = (),
+        keep_rule: KeepRule = "greedy",
     ) -> None:
         self.decisions: list[Decided] = []
         self.events = 0
@@ -52,6 +54,8 @@ class Observer:
         self._last = "0-0"
         self._last_decision = time.monotonic()
         self._racing = racing
+        # Verdicts that may wait for a merge, and so get new words.
+        self._reworded = ("discard", "keep") if keep_rule == "greedy+merge" else ("discard",)
         self._status: dict[str, str] = {}
         self._best: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
@@ -131,7 +135,7 @@ class Observer:
 
     def _decided(self, decision: Decided) -> None:
         experiment_id, before = decision.experiment_id, self._status.get(decision.experiment_id)
-        again = before == decision.status and decision.status in ("discard", "keep")
+        again = before == decision.status and decision.status in self._reworded
         if again and decision.tag in self._racing:
             return  # it waited for a merge, and now its words say why it could not be merged
         if before not in (None, "candidate"):

@@ -80,7 +80,9 @@ class Harness:
             self.racing,
             trial.keep_rule,
         )
-        self.observer = Observer(self.system, self.promises, self.findings, self.racing)
+        self.observer = Observer(
+            self.system, self.promises, self.findings, self.racing, trial.keep_rule
+        )
         self.processes = ProcessChecks(self.system, self.findings)
         self.targets = Targets(self.system, self.agents, self.losses, self.findings)
         self.injector = self._injector(trial)

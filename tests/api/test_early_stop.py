@@ -1,6 +1,5 @@
 """Early stop over HTTP: runs whose curve says that they cannot win are ended, once, and audited."""
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +10,8 @@ import pytest
 import redis
 
 from orchestrator.rules.early_stop import CALIBRATED, SPARED_OF
-from orchestrator.services.core.audit import Audit
 from orchestrator.store import keys
-from orchestrator.store.connection import Store
+from tests.api.test_race import audited
 from tests.conftest import Api, MakeApi, lease_of
 
 pytestmark = pytest.mark.slow  # each begins with thirty runs
@@ -72,17 +70,7 @@ class Search:
 
     def audited(self) -> list[str]:
         """What the audit finds wrong."""
-        assert self.api.settings.redis_url is not None
-        url = self.api.settings.redis_url.get_secret_value()
-
-        async def differences() -> list[str]:
-            store = Store(url, 5)
-            try:
-                return (await Audit(store).check("mar11")).differences
-            finally:
-                await store.close()
-
-        return asyncio.run(differences())
+        return audited(self.api)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.rules.race.drift import CHECK_RUNS
-from tests.api.test_race import BASELINE, BASELINE_RUNS, audited, changed
+from tests.api.test_race import BASELINE, BASELINE_RUNS, Race, audited, changed
 from tests.conftest import Api, eventually
 
 H200, L40S = "NVIDIA H200", "NVIDIA L40S"
@@ -13,7 +13,7 @@ MODELS = {"big": H200, "small": L40S}
 OFFSET = 0.05  # how much higher the smaller GPU reads
 
 
-class Machines:
+class Machines(Race):
     """A tag that races on a worker of each model."""
 
     def __init__(self, api: Api, **settings: Any) -> None:
@@ -22,22 +22,11 @@ class Machines:
         for index, (gpu, model) in enumerate(MODELS.items()):
             api.gpu(gpu, index, gpu_name=model)
 
-    def run(self, value: float, gpu: str = "big") -> Any:
+    def run(self, value: float | None, gpu: str = "big", **more: Any) -> Any:
         """Claim the next job and end it: the job with its verdict."""
-        job = self.api.claim(gpu)
-        assert job is not None, "nothing is queued"
-        place = {"gpu_name": MODELS[gpu]}
-        verdict = self.api.finish(job, value, environment=place)["verdict"]
+        job, place = self.claim(gpu), {"gpu_name": MODELS[gpu]}
+        verdict = self.api.finish(job, value, environment=place, **more)["verdict"]
         return job | {"verdict": verdict, "detail": self.detail(job["experiment_id"])}
-
-    def baseline(self) -> str:
-        experiment_id = self.api.submit(BASELINE)
-        for val_bpb in BASELINE_RUNS:
-            self.run(val_bpb)
-        return experiment_id
-
-    def detail(self, experiment_id: str) -> Any:
-        return self.api.get(f"/api/experiment/{experiment_id}")
 
 
 def test_a_model_joins_with_one_run_of_the_champion_and_its_readings_are_adjusted(

@@ -194,7 +194,8 @@ class Demonstration:
         if self._stops.asked():
             return
         self._client.setup(SetupRequest(tag=search.tag, time_budget_seconds=budget))
-        note(f"{system.url}, tag {search.tag}: {search.wanted} experiments of {budget:g} s each")
+        wanted = f"{search.wanted} experiment{'s' * (search.wanted != 1)}"
+        note(f"{system.url}, tag {search.tag}: {wanted} of {budget:g} s each")
         with self._screen.bar:
             for _ in search.run():
                 system.poll()
