@@ -26,6 +26,7 @@ COMMANDS = {
     "priority": ("steer", "Give a queued experiment another place. A negative N goes after `--`."),
     "pause": ("steer", "Start none of a tag's runs until it is resumed. Those that run go on."),
     "resume": ("steer", "Let a paused tag's runs start again."),
+    "race": ("steer", "Let a tag keep by `race` from now on, starting from its best so far."),
     "note": ("steer", "Leave a note that every agent of the tag gets with its next `suggest`."),
     "notes": ("steer", "The notes that agents of a tag get, newest first."),
     "drain": ("steer", "Give a GPU no new run until it is undrained. Its present run goes on."),

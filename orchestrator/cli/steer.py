@@ -25,6 +25,14 @@ def resume(client: Client, tag: Tag, *, reason: Reason, by: By = "human", json: 
     _steer_tag(client, "resume", tag, reason, by, json=json)
 
 
+def race(client: Client, tag: Tag, *, reason: Reason, by: By = "human", json: bool) -> None:
+    request = load_model(schemas.TagSteerRequest, tag=tag, reason=reason, by=by)
+    result = client.post("/api/steer/race", schemas.RaceAnswer, request)
+    best = result.best_experiment_id
+    first = f"; its best, {best}, is repeated first" if best else ""
+    respond(json, result, f"{tag} keeps by race from now on{first}")
+
+
 def cancel(
     client: Client,
     experiment: Experiment,

@@ -82,7 +82,7 @@ _BY_ACCESS = {
         "/api/experiment/crash", "/api/pool/acquire", "/api/gpu/{gpu_id}/train",
         "/api/experiment/{experiment_id}/requeue", "/api/experiment/{experiment_id}/priority",
         "/api/search/set-strategy", "/api/search/adapt", "/api/steer/pause", "/api/steer/resume",
-        "/api/steer/note", "/api/steer/drop-note", "/api/steer/ledger",
+        "/api/steer/race", "/api/steer/note", "/api/steer/drop-note", "/api/steer/ledger",
     ],
     _access(ALL, "admin"): [
         "/api/pool/release", "/api/pool/drain", "/api/pool/undrain", "/api/token/create",

@@ -17,6 +17,11 @@ async def resume(body: schemas.TagSteerRequest, services: ServicesDep) -> schema
     return await services.steering.resume(body)
 
 
+@router.post("/api/steer/race")
+async def race(body: schemas.TagSteerRequest, services: ServicesDep) -> schemas.RaceAnswer:
+    return await services.steering.race(body)
+
+
 @router.post("/api/steer/note")
 async def add_note(body: schemas.NoteRequest, services: ServicesDep) -> schemas.NoteAnswer:
     return await services.steering.add_note(body)

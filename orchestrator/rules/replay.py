@@ -26,7 +26,7 @@ from orchestrator.domain import (
 from orchestrator.rules import greedy_merge
 from orchestrator.rules.decide import decide
 from orchestrator.rules.early_stop import after_condemned, after_run, forecast, judged_against
-from orchestrator.rules.race import FinishedRun, State as RaceState, conflicted
+from orchestrator.rules.race import FinishedRun, State as RaceState, begin, conflicted
 from orchestrator.rules.race.decide import RaceDecision, decide as decide_race, unmerged
 from orchestrator.rules.strategy import INITIAL
 
@@ -59,6 +59,16 @@ class Steered:
     revision: int
     at_us: int
     action: OperatorAction
+
+
+@dataclass(frozen=True)
+class Switched:
+    """A person let the tag keep by `race`: `seed` is that of its best's run, None without one."""
+
+    revision: int
+    at_us: int
+    action: OperatorAction
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class Decided:
     settled: tuple[Settled, ...] = ()
 
 
-Step = SetUp | Chosen | Steered | Unmerged | Condemned | Decided
+Step = SetUp | Chosen | Steered | Switched | Unmerged | Condemned | Decided
 
 
 @dataclass
@@ -164,6 +174,8 @@ class Replay:
             self.strategy = step.strategy
         elif isinstance(step, Steered):
             self._steer(step.at_us, step.action)
+        elif isinstance(step, Switched):
+            self._switch(step)
         elif isinstance(step, Unmerged):
             self._unmerge(step)
         elif isinstance(step, Condemned):
@@ -197,6 +209,15 @@ class Replay:
             self.notes[action.target] = Note(action.target, action.reason, action.by, at_us)
         elif action.kind == "drop-note" and self.notes.pop(action.target, None) is None:
             self._differ(f"{action.target} was dropped and had never been left")
+
+    def _switch(self, step: Switched) -> None:
+        if self.tag.keep_rule == "race":
+            self._differ(f"the tag began to keep by race twice, at {step.at_us}")
+        if (self.tag.best is None) != (step.seed is None):
+            self._differ(f"the race began with seed {step.seed} of {self.tag.best}")
+        self.tag = replace(self.tag, keep_rule="race")
+        best = self.tag.best
+        self.race = RaceState() if best is None else begin(best, step.seed or 0)
 
     def _condemn(self, step: Condemned) -> None:
         who = step.experiment_id

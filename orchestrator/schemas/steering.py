@@ -51,7 +51,7 @@ NoteId = Annotated[str, StringConstraints(pattern=r"^note-\d{1,18}$")]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,18}-\d{1,18}$")]
 
 SteeringAction = Literal[
-    "pause", "resume", "note", "drop-note", "cancel", "requeue", "priority", "set-strategy",
+    "pause", "resume", "race", "note", "drop-note", "cancel", "requeue", "priority", "set-strategy",
     "drain", "undrain", "create-token", "revoke-token",
 ]  # fmt: skip
 
@@ -79,6 +79,15 @@ class PauseAnswer(Answer):
     tag: str
     paused: bool
     pause: OperatorHold | None
+
+
+class RaceAnswer(Answer):
+    """The keep rule in force, and the best that is repeated before others are judged by it."""
+
+    tag: str
+    keep_rule: str
+    best_experiment_id: str | None
+    best_val_bpb: float | None
 
 
 class NoteRequest(TagRequest):

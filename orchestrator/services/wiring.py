@@ -56,7 +56,7 @@ class Services:
         )
         self.jobs = Jobs(store, files, judge, self.wakeups, settings)
         self.reaper = Reaper(store, judge, self.jobs, race, settings)
-        self.steering = Steering(store, judge)
+        self.steering = Steering(store, judge, race)
         self.similar = SimilarIdeas(store, files, settings.paths)
         self.search = Search(store, self.similar)
         self.briefs = Briefs(store, self.pool)

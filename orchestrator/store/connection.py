@@ -97,7 +97,7 @@ class Store:
         self.idempotency = IdempotencyStore(redis)
         self.journal = JournalStore(redis, shared)
         self.dump = DumpStore(redis)
-        self.steering = SteeringStore(scripts, redis)
+        self.steering = SteeringStore(scripts, redis, self.reads)
         self.tokens = TokenStore(scripts, redis)
         self.sessions = SessionStore(redis)
 

@@ -27,6 +27,7 @@ from orchestrator.rules.replay import (
     SetUp,
     Steered,
     Step,
+    Switched,
     Unmerged,
 )
 from orchestrator.rules.seals import JournalEntry
@@ -126,6 +127,11 @@ def steered_data(tag: Tag, action: OperatorAction) -> dict[str, Any]:
     return {"on": {"revision": tag.revision}, "steered": records.action_fields(action)}
 
 
+def switched_data(tag: Tag, action: OperatorAction, seed: int | None) -> dict[str, Any]:
+    """What the journal keeps of a tag that keeps by `race` from then on."""
+    return steered_data(tag, action) | _present(seed=seed)
+
+
 def strategy_data(
     tag: Tag, strategy: Strategy, action: OperatorAction | None = None
 ) -> dict[str, Any]:
@@ -176,6 +182,8 @@ def step_from(entry: JournalEntry) -> Step:
     action = records.action_from(data["steered"]) if "steered" in data else None
     if entry.kind == "steered":
         assert action is not None  # noqa: S101 - it is nothing else
+        if action.kind == "race":
+            return Switched(on["revision"], entry.at_us, action, data.get("seed"))
         return Steered(on["revision"], entry.at_us, action)
     if entry.kind == "strategy":
         return Chosen(on["revision"], entry.at_us, _undated_strategy(data["strategy"]), action)

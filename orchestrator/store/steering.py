@@ -7,9 +7,12 @@ from typing import Literal
 from orchestrator.domain import LedgerEntry, Note, OperatorAction, OperatorHold, Stop, Tag
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.ids import tag_of
+from orchestrator.rules.race import State, begin
+from orchestrator.rules.race.state import to_json
 from orchestrator.store import entries, keys, records, verbs
 from orchestrator.store.client import TextRedis
 from orchestrator.store.experiments import Queued
+from orchestrator.store.reads import ReadStore
 from orchestrator.store.records import action_fields
 from orchestrator.store.scripts import R, Reply, Script, Scripts, redis_errors
 
@@ -36,8 +39,9 @@ class LedgerPage:
 
 
 class SteeringStore:
-    def __init__(self, scripts: Scripts, redis: TextRedis) -> None:
+    def __init__(self, scripts: Scripts, redis: TextRedis, reads: ReadStore) -> None:
         self._scripts = scripts
+        self._reads = reads
         self._redis = redis
 
     # -- tags
@@ -45,6 +49,34 @@ class SteeringStore:
     async def pause(self, tag: str, action: OperatorAction) -> Tag:
         """Keep the tag's jobs from being claimed; a paused tag stays as it is."""
         reply = await self._steer(verbs.PAUSE, tag, None, action)
+        return records.tag_from(reply["tag"])
+
+    async def race(self, tag: str, action: OperatorAction) -> Tag:
+        """Let the tag keep by `race` from now on, from what it holds as its best. Raises `Conflict`
+        if that, or a run under way, was made by hand: the race repeats sources."""
+
+        async def arguments() -> tuple[object, ...]:
+            found = await self._scripts.run(verbs.SNAPSHOT, tag, None)
+            now, seed, state = records.tag_from(found["tag"]), None, State()
+            if now.best is not None:
+                experiment, run = await self._reads.entry(now.best.experiment_id)
+                if experiment.source_sha256 is None:
+                    raise Conflict(
+                        f"The best of {tag!r}, {experiment.id}, was trained by hand, and a race"
+                        " repeats its best: submit that train.py with repeat first."
+                    )
+                seed = run.seed
+                state = begin(now.best, seed)
+            data = entries.switched_data(now, action, seed)
+            entry = self._scripts.entry(now, "steered", data)
+            return tag, None, action_fields(action) | entry, to_json(state)
+
+        reply = await self._scripts.run_on_snapshot(verbs.RACE, arguments)
+        if reply.name == "HAND":
+            raise Conflict(
+                f"{reply['n']} runs of {tag!r} by hand are under way, which a race cannot repeat:"
+                " report or cancel them first."
+            )
         return records.tag_from(reply["tag"])
 
     async def resume(self, tag: str, action: OperatorAction) -> Tag:

@@ -35,6 +35,7 @@ RELEASE = Script[Literal["OK", "LEASED", "NOT_HELD"]]("release")
 DEREGISTER = Script[Literal["OK", "LEASED", "HELD"]]("deregister")
 TIDY = Script[OK]("tidy")
 
+RACE = Script[Literal["OK", "UNCHANGED", "HAND", "STALE"]]("race")
 PAUSE = Script[OK_OR_UNCHANGED_OR_STALE]("pause")
 RESUME = Script[OK_OR_UNCHANGED_OR_STALE]("resume")
 ADD_NOTE = Script[Literal["OK", "FULL", "STALE"]]("add_note")

@@ -31,6 +31,16 @@ def test_a_tag_is_paused_and_resumed_and_status_says_so(api: Api, run: Any) -> N
     assert "(paused)" not in run("status")[1]
 
 
+def test_a_tag_is_switched_to_race_and_status_says_so(api: Api, run: Any) -> None:
+    api.tag()
+    api.gpu()
+    best = api.submit("1")
+    api.finish(api.claim(), 0.9)
+    said = f"mar11 keeps by race from now on; its best, {best}, is repeated first\n"
+    assert run("race", "mar11", "-r", "keeps shall hold")[:2] == (0, said)
+    assert "mar11 (race)" in run("status")[1]
+
+
 def test_a_run_is_prioritised_requeued_and_cancelled(api: Api, run: Any) -> None:
     """Queued, running, decided: each command says what became of it."""
     api.tag()

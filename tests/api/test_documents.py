@@ -142,7 +142,7 @@ def test_every_command_of_the_steering_document_works_in_order(api: Api, tmp_pat
     assert ran >= 15
     told = [entry["action"] for entry in api.get("/api/steer/ledger")["entries"]]
     assert sorted(set(told)) == [
-        "cancel", "drain", "drop-note", "note", "pause", "priority", "requeue", "resume",
+        "cancel", "drain", "drop-note", "note", "pause", "priority", "race", "requeue", "resume",
         "set-strategy", "undrain",
     ]  # fmt: skip
     assert api.get(f"/api/experiment/{repeat['experiment_id']}")["status"] == "cancelled"

@@ -60,6 +60,7 @@ def requests_of(api: Api) -> dict[str, Body]:
         "/api/report/diff": {"experiment_a": hand[0], "experiment_b": hand[0]},
         "/api/steer/pause": tag | why,
         "/api/steer/resume": tag | why,
+        "/api/steer/race": {"tag": api.tag("racing")} | why,
         "/api/steer/note": tag | {"text": "t"},
         "/api/steer/drop-note": tag | {"note_id": note},
         "/api/pool/drain": {"gpu_id": "gpu-5"} | why,

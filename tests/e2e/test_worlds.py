@@ -63,6 +63,7 @@ class Table:
             "watch": ["t", "--once"], "log": [one], "wait": [one], "cancel": [one],
             "requeue": [one, *because], "priority": [one, "3", *because], "notes": ["t"],
             "pause": ["t", *because], "resume": ["t", *because], "note": ["t", "naïve"],
+            "race": ["t", *because],
             "drain": ["g", *because], "undrain": ["g", *because], "ledger": [], "history": ["t"],
             "export": ["t", "--format", "jsonl"], "chart": ["t"], "diff": [one, two], "mcp": [],
             "token": ["list"], "audit": [], "backup": ["b.tar.gz"], "restore": ["b.tar.gz"],

@@ -175,7 +175,8 @@ class Machine(RuleBasedStateMachine):
         config = Settings(home=home)
         files = Files(config.paths)
         self.sources = Sources(files, None)
-        self.judge = Judge(self.store, Race(self.store, files, self.sources))
+        self.race = Race(self.store, files, self.sources)
+        self.judge = Judge(self.store, self.race)
         wakeups = Wakeups(self.store.events, 1)
         digests = Digests(self.store, files)
         prepare_py = home / "prepare.py"
@@ -189,7 +190,7 @@ class Machine(RuleBasedStateMachine):
         self.reports = Reports(self.store, self.pool, config)
         similar = SimilarIdeas(self.store, files, config.paths)
         self.search = Search(self.store, similar)
-        self.steering = Steering(self.store, self.judge)
+        self.steering = Steering(self.store, self.judge, self.race)
         self.model = Model()
         self.claims: dict[tuple[str, str], schemas.Job | None] = {}
         self.secrets: dict[tuple[str, int], str | None] = {}

@@ -11,6 +11,9 @@ The rule in words, and what it is worth in simulation: docs/keep-rules.md.
 
 from orchestrator.rules.race.queue import check, next_merge, next_run
 from orchestrator.rules.race.state import FinishedRun, Next, State
-from orchestrator.rules.race.verdicts import conflicted, step
+from orchestrator.rules.race.verdicts import begin, conflicted, step
 
-__all__ = ["FinishedRun", "Next", "State", "check", "conflicted", "next_merge", "next_run", "step"]
+__all__ = [
+    "FinishedRun", "Next", "State", "begin", "check", "conflicted", "next_merge", "next_run",
+    "step",
+]  # fmt: skip

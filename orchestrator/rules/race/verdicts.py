@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from orchestrator.decisions import RaceStatus, RaceVerdict
+from orchestrator.domain import Best
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race import beliefs
 from orchestrator.rules.race.beliefs import KNOWN, Belief, Reading, counted, on_model
@@ -38,6 +39,14 @@ def with_waiting(state: State, source: str, gain: Belief) -> State:
     if len(waiting) > WAITING:
         waiting.pop(min(waiting, key=lambda name: waiting[name].mean))
     return replace(state, waiting=waiting)
+
+
+def begin(best: Best, seed: int) -> State:
+    """The race of a tag that another rule has judged so far: its best is a baseline with one run,
+    so it is repeated before others are judged by it. As a best of single runs it is too good."""
+    noise, readings = SeedNoise(), (Reading(seed, best.val_bpb),)
+    source = Source(best.experiment_id, None, readings)
+    return State(noise, (Champion(source, beliefs.baseline(readings, noise)),))
 
 
 def conflicted(state: State, sources: Collection[str]) -> State:

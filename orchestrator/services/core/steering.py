@@ -9,6 +9,7 @@ from orchestrator.domain import OperatorAction
 from orchestrator.errors import Conflict
 from orchestrator.services import views
 from orchestrator.services.core.judge import Judge
+from orchestrator.services.core.race import Race
 from orchestrator.store.connection import Store
 from orchestrator.store.experiments import UNLEASED
 
@@ -19,9 +20,10 @@ def operator_action(kind: str, by: str, reason: str, target: str = "") -> Operat
 
 
 class Steering:
-    def __init__(self, store: Store, judge: Judge) -> None:
+    def __init__(self, store: Store, judge: Judge, race: Race) -> None:
         self._store = store
         self._judge = judge
+        self._race = race
 
     # -- tags
 
@@ -32,6 +34,18 @@ class Steering:
     async def resume(self, request: schemas.TagSteerRequest) -> schemas.PauseAnswer:
         action = operator_action("resume", request.by, request.reason)
         return views.pause_answer(await self._store.steering.resume(request.tag, action))
+
+    async def race(self, request: schemas.TagSteerRequest) -> schemas.RaceAnswer:
+        """Let a tag keep by `race` from now on, and queue the first repeats of its best."""
+        action = operator_action("race", request.by, request.reason)
+        tag = await self._store.steering.race(request.tag, action)
+        await self._race.fill(tag.name)
+        return schemas.RaceAnswer(
+            tag=tag.name,
+            keep_rule=tag.keep_rule,
+            best_experiment_id=tag.best_experiment_id,
+            best_val_bpb=tag.best_val_bpb,
+        )
 
     async def add_note(self, request: schemas.NoteRequest) -> schemas.NoteAnswer:
         action = operator_action("note", request.by, request.text)
