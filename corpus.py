@@ -25,7 +25,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 import prepare
-from download import DEFAULT_SHARDS, LAST_SHARD, download_all, hub_error, shard_name
+from download import LAST_SHARD, default_shards, download_all, hub_error, shard_name
 from prepare import VALIDATION_SHARD, Manifest, PrepareError, TokenFile, Tokenizer, TokenShards, log
 
 # Text of this machine or of a folder --------------------------------------------------------------
@@ -190,7 +190,7 @@ def prepare_data(source: str | None, num_shards: int | None, *, force: bool) -> 
 
 def prepare_climbmix(current: Manifest | None, num_shards: int | None, *, force: bool) -> None:
     """Download what is missing of the validation shard and `num_shards` others (-1: all)."""
-    n = LAST_SHARD if num_shards == -1 else num_shards or DEFAULT_SHARDS
+    n = LAST_SHARD if num_shards == -1 else num_shards or default_shards()
     names = [*map(shard_name, range(n)), VALIDATION_SHARD]
     if current is not None and num_shards is None:
         names = current.shards
@@ -313,7 +313,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "Python and packages; PATH: a file or folder of text or parquet, which keeps its split if "
         f"it has a {VALIDATION_SHARD}. Default: what the cache holds, else climbmix, else offline",
     )
-    shards = f"shards of climbmix to train on, 90 MB each (default {DEFAULT_SHARDS}, -1: all)"
+    shards = (
+        "shards of climbmix to train on, 90 MB each; -1: all. Default: what a run reads once, "
+        f"{default_shards()} here"
+    )
     parser.add_argument("--num-shards", type=int, metavar="N", help=shards)
     parser.add_argument("--force", action="store_true", help="replace the data and the tokenizer")
     parser.add_argument("--check", action="store_true", help="only print JSON; exit 1 if not ok")

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import sys
@@ -24,7 +25,7 @@ from prepare import VALIDATION_SHARD, PrepareError, log
 
 HUB = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
 LAST_SHARD = 6542  # climbmix's validation shard; those before it are to train on
-DEFAULT_SHARDS = 10
+SHARD_TOKENS = 50_000_000  # of a shard that a run reads, about
 DOWNLOADS_AT_ONCE = 4
 PROBE_SECONDS = 4.0  # how long to wait for the hub before it counts as unreachable
 STALL_SECONDS = 30.0  # a connection that sends nothing for so long is given up
@@ -40,6 +41,12 @@ class TransientError(Exception):
 
 def shard_name(index: int) -> str:
     return f"shard_{index:05d}.parquet"
+
+
+def default_shards() -> int:
+    """As many as a run on this machine reads once, at its time budget or the usual 300 s."""
+    tokens = max(300.0, prepare.TIME_BUDGET) * prepare.PROFILE.tokens_per_second
+    return min(LAST_SHARD, math.ceil(tokens / SHARD_TOKENS))
 
 
 def shard_url(name: str) -> str:

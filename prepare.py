@@ -66,16 +66,18 @@ class Profile:
     depth: int  # number of blocks; this and what follows are defaults that train.py may change
     device_batch_size: int  # rows in one forward pass
     total_batch_size: int  # tokens in one optimizer step
+    ngram_rows: int  # of each table of n-grams; 0: no tables
+    tokens_per_second: int  # that train.py reads, about
     compile: bool  # off where torch.compile fails (old cards) or takes longer than it saves
 
 
 # In falling order of memory: the first one that fits the GPU is taken.
 PROFILES = (
-    Profile("80gb", 70, 2048, 40 * 2**19, 8, 128, 2**18, compile=True),
-    Profile("40gb", 38, 2048, 40 * 2**19, 8, 64, 2**18, compile=True),
-    Profile("24gb", 20, 2048, 10 * 2**19, 8, 8, 2**17, compile=True),
-    Profile("small", 0, 2048, 2 * 2**19, 4, 2, 2**16, compile=False),
-    Profile("cpu", None, 256, 2**16, 2, 8, 2**11, compile=False),
+    Profile("80gb", 70, 2048, 40 * 2**19, 8, 64, 2**18, 2**20, 1_800_000, compile=True),
+    Profile("40gb", 38, 2048, 40 * 2**19, 8, 64, 2**18, 2**19, 800_000, compile=True),
+    Profile("24gb", 20, 2048, 10 * 2**19, 8, 32, 2**17, 2**18, 400_000, compile=True),
+    Profile("small", 0, 2048, 2 * 2**19, 4, 2, 2**16, 0, 100_000, compile=False),
+    Profile("cpu", None, 256, 2**16, 2, 8, 2**11, 0, 10_000, compile=False),
 )
 
 
@@ -134,19 +136,10 @@ def pick_device() -> torch.device:
 
 # Dense bf16 TFLOP/s with fp32 accumulation, from the makers' data sheets; the first match counts.
 PEAK_TFLOPS = (
-    ("B200", 2250.0),
-    ("NVL", 835.0),
-    ("H100 PCIe", 756.0),
-    ("H100", 989.5),
-    ("H200", 989.5),
-    ("A100", 312.0),
-    ("L40S", 362.0),
-    ("L40", 181.0),
-    ("L4", 121.0),
-    ("RTX 5090", 209.5),
-    ("RTX 4090", 165.2),
-    ("RTX 3090", 71.0),
-)
+    ("B200", 2250.0), ("NVL", 835.0), ("H100 PCIe", 756.0), ("H100", 989.5), ("H200", 989.5),
+    ("A100", 312.0), ("L40S", 362.0), ("L40", 181.0), ("L4", 121.0),
+    ("RTX 5090", 209.5), ("RTX 4090", 165.2), ("RTX 3090", 71.0),
+)  # fmt: skip
 
 
 def peak_flops(device_name: str) -> float:
@@ -673,6 +666,17 @@ class TokenShards:
             if self.epoch == MANY_PASSES:
                 log(f"\nthe training text is read for the {MANY_PASSES}th time: {_MORE_TEXT}")
             yield from self.documents()
+
+
+def ngram_rows() -> int:
+    """Rows of each table of n-grams in train.py. None (0) if a run reads its text again and again:
+    tables learn that by heart. (The loader drops about a quarter of the text.)"""
+    try:
+        tokens = TokenShards(Tokenizer.load(), "train").size()
+    except (PrepareError, OSError):
+        tokens = 0  # the run will say what is missing
+    enough = TIME_BUDGET * PROFILE.tokens_per_second <= tokens
+    return PROFILE.ngram_rows if enough else 0
 
 
 def ensure_tokenized(shards: TokenShards) -> None:

@@ -8,7 +8,7 @@ Only training time counts against the budget; the first UNTIMED_STEPS steps, in 
 caches warm up, are free. A run ends with `key: value` lines after `---`; one that fails prints FAIL
 and why, and exits with 1.
 """
-# ruff: noqa: E402  (the clock and the settings below come before the import of torch)
+# ruff: noqa: E402, I001  (the clock and the settings come before the imports; prepare's are dense)
 
 import gc
 import os
@@ -18,9 +18,7 @@ PROCESS_START = time.perf_counter()
 if __name__ == "__main__":
     gc.disable()  # what imports and compilers build stays; scanning it repeatedly costs 2 s
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # spinning threads take CPU time from other runs
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow other runs
 
 import math
 import sys
@@ -35,27 +33,18 @@ import torch.nn.functional as F  # noqa: N812  (the conventional name)
 from torch import Tensor, nn
 
 from prepare import (
-    MAX_SEQ_LEN,
-    PROFILE,
-    TIME_BUDGET,
-    PrepareError,
-    Tokenizer,
-    attention,
-    choose_kernels,
-    evaluate_bpb,
-    make_dataloader,
-    peak_flops,
-    pick_device,
-    relu2_mlp,
+    MAX_SEQ_LEN, PROFILE, TIME_BUDGET, PrepareError, Tokenizer, attention, choose_kernels,
+    evaluate_bpb, make_dataloader, ngram_rows, peak_flops, pick_device, relu2_mlp,
     share_compiled_code,
-)
+)  # fmt: skip
 
 # Hyperparameters ----------------------------------------------------------------------------------
-# The first four come from the machine's profile in prepare.py; the rest are literals.
+# The first five come from the machine's profile in prepare.py; the rest are literals.
 
 DEPTH = PROFILE.depth  # number of blocks
 DEVICE_BATCH_SIZE = PROFILE.device_batch_size  # rows in one forward pass; halve it if out of memory
 TOTAL_BATCH_SIZE = PROFILE.total_batch_size  # tokens in one optimizer step
+NGRAM_ROWS = ngram_rows()  # of each table of n-grams, a power of 2; 0 for text that repeats
 COMPILE = PROFILE.compile  # True uses torch.compile
 
 ASPECT_RATIO = 64  # width per block of depth, rounded up to whole heads
@@ -63,13 +52,15 @@ HEAD_DIM = 128  # width of one attention head
 WINDOW_PATTERN = "SSSL"  # attention window per block, repeated: S short, L full; the last is full
 SHORT_WINDOW = 0.125  # short window, as a fraction of the context
 MLP_RATIO = 4  # hidden width of the MLP, as a multiple of the model's width
-ROTARY_BASE = 10_000.0  # base of the rotary frequencies
+QUERY_SCALE = 1.2  # of normalized queries; above 1, attention is sharper
+ROTARY_BASE = 100_000.0  # base of the rotary frequencies
 GATE_CHANNELS = 32  # channels of the block's input that the value gates read
 LOGIT_SOFTCAP = 15.0  # logits are capped to ± this
 
 MATRIX_LR = 0.04  # Muon, all matrices inside the blocks
-EMBEDDING_LR = 0.6  # AdamW, token and value embeddings, at width 768
-HEAD_LR = 0.004  # AdamW, lm_head, at width 768
+EMBEDDING_LR = 0.8  # AdamW, token and value embeddings, at width 768
+NGRAM_LR = 0.6  # AdamW, tables of n-grams, at width 768
+HEAD_LR = 0.006  # AdamW, lm_head, at width 768
 RESID_LR = 0.005  # AdamW, scalars on the residual stream
 X0_LR = 0.5  # AdamW, scalars on the embedding that is added again before each block
 ADAM_BETA1 = 0.8  # decay of AdamW's first moment
@@ -81,6 +72,9 @@ MUON_MOMENTUM_END = 0.95  # and after the ramp
 MUON_MOMENTUM_STEPS = 300  # length of the ramp, in steps
 MUON_BETA2 = 0.95  # decay of NorMuon's second moment
 WEIGHT_DECAY = 0.2  # Muon's cautious weight decay at the start; falls linearly to 0
+EMBEDDING_DECAY = 0.001  # AdamW's decay of token embeddings, relative to the learning rate
+VALUE_DECAY = 0.01  # the same of value embeddings
+HEAD_DECAY = 0.01  # the same of lm_head
 
 WARMDOWN_FRACTION = 0.75  # last part of the run, in which the learning rate falls
 FINAL_LR_FRACTION = 0.03  # of the learning rate, at the end
@@ -88,7 +82,7 @@ LOSS_CHUNK_TOKENS = 32_768  # tokens whose logits exist at a time on a GPU; no e
 CPU_LOSS_CHUNK_TOKENS = 512  # the same on a CPU: chunks that malloc can reuse halve a step's time
 
 # Not for tuning
-UNTIMED_STEPS = 11  # steps that do not count against the budget
+UNTIMED_STEPS = 3  # steps that do not count against the budget
 MAX_LOSS = 100.0  # in nats; above it a run counts as diverged
 
 
@@ -175,14 +169,13 @@ class Attention(nn.Module):
         self.value_gate = Linear(GATE_CHANNELS, config.n_head) if gated else None
 
     def forward(self, x: Tensor, value_embedding: Tensor | None, rotary: Rotary) -> Tensor:
-        def heads(y: Tensor) -> Tensor:
-            return y.view(*y.shape[:2], self.n_head, -1)
-
-        q, k, v = heads(self.query(x)), heads(self.key(x)), heads(self.value(x))
+        # One product is faster than three; the optimizer has three matrices.
+        weight = torch.cat((self.query.weight, self.key.weight, self.value.weight)).to(x.dtype)
+        q, k, v = F.linear(x, weight).view(*x.shape[:2], 3, self.n_head, -1).unbind(2)
         if self.value_gate is not None and value_embedding is not None:
             gate = 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS]))
-            v = v + gate.unsqueeze(-1) * heads(value_embedding)
-        q, k = (rotate(rms_norm(a), *rotary) for a in (q, k))
+            v = v + gate.unsqueeze(-1) * value_embedding.view_as(v)
+        q, k = rotate(rms_norm(q) * QUERY_SCALE, *rotary), rotate(rms_norm(k), *rotary)
         return self.out(attention(q, k, v, self.window).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -201,6 +194,14 @@ class Block(nn.Module):
 def has_value_embedding(layer: int, depth: int) -> bool:
     """True for every second block, the last included (ResFormer, arXiv:2410.17897)."""
     return (depth - 1 - layer) % 2 == 0
+
+
+def hash_ngrams(tokens: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """Rows, [B, T], of a block's tables of two and of three tokens: hashes by odd multipliers."""
+    second, third = (F.pad(tokens[:, :-back], (back, 0)) for back in (1, 2))
+    pairs = tokens * (0x1F3D5B79A2C4E6F1 + 2 * layer) + second * (0x2B4D6F8193A5C7E9 + 4 * layer)
+    triples = pairs * 0x0C2B3A495867F6E5 + third * (0x3C5E7A9B1D2F4861 + 6 * layer)
+    return (pairs >> 40) & (NGRAM_ROWS - 1), (triples >> 40) & (NGRAM_ROWS - 1)
 
 
 def softcap(logits: Tensor) -> Tensor:
@@ -225,11 +226,6 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         gradient[torch.arange(len(logits)), targets] -= 1
     slope = capped.div_(LOGIT_SOFTCAP).square_().neg_().add_(1)
     return losses, gradient.mul_(slope).to(logits.dtype)
-
-
-def mm_fp32(a: Tensor, b: Tensor) -> Tensor:
-    """a · b in fp32; without out_dtype, the product of bf16 factors would be rounded to bf16."""
-    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else torch.mm(a, b).float()
 
 
 class HeadLoss(torch.autograd.Function):
@@ -260,7 +256,10 @@ class HeadLoss(torch.autograd.Function):
             losses.append(loss)
             if learns:
                 torch.mm(d_logits, weight, out=d_hidden[start : start + chunk])
-                d_head += mm_fp32(d_logits.T, h)
+                if h.is_cuda:  # without out_dtype, the product would be rounded to bf16
+                    d_head += torch.mm(d_logits.T, h, out_dtype=torch.float32)
+                else:
+                    d_head += d_logits.T @ h
         ctx.save_for_backward(d_hidden, d_head)
         per_token = torch.cat(losses)
         ctx.mark_non_differentiable(per_token)
@@ -274,7 +273,8 @@ class HeadLoss(torch.autograd.Function):
 
 
 class GPT(nn.Module):
-    """Decoder with rotary attention, relu² MLPs, value embeddings and an untied head."""
+    """Decoder with rotary attention, relu² MLPs, an untied head, and value embeddings: of the token
+    and, by hashed tables, of the last two and three tokens (after Engram, arXiv:2601.07372)."""
 
     cos: Tensor
     sin: Tensor
@@ -286,6 +286,9 @@ class GPT(nn.Module):
         self.token_embedding = table()
         with_values = [i for i in range(depth) if has_value_embedding(i, depth)]
         self.value_embeddings = nn.ModuleDict({str(i): table() for i in with_values})
+        half = partial(nn.Embedding, NGRAM_ROWS, config.width // 2, dtype=config.dtype)
+        tables = {str(i): nn.ModuleList([half(), half()]) for i in with_values if NGRAM_ROWS}
+        self.ngrams = nn.ModuleDict(tables)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(depth))
         self.resid_scale = nn.Parameter(torch.ones(depth))
         self.x0_scale = nn.Parameter(torch.full((depth,), 0.1))
@@ -303,11 +306,24 @@ class GPT(nn.Module):
         nn.init.normal_(self.lm_head.weight, std=0.001)
         for embedding in self.value_embeddings.parameters():
             nn.init.uniform_(embedding, -bound, bound)
+        for rows in self.ngrams.parameters():
+            nn.init.zeros_(rows)
         for name, matrix in self.blocks.named_parameters():
             if name.endswith(("out.weight", "down.weight", "value_gate.weight")):
                 nn.init.zeros_(matrix)
             else:
                 nn.init.uniform_(matrix, -bound, bound)
+
+    def values(self, tokens: Tensor, layer: int) -> Tensor | None:
+        """What a block adds to its attention's values: [B, T, C], or None for every second one."""
+        if not has_value_embedding(layer, self.config.depth):
+            return None
+        own: Tensor = self.value_embeddings[str(layer)](tokens)
+        if NGRAM_ROWS:
+            pairs, triples = cast("nn.ModuleList", self.ngrams[str(layer)])
+            of_pairs, of_triples = hash_ngrams(tokens, layer)
+            own = own + torch.cat((pairs(of_pairs), triples(of_triples)), -1)
+        return own
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """The input of lm_head, [B, T, C], from token ids [B, T]."""
@@ -315,8 +331,7 @@ class GPT(nn.Module):
         x = x0 = rms_norm(self.token_embedding(tokens))
         for i, block in enumerate(self.blocks):
             x = self.resid_scale[i] * x + self.x0_scale[i] * x0
-            has_own = str(i) in self.value_embeddings
-            x = block(x, self.value_embeddings[str(i)](tokens) if has_own else None, rotary)
+            x = block(x, self.values(tokens, i), rotary)
         return rms_norm(x)
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -352,12 +367,9 @@ class GPT(nn.Module):
 
 # Coefficients (a, b, c) of X <- aX + (bA + cA²)X with A = XXᵀ (Polar Express, arXiv:2505.16932).
 POLAR_EXPRESS = (
-    (8.15655, -22.48329, 15.87877),
-    (4.04293, -2.80892, 0.50002),
-    (3.89167, -2.77248, 0.50606),
-    (3.28575, -2.36813, 0.46449),
-    (2.34654, -1.70978, 0.42324),
-)
+    (8.15655, -22.48329, 15.87877), (4.04293, -2.80892, 0.50002), (3.89167, -2.77248, 0.50606),
+    (3.28575, -2.36813, 0.46449), (2.34654, -1.70978, 0.42324),
+)  # fmt: skip
 
 Scalar = float | Tensor  # compiled steps take 0-d tensors: each new float would recompile them
 Hyper = Sequence[Scalar]
@@ -416,9 +428,9 @@ def adamw_step(weight: Tensor, grad: Tensor, first: Tensor, second: Tensor, hype
 class AdamWGroup:
     params: list[nn.Parameter]
     lr: float
+    weight_decay: float = 0.0
     beta1: float = ADAM_BETA1
     beta2: float = ADAM_BETA2
-    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         self.first = [torch.zeros_like(p, dtype=torch.float32) for p in self.params]
@@ -481,10 +493,11 @@ def build_optimizer(model: GPT, *, compiled: bool) -> MuonAdamW:
     for matrix in model.blocks.parameters():
         by_shape.setdefault(matrix.shape, []).append(matrix)
     scale = (model.config.width / 768) ** -0.5
-    embeddings = [*model.token_embedding.parameters(), *model.value_embeddings.parameters()]
     adamw = [
-        AdamWGroup(embeddings, EMBEDDING_LR * scale),
-        AdamWGroup(list(model.lm_head.parameters()), HEAD_LR * scale),
+        AdamWGroup([*model.token_embedding.parameters()], EMBEDDING_LR * scale, EMBEDDING_DECAY),
+        AdamWGroup([*model.value_embeddings.parameters()], EMBEDDING_LR * scale, VALUE_DECAY),
+        AdamWGroup([*model.ngrams.parameters()], NGRAM_LR * scale),
+        AdamWGroup([*model.lm_head.parameters()], HEAD_LR * scale, HEAD_DECAY),
         AdamWGroup([model.resid_scale], RESID_LR),
         AdamWGroup([model.x0_scale], X0_LR, beta1=X0_BETA1),
     ]
@@ -522,8 +535,7 @@ def start_copy(loss: Tensor) -> Callable[[], float]:
     """Start to copy a loss to the host. The result waits for the device and returns the number."""
     if not loss.is_cuda:
         return loss.item
-    on_host = torch.empty_like(loss, device="cpu", pin_memory=True)
-    on_host.copy_(loss, non_blocking=True)
+    on_host = torch.empty_like(loss, device="cpu", pin_memory=True).copy_(loss, non_blocking=True)
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record()
 
@@ -631,7 +643,8 @@ def run() -> None:
         raise TrainingDivergedError(f"val_bpb {val_bpb}")
     finished = time.perf_counter()
 
-    if path := os.environ.get("AUTORESEARCH_CHECKPOINT"):
+    path = os.environ.get("AUTORESEARCH_CHECKPOINT")
+    if path and val_bpb < float(os.environ.get("AUTORESEARCH_CHECKPOINT_BELOW", "inf")):
         save_model(model, path)
 
     print(
@@ -641,21 +654,13 @@ def run() -> None:
     )
     rate = TOTAL_BATCH_SIZE * (steps - UNTIMED_STEPS) / seconds
     memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
-    print("---")
-    print(f"val_bpb: {val_bpb:.6f}")
-    print(f"training_seconds: {seconds:.1f}")
-    print(f"total_seconds: {finished - PROCESS_START:.1f}")
-    print(f"peak_vram_mb: {memory:.1f}")
-    print(f"mfu_percent: {100 * rate / peak_rate:.2f}")
-    print(f"total_tokens_M: {steps * TOTAL_BATCH_SIZE / 1e6:.1f}")
-    print(f"num_steps: {steps}")
-    print(f"epoch: {batches.epoch}")
-    print(f"num_params_M: {model.num_params() / 1e6:.1f}")
-    print(f"depth: {config.depth}")
-    print(f"profile: {PROFILE.name}")
-    print(f"device: {device_name}")
-    print(f"torch_version: {torch.__version__}")
-    print(f"seed: {seed}", flush=True)
+    print(f"---\nval_bpb: {val_bpb:.6f}")
+    print(f"training_seconds: {seconds:.1f}\ntotal_seconds: {finished - PROCESS_START:.1f}")
+    print(f"peak_vram_mb: {memory:.1f}\nmfu_percent: {100 * rate / peak_rate:.2f}")
+    print(f"total_tokens_M: {steps * TOTAL_BATCH_SIZE / 1e6:.1f}\nnum_steps: {steps}")
+    print(f"epoch: {batches.epoch}\nnum_params_M: {model.num_params() / 1e6:.1f}")
+    print(f"depth: {config.depth}\nprofile: {PROFILE.name}\ndevice: {device_name}")
+    print(f"torch_version: {torch.__version__}\nseed: {seed}", flush=True)
 
 
 def save_model(model: GPT, path: str) -> None:
@@ -680,13 +685,15 @@ def main() -> int:
         run()
     except (TrainingDivergedError, PrepareError) as error:
         print(f"\nFAIL: {error}", flush=True)
-        return 1
     except torch.OutOfMemoryError as error:
         advice = f"halve DEVICE_BATCH_SIZE (now {DEVICE_BATCH_SIZE})"
         print(f"\nFAIL: out of GPU memory, {advice}. {error}", flush=True)
-        return 1
-    return 0
+    else:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stdout.flush()
+    os._exit(exit_code)  # the interpreter would take 3 s to tear everything down

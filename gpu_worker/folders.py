@@ -29,7 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _KEPT = ".kept"
-CHECKPOINT_BYTES = 4 << 30
+CHECKPOINT_BYTES = 8 << 30
 
 
 class RunFolder:

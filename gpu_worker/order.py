@@ -38,8 +38,11 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
     )
     # Without walls between the run and the second measurement, that one would prove nothing.
     verifies = sandbox.level == "strict" and way == "channel"
-    saves = {"AUTORESEARCH_CHECKPOINT": str(folder.checkpoint)} if verifies else {}
-    best = job.best_val_bpb
+    best = float("inf") if job.best_val_bpb is None else job.best_val_bpb
+    saves = {
+        "AUTORESEARCH_CHECKPOINT": str(folder.checkpoint),
+        "AUTORESEARCH_CHECKPOINT_BELOW": repr(best),  # other models need not be written
+    }
     return Order(
         run=folder.run,
         folder=str(folder.path),
@@ -47,7 +50,7 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
         journal=str(context.folder.journal),
         lock=str(context.lock),
         argv=argv,
-        env=run_environment(context.environment, job, folder, way) | saves,
+        env=run_environment(context.environment, job, folder, way) | (saves if verifies else {}),
         isolation="direct" if sandbox.level == "none" else "bwrap",
         level=sandbox.level,
         cgroup=str(cgroup.of_worker(parent, context.folder.path)) if parent else "",
@@ -56,6 +59,6 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
         orphan_seconds=orphan_seconds(job.lease_seconds, context.client.heartbeat_seconds),
         log_limit_bytes=settings.log_limit_bytes,
         verify_argv=verify_argv if verifies else [],
-        verify_below=float("inf") if best is None else best,
+        verify_below=best,
         verify_seconds=measures.VERIFY_SECONDS,
     )

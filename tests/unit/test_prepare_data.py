@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +23,14 @@ import corpus
 import prepare
 from corpus import train_tokenizer
 from download import shard_name
-from prepare import VALIDATION_SHARD, Manifest, PrepareError, Tokenizer, select_profile
+from prepare import (
+    VALIDATION_SHARD,
+    Manifest,
+    PrepareError,
+    Tokenizer,
+    TokenShards,
+    select_profile,
+)
 from tests.conftest import eventually
 
 
@@ -115,6 +123,23 @@ def test_profiles_fit_together(profile):
     """Batches divide, and evaluation reads whole rows."""
     assert profile.total_batch_size % (profile.device_batch_size * profile.max_seq_len) == 0
     assert profile.eval_tokens % profile.max_seq_len == 0
+    assert profile.ngram_rows & (profile.ngram_rows - 1) == 0, "the hash takes bits"
+
+
+@pytest.mark.parametrize(("budget", "rows"), [(1.0, 2**20), (3600.0, 0)])
+def test_a_run_that_would_repeat_its_text_gets_no_tables_of_ngrams(
+    full_cache, monkeypatch, budget, rows
+):
+    tokens = TokenShards(Tokenizer.load(), "train").size()
+    profile = replace(select_profile("80gb", None), tokens_per_second=tokens // 10)
+    monkeypatch.setattr(prepare, "PROFILE", profile)
+    monkeypatch.setattr(prepare, "TIME_BUDGET", budget)
+    assert prepare.ngram_rows() == rows
+
+
+def test_without_a_corpus_there_are_no_tables_of_ngrams(cache, monkeypatch):
+    monkeypatch.setattr(prepare, "PROFILE", select_profile("80gb", None))
+    assert prepare.ngram_rows() == 0
 
 
 def test_the_cpu_profile_runs_on_the_cpu(monkeypatch):

@@ -140,6 +140,15 @@ def test_shards_and_the_pinned_validation_shard_arrive(hub, data):
     assert_complete(hub, data)
 
 
+@pytest.mark.parametrize(
+    ("profile", "budget", "shards"), [("cpu", 20.0, 1), ("24gb", 300.0, 3), ("80gb", 600.0, 22)]
+)
+def test_by_default_as_many_shards_come_as_a_run_reads_once(monkeypatch, profile, budget, shards):
+    monkeypatch.setattr(prepare, "PROFILE", prepare.select_profile(profile, None))
+    monkeypatch.setattr(prepare, "TIME_BUDGET", budget)
+    assert download.default_shards() == shards
+
+
 @pytest.mark.parametrize("fault", ["503", "drop", "whole"])
 def test_a_fault_is_retried(hub, data, fault):
     """A busy server, a lost connection, a server without ranges: the next attempt heals it."""

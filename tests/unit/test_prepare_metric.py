@@ -206,7 +206,7 @@ def test_a_cache_that_cannot_be_written_to_is_evaluated_on_all_the_same(tokenize
 
 def test_prepare_stores_rows_for_every_profile(tokenizer, monkeypatch):
     """The machine that prepares may have another device than the one that trains."""
-    profile = prepare.Profile("tiny", None, 8, 64, 1, 1, 8, compile=False)
+    profile = prepare.Profile("tiny", None, 8, 64, 1, 1, 8, 0, 1, compile=False)
     monkeypatch.setattr(prepare, "PROFILES", (profile,))
     monkeypatch.setattr(Tokenizer, "load", lambda: tokenizer)
     corpus.prepare_tokens()

@@ -68,7 +68,7 @@ def slow_rotate(x: Tensor) -> Tensor:
     turned = torch.complex(x[..., :half], x[..., half:])
     for t in range(x.size(1)):
         for i in range(half):
-            angle = torch.tensor(t * 10_000.0 ** (-2 * i / x.size(-1)), dtype=torch.float64)
+            angle = torch.tensor(t * 100_000.0 ** (-2 * i / x.size(-1)), dtype=torch.float64)
             turned[:, t, :, i] *= torch.polar(torch.ones_like(angle), angle)
     return torch.cat((turned.real, turned.imag), dim=-1)
 
@@ -89,8 +89,12 @@ def slow_model(model: train.GPT, ids: Tensor) -> Tensor:
         q, k, v = (heads(a @ p[f"{at}{name}.weight"].T) for name in ("query", "key", "value"))
         if (depth - 1 - i) % 2 == 0:
             gate = 2 / (1 + torch.exp(-(a[..., :32] @ p[f"{at}value_gate.weight"].T)))
-            v = v + gate[..., None] * heads(p[f"value_embeddings.{i}.weight"][ids])
-        q, k = slow_rotate(slow_norm(q)), slow_rotate(slow_norm(k))
+            own = p[f"value_embeddings.{i}.weight"][ids]
+            if f"ngrams.{i}.0.weight" in p:
+                rows = train.hash_ngrams(ids, i)
+                own = own + torch.cat([p[f"ngrams.{i}.{n}.weight"][rows[n]] for n in (0, 1)], -1)
+            v = v + gate[..., None] * heads(own)
+        q, k = slow_rotate(1.2 * slow_norm(q)), slow_rotate(slow_norm(k))
         y = slow_attention(q, k, v, config.windows[i])
         x = x + y.flatten(2) @ p[f"{at}out.weight"].T
         hidden = (slow_norm(x) @ p[f"blocks.{i}.up.weight"].T).clamp_min(0) ** 2
@@ -98,8 +102,12 @@ def slow_model(model: train.GPT, ids: Tensor) -> Tensor:
     return 15 * torch.tanh(slow_norm(x) @ p["lm_head.weight"].T / 15)
 
 
-def test_the_whole_model_equals_a_slow_reference() -> None:
-    """Windows, value embeddings, gates, scalars, norms, relu² and softcap, all at once."""
+@pytest.mark.parametrize("rows", [0, 64])
+def test_the_whole_model_equals_a_slow_reference(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows, value embeddings, tables, gates, scalars, norms, relu² and softcap, all at once."""
+    monkeypatch.setattr(train, "NGRAM_ROWS", rows)
     model = scrambled(tiny_config())
     ids = tokens(model.config)
     torch.testing.assert_close(
@@ -187,15 +195,67 @@ def captured_attention(
     return seen
 
 
-def test_queries_and_keys_have_unit_mean_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large the matrices grow, logits of attention stay within sqrt(D)."""
+def ngrams(ids: list[int], layer: int = 3) -> list[tuple[int, int]]:
+    """The rows of each token of a text in the tables of one block."""
+    pairs, triples = train.hash_ngrams(torch.tensor([ids]), layer)
+    return list(zip(pairs[0].tolist(), triples[0].tolist(), strict=True))
+
+
+def test_equal_ngrams_have_one_row_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pairs, the last two tokens count; of triples the last three; and none that follows."""
+    monkeypatch.setattr(train, "NGRAM_ROWS", 2**20)
+    one, other = ngrams([5, 6, 7, 8, 9]), ngrams([1, 2, 5, 6, 7, 3])
+    assert one[2] == other[4]
+    assert one[1][0] == other[3][0]
+    assert one[1][1] != other[3][1], "what is before a text differs from 2"
+    assert ngrams([5, 6]) == one[:2]
+    assert ngrams([6, 5])[1] != one[1], "the order counts"
+    assert ngrams([5, 6], layer=1)[1] != one[1], "each block has hashes of its own"
+
+
+def test_ngrams_are_spread_over_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as chance would use, though low tokens are frequent, so pairs are alike."""
+    monkeypatch.setattr(train, "NGRAM_ROWS", 2**18)
+    generator = torch.Generator().manual_seed(0)
+    ids = (8192 ** torch.rand(2**20, 2, generator=generator)).long() - 1  # by Zipf's law
+    ids = ids.unique(dim=0)
+    due = 2**18 * (1 - math.exp(-len(ids) / 2**18))
+    for rows in train.hash_ngrams(ids, 1):
+        used = rows[:, 1].unique()
+        assert used.min() >= 0
+        assert used.max() < 2**18
+        assert len(used) > 0.96 * due
+
+
+def test_tables_start_without_effect_and_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    plain = train.GPT(tiny_config())
+    ids = tokens(plain.config)
+    before = plain.logits(ids)
+    monkeypatch.setattr(train, "NGRAM_ROWS", 64)
+    model = train.GPT(tiny_config())
+    assert not any(table.any() for table in model.ngrams.parameters())
+    model.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(model.logits(ids), before)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attention.out.weight.normal_()
+        model.lm_head.weight.normal_()
+    model(ids, ids.roll(-1, 1)).backward()
+    grads = [table.grad for table in model.ngrams.parameters()]
+    assert len(grads) == 4
+    assert all(grad is not None and grad.any() for grad in grads)
+
+
+def test_queries_and_keys_have_a_fixed_mean_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the matrices grow, logits of attention stay within 1.2 · sqrt(D)."""
     model = scrambled(tiny_config())
     with torch.no_grad():
         model.blocks[0].attention.query.weight.mul_(50)
     for q, k, _ in captured_attention(model, tokens(model.config), monkeypatch):
-        for a in (q, k):
-            mean_square = a.square().mean(-1)
-            torch.testing.assert_close(mean_square, torch.ones_like(mean_square), rtol=1e-3, atol=0)
+        for a, scale in ((q, 1.2), (k, 1.0)):
+            root = a.square().mean(-1).sqrt()
+            torch.testing.assert_close(root, torch.full_like(root, scale), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(("depth", "layers"), [(1, [0]), (2, [1]), (3, [0, 2]), (8, [1, 3, 5, 7])])
@@ -385,8 +445,12 @@ def test_evaluation_of_a_compiled_model_gives_the_same_losses(
     torch.testing.assert_close(losses, plain)
 
 
-def test_a_later_token_changes_nothing_before_it() -> None:
+@pytest.mark.parametrize("rows", [0, 64])
+def test_a_later_token_changes_nothing_before_it(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Causality: the logits up to t - 1 are the same for any token at t."""
+    monkeypatch.setattr(train, "NGRAM_ROWS", rows)
     model = scrambled(tiny_config())
     ids = tokens(model.config)
     for t in (1, 7, 15):

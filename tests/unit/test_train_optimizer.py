@@ -194,7 +194,7 @@ def test_tall_matrices_step_further(shape: tuple[int, int], factor: float) -> No
 def test_adamw_equals_torch(decay: float) -> None:
     """The same weights as torch.optim.AdamW after ten steps with a falling learning rate."""
     ours, theirs = parameters((17, 5), 3), parameters((17, 5), 3)
-    group = train.AdamWGroup(ours, 0.01, 0.8, 0.95, decay)
+    group = train.AdamWGroup(ours, 0.01, decay, 0.8, 0.95)
     optimizer = optimizer_of([group], [])
     reference = torch.optim.AdamW(
         theirs, lr=0.01, betas=(0.8, 0.95), eps=1e-10, weight_decay=decay, foreach=False
@@ -248,8 +248,11 @@ def test_adamw_leaves_a_parameter_without_gradient_alone() -> None:
     assert used.grad is None
 
 
-def test_the_optimizer_holds_every_parameter_once_at_its_rate() -> None:
+def test_the_optimizer_holds_every_parameter_once_at_its_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Matrices of the blocks go to Muon by shape; embeddings and head scale with the width."""
+    monkeypatch.setattr(train, "NGRAM_ROWS", 16)
     model = train.GPT(train.build_config(4, 32, 100, torch.float32))
     optimizer = train.build_optimizer(model, compiled=False)
     held = [p for g in (*optimizer.adamw, *optimizer.muon) for p in g.params]
@@ -260,13 +263,18 @@ def test_the_optimizer_holds_every_parameter_once_at_its_rate() -> None:
     up, down, square, gate = (1024, 256), (256, 1024), (256, 256), (2, 32)
     assert muon == {square: (16, 0.04), up: (4, 0.08), down: (4, 0.04), gate: (2, 0.04)}
 
-    rates = {id(p): (g.lr, g.beta1, g.beta2) for g in optimizer.adamw for p in g.params}
+    rates = {
+        id(p): (g.lr, g.beta1, g.beta2, g.weight_decay) for g in optimizer.adamw for p in g.params
+    }
     scale = (256 / 768) ** -0.5
-    for embedding in (model.token_embedding.weight, *model.value_embeddings.parameters()):
-        assert rates[id(embedding)] == (pytest.approx(0.6 * scale), 0.8, 0.95)
-    assert rates[id(model.lm_head.weight)] == (pytest.approx(0.004 * scale), 0.8, 0.95)
-    assert rates[id(model.resid_scale)] == (0.005, 0.8, 0.95)
-    assert rates[id(model.x0_scale)] == (0.5, 0.96, 0.95)
+    assert rates[id(model.token_embedding.weight)] == (pytest.approx(0.8 * scale), 0.8, 0.95, 1e-3)
+    for embedding in model.value_embeddings.parameters():
+        assert rates[id(embedding)] == (pytest.approx(0.8 * scale), 0.8, 0.95, 0.01)
+    for table in model.ngrams.parameters():
+        assert rates[id(table)] == (pytest.approx(0.6 * scale), 0.8, 0.95, 0.0)
+    assert rates[id(model.lm_head.weight)] == (pytest.approx(0.006 * scale), 0.8, 0.95, 0.01)
+    assert rates[id(model.resid_scale)] == (0.005, 0.8, 0.95, 0.0)
+    assert rates[id(model.x0_scale)] == (0.5, 0.96, 0.95, 0.0)
 
 
 def test_the_learning_rate_has_no_warmup_and_falls_over_the_last_three_quarters() -> None:

@@ -103,12 +103,12 @@ def _one_thread() -> Iterator[None]:
 PEAK_RATE = 50.0  # tokens per second
 
 
-def test_the_first_eleven_steps_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one second a step and a budget of five, eleven free steps come before five counted."""
+def test_the_first_three_steps_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one second a step and a budget of five, three free steps come before five counted."""
     clock = Clock()
     monkeypatch.setattr(train, "time", clock)
     result = train.train(FakeModel(clock, 1.0), FakeOptimizer(), batches(), 1, 5.0, PEAK_RATE)
-    assert result == (16, 5.0, 11.0)
+    assert result == (8, 5.0, 3.0)
 
 
 def test_schedules_follow_counted_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +119,10 @@ def test_schedules_follow_counted_time(monkeypatch: pytest.MonkeyPatch) -> None:
     train.train(FakeModel(clock, 1.0), optimizer, batches(), 1, 4.0, PEAK_RATE)
     multipliers, momenta, decays = zip(*optimizer.calls, strict=True)
     assert multipliers == pytest.approx(
-        [train.lr_multiplier(p) for p in [0] * 11 + [0, 0.25, 0.5, 0.75]]
+        [train.lr_multiplier(p) for p in [0] * 3 + [0, 0.25, 0.5, 0.75]]
     )
-    assert decays == pytest.approx([*[0.2] * 11, 0.2, 0.15, 0.1, 0.05])
-    assert momenta == pytest.approx([0.85 + 0.1 * step / 300 for step in range(15)])
+    assert decays == pytest.approx([*[0.2] * 3, 0.2, 0.15, 0.1, 0.05])
+    assert momenta == pytest.approx([0.85 + 0.1 * step / 300 for step in range(7)])
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 100.5])
@@ -200,7 +200,7 @@ def test_progress_is_one_line_in_the_workers_format(
     assert "".join(m.group(0) for m in PROGRESS.finditer(out)) == out.rstrip("\n")
     # 2 rows of 8 tokens in one second are 16 tokens/s, 32 % of the peak.
     assert lines[0] == ("00000", "0.0", "2.000000", "1.00", "1000", "16", "32.0", "1", "4")
-    assert lines[-1] == ("00014", "100.0", "2.000000", "0.35", "1000", "16", "32.0", "1", "0")
+    assert lines[-1] == ("00006", "100.0", "2.000000", "0.35", "1000", "16", "32.0", "1", "0")
 
 
 def test_a_log_gets_at_most_four_progress_lines_a_second(
@@ -275,8 +275,8 @@ def test_a_failed_run_says_so_and_prints_no_result(
     assert "---" not in out
 
 
-def test_every_hyperparameter_but_four_is_a_literal() -> None:
-    """A program can propose `NAME = value`; only what the machine decides comes from a profile."""
+def test_every_hyperparameter_but_five_is_a_literal() -> None:
+    """A program can propose `NAME = value`; only what the machine decides comes from prepare.py."""
     source = (REPO / "train.py").read_text()
     from_profile, literals = [], {}
     for node in ast.parse(source).body:
@@ -285,11 +285,12 @@ def test_every_hyperparameter_but_four_is_a_literal() -> None:
         ):
             [target] = node.targets
             assert isinstance(target, ast.Name)
-            if ast.unparse(node.value).startswith("PROFILE."):
+            if ast.unparse(node.value).startswith(("PROFILE.", "ngram_rows()")):
                 from_profile.append(target.id)
             elif target.id != "PROCESS_START":
                 literals[target.id] = ast.literal_eval(node.value)
-    assert from_profile == ["DEPTH", "DEVICE_BATCH_SIZE", "TOTAL_BATCH_SIZE", "COMPILE"]
+    sizes = ["DEPTH", "DEVICE_BATCH_SIZE", "TOTAL_BATCH_SIZE", "NGRAM_ROWS"]
+    assert from_profile == [*sizes, "COMPILE"]
     assert len(literals) > 20
     assert all(isinstance(value, int | float | str) for value in literals.values())
 
@@ -317,7 +318,7 @@ def test_a_run_ends_with_the_block_that_the_worker_reads(small_cache: Path) -> N
     assert re.fullmatch(r"\d\.\d{6}", result["val_bpb"])
     assert 1 < float(result["val_bpb"]) < 4
     assert 1 <= float(result["training_seconds"]) < float(result["total_seconds"])
-    assert int(result["num_steps"]) > 11
+    assert int(result["num_steps"]) > 3
     assert (result["peak_vram_mb"], result["mfu_percent"]) == ("0.0", "0.00")
     assert (result["profile"], result["device"], result["seed"]) == ("cpu", "cpu", "7")
     lines = PROGRESS.findall(before)
