@@ -306,9 +306,15 @@ def test_importing_train_starts_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_run_ends_with_the_block_that_the_worker_reads(small_cache: Path) -> None:
-    """Exactly these keys in this order after ---, numbers that fit together, and nothing after."""
+def test_a_run_ends_with_the_block_that_the_worker_reads(
+    small_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly these keys in this order after ---, numbers that fit together, and nothing after. It
+    is no better than what is asked for, so its model is not saved."""
+    monkeypatch.setenv("AUTORESEARCH_CHECKPOINT", str(tmp_path / "model"))
+    monkeypatch.setenv("AUTORESEARCH_CHECKPOINT_BELOW", "0.1")
     done = run_python(small_cache, "train.py")
+    assert not (tmp_path / "model").exists()
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     before, block = done.stdout.split("\n---\n")
