@@ -45,6 +45,8 @@ SHORT, LONG = 25, 150
 WALKS = int(os.environ.get("MODEL_EXAMPLES", "16"))
 MOST_STEPS_TO_REST = 400
 
+WALKED = [(n, SHORT) for n in range(WALKS)] + [(n, LONG) for n in range(WALKS // 4)]
+
 TAG = "a"
 GPUS = ("g0", "g1", "g2", "g3")
 LINES = 6
@@ -196,6 +198,14 @@ class Walk:
         verb = steering.pause if self.paused else steering.resume
         await verb(schemas.TagSteerRequest(tag=TAG, reason="r"))
 
+    async def switch(self) -> None:
+        """Twice at once; one of them changes nothing."""
+        request = schemas.TagSteerRequest(tag=TAG, reason="r")
+        with self.echo.while_on(self.chance.random() < 0.5):
+            await asyncio.gather(*(self.services.steering.race(request) for _ in range(2)))
+        self.rule = "race"
+        await self.check_sets()
+
     async def fill_at_once(self) -> None:
         """The reapers of several orchestrators look for what is due."""
         await asyncio.gather(*(self.race_service.fill(TAG) for _ in range(3)))
@@ -206,7 +216,8 @@ class Walk:
         race = await self.race()
         assert await self.status("candidate") == sorted(race.candidates)
         champion = race.champions[-1].id if race.champions else None
-        assert await self.store.redis.hget(keys.of_tag(TAG, "tag"), "best_id") == champion
+        if self.rule != "greedy":
+            assert await self.store.redis.hget(keys.of_tag(TAG, "tag"), "best_id") == champion
         kept, discarded = set(await self.status("keep")), set(await self.status("discard"))
         assert {one.id for one in race.champions} <= kept
         lost = kept | discarded if self.rule == "greedy+merge" else discarded
@@ -265,14 +276,26 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 
 
 @pytest.mark.parametrize("rule", ["race", "greedy+merge"])
-@pytest.mark.parametrize(
-    ("seed", "steps"), [(n, SHORT) for n in range(WALKS)] + [(n, LONG) for n in range(WALKS // 4)]
-)
+@pytest.mark.parametrize(("seed", "steps"), WALKED)
 async def test_the_books_of_a_race_agree_after_every_step(
     store: Store, tmp_path: Path, seed: int, steps: int, rule: KeepRule
 ) -> None:
     walk = Walk(store, tmp_path, seed, rule)
     await walk.begin()
     for _ in range(steps):
+        await walk.step()
+    await walk.rest()
+
+
+@pytest.mark.parametrize("rule", ["greedy", "greedy+merge"])
+@pytest.mark.parametrize(("seed", "steps"), WALKED)
+async def test_the_books_of_a_tag_that_is_switched_to_race_agree_too(
+    store: Store, tmp_path: Path, seed: int, steps: int, rule: KeepRule
+) -> None:
+    walk = Walk(store, tmp_path, seed, rule)
+    await walk.begin()
+    for number in range(steps):
+        if number == steps // 2:
+            await walk.switch()
         await walk.step()
     await walk.rest()
