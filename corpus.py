@@ -313,10 +313,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "Python and packages; PATH: a file or folder of text or parquet, which keeps its split if "
         f"it has a {VALIDATION_SHARD}. Default: what the cache holds, else climbmix, else offline",
     )
-    shards = (
-        "shards of climbmix to train on, 90 MB each; -1: all. Default: what a run reads once, "
-        f"{default_shards()} here"
-    )
+    shards = f"of climbmix, 90 MB each; -1: all. Default: what a run here needs, {default_shards()}"
     parser.add_argument("--num-shards", type=int, metavar="N", help=shards)
     parser.add_argument("--force", action="store_true", help="replace the data and the tokenizer")
     parser.add_argument("--check", action="store_true", help="only print JSON; exit 1 if not ok")
