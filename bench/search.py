@@ -21,15 +21,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Empty, Queue
 from statistics import fmean
 
 import pynvml
 
-from orchestrator import schemas
 from orchestrator.cli.client import Client
+from orchestrator.cli.errors import ApiError
 from orchestrator.cli.export import all_rows
 from orchestrator.cli.run.demo_search import Search
 from orchestrator.demo.agent import Agent
+from orchestrator.schemas import (
+    CancelRequest,
+    ExperimentDetail,
+    PauseAnswer,
+    SetupRequest,
+    TagSteerRequest,
+)
 
 TAG = "search"
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
@@ -74,22 +82,36 @@ class Busy(threading.Thread):
                 self.percent.append(fmean(rates))
 
 
-def agent(url: str, seed: int, end: float) -> None:
-    """Search until `end`, then take back what has not begun."""
+def agent(url: str, seed: int, end: float, baseline: Queue[ExperimentDetail]) -> None:
+    """Search until `end`, then take back what has not begun. The first agent runs the baseline and
+    hands it on to the others; what another one has tried already is not tried again."""
     source = Path("train.py").read_text("utf-8")
     with Client(url) as client:
         going = Search(client, TAG, sys.maxsize, Agent(source, seed))
-        for _ in going.run():
-            if time.monotonic() > end and going.current is not None:
-                if going.current.status == "queued":
-                    client.cancel(going.current.id, schemas.CancelRequest(reason="time is over"))
-                return
+        if seed > 0:
+            try:
+                first = baseline.get(timeout=max(0.0, end - time.monotonic()))
+            except Empty:
+                return  # the baseline failed, or took all the time
+            baseline.put(first)
+            going.decided.append(first)
+            going.agent.observe(first.id, None, first.val_bpb)
+        while time.monotonic() < end and going.ended is None:
+            with suppress(ApiError):
+                for _ in going.run():
+                    if seed == 0 and going.decided and baseline.empty():
+                        baseline.put(going.decided[0])
+                    if time.monotonic() > end:
+                        break
+        current = going.current
+        if current is not None and current.status == "queued":
+            client.cancel(current.id, CancelRequest(reason="time is over"))
 
 
 def drained(client: Client) -> None:
     """Wait until nothing runs; a paused tag starts nothing."""
-    request = schemas.TagSteerRequest(tag=TAG, reason="time is over")
-    client.post("/api/steer/pause", schemas.PauseAnswer, request)
+    request = TagSteerRequest(tag=TAG, reason="time is over")
+    client.post("/api/steer/pause", PauseAnswer, request)
     while client.summary(TAG).stats.running:
         time.sleep(1)
 
@@ -141,9 +163,7 @@ def main() -> None:
         Client(url) as client,
     ):
         client.setup(
-            schemas.SetupRequest(
-                tag=TAG, time_budget_seconds=options.budget, keep_rule=options.keep_rule
-            )
+            SetupRequest(tag=TAG, time_budget_seconds=options.budget, keep_rule=options.keep_rule)
         )
         deadline = time.monotonic() + START_SECONDS
         while not (gpus := len(client.pool().workers)):
@@ -153,7 +173,11 @@ def main() -> None:
         began, start, busy = datetime.now(UTC), time.monotonic(), Busy()
         end = start + 60 * options.minutes
         busy.start()
-        agents = [threading.Thread(target=agent, args=(url, seed, end)) for seed in range(gpus + 1)]
+        baseline: Queue[ExperimentDetail] = Queue()
+        agents = [
+            threading.Thread(target=agent, args=(url, seed, end, baseline))
+            for seed in range(gpus + 1)
+        ]
         for one in agents:
             one.start()
         for one in agents:

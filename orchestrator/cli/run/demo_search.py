@@ -44,8 +44,9 @@ class Search:
     ended: str | None = None
 
     def run(self) -> Iterator[None]:
-        """Go on by one small step each time."""
-        yield from self._try(None)
+        """Go on by one small step each time; what is decided already holds the baseline."""
+        if not self.decided:
+            yield from self._try(None)
         if not self.decided or self.decided[0].val_bpb is None:
             self.ended = "the baseline itself failed"
             return
