@@ -39,7 +39,7 @@ from prepare import (
 )  # fmt: skip
 
 # Hyperparameters ----------------------------------------------------------------------------------
-# The first five come from the machine's profile in prepare.py; the rest are literals.
+# The first five come from prepare.py, which knows the machine and the text; the rest are literals.
 
 DEPTH = PROFILE.depth  # number of blocks
 DEVICE_BATCH_SIZE = PROFILE.device_batch_size  # rows in one forward pass; halve it if out of memory
@@ -198,7 +198,7 @@ def has_value_embedding(layer: int, depth: int) -> bool:
 
 def hash_ngrams(tokens: Tensor, layer: int) -> tuple[Tensor, Tensor]:
     """Rows, [B, T], of a block's tables of two and of three tokens: hashes by odd multipliers."""
-    second, third = (F.pad(tokens[:, :-back], (back, 0)) for back in (1, 2))
+    second, third = (F.pad(tokens, (back, 0))[:, : tokens.size(1)] for back in (1, 2))
     pairs = tokens * (0x1F3D5B79A2C4E6F1 + 2 * layer) + second * (0x2B4D6F8193A5C7E9 + 4 * layer)
     triples = pairs * 0x0C2B3A495867F6E5 + third * (0x3C5E7A9B1D2F4861 + 6 * layer)
     return (pairs >> 40) & (NGRAM_ROWS - 1), (triples >> 40) & (NGRAM_ROWS - 1)

@@ -208,6 +208,7 @@ def test_equal_ngrams_have_one_row_wherever_they_stand(monkeypatch: pytest.Monke
     assert one[2] == other[4]
     assert one[1][0] == other[3][0]
     assert one[1][1] != other[3][1], "what is before a text differs from 2"
+    assert ngrams([5]) == one[:1]
     assert ngrams([5, 6]) == one[:2]
     assert ngrams([6, 5])[1] != one[1], "the order counts"
     assert ngrams([5, 6], layer=1)[1] != one[1], "each block has hashes of its own"
