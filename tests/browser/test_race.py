@@ -101,6 +101,24 @@ def raced(api: Api) -> dict[str, str]:
     return found
 
 
+def test_a_keep_that_read_too_low_is_in_the_chart_when_its_estimate_has_risen(
+    api: Api, open_page: OpenPage
+) -> None:
+    api.tag()
+    api.gpu("gpu-0", 0)
+    for source, val_bpb in ((BASELINE, 0.998), ("lucky = 1", 0.980)):
+        api.submit(source)
+        api.finish(api.claim("gpu-0"), val_bpb)
+    api.post("/api/steer/race", tag="mar11", reason="was it luck?")
+    for _ in range(4):
+        api.finish(api.claim("gpu-0"), 0.994)
+    page = open_page(f"{api.url}/t/mar11")
+    expect(page.locator(".verdict .best .big")).to_have_text("0.991200")
+    lucky, axis = page.locator(".plot .keeps circle").last, page.locator(".plot line.axis")
+    expect(axis).to_have_count(1)
+    assert float(lucky.get_attribute("cy") or "inf") < float(axis.get_attribute("y1") or 0)
+
+
 def test_candidates_stand_above_the_verdicts_and_repeats_are_in_no_row(
     api: Api, raced: dict[str, str], open_page: OpenPage
 ) -> None:

@@ -136,8 +136,10 @@ function range(series, fit) {
   const { best, baseline } = series;
   if (Number.isNaN(best)) return null;
   if (fit === "progress") {
-    const gain = baseline - best;
-    return atLeast(best - 0.1 * gain, baseline + 0.12 * gain);
+    // An estimate may rise above what its source, or one before it, was kept for.
+    const low = series.keeps.reduce((least, keep) => Math.min(least, keep.bpb), best);
+    const gain = baseline - low;
+    return atLeast(low - 0.1 * gain, baseline + 0.12 * gain);
   }
   const first = fit === "recent" ? Math.max(0, series.length - RECENT) : 0;
   const results = series.bpb.slice(first).filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
