@@ -264,6 +264,11 @@ class Demonstration:
         console().print(results_table(self._search.decided))
         answer("")
         answer(done["best_diff"] or "The baseline is still the best: no edit beat it.")
+        if done["best_diff"]:
+            answer(
+                "No keep is proved: each is one run, and seeds alone move val_bpb as much.\n"
+                f"`autoresearch race {done['tag']} -r REASON` repeats what looks better.\n"
+            )
         for name, path in done["files"].items():
             answer(f"{name:<14} {path}")
 
