@@ -34,6 +34,7 @@ class SharedConnection:
         self._timeout = timeout_seconds
         self._connecting = asyncio.Lock()
         self._current: _Conversation | None = None
+        self._closed = False
 
     async def evalsha(self, sha: str, numkeys: int, *args: str) -> str:
         return str(await self.ask("EVALSHA", sha, numkeys, *args))
@@ -42,8 +43,11 @@ class SharedConnection:
         return str(await self.ask("EVAL", script, numkeys, *args))
 
     async def aclose(self) -> None:
-        if self._current is not None:
-            await self._current.end(RedisConnectionError("the connection was closed"))
+        """For good: requests that still wait get an error and open no other connection."""
+        self._closed = True
+        async with self._connecting:
+            if self._current is not None:
+                await self._current.end(RedisConnectionError("the connection was closed"))
 
     async def ask(self, *command: str | int) -> Any:
         """The server's answer as RESP2 has it: text, integers, lists, None.
@@ -57,13 +61,15 @@ class SharedConnection:
                     conversation = await self._open()
                 return await conversation.ask(command)
             except (RedisConnectionError, RedisTimeoutError):
-                if retry == RETRIES:
+                if retry == RETRIES or self._closed:
                     raise
             await asyncio.sleep(PAUSE_SECONDS * 2**retry)
         raise AssertionError("the last try returns or raises")
 
     async def _open(self) -> "_Conversation":
         async with self._connecting:
+            if self._closed:
+                raise RedisConnectionError("the connection was closed")
             if self._current is None or self._current.over:
                 connection = self._make()
                 try:
@@ -71,9 +77,11 @@ class SharedConnection:
                         connection.connect(),  # type: ignore[no-untyped-call]
                         self._timeout,
                     )
-                except asyncio.TimeoutError as error:
+                except BaseException as error:  # a cancelled one may be open by now
                     await connection.disconnect(nowait=True)
-                    raise RedisTimeoutError("no answer while connecting") from error
+                    if isinstance(error, asyncio.TimeoutError):
+                        raise RedisTimeoutError("no answer while connecting") from error
+                    raise
                 self._current = _Conversation(connection, self._timeout)
             return self._current
 

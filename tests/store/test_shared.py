@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, Connection, ConnectionPool
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
     ResponseError,
@@ -62,6 +62,47 @@ async def test_a_connection_that_is_lost_is_opened_again_for_the_next_request(
     async with Redis.from_url(each_redis_url) as other:
         await other.client_kill_filter(_id=name)
     assert await shared.ask("ECHO", "again") == "again"
+
+
+async def test_who_waits_when_it_is_closed_gets_an_error_and_opens_no_other_connection(
+    shared: SharedConnection, each_redis_url: str
+) -> None:
+    own = await shared.ask("CLIENT", "ID")
+    waiting = asyncio.ensure_future(shared.ask("BLPOP", "nothing", 5))
+    await asyncio.sleep(0)
+    await shared.aclose()
+    with pytest.raises(RedisConnectionError, match="the connection was closed"):
+        await waiting
+    with pytest.raises(RedisConnectionError, match="the connection was closed"):
+        await shared.ask("PING")
+    async with Redis.from_url(each_redis_url) as other:
+        found = [int(client["id"]) for client in await other.client_list()]
+        newest = await other.client_id()
+    assert [client for client in found if own < client < newest] == []
+
+
+async def test_a_request_that_is_cancelled_while_it_connects_leaves_nothing_open(
+    each_redis_url: str,
+) -> None:
+    pool = ConnectionPool.from_url(each_redis_url, decode_responses=True, protocol=2)
+    made: list[AbstractConnection] = []
+    connected = asyncio.Event()
+
+    class Slow(pool.connection_class):  # type: ignore[misc, name-defined]
+        async def connect(self) -> None:
+            made.append(self)
+            await super().connect()
+            connected.set()
+            await asyncio.sleep(5)
+
+    pool.connection_class = Slow
+    shared = SharedConnection(pool.make_connection, 10)
+    asking = asyncio.ensure_future(shared.ask("PING"))
+    await connected.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not made[0].is_connected
 
 
 async def test_a_silent_server_is_a_time_out_and_later_answers_go_to_nobody_else(
