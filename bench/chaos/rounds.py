@@ -202,8 +202,11 @@ class Harness:
         """What `autoresearch audit` says, without the proxies."""
         store = Store(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
         auditor = Audit(store, Seals(HomePaths(self.system.plan.home)))
-        for tag in TAGS:
-            report = await auditor.check(tag)
-            for difference in report.differences:
-                self.findings.add("journal", f"{tag}: {difference}")
-        await store.close()
+        try:
+            for tag in TAGS:
+                report = await auditor.check(tag)
+                for difference in report.differences:
+                    self.findings.add("journal", f"{tag}: {difference}")
+        finally:
+            with anyio.CancelScope(shield=True):  # a hunt may end in the middle of an audit
+                await store.close()

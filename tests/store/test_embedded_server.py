@@ -475,14 +475,15 @@ def test_a_start_waits_for_data_that_load_slowly(
     """A server that answers LOADING is given more time than a silent one, and that is said once."""
     with EmbeddedServer(paths) as url, redis.Redis.from_url(url) as client:
         many = client.pipeline(transaction=False)
-        for number in range(15_000):
+        for number in range(30_000):
             many.set(f"ar:key{number}", number)
         many.execute()
-    # Microseconds for each of 15 000 commands; it answers after every 1024.
-    slow = (*valkey.OPTIONS, "--key-load-delay", "1000")
+    # Microseconds for each of 30 000 commands, ten times that where cores are busy; it answers after
+    # every 1024.
+    slow = (*valkey.OPTIONS, "--key-load-delay", "500")
     monkeypatch.setattr(valkey, "OPTIONS", slow)
-    with EmbeddedServer(paths, timeout_seconds=10) as url:
-        assert read(url, "key14999") == "14999"
+    with EmbeddedServer(paths, timeout_seconds=15) as url:
+        assert read(url, "key29999") == "29999"
     assert caplog.text.count("is loading") == 1
 
 
