@@ -478,8 +478,7 @@ def test_a_start_waits_for_data_that_load_slowly(
         for number in range(30_000):
             many.set(f"ar:key{number}", number)
         many.execute()
-    # Microseconds for each of 30 000 commands, ten times that where cores are busy; it answers after
-    # every 1024.
+    # Microseconds for each of 30 000 commands, ten times that on busy cores; it answers after 1024.
     slow = (*valkey.OPTIONS, "--key-load-delay", "500")
     monkeypatch.setattr(valkey, "OPTIONS", slow)
     with EmbeddedServer(paths, timeout_seconds=15) as url:
