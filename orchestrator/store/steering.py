@@ -63,7 +63,8 @@ class SteeringStore:
                 if experiment.source_sha256 is None:
                     raise Conflict(
                         f"The best of {tag!r}, {experiment.id}, was trained by hand, and a race"
-                        " repeats its best: submit that train.py with repeat first."
+                        " repeats its best: set up another tag with keep_rule race, and submit"
+                        " that train.py as its baseline."
                     )
                 seed = run.seed
                 state = begin(now.best, seed)
@@ -74,8 +75,8 @@ class SteeringStore:
         reply = await self._scripts.run_on_snapshot(verbs.RACE, arguments)
         if reply.name == "HAND":
             raise Conflict(
-                f"{reply['n']} runs of {tag!r} by hand are under way, which a race cannot repeat:"
-                " report or cancel them first."
+                f"Runs of {tag!r} by hand are under way ({reply['n']}), which a race cannot"
+                " repeat: report or cancel them first."
             )
         return records.tag_from(reply["tag"])
 

@@ -97,12 +97,12 @@ def test_a_best_that_was_trained_by_hand_is_refused(api: Api) -> None:
     api.tag()
     api.complete(api.register(), 0.9979)
     problem = switch(api, 409)
-    assert "was trained by hand, and a race repeats its best: submit" in str(problem["detail"])
+    assert "was trained by hand, and a race repeats its best: set up" in str(problem["detail"])
 
 
 def test_a_run_by_hand_that_is_under_way_is_refused(greedy: Api) -> None:
     greedy.register()
-    assert "1 runs of 'mar11' by hand are under way" in str(switch(greedy, 409)["detail"])
+    assert "Runs of 'mar11' by hand are under way (1)" in str(switch(greedy, 409)["detail"])
     assert greedy.get("/api/report/tags")["tags"][0]["keep_rule"] == "greedy"
 
 

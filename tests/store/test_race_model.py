@@ -275,27 +275,19 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-@pytest.mark.parametrize("rule", ["race", "greedy+merge"])
+@pytest.mark.parametrize(
+    ("rule", "switches"),
+    [("race", False), ("greedy+merge", False), ("greedy", True), ("greedy+merge", True)],
+)
 @pytest.mark.parametrize(("seed", "steps"), WALKED)
 async def test_the_books_of_a_race_agree_after_every_step(
-    store: Store, tmp_path: Path, seed: int, steps: int, rule: KeepRule
+    store: Store, tmp_path: Path, seed: int, steps: int, rule: KeepRule, *, switches: bool
 ) -> None:
-    walk = Walk(store, tmp_path, seed, rule)
-    await walk.begin()
-    for _ in range(steps):
-        await walk.step()
-    await walk.rest()
-
-
-@pytest.mark.parametrize("rule", ["greedy", "greedy+merge"])
-@pytest.mark.parametrize(("seed", "steps"), WALKED)
-async def test_the_books_of_a_tag_that_is_switched_to_race_agree_too(
-    store: Store, tmp_path: Path, seed: int, steps: int, rule: KeepRule
-) -> None:
+    """Also of a tag that another rule has judged for half of the walk."""
     walk = Walk(store, tmp_path, seed, rule)
     await walk.begin()
     for number in range(steps):
-        if number == steps // 2:
+        if switches and number == steps // 2:
             await walk.switch()
         await walk.step()
     await walk.rest()
