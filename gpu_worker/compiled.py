@@ -18,19 +18,27 @@ def provide(job: schemas.Job, run: RunFolder, folder: WorkerFolder, project: Pat
     """Make the run's cache: a copy of the operator's, if there is one. Raises OSError."""
     kept = _kept(job, folder, project)
     if kept is not None and kept.is_dir():
-        shutil.copytree(kept, run.compiled, symlinks=True)
-    else:
-        run.compiled.mkdir()
+        try:
+            shutil.copytree(kept, run.compiled, symlinks=True)
+        except shutil.Error:  # a full disk, or no plain files: the run compiles by itself
+            shutil.rmtree(kept)
+            shutil.rmtree(run.compiled)
+        else:
+            return
+    run.compiled.mkdir()
 
 
 def keep(job: schemas.Job, run: RunFolder, folder: WorkerFolder, project: Path) -> None:
-    """Keep the ended run's cache if the operator wrote its train.py."""
+    """Keep the ended run's cache if the operator wrote its train.py and none is kept yet.
+
+    Never called while `provide` copies: the worker calls both one after the other.
+    """
     kept = _kept(job, folder, project)
-    if kept is None or kept.name.rpartition("-")[2] != job.source_sha256[:16]:
+    if kept is None or kept.name.rpartition("-")[2] != job.source_sha256[:16] or kept.is_dir():
         return
     with suppress(OSError):  # a full disk: the next runs compile by themselves
         if any(run.compiled.iterdir()):
-            shutil.rmtree(folder.compiled, ignore_errors=True)  # also those of older files
+            shutil.rmtree(folder.compiled, ignore_errors=True)  # those of older files
             folder.compiled.mkdir()
             run.compiled.rename(kept)
 

@@ -317,8 +317,10 @@ class Daemon:
         unkillable = await settle(attempt, self._context)
         if unkillable:
             self._membership.quarantine(f"processes {unkillable} of a run cannot be killed")
-        project = self._settings.project
-        self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt, self._folder, project)
+        if attempt.folder.settled:  # before the next run, which gets a copy
+            cache = (attempt.job, attempt.folder, self._folder, self._settings.project)
+            await anyio.to_thread.run_sync(compiled.keep, *cache)
+        self._tasks.start_soon(anyio.to_thread.run_sync, _clean_up, attempt)
 
     async def _give_back(self, job: schemas.Job, outcome: schemas.ReportedResult, why: str) -> None:
         """Report a run that has not begun."""
@@ -338,9 +340,8 @@ class Daemon:
             logger.warning("not reported yet, kept for the next start: %s", ", ".join(kept))
 
 
-def _clean_up(attempt: UnreportedAttempt, folder: WorkerFolder, project: Path) -> None:
+def _clean_up(attempt: UnreportedAttempt) -> None:
     if attempt.supervisor is not None:
         attempt.supervisor.close()
     if attempt.folder.settled:
-        compiled.keep(attempt.job, attempt.folder, folder, project)
         attempt.folder.remove()

@@ -320,3 +320,44 @@ def test_only_the_operators_own_train_py_leaves_its_compile_cache_to_later_runs(
     stub.report(run)
     assert stub.output(run) == "found []\n"
     assert end(host.workers[0]) == 0
+
+
+MANY = """
+import os
+from pathlib import Path
+folder = Path(os.environ["AUTORESEARCH_CACHE"]) / "compiled"
+folder.mkdir(parents=True, exist_ok=True)
+print("found", len(list(folder.iterdir())))
+for number in range(3000):
+    (folder / str(number)).touch()
+"""
+
+
+def test_a_run_that_follows_the_operators_own_at_once_gets_its_compile_cache(
+    host: Host, stub: Stub
+) -> None:
+    """It was removed while the next run copied it, which ended the worker."""
+    if works("strict") is None:
+        pytest.skip("no sandbox strict here")
+    project = host.home / "project"
+    project.mkdir()
+    (project / "train.py").write_text(MANY)
+    host.start(project=project, cache=host.home / "cache")
+    runs = [stub.submit(MANY) for _ in range(4)]
+    assert {stub.report(run)["outcome"] for run in runs} == {"crash"}  # they measure nothing
+    assert [stub.output(run) for run in runs] == ["found 0\n", *["found 3000\n"] * 3]
+    assert end(host.workers[0]) == 0
+
+
+def test_a_compile_cache_that_cannot_be_copied_is_left_out(host: Host, stub: Stub) -> None:
+    if works("strict") is None:
+        pytest.skip("no sandbox strict here")
+    pipes = MANY.replace("(folder / str(number)).touch()", 'os.mkfifo(folder / f"{number:0200}")')
+    project = host.home / "project"
+    project.mkdir()
+    (project / "train.py").write_text(pipes)
+    host.start(project=project, cache=host.home / "cache")
+    runs = [stub.submit(pipes) for _ in range(3)]
+    assert {stub.report(run)["outcome"] for run in runs} == {"crash"}  # they measure nothing
+    assert [stub.output(run) for run in runs] == ["found 0\n"] * 3
+    assert end(host.workers[0]) == 0
