@@ -26,7 +26,6 @@ must be there (uv run prepare.py).
 
 import argparse
 import json
-import math
 import os
 import re
 import subprocess
@@ -38,7 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from statistics import mean, variance
+from statistics import mean, stdev, variance
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,10 +130,6 @@ def train(variant: Variant, run: Run, gpu: str | None) -> dict[str, Any]:
     return entries | {"outside": outside, "wall_seconds": round(seconds, 1), "curve": curve}
 
 
-def spread(values: list[float]) -> float:
-    return math.sqrt(variance(values)) if len(values) > 1 else math.nan
-
-
 def shared(a: list[float], b: list[float]) -> float:
     """rho, the part of the variance between seeds that two sources have in common at one seed:
     their paired difference has the variance (1 - rho) (var a + var b)."""
@@ -158,16 +153,18 @@ def rows(results: dict[Run, dict[str, Any]]) -> Iterator[str]:
         values = [found["val_bpb"] for found in by_seed.values()]
         seeds = sorted(base.keys() & by_seed.keys())
         ours, theirs = ([g[s]["val_bpb"] for s in seeds] for g in (by_seed, base))
-        gap = mean(ours) - mean(theirs) if seeds and base is not by_seed else math.nan
-        rho = shared(ours, theirs) if len(seeds) > 1 and base is not by_seed else math.nan
+        sigma = f"{stdev(values):.6f}" if len(values) > 1 else ""
+        compared = bool(seeds) and base is not by_seed
+        gap = f"{mean(ours) - mean(theirs):+.6f}" if compared else ""
+        rho = f"{shared(ours, theirs):+.2f}" if compared and len(seeds) > 1 else ""
         middle = {
             key: mean(found[key] for found in by_seed.values())
             for key in ("num_steps", "mfu_percent", "peak_vram_mb", "wall_seconds")
         }
         trained = mean(found["training_seconds"] for found in by_seed.values())
         yield (
-            f"{name:20} {budget:6g} {len(values):4} {mean(values):9.6f} {spread(values):8.6f} "
-            f"{gap:+11.6f} {rho:+5.2f} {middle['num_steps']:6.0f} {middle['mfu_percent']:5.1f} "
+            f"{name:20} {budget:6g} {len(values):4} {mean(values):9.6f} {sigma:>8} "
+            f"{gap:>11} {rho:>5} {middle['num_steps']:6.0f} {middle['mfu_percent']:5.1f} "
             f"{middle['peak_vram_mb'] / 1024:5.1f} {middle['wall_seconds'] - trained:7.1f}"
         )
     again: dict[tuple[str, int, float], list[float]] = {}
@@ -177,7 +174,7 @@ def rows(results: dict[Run, dict[str, Any]]) -> Iterator[str]:
     for (name, seed, budget), values in again.items():
         if len(values) > 1:
             which = f"{name}, seed {seed}, {budget:g} s"
-            yield f"{which}: sigma within {len(values)} runs {spread(values):.6f}"
+            yield f"{which}: sigma within {len(values)} runs {stdev(values):.6f}"
 
 
 def gpus() -> list[str | None]:
