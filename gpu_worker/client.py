@@ -87,18 +87,22 @@ class Client:
     async def register(self, gpu: schemas.RegisterGpuRequest) -> schemas.RegisterGpuAnswer:
         return await self._post("/api/pool/register", gpu, schemas.RegisterGpuAnswer)
 
-    async def heartbeat(self, heartbeat: schemas.HeartbeatRequest) -> None:
-        await self._post("/api/pool/heartbeat", heartbeat, schemas.Ok)
+    async def heartbeat(self, heartbeat: schemas.HeartbeatRequest) -> schemas.HeartbeatAnswer:
+        return await self._post("/api/pool/heartbeat", heartbeat, schemas.HeartbeatAnswer)
 
     async def deregister(self, gpu_id: str) -> None:
         request = schemas.GpuRequest(gpu_id=gpu_id)
         await self._post("/api/pool/deregister", request, schemas.DeregisterAnswer)
 
     async def claim(self, claim: schemas.ClaimRequest, wait: float) -> schemas.Job | None:
-        """The next job; None when there was none for `wait` seconds."""
+        """The next job, whose interval is kept from now on; None when there was none for `wait`
+        seconds."""
         wait = jitter(wait)
         path = f"/api/job/claim?wait={wait:g}"
-        return (await self._post(path, claim, schemas.ClaimAnswer, wait=wait)).job
+        job = (await self._post(path, claim, schemas.ClaimAnswer, wait=wait)).job
+        if job is not None and job.heartbeat_seconds is not None:
+            self.heartbeat_seconds = job.heartbeat_seconds
+        return job
 
     async def renew(self, lease: schemas.RenewRequest) -> schemas.LeaseAnswer:
         return await self._post("/api/job/renew", lease, schemas.LeaseAnswer)

@@ -199,6 +199,7 @@ class Daemon:
             if not self._in_pool:
                 self._enter_pool(await self._pass_check())
             await self._membership.registered.wait()
+        self._membership.has_run = False
         if self._context.sandbox is None:  # after an adopted run, which had one already
             self._membership.host_problem = await self._find_sandbox()
         while not self._shutdown.draining.is_set():
@@ -207,7 +208,9 @@ class Daemon:
             elif not await self._membership.is_fit(await self._start_problem()):
                 await self._pause()
             elif job := await self._claim():
+                self._membership.has_run = True
                 await self._train(job)
+                self._membership.has_run = False
 
     async def _recover(self) -> None:
         """Tell the pool what keeps runs from succeeding here, and check it again after a while."""

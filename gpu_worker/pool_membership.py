@@ -30,8 +30,8 @@ _in_thread = partial(anyio.to_thread.run_sync, abandon_on_cancel=True)
 
 class PoolMembership:
     """`gpu_failed` is set once the hardware has failed. The daemon sets `host_problem` while runs
-    cannot succeed here, and `idle` while it has no run: heartbeats then also check whether one
-    could begin."""
+    cannot succeed here, `idle` while it waits for a run: heartbeats then also check whether one
+    could begin; and `has_run` while a lease may depend on the interval of its claim."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class PoolMembership:
         self.registered = anyio.Event()
         self.gpu_failed = anyio.Event()
         self.idle = False
+        self.has_run = True  # one that an earlier worker left, perhaps
 
     async def run(self) -> None:
         """Register and send heartbeats until cancelled. Raises Refused."""
@@ -83,7 +84,7 @@ class PoolMembership:
 
     async def heartbeat(self) -> None:
         changes = self._changes
-        await self._client.heartbeat(
+        answer = await self._client.heartbeat(
             schemas.HeartbeatRequest(
                 gpu_id=self._gpu_id,
                 health=self._health,
@@ -93,6 +94,8 @@ class PoolMembership:
             )
         )
         self._changes_sent = changes
+        if answer.heartbeat_seconds is not None and not self.has_run:
+            self._client.heartbeat_seconds = answer.heartbeat_seconds
 
     async def renew(self, lease: schemas.RenewRequest) -> schemas.LeaseAnswer:
         """Renew a lease; with the GPU's health the renewal is its heartbeat too. Old health, of a

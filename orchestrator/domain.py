@@ -154,6 +154,7 @@ class Run:
     prepare_sha256: str | None = None
     epoch: int = 0
     lease_secret: str = ""  # with its epoch in front: the last lease may have none
+    lease_seconds: float | None = None  # as its claim said; None of an older version
     losses: int = 0
     gpu_id: str | None = None
     target_gpu: str | None = None
@@ -174,6 +175,19 @@ class Run:
     @property
     def stopped_early(self) -> bool:
         return self.status is Status.DISCARD and self.metrics is None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds between two heartbeats of a GPU, of silence until it loses its run, and of silence
+    until it reads offline."""
+
+    heartbeat_seconds: float
+    lease_seconds: float
+    offline_seconds: float
+
+    def stretched(self, factor: float) -> "Timing":
+        return Timing(*(factor * seconds for seconds in vars(self).values()))
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,14 @@ class Settings(HomeSettings):
     offline_seconds: Seconds = Field(
         60, description="After this silence a worker is shown as offline."
     )
+    max_heartbeats_per_second: float = Field(
+        # 1 000 GPUs, each of which sends a piece of its log as often: 400 requests a second are
+        # what one process answers with ease on a slow core.
+        200,
+        gt=0,
+        allow_inf_nan=False,
+        description="With more GPUs than send so many, each sends its own less often.",
+    )
     grace_seconds: Seconds = Field(
         300, description="What a run may take beyond its training budget."
     )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -141,11 +142,15 @@ def short_lease() -> None:
     init: Callable[..., None] = Reaper.__init__
 
     def impatient(self: Reaper, *others: Any) -> None:
-        *stores, settings = others
-        lease = settings.heartbeat_seconds / 4
-        init(self, *stores, settings.model_copy(update={"lease_seconds": lease}))
+        *stores, timing = others
+        short = copy(timing)
+        short.base = short.now = replace(
+            timing.base, lease_seconds=timing.base.heartbeat_seconds / 4
+        )
+        init(self, *stores, short)
 
     _patch(Reaper, "__init__", impatient)
+    _patch(Reaper, "_granted_seconds", lambda *_: 0.0)
 
 
 def no_reaper() -> None:
@@ -172,11 +177,12 @@ def _judge_by_stamps(skew_seconds: float) -> None:
     """A lease is dead when its stamp is old by this process's clock, seen alive or not."""
     from orchestrator.services.core.reaper import Reaper
 
-    def by_stamp(self: Any, leases: list[Any], _: float) -> list[Any]:
-        limit = time.time() + skew_seconds - self._settings.lease_seconds
-        return [lease for lease in leases if int(lease.renewal) / 1e6 < limit]
+    def by_stamp(self: Any, leases: list[Any], _: float) -> list[tuple[Any, float]]:
+        now = time.time() + skew_seconds
+        silent = [(lease, now - int(lease.renewal) / 1e6) for lease in leases]
+        return [each for each in silent if each[1] > self._timing.base.lease_seconds]
 
-    _patch(Reaper, "_observe", by_stamp)
+    _patch(Reaper, "_silent", by_stamp)
 
 
 def keep_on_tie() -> None:

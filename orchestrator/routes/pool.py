@@ -15,7 +15,9 @@ GpuPath = Annotated[schemas.GpuId, Path()]
 
 
 @router.post("/api/pool/heartbeat")
-async def heartbeat(body: schemas.HeartbeatRequest, services: ServicesDep) -> schemas.Ok:
+async def heartbeat(
+    body: schemas.HeartbeatRequest, services: ServicesDep
+) -> schemas.HeartbeatAnswer:
     return await services.pool.heartbeat(body)
 
 

@@ -32,7 +32,8 @@ class ClaimRequest(Request):
 class Job(Answer):
     """One leased run. `epoch` is the fencing token that every later call on it must carry, and
     `lease_secret` the proof that the caller has the lease. A daemon of a version that does not know
-    it gets none and needs none."""
+    it gets none and needs none. `heartbeat_seconds` is the time between two renewals, None from an
+    older orchestrator; it and `lease_seconds` hold until the end of the attempt."""
 
     experiment_id: str
     tag: str
@@ -43,6 +44,7 @@ class Job(Answer):
     time_budget_seconds: float
     grace_seconds: float
     lease_seconds: float
+    heartbeat_seconds: float | None = None
     train_py: str
     source_sha256: str
     prepare_sha256: str | None

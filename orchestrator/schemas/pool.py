@@ -100,6 +100,13 @@ class Ok(Answer):
     ok: Literal[True] = True
 
 
+class HeartbeatAnswer(Ok):
+    """The time between two heartbeats that the size of the pool asks for, None from an older
+    orchestrator. A GPU that has a run keeps that of its claim."""
+
+    heartbeat_seconds: float | None = None
+
+
 class PoolAnswer(Answer):
     workers: list[Worker]
     total: int

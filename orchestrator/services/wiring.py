@@ -17,6 +17,7 @@ from orchestrator.services.core.reaper import Reaper
 from orchestrator.services.core.sessions import Sessions
 from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.steering import Steering
+from orchestrator.services.core.timing import PoolTiming
 from orchestrator.services.core.wakeups import Wakeups
 from orchestrator.services.dashboard.comparison import Comparisons
 from orchestrator.services.dashboard.history import Histories
@@ -34,6 +35,7 @@ class Services:
         files = Files(settings.paths)
         sources = Sources(files, settings.repo)
         race = Race(store, files, sources)
+        timing = PoolTiming(settings)
         judge = Judge(store, race)
         self.store = store
         self.files = files
@@ -43,7 +45,7 @@ class Services:
         # A blocking read must end well before its connection times out.
         self.wakeups = Wakeups(store.events, min(2.0, settings.redis_timeout_seconds / 2))
         self.digests = Digests(store, files)
-        self.pool = Pool(store, files, sources, settings)
+        self.pool = Pool(store, files, sources, timing, settings)
         self.experiments = Experiments(
             store,
             files,
@@ -54,19 +56,19 @@ class Services:
             self.digests.attached,
             _prepare_py(settings),
         )
-        self.jobs = Jobs(store, files, judge, self.wakeups, settings)
-        self.reaper = Reaper(store, judge, self.jobs, race, settings)
+        self.jobs = Jobs(store, files, judge, self.wakeups, timing, settings)
+        self.reaper = Reaper(store, judge, self.jobs, race, timing)
         self.steering = Steering(store, judge, race)
         self.similar = SimilarIdeas(store, files, settings.paths)
         self.search = Search(store, self.similar)
         self.briefs = Briefs(store, self.pool)
         self.reports = Reports(store, self.pool, settings)
         self.histories = Histories(store)
-        self.overviews = Overviews(store, files, self.histories, settings)
+        self.overviews = Overviews(store, files, self.histories, timing, settings.home)
         self.comparisons = Comparisons(store, self.histories)
         self.response_cache = ResponseCache(store.events)
         self.series = SeriesReports(store, self.histories, self.response_cache)
-        self.monitoring = Monitoring(store, settings)
+        self.monitoring = Monitoring(store, timing)
 
 
 def _prepare_py(settings: Settings) -> Path | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from orchestrator.decisions import Snapshot
-from orchestrator.domain import Forecast
+from orchestrator.domain import Forecast, Timing
 from orchestrator.errors import Conflict
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules.early_stop import after_condemned
@@ -26,6 +26,8 @@ class Claimed:
     source_sha256: str
     prepare_sha256: str | None
     best_val_bpb: float | None
+    lease_seconds: float
+    heartbeat_seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,14 @@ class JobStore:
         self._scripts = scripts
         self._redis = redis
 
-    async def claim(self, gpu_id: str, claim_id: str, worker: str = "") -> Claimed | NothingToClaim:
-        """Lease the next run to `gpu_id`; the same `claim_id` gets the same run. Raises `Forbidden`
-        if `worker`, a token's label, did not register the GPU."""
+    async def claim(
+        self, gpu_id: str, claim_id: str, timing: Timing, worker: str = ""
+    ) -> Claimed | NothingToClaim:
+        """Lease the next run to `gpu_id` by `timing`; the same `claim_id` gets the same run and the
+        same lease. Raises `Forbidden` if `worker`, a token's label, did not register the GPU."""
         nonce, secret = f"{gpu_id}:{claim_id}", secrets.token_hex(16)
-        reply = await self._scripts.run(verbs.CLAIM, gpu_id, secret, worker, nonce=nonce)
+        asked = (repr(timing.lease_seconds), repr(timing.heartbeat_seconds))
+        reply = await self._scripts.run(verbs.CLAIM, gpu_id, secret, worker, *asked, nonce=nonce)
         if reply.name != "OK":
             bound = reply.fields.get("profile"), reply.fields.get("gpu_model")
             return NothingToClaim(*bound, busy=reply.name == "BUSY")
@@ -77,6 +82,9 @@ class JobStore:
             source_sha256=reply["source"],
             prepare_sha256=reply.fields.get("prepare"),
             best_val_bpb=float(reply["best"]) if "best" in reply.fields else None,
+            # Not in the kept reply to a claim that an older version has granted.
+            lease_seconds=float(reply.fields.get("lease", timing.lease_seconds)),
+            heartbeat_seconds=float(reply.fields.get("heartbeat", timing.heartbeat_seconds)),
         )
 
     async def renew(

@@ -112,6 +112,7 @@ class PoolStore:
                 f"{gpu_id} is leased to {reply['by']}; cancel that run or let it end first."
             )
 
-    async def tidy(self, offline_seconds: float) -> None:
-        """End holds that have lapsed, and park silent GPUs."""
-        await self._scripts.run(verbs.TIDY, int(offline_seconds * 1e6))
+    async def tidy(self, offline_seconds: float) -> int:
+        """End holds that have lapsed, and park silent GPUs; how many are not silent."""
+        reply = await self._scripts.run(verbs.TIDY, int(offline_seconds * 1e6))
+        return int(reply["alive"])

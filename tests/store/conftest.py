@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from orchestrator.domain import Timing
 from orchestrator.store.connection import Store
+
+TIMING = Timing(heartbeat_seconds=5, lease_seconds=30, offline_seconds=60)
 
 
 @pytest.fixture

@@ -52,6 +52,7 @@ from orchestrator.services.core.pool import Pool
 from orchestrator.services.core.race import Race
 from orchestrator.services.core.sources import Sources
 from orchestrator.services.core.steering import Steering
+from orchestrator.services.core.timing import PoolTiming
 from orchestrator.services.core.wakeups import Wakeups
 from orchestrator.services.dashboard.reports import Reports
 from orchestrator.settings import Settings
@@ -63,6 +64,7 @@ from tests.oracle.keyspace import State
 from tests.oracle.model import Model
 from tests.oracle.replay import replayed
 from tests.oracle.search import LEASED, Refused, Report, Run, Tag
+from tests.store.conftest import TIMING
 
 ON_DEMAND = "MODEL_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "100"))
@@ -175,18 +177,19 @@ class Machine(RuleBasedStateMachine):
         config = Settings(home=home)
         files = Files(config.paths)
         self.sources = Sources(files, None)
+        timing = PoolTiming(config)
         self.race = Race(self.store, files, self.sources)
         self.judge = Judge(self.store, self.race)
         wakeups = Wakeups(self.store.events, 1)
         digests = Digests(self.store, files)
         prepare_py = home / "prepare.py"
         prepare_py.write_text("")
-        self.pool = Pool(self.store, files, self.sources, config)
+        self.pool = Pool(self.store, files, self.sources, timing, config)
         self.experiments = Experiments(
             self.store, files, self.judge, wakeups, self.sources, self.pool, digests.attached,
             prepare_py,
         )  # fmt: skip
-        self.jobs = Jobs(self.store, files, self.judge, wakeups, config)
+        self.jobs = Jobs(self.store, files, self.judge, wakeups, timing, config)
         self.reports = Reports(self.store, self.pool, config)
         similar = SimilarIdeas(self.store, files, config.paths)
         self.search = Search(self.store, similar)
@@ -859,7 +862,7 @@ class Machine(RuleBasedStateMachine):
             lambda: self.store.pool.acquire(UNKNOWN_ID, 60, 60),
             lambda: self.store.pool.release("nobody", None),
             lambda: self.store.pool.deregister("nobody"),
-            lambda: self.store.jobs.claim("nobody", "claim-0000"),
+            lambda: self.store.jobs.claim("nobody", "claim-0000", TIMING),
             lambda: self.store.jobs.direct(UNKNOWN_ID, "nobody", None, 42),
             lambda: self.search.adapt("nothing"),
             lambda: self.reports.summary("nothing"),

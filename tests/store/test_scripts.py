@@ -29,6 +29,7 @@ from orchestrator.store.connection import Store
 from orchestrator.store.experiments import BY_HAND, Ended, Reporter, by_lease
 from orchestrator.store.jobs import Claimed
 from orchestrator.store.scripts import REFUSALS, Script, Scripts, nonces_from
+from tests.store.conftest import TIMING
 
 pytestmark = pytest.mark.anyio
 
@@ -78,9 +79,9 @@ async def test_a_refusal_is_not_kept_under_the_nonce(store: Store) -> None:
     """A claim that found nothing may be sent again with its id, and then gets the job."""
     await setup(store)
     await store.pool.register("g", GPU)
-    assert not hasattr(await store.jobs.claim("g", "claim-id"), "attempt")
+    assert not hasattr(await store.jobs.claim("g", "claim-id", TIMING), "attempt")
     experiment_id = await submit(store)
-    claimed = await store.jobs.claim("g", "claim-id")
+    claimed = await store.jobs.claim("g", "claim-id", TIMING)
     assert getattr(claimed, "attempt", None) == AttemptId(experiment_id, 1)
 
 
@@ -104,7 +105,7 @@ async def test_a_decision_needs_the_epoch_of_the_lease(store: Store) -> None:
     await setup(store)
     await store.pool.register("g", GPU)
     experiment_id = await submit(store)
-    await store.jobs.claim("g", "claim-id-1")
+    await store.jobs.claim("g", "claim-id-1", TIMING)
     snapshot = await store.experiments.run_snapshot(experiment_id)
     with pytest.raises(LeaseLost):
         await apply(store, snapshot, 0.9, by_lease(2))
@@ -113,7 +114,7 @@ async def test_a_decision_needs_the_epoch_of_the_lease(store: Store) -> None:
     assert await store.jobs.requeue(AttemptId(experiment_id, 1), EXPIRED) == Ended()
     with pytest.raises(LeaseLost):
         await apply(store, snapshot, 0.9, by_lease(1))
-    await store.jobs.claim("g", "claim-id-2")
+    await store.jobs.claim("g", "claim-id-2", TIMING)
     decided = await apply(store, snapshot, 0.9, by_lease(2))
     assert decided is not None
     assert await apply(store, snapshot, 0.8, by_lease(2)) == decided
@@ -125,7 +126,7 @@ async def test_the_reaper_never_ends_a_lease_renewed_after_it_looked(store: Stor
     await setup(store)
     await store.pool.register("g", GPU)
     await submit(store)
-    claimed = await store.jobs.claim("g", "claim-id-1")
+    claimed = await store.jobs.claim("g", "claim-id-1", TIMING)
     assert isinstance(claimed, Claimed)
     attempt, seen = claimed.attempt, (await store.jobs.leases())[0]
     await asyncio.sleep(0.002)
@@ -141,9 +142,9 @@ async def test_a_requeued_run_keeps_its_place_in_the_queue(store: Store) -> None
     await store.pool.register("g", GPU)
     first = await submit(store, "1")
     await submit(store, "2")
-    await store.jobs.claim("g", "claim-id-1")
+    await store.jobs.claim("g", "claim-id-1", TIMING)
     await store.jobs.requeue(AttemptId(first, 1), EXPIRED)
-    claimed = await store.jobs.claim("g", "claim-id-2")
+    claimed = await store.jobs.claim("g", "claim-id-2", TIMING)
     assert getattr(claimed, "attempt", None) == AttemptId(first, 2)
 
 
@@ -174,7 +175,7 @@ async def test_every_key_is_named_in_the_glossary(store: Store) -> None:
     await setup(store)
     await store.pool.register("g", GPU)
     await submit(store)
-    await store.jobs.claim("g", "claim-id-1")
+    await store.jobs.claim("g", "claim-id-1", TIMING)
     by_hand = await store.experiments.register("t", EXPERIMENT)
     await store.pool.acquire(by_hand, 60, 60)
     await apply(store, await store.experiments.run_snapshot(by_hand), 0.9)

@@ -19,6 +19,7 @@ from orchestrator.store.connection import Store
 from orchestrator.store.experiments import UNLEASED, Ended, Queued
 from orchestrator.store.jobs import Claimed
 from orchestrator.store.scripts import nonces_from
+from tests.store.conftest import TIMING
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ def judge(store: Store) -> Judge:
 
 
 async def claim(store: Store, claim_id: str) -> Claimed:
-    claimed = await store.jobs.claim("g", claim_id)
+    claimed = await store.jobs.claim("g", claim_id, TIMING)
     assert isinstance(claimed, Claimed)
     return claimed
 
@@ -87,7 +88,7 @@ async def test_a_paused_tag_is_in_no_index_of_ready_tags(store: Store) -> None:
     await store.steering.pause("t", act("pause"))
     assert await requeue(store, run, loss=False) == Ended()
     assert await store.redis.zrange("ar:ready:-#x", 0, -1) == []
-    assert not isinstance(await store.jobs.claim("g", "claim-02"), Claimed)
+    assert not isinstance(await store.jobs.claim("g", "claim-02", TIMING), Claimed)
     await store.steering.resume("t", act("resume"))
     assert await store.redis.zrange("ar:ready:-#x", 0, -1) == ["t"]
     assert (await claim(store, "claim-03")).attempt.experiment_id == first
@@ -156,6 +157,6 @@ async def test_a_drain_lies_apart_from_the_gpu_and_comes_back_with_it(store: Sto
     await store.pool.deregister("g")
     back = (await store.pool.register("g", GPU | {"boot_id": "b"})).gpus[0]
     assert back.drain == drain
-    assert not isinstance(await store.jobs.claim("g", "claim-01"), Claimed)
+    assert not isinstance(await store.jobs.claim("g", "claim-01", TIMING), Claimed)
     await store.steering.undrain("g", act("undrain"))
-    assert isinstance(await store.jobs.claim("g", "claim-01"), Claimed)
+    assert isinstance(await store.jobs.claim("g", "claim-01", TIMING), Claimed)

@@ -38,7 +38,8 @@ REQUESTS: dict[str, type[BaseModel]] = {
 class Stub:
     def __init__(self) -> None:
         self.lease_seconds = 10.0
-        self.heartbeat_seconds = 0.2
+        self.heartbeat_seconds = 0.2  # as the registration says
+        self.interval: float | None = None  # as the heartbeats' answers say, if they do
         self.mode = "up"  # or "503", or "silent": connections are closed without an answer
         self.jobs: list[Json] = []
         self.gpus: dict[str, Json] = {}
@@ -150,7 +151,7 @@ class Stub:
             del self.gpus[gpu_id]
             return 200, {"deregistered": True}
         self.gpus[gpu_id] |= {"problem": None, **body}
-        return 200, {"ok": True}
+        return 200, {"ok": True, "heartbeat_seconds": self.interval}
 
     def _job(self, path: str, body: Json) -> tuple[int, Json]:
         run = f"{body['experiment_id']}.{body['epoch']}"

@@ -17,6 +17,7 @@ from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules import early_stop
 from orchestrator.rules.pace import slow_part
 from orchestrator.services.core.judge import Judge
+from orchestrator.services.core.timing import PoolTiming
 from orchestrator.services.core.wakeups import BUSY_LOOK_SECONDS, LOOK_SECONDS, Wakeups
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
@@ -33,12 +34,19 @@ Disconnected = Callable[[], Awaitable[bool]]
 
 class Jobs:
     def __init__(
-        self, store: Store, files: Files, judge: Judge, wakeups: Wakeups, settings: Settings
+        self,
+        store: Store,
+        files: Files,
+        judge: Judge,
+        wakeups: Wakeups,
+        timing: PoolTiming,
+        settings: Settings,
     ) -> None:
         self._store = store
         self._files = files
         self._judge = judge
         self._wakeups = wakeups
+        self._timing = timing
         self._settings = settings
 
     async def claim(
@@ -50,7 +58,9 @@ class Jobs:
         with self._wakeups.waiting_for_jobs(request.gpu_id) as waiter:
             while not await disconnected():
                 job = waiter.look()  # first, so that a job queued during the claim is noticed
-                found = await self._store.jobs.claim(request.gpu_id, request.claim_id, worker)
+                found = await self._store.jobs.claim(
+                    request.gpu_id, request.claim_id, self._timing.now, worker
+                )
                 if isinstance(found, Claimed):
                     return schemas.ClaimAnswer(job=await self._job(request.gpu_id, found))
                 remaining = deadline - anyio.current_time()
@@ -79,7 +89,6 @@ class Jobs:
             epoch=claimed.attempt.epoch,
             lease_secret=claimed.attempt.secret,
             grace_seconds=self._settings.grace_seconds,
-            lease_seconds=self._settings.lease_seconds,
             train_py=train_py,
         )
 

@@ -12,6 +12,7 @@ from orchestrator.ids import tag_of
 from orchestrator.rules import machines
 from orchestrator.services import views
 from orchestrator.services.core.sources import Sources
+from orchestrator.services.core.timing import PoolTiming
 from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.pool import NotAcquired
@@ -20,10 +21,18 @@ DEFAULT_SEED = 42
 
 
 class Pool:
-    def __init__(self, store: Store, files: Files, sources: Sources, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        files: Files,
+        sources: Sources,
+        timing: PoolTiming,
+        settings: Settings,
+    ) -> None:
         self._store = store
         self._files = files
         self._sources = sources
+        self._timing = timing
         self._settings = settings
 
     async def register(self, request: schemas.RegisterGpuRequest) -> schemas.RegisterGpuAnswer:
@@ -31,14 +40,15 @@ class Pool:
         if platform := platform_of(request.profile, request.data_sha256):
             facts["profile"] = platform
         view = await self._store.pool.register(request.gpu_id, facts, callers.current().worker)
+        # As set, whatever the size of the pool: a worker of an older version keeps it for good.
+        base = self._timing.base
         timing = schemas.Timing(
-            lease_seconds=self._settings.lease_seconds,
-            heartbeat_seconds=self._settings.heartbeat_seconds,
+            lease_seconds=base.lease_seconds, heartbeat_seconds=base.heartbeat_seconds
         )
-        worker = views.worker(view.gpus[0], view.now_us, self._settings.offline_seconds)
+        worker = views.worker(view.gpus[0], view.now_us, base.offline_seconds)
         return schemas.RegisterGpuAnswer(worker=worker, timing=timing)
 
-    async def heartbeat(self, request: schemas.HeartbeatRequest) -> schemas.Ok:
+    async def heartbeat(self, request: schemas.HeartbeatRequest) -> schemas.HeartbeatAnswer:
         health = request.health.model_dump(exclude_none=True) if request.health else None
         await self._store.pool.heartbeat(
             request.gpu_id,
@@ -48,11 +58,11 @@ class Pool:
             draining=request.draining,
             worker=callers.current().worker,
         )
-        return schemas.Ok()
+        return schemas.HeartbeatAnswer(heartbeat_seconds=self._timing.now.heartbeat_seconds)
 
     async def list(self) -> schemas.PoolAnswer:
         view = await self._store.pool.list()
-        offline = self._settings.offline_seconds
+        offline = self._timing.now.offline_seconds
         queued: list[Tag] = []
         if any(gpu.status(view.now_us, offline) == "idle" for gpu in view.gpus):
             may_use = callers.current().may_use
@@ -69,13 +79,15 @@ class Pool:
 
     async def blocked(self, tag: Tag) -> str | None:
         """Why no GPU takes the queued runs of a tag; None if one does, or if it is paused."""
-        view, offline = await self._store.pool.list(), self._settings.offline_seconds
+        view, offline = await self._store.pool.list(), self._timing.now.offline_seconds
         takers = [gpu for gpu in view.gpus if gpu.status(view.now_us, offline) in TAKING]
         return None if tag.pause else machines.blocked(tag, takers)
 
     async def acquire(self, request: schemas.ExperimentRequest) -> schemas.AcquireAnswer:
         taken = await self._store.pool.acquire(
-            request.experiment_id, self._settings.offline_seconds, self._settings.grace_seconds
+            request.experiment_id,
+            self._timing.now.offline_seconds,
+            self._settings.grace_seconds,
         )
         if isinstance(taken, NotAcquired):
             return schemas.AcquireAnswer(acquired=False, gpu_id=None, reason=taken.reason)

@@ -4,6 +4,9 @@ A lease is dead when the reaper has seen it unrenewed for one full lease by its 
 So no host's clock can end a live run or keep a dead one. After its start, after Redis was away and
 after a pause of its own process, the reaper waits one full lease before it ends any. Any number of
 reapers may work at once: the script checks the renewal that each of them saw.
+
+The claim says how long its lease is. A run is read for that only when it is silent for longer than
+a lease that would be granted now, so a pass over live runs costs one command.
 """
 
 import logging
@@ -12,12 +15,13 @@ from dataclasses import dataclass
 
 import anyio
 
+from orchestrator.domain import Run
 from orchestrator.errors import AutoresearchError, LeaseLost, LeaseRenewed, Unavailable
 from orchestrator.ids import AttemptId
 from orchestrator.services.core.jobs import Jobs
 from orchestrator.services.core.judge import Judge
 from orchestrator.services.core.race import Race
-from orchestrator.settings import Settings
+from orchestrator.services.core.timing import PoolTiming
 from orchestrator.store.connection import Store
 from orchestrator.store.jobs import LeaseSeen
 
@@ -37,20 +41,20 @@ class _Watched:
 
 class Reaper:
     def __init__(
-        self, store: Store, judge: Judge, jobs: Jobs, race: Race, settings: Settings
+        self, store: Store, judge: Judge, jobs: Jobs, race: Race, timing: PoolTiming
     ) -> None:
         self._store = store
         self._judge = judge
         self._jobs = jobs
         self._race = race
-        self._settings = settings
+        self._timing = timing
         self._watched: dict[str, _Watched] = {}
         self._last_pass = time.monotonic()
         self._last_fill = 0.0
 
     async def run(self) -> None:
         """Make passes until cancelled."""
-        interval = min(1.0, self._settings.lease_seconds / 10)
+        interval = min(1.0, self._timing.base.lease_seconds / 10)
         while True:
             try:
                 await self.make_pass()
@@ -63,13 +67,12 @@ class Reaper:
         """Look at all leases once and end the dead ones."""
         leases = await self._store.jobs.leases()
         now = time.monotonic()  # after the answer, which may have waited for Redis to return
-        if now - self._last_pass > self._settings.lease_seconds / 2:
+        if now - self._last_pass > self._timing.base.lease_seconds / 2:
             self._watched.clear()
         self._last_pass = now
-        dead = self._observe(leases, now)
-        for lease in dead:
+        for lease, silence in self._silent(leases, now):
             try:
-                await self._expire(lease)
+                await self._expire(lease, silence)
             except (LeaseRenewed, LeaseLost):
                 pass  # its worker is back, or another reaper was faster
             except Unavailable:
@@ -77,7 +80,7 @@ class Reaper:
             except AutoresearchError:
                 # One broken record must not keep the other dead leases alive.
                 logger.exception("Reaper: %s", lease.experiment_id)
-        await self._store.pool.tidy(self._settings.offline_seconds)
+        self._timing.count(await self._store.pool.tidy(self._timing.now.offline_seconds))
         if now - self._last_fill > FILL_SECONDS:
             self._last_fill = now
             await self._fill()
@@ -90,27 +93,34 @@ class Reaper:
             if tag.keep_rule != "greedy" and recent:
                 await self._race.fill(tag.name)
 
-    def _observe(self, leases: list[LeaseSeen], now: float) -> list[LeaseSeen]:
-        before, self._watched, dead = self._watched, {}, []
+    def _silent(self, leases: list[LeaseSeen], now: float) -> list[tuple[LeaseSeen, float]]:
+        """The leases that may be dead, and for how many seconds they were not renewed."""
+        before, self._watched, silent = self._watched, {}, []
         for lease in leases:
             known = before.get(lease.experiment_id)
             if known is None or known.renewal != lease.renewal:
                 known = _Watched(lease.renewal, now)
             self._watched[lease.experiment_id] = known
-            if now - known.since > self._settings.lease_seconds:
-                dead.append(lease)
-        return dead
+            if now - known.since > self._timing.now.lease_seconds:
+                silent.append((lease, now - known.since))
+        return silent
 
-    async def _expire(self, lease: LeaseSeen) -> None:
+    async def _expire(self, lease: LeaseSeen, silence: float) -> None:
         run = (await self._store.reads.entry(lease.experiment_id)).run
+        if silence <= self._granted_seconds(run):
+            return
         logger.warning(
             "%s: attempt %d on %s has not been renewed for %.0f s",
             lease.experiment_id,
             run.epoch,
             run.gpu_id,
-            self._settings.lease_seconds,
+            silence,
         )
         attempt = AttemptId(lease.experiment_id, run.epoch)
         why = f"its worker on {run.gpu_id} fell silent"
         await self._judge.attempt_lost(attempt, why, ending="expired", renewal=lease.renewal)
         await self._jobs.close_log(attempt)
+
+    def _granted_seconds(self, run: Run) -> float:
+        """What the claim said, perhaps when the pool was larger."""
+        return run.lease_seconds or self._timing.base.lease_seconds

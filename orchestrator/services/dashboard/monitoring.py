@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from orchestrator.gpus import GPU_STATES, Gpu
-from orchestrator.settings import Settings
+from orchestrator.services.core.timing import PoolTiming
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import TagState
 
@@ -31,7 +31,7 @@ _HEALTH = {
 
 
 class Monitoring:
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, timing: PoolTiming) -> None:
         self.latency = Histogram(
             "autoresearch_http_request_seconds",
             "Time to the first byte of an answer, by route and class of status.",
@@ -40,13 +40,13 @@ class Monitoring:
             registry=None,
         )
         self._store = store
-        self._settings = settings
+        self._timing = timing
 
     async def registry(self) -> CollectorRegistry:
         """All metrics as they are now."""
         pool = await self._store.pool.list()
         tags = await self._store.reads.tags(LABELLED_TAGS)
-        offline = self._settings.offline_seconds
+        offline = self._timing.now.offline_seconds
         states = {gpu.id: gpu.status(pool.now_us, offline) for gpu in pool.gpus}
         registry = CollectorRegistry(auto_describe=False)
         gpu_families = _about_gpus(pool.gpus, states, pool.now_us)

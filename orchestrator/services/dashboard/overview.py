@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import anyio
 
@@ -20,9 +21,9 @@ from orchestrator.ids import tag_of
 from orchestrator.rules import activity, alerts
 from orchestrator.rules.activity import Training
 from orchestrator.services import views
+from orchestrator.services.core.timing import PoolTiming
 from orchestrator.services.dashboard.history import Histories, History
 from orchestrator.services.dashboard.response_cache import Body
-from orchestrator.settings import Settings
 from orchestrator.store.connection import Store
 from orchestrator.store.reads import Entry, TagState
 
@@ -51,12 +52,13 @@ class Overview:
 
 class Overviews:
     def __init__(
-        self, store: Store, files: Files, histories: Histories, settings: Settings
+        self, store: Store, files: Files, histories: Histories, timing: PoolTiming, home: Path
     ) -> None:
         self._store = store
         self._files = files
         self._histories = histories
-        self._settings = settings
+        self._timing = timing
+        self._home = home
         self._refreshing = asyncio.Lock()
         self._last: tuple[float, Overview] | None = None
 
@@ -68,7 +70,7 @@ class Overviews:
             since_us = min(max(0, int(since.timestamp() * 1e6)), overview.now_us)
         known = overview.answers.get(since_us)
         if known is None:
-            answer = _answer(overview, since_us, self._settings.offline_seconds)
+            answer = _answer(overview, since_us, self._timing.now.offline_seconds)
             known = await Body.of(answer.model_dump_json().encode())
             overview.answers[since_us] = known
         return known
@@ -111,9 +113,8 @@ class Overviews:
             curve = self._files.curve(tag_of(experiment_id), experiment_id)
             if curve:
                 points[experiment_id] = curve[-1]
-        home = self._settings.home
         # The home itself does not exist before the first write.
-        existing = next(path for path in (home, *home.parents) if path.exists())
+        existing = next(path for path in (self._home, *self._home.parents) if path.exists())
         return points, shutil.disk_usage(existing).free
 
 

@@ -2,10 +2,10 @@
 -- to its platform and GPU model and those of tags not bound yet (which the claim binds). A paused
 -- tag's jobs are not claimed: it is in no `ready` set, and its directed jobs are passed over.
 -- ARGV: nonce (the worker's claim id), ttl, gpu_id, secret of the lease,
---       worker ('' for any).
--- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source, best}, NONE {profile,
---          gpu_model}, BUSY (the GPU may have no job now), UNKNOWN_GPU, FOREIGN_GPU.
-local gpu_id, secret = ARGV[3], ARGV[4]
+--       worker ('' for any), seconds of the lease and between its renewals.
+-- Replies: OK {id, tag, epoch, secret, seed, budget, prepare, source, best, lease, heartbeat},
+--          NONE {profile, gpu_model}, BUSY (the GPU may have no job now), UNKNOWN_GPU, FOREIGN_GPU.
+local gpu_id, secret, lease, heartbeat = ARGV[3], ARGV[4], ARGV[6], ARGV[7]
 -- True if one of the tag's newest runs had a GPU of another model.
 local function ran_elsewhere(t, model)
   for _, id in ipairs(redis.call('ZRANGE', t.all, -200, -1)) do
@@ -73,7 +73,7 @@ refresh_ready(tag)
 local run = hash_of(t.run .. id)
 local epoch = (tonumber(run.epoch) or 0) + 1
 redis.call('HSET', t.run .. id, 'state', 'leased', 'status', 'running', 'epoch', epoch,
-  'gpu_id', gpu_id, 'started', now)
+  'gpu_id', gpu_id, 'started', now, 'lease_seconds', lease)
 if gpu.boot_id and not gpu.lease_secrets then
   secret = nil  -- a daemon that cannot send it
 else
@@ -91,4 +91,5 @@ return reply('OK', {
   seed = run.seed, budget = run.budget, prepare = run.prepare,
   source = redis.call('HGET', t.exp .. id, 'source'),
   best = redis.call('HGET', t.tag, 'best_val_bpb') or nil,
+  lease = lease, heartbeat = heartbeat,
 })

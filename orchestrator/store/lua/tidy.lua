@@ -3,7 +3,7 @@
 -- A heartbeat in the future was stamped before the clock was set back. It counts from now, or a GPU
 -- that died then would seem alive until that moment.
 -- ARGV: '', '', µs after which a silent GPU is offline.
--- Replies: OK {lapsed: [gpu ids]}.
+-- Replies: OK {lapsed: [gpu ids], alive: how many GPUs are not silent}.
 local offline_us, now = tonumber(ARGV[3]), now_us()
 local lapsed = redis.call('ZRANGEBYSCORE', G.holds, '-inf', us(now))
 for _, gpu_id in ipairs(lapsed) do
@@ -29,4 +29,5 @@ for _, gpu_id in ipairs(redis.call('ZRANGE', G.gpus, 0, -1)) do
     end
   end
 end
-return reply('OK', { lapsed = lapsed })
+local alive = redis.call('ZCOUNT', G.seen, us(now - offline_us), '+inf')
+return reply('OK', { lapsed = lapsed, alive = alive })
