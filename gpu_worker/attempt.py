@@ -20,7 +20,7 @@ import anyio.to_thread
 
 from gpu_worker import durable, measures, metrics, tree
 from gpu_worker.channel import Result, StopReason
-from gpu_worker.client import Client, LeaseLost, Refused, Unknown, until_next
+from gpu_worker.client import Client, LeaseLost, Refused, Unknown
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.isolation import Sandbox
 from gpu_worker.pool_membership import PoolMembership
@@ -170,7 +170,7 @@ class Attempt:
     async def _renew_lease(self) -> None:
         """Renew until the report is settled. An orchestrator that is away does not end the run."""
         await self._started.wait()
-        job, start = self._job, anyio.current_time()
+        job = self._job
         request = schemas.RenewRequest(
             experiment_id=job.experiment_id,
             gpu_id=job.gpu_id,
@@ -185,7 +185,7 @@ class Attempt:
                     self._lose_lease(error)
                 return
             self._upload.heed(answer)
-            await anyio.sleep(until_next(self._client.heartbeat_seconds, start))
+            await anyio.sleep(self._client.until_next_beat())
 
     async def _upload_log(self) -> None:
         try:

@@ -63,18 +63,15 @@ def jitter(seconds: float) -> float:
     return seconds * random.uniform(0.75, 1)  # noqa: S311 - no secret
 
 
-def until_next(period: float, start: float) -> float:
-    """Seconds to the next beat of a rhythm that began at `start` on anyio's clock. A late beat does
-    not shift the next ones, so callers that an outage has synchronised drift apart."""
-    return period - (anyio.current_time() - start) % period
-
-
 class Client:
     """One orchestrator, called on behalf of one GPU."""
 
     def __init__(self, url: str, token: str | None, ca: Path | None = None) -> None:
         self.url = url
         self.heartbeat_seconds = 5.0  # until the registration is answered
+        # Where in the interval this worker's beats are. Workers that started together differ in it,
+        # and an outage that made them late together does not shift it.
+        self._phase = random.uniform(0, 1e6)  # noqa: S311 - no secret
         self._reachable = True
         self._http = httpx.AsyncClient(
             **connection.options(url, token, ca),
@@ -83,6 +80,11 @@ class Client:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    def until_next_beat(self) -> float:
+        """Seconds to the next heartbeat or renewal."""
+        period = self.heartbeat_seconds
+        return period - (anyio.current_time() + self._phase) % period
 
     async def register(self, gpu: schemas.RegisterGpuRequest) -> schemas.RegisterGpuAnswer:
         return await self._post("/api/pool/register", gpu, schemas.RegisterGpuAnswer)

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from gpu_worker import workspace
-from gpu_worker.client import Client, Unknown, until_next
+from gpu_worker.client import Client, Unknown
 from gpu_worker.gpu import Gpu, boot_id, host_name
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.settings import WorkerSettings
@@ -63,10 +63,9 @@ class PoolMembership:
 
     async def run(self) -> None:
         """Register and send heartbeats until cancelled. Raises Refused."""
-        start = anyio.current_time()
         while True:
             await self._client.persist(self._update)
-            with anyio.move_on_after(until_next(self._client.heartbeat_seconds, start)):
+            with anyio.move_on_after(self._client.until_next_beat()):
                 await self._wake.wait()
             self._wake = anyio.Event()
 

@@ -3,20 +3,35 @@
 An interval of a minute is one that the tests would not live to see.
 """
 
+import random
+
 import pytest
 
+from gpu_worker.client import Client
 from tests.worker.conftest import SLEEP, Host
 from tests.worker.stub import Stub
 
-pytestmark = pytest.mark.slow
+
+@pytest.mark.anyio
+async def test_workers_that_started_together_spread_over_whatever_interval_they_learn() -> None:
+    random.seed(0)
+    waits = []
+    for _ in range(20):
+        client = Client("http://127.0.0.1:1", None)
+        client.heartbeat_seconds = 50.0
+        waits.append(client.until_next_beat())
+        await client.close()
+    assert min(waits) < 10 < 40 < max(waits) <= 50
 
 
+@pytest.mark.slow
 def test_an_idle_worker_takes_the_interval_that_an_answer_tells_it(host: Host, stub: Stub) -> None:
     stub.heartbeat_seconds, stub.interval = 60.0, 0.1
     host.start()
     stub.wait_for(lambda: stub.count("/api/pool/heartbeat") > 4)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_interval_of_its_claim(host: Host, stub: Stub) -> None:
     """A heartbeat that it sends meanwhile does not stretch it, or the lease would be too short."""
     stub.heartbeat_seconds, stub.interval = 0.1, 60.0
