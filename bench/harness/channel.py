@@ -34,6 +34,12 @@ class Channel(asyncio.Protocol):
         self._transport.write(head.encode() + data)
         return json.loads(await self._answer)
 
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

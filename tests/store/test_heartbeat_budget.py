@@ -37,11 +37,13 @@ async def _connected() -> bool:
 
 
 class Pool:
-    """One heartbeat a second for all GPUs: six have the interval as set (5 s) but for a second."""
+    """With one heartbeat a second for all GPUs, five have the interval that is set, 5 s."""
 
-    def __init__(self, store: Store, home: Path, clock: Clock) -> None:
+    def __init__(self, store: Store, home: Path, clock: Clock, per_second: float = 1) -> None:
         (home / "prepare.py").write_text("")
-        settings = Settings(home=home, prepare_py=home / "prepare.py", max_heartbeats_per_second=1)
+        settings = Settings(
+            home=home, prepare_py=home / "prepare.py", max_heartbeats_per_second=per_second
+        )
         self.store, self.clock = store, clock
         self.services = Services(store, settings)
         self.gpus = 0
@@ -75,18 +77,23 @@ class Pool:
         assert job is not None
         return job
 
-    async def survives(self, job: schemas.Job, seconds: float) -> bool:
+    async def survives(self, job: schemas.Job, seconds: float, step: float = STEP) -> bool:
         """Let time pass in silence: True if the attempt still has its lease."""
-        for _ in range(int(seconds // STEP)):
-            self.clock.now += STEP
+        for _ in range(int(seconds // step)):
+            self.clock.now += step
             await self.services.reaper.make_pass()
         return (await self.store.reads.entry(job.experiment_id)).run.state is State.LEASED
 
 
 @pytest.fixture
-def pool(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(reaper, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def pool(store: Store, tmp_path: Path, clock: Clock) -> Pool:
     return Pool(store, tmp_path, clock)
 
 
@@ -116,6 +123,20 @@ async def test_a_lease_is_not_shortened_when_the_pool_shrinks(pool: Pool) -> Non
     assert await pool.interval() == 5
     assert await pool.survives(job, job.lease_seconds)
     assert not await pool.survives(job, 2 * STEP)
+
+
+async def test_a_reaper_that_looks_less_often_at_a_large_pool_still_ends_a_dead_lease(
+    store: Store, tmp_path: Path, clock: Clock
+) -> None:
+    """Its own pauses are none that it would have to wait after."""
+    pool = Pool(store, tmp_path, clock, per_second=0.2)
+    assert pool.services.reaper.pause_seconds() == 1
+    await pool.resize(20)
+    assert (step := pool.services.reaper.pause_seconds()) == 20
+    await pool.submit()
+    job = await pool.claim()
+    assert await pool.survives(job, job.lease_seconds, step)
+    assert not await pool.survives(job, 2 * step, step)
 
 
 async def test_a_claim_that_is_sent_again_gets_the_lease_that_it_had(pool: Pool) -> None:

@@ -9,6 +9,7 @@ import redis
 
 from bench.chaos.race import Story, check_seeds, check_share
 from bench.chaos.violations import Findings
+from bench.fleet import KNEE, knees
 from bench.harness.figures import Measurements, Row, percentile, table
 from bench.harness.servers import RedisProcess
 from bench.orchestrator.gap import gaps
@@ -38,6 +39,17 @@ def test_a_row_passes_up_to_its_bar() -> None:
 def test_percentiles_are_values_that_were_measured() -> None:
     assert percentile([3, 1, 2], 50) == 2
     assert percentile([1, 2, 3], 99) == 3
+
+
+def test_a_knee_is_where_cpu_per_request_fills_its_share_of_a_core() -> None:
+    """Half a millisecond a request leaves room for 2 000 KNEE requests, of 10 GPUs each."""
+    report = {
+        "GPUs": 1000, "requests/s": 100, "interval (s)": 5,
+        "CPU per request: orchestrators (ms)": 0.5, "Redis (ms)": 0.25,
+    }  # fmt: skip
+    lines = knees(report).splitlines()
+    assert lines[1].endswith(f" {2000 * KNEE:,.0f} requests/s, {20_000 * KNEE:,.0f} GPUs")
+    assert lines[2].endswith(f" {4000 * KNEE:,.0f} requests/s, {40_000 * KNEE:,.0f} GPUs")
 
 
 def test_a_gap_is_from_the_end_of_a_run_to_the_start_of_the_next() -> None:

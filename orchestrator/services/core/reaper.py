@@ -54,20 +54,25 @@ class Reaper:
 
     async def run(self) -> None:
         """Make passes until cancelled."""
-        interval = min(1.0, self._timing.base.lease_seconds / 10)
         while True:
             try:
                 await self.make_pass()
             except Unavailable as error:
                 self._watched.clear()
                 logger.warning("Reaper: %s", error)
-            await anyio.sleep(interval)
+            await anyio.sleep(self.pause_seconds())
+
+    def pause_seconds(self) -> float:
+        """Between two passes. A pass looks at all leases, so in a large pool, whose leases are
+        longer, the pauses are longer by the same factor."""
+        base, now = self._timing.base.lease_seconds, self._timing.now.lease_seconds
+        return min(1.0, base / 10) * now / base
 
     async def make_pass(self) -> None:
         """Look at all leases once and end the dead ones."""
         leases = await self._store.jobs.leases()
         now = time.monotonic()  # after the answer, which may have waited for Redis to return
-        if now - self._last_pass > self._timing.base.lease_seconds / 2:
+        if now - self._last_pass > self._timing.now.lease_seconds / 2:
             self._watched.clear()
         self._last_pass = now
         for lease, silence in self._silent(leases, now):

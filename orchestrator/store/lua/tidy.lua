@@ -22,8 +22,13 @@ for _, gpu_id in ipairs(redis.call('ZRANGEBYSCORE', G.seen, '-inf', us(now - off
   redis.call('ZREM', G.idle, gpu_id)
 end
 -- A repeat that is to check a GPU does not wait for one that takes no runs now.
+-- One call for each set and not for each GPU: a pass over 8 000 GPUs held up Redis for 22 ms.
+local takes_runs = {}
+for _, gpus in ipairs({ G.idle, G.busy }) do
+  for _, gpu_id in ipairs(redis.call('ZRANGE', gpus, 0, -1)) do takes_runs[gpu_id] = true end
+end
 for _, gpu_id in ipairs(redis.call('ZRANGE', G.gpus, 0, -1)) do
-  if not (redis.call('ZSCORE', G.idle, gpu_id) or redis.call('ZSCORE', G.busy, gpu_id)) then
+  if not takes_runs[gpu_id] then
     for _, id in ipairs(redis.call('ZRANGE', G.direct .. gpu_id, 0, -1)) do
       if redis.call('HEXISTS', T(tag_of(id)).follow, id) == 1 then undirect(id) end
     end
