@@ -9,7 +9,6 @@ import sys
 import uuid
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -18,7 +17,6 @@ from gpu_worker import compiled, dataset, durable, hostcheck, isolation, lock, w
 from gpu_worker.attempt import AttemptContext, UnreportedAttempt, give_up, settle
 from gpu_worker.client import Client, Refused
 from gpu_worker.devices import open_gpu
-from gpu_worker.folders import WorkerFolder
 from gpu_worker.gpu import DeviceError, Gpu, identity
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.order import make_order
