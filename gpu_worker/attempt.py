@@ -203,7 +203,7 @@ class Attempt:
     async def _stop_when_drained(self) -> None:
         shutdown = self._context.shutdown
         await shutdown.draining.wait()
-        with anyio.move_on_after(self._context.settings.drain_timeout):
+        with shutdown.limit(self._context.settings.drain_timeout):
             await shutdown.at_once.wait()
         self._stop("handed_back", now=shutdown.at_once.is_set())
         await shutdown.at_once.wait()

@@ -13,8 +13,8 @@ from dataclasses import replace
 import anyio
 import anyio.to_thread
 
-from gpu_worker import compiled, dataset, durable, hostcheck, isolation, lock, workspace
-from gpu_worker.attempt import AttemptContext, UnreportedAttempt, give_up, settle
+from gpu_worker import compiled, dataset, durable, hostcheck, isolation, lock, spot, workspace
+from gpu_worker.attempt import LAST_CALL_SECONDS, AttemptContext, UnreportedAttempt, give_up, settle
 from gpu_worker.client import Client, Refused
 from gpu_worker.devices import open_gpu
 from gpu_worker.gpu import DeviceError, Gpu, identity
@@ -109,6 +109,9 @@ class Daemon:
             # Before the takeover, so that a signal drains and never just kills.
             await tasks.start(self._shutdown.watch_signals)
             tasks.start_soon(self._report_drain)
+            if (notice := self._settings.spot_notice) is not None:
+                reserve = self._settings.kill_after_seconds + LAST_CALL_SECONDS
+                await tasks.start(spot.watch, notice, self._shutdown, reserve)
             if (unreported := await self._take_over()) is not None:
                 await self._settle_unreported(unreported)
                 await self._work()

@@ -7,8 +7,9 @@ applies to both sides. Seconds and bytes, unless the name says otherwise.
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from gpu_worker.folders import WorkerFolder
@@ -17,6 +18,15 @@ from orchestrator.schemas.base import GpuId
 from orchestrator.settings import DEFAULT_URL, AbsolutePath, HomeSettings, OrchestratorUrl, Seconds
 
 MIB = 1024 * 1024
+
+
+def _file_or_http(url: str) -> str:
+    parts = urlsplit(url)
+    if (parts.scheme, parts.netloc) == ("file", "") and parts.path.startswith("/"):
+        return url
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is no URL such as file:///run/spot-notice or http://…")
+    return url
 
 
 class WorkerSettings(HomeSettings):
@@ -59,6 +69,9 @@ class WorkerSettings(HomeSettings):
     )
     drain_timeout: float = Field(
         30, ge=0, le=86_400, description="Seconds a run may go on once the worker must stop."
+    )
+    spot_notice: Annotated[str, AfterValidator(_file_or_http)] | None = Field(
+        None, description="A file:// or http:// URL: drain once it is there; docs/cluster.md."
     )
     kill_after_seconds: float = Field(
         10, ge=0, le=600, description="How long after SIGTERM a run is killed."

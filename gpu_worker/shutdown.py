@@ -1,4 +1,4 @@
-"""How a daemon is stopped: a signal drains it, a second SIGINT stops it at once.
+"""How a daemon is stopped: a signal or a spot notice drains it, a second SIGINT stops it at once.
 
 Code that waits for something inside `limit` is cancelled when the drain ends.
 """
@@ -24,6 +24,7 @@ class Shutdown:
         self.draining = anyio.Event()
         self.at_once = anyio.Event()
         self._limits: dict[anyio.CancelScope, float] = {}
+        self._longest = math.inf
 
     async def watch_signals(self, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(*SIGNALS) as signals:
@@ -35,10 +36,12 @@ class Shutdown:
                 elif number == signal.SIGINT:
                     logger.info("second SIGINT: stopping at once")
                     self.at_once.set()
-                    self._apply_limits()
+                    self.drain(AT_ONCE_SECONDS)
 
-    def drain(self) -> None:
+    def drain(self, longest: float = math.inf) -> None:
+        """No body in `limit` gets more than `longest` seconds from now on."""
         self.draining.set()
+        self._longest = min(self._longest, longest)
         self._apply_limits()
 
     @contextmanager
@@ -54,6 +57,6 @@ class Shutdown:
                 del self._limits[scope]
 
     def _apply_limits(self) -> None:
-        now, longest = anyio.current_time(), AT_ONCE_SECONDS if self.at_once.is_set() else math.inf
+        now = anyio.current_time()
         for scope, grace in self._limits.items():
-            scope.deadline = min(scope.deadline, now + min(grace, longest))
+            scope.deadline = min(scope.deadline, now + min(grace, self._longest))
