@@ -3,10 +3,6 @@
 - Covers three sources: climbmix from its hub, text that this machine has anyway, a folder of yours.
 - Leaves out the network (download.py) and what training needs (prepare.py). A tag pins prepare.py
   only, so a change here does not separate old runs from new ones.
-
-    uv run prepare.py                      # climbmix; without a network the offline corpus
-    uv run prepare.py --source offline     # Python's and the packages' own text
-    uv run prepare.py --source ~/books     # a folder or a file of yours
 """
 
 import argparse
@@ -16,7 +12,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -93,10 +89,8 @@ def collect_sections(paths: Iterable[Path], limit: int) -> tuple[list[list[str]]
         if size >= limit:
             break
     if size < SMALLEST_BYTES:
-        raise PrepareError(
-            f"There are only {size:,} bytes of text; a corpus needs {SMALLEST_BYTES:,} at least. "
-            "Name a larger folder with --source."
-        )
+        few = f"There are only {size:,} bytes of text; a corpus needs {SMALLEST_BYTES:,} at least."
+        raise PrepareError(f"{few} Name a larger folder with --source.")
     return [sections[key] for key in sorted(sections)], size
 
 
@@ -108,8 +102,7 @@ def hold_out(sections: Iterable[list[str]], limit: int) -> tuple[list[str], list
     for section in sections:
         held_out = size < limit
         for text in section:
-            data = text.encode()
-            size += len(data)
+            size += len(data := text.encode())
             documents.setdefault(text_hash(data), (held_out, text))
     shuffled = [documents[key] for key in sorted(documents)]
     train = [text for held_out, text in shuffled if not held_out]
@@ -134,7 +127,9 @@ def reset_corpus(source: str, shards: list[str]) -> Manifest:
 def finish_corpus(manifest: Manifest) -> None:
     """Record that all shards are there, with the hash of the validation shard."""
     validation = (manifest.folder() / VALIDATION_SHARD).read_bytes()
-    replace(manifest, validation_sha256=hashlib.sha256(validation).hexdigest()).save()
+    manifest = replace(manifest, validation_sha256=hashlib.sha256(validation).hexdigest())
+    if manifest != Manifest.load():
+        manifest.save()
 
 
 def write_shards(source: str, train: list[str], validation: list[str]) -> None:
@@ -297,7 +292,12 @@ def prepare_tokens() -> None:
     log(f"tokens: {validation.folder}")
 
 
-# The command --------------------------------------------------------------------------------------
+def read_only() -> bool:
+    """True for a cache that nobody here can change, as on a share."""
+    unwritable = Manifest.folder().is_dir() and not os.access(prepare.cache_dir(), os.W_OK)
+    if unwritable:
+        log("This cache can only be read here: run prepare.py elsewhere for what it lacks.")
+    return unwritable
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -309,9 +309,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--source",
         metavar="climbmix|offline|PATH",
-        help="climbmix: shards of karpathy/climbmix-400b-shuffle; offline: text of this machine's "
-        "Python and packages; PATH: a file or folder of text or parquet, which keeps its split if "
-        f"it has a {VALIDATION_SHARD}. Default: what the cache holds, else climbmix, else offline",
+        help="climbmix: shards of karpathy/climbmix-400b-shuffle; offline: text of Python and its "
+        f"packages here; PATH: text or parquet, which keeps its split if it has {VALIDATION_SHARD}. "
+        "Default: what the cache holds, else climbmix, else offline",
     )
     shards = f"of climbmix, 90 MB each; -1: all. Default: what a run here needs, {default_shards()}"
     parser.add_argument("--num-shards", type=int, metavar="N", help=shards)
@@ -332,7 +332,7 @@ def main(argv: Sequence[str]) -> int:
             return prepare.check()
         prepare.active_profile()  # a wrong setting is reported now, not when training starts
         prepare.time_budget()
-        with prepare.cache_lock():
+        with nullcontext() if read_only() else prepare.cache_lock():
             prepare_data(args.source, args.num_shards, force=args.force)
             prepare_tokenizer()
             prepare_tokens()

@@ -5,7 +5,6 @@ moment and started again. attempt.py follows one run; pool_membership.py reports
 """
 
 import logging
-import sys
 import uuid
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +23,7 @@ from gpu_worker.pool_membership import PoolMembership
 from gpu_worker.report import not_started
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
+from gpu_worker.streams import log_to_stderr
 from gpu_worker.supervisor_client import SupervisorClient
 from gpu_worker.takeover import take_over
 from orchestrator import schemas
@@ -57,14 +57,6 @@ def run(settings: WorkerSettings) -> int:
     except SetupError as error:  # a proxy that cannot be used
         logger.critical("%s", error)
         return EXIT_CANNOT_SERVE
-
-
-def log_to_stderr() -> None:
-    """One line per event, unless the caller has set up logging itself."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class Daemon:
@@ -163,7 +155,7 @@ class Daemon:
             if problem != logged:
                 logger.error("not in the pool, next check in %g s: %s", pause, problem)
                 logged = problem
-            await anyio.sleep(pause)
+            await dataset.mend(problem, self._settings)
         return self._membership.check
 
     async def _check_host(self) -> str | None:
@@ -217,7 +209,7 @@ class Daemon:
         """Tell the pool what keeps runs from succeeding here, and check it again after a while."""
         await self._membership.is_fit()
         with self._shutdown.limit(0):
-            await anyio.sleep(self._settings.recheck_seconds)
+            await dataset.mend(self._membership.host_problem or "", self._settings)
             await self._check_host()
 
     async def _pause(self) -> None:
@@ -254,8 +246,9 @@ class Daemon:
         if self._shutdown.draining.is_set():
             await self._give_back(job, "handed_back", "the worker is going away")
             return
-        if not await self._membership.is_fit():
-            await self._give_back(job, "handed_back", "the GPU is not free")
+        if self._data_changed() or not await self._membership.is_fit():
+            why = self._membership.host_problem or "the GPU is not free"
+            await self._give_back(job, "handed_back", why)
             return
         try:
             project = self._settings.project
@@ -301,13 +294,18 @@ class Daemon:
             self._spare = SupervisorClient.start(self._lock_fd, self._folder.supervisor_log)
         return self._spare
 
+    def _data_changed(self) -> bool:
+        """True if runs would read other data than those that the pool knows of."""
+        checked = self._membership.check.data_sha256
+        if changed := checked not in (None, dataset.digest(self._settings.cache_folder)):
+            self._membership.host_problem = "the training data changed since its check"
+        return changed
+
     async def _start_problem(self) -> str | None:
         """Why no run could be started here. Without this, each job would be claimed and lost."""
         if problem := hostcheck.launcher_problem(self._settings.command):
             return problem
-        checked = self._membership.check.data_sha256
-        if checked not in (None, dataset.digest(self._settings.cache_folder)):
-            self._membership.host_problem = "the training data changed since its check"
+        if self._data_changed():
             return self._membership.host_problem
         with self._shutdown.limit(0):
             try:

@@ -17,6 +17,7 @@ from gpu_worker import daemon, devices, tree
 from gpu_worker.gpu import DeviceError
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import SIGNALS
+from gpu_worker.streams import log_to_stderr
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ _FINAL_EXIT_CODES = (daemon.EXIT_DRAINED, daemon.EXIT_CANNOT_SERVE, daemon.EXIT_
 
 def run_all(settings: WorkerSettings) -> int:
     """Serve every GPU that this process may use; the exit code of the process."""
-    daemon.log_to_stderr()
+    log_to_stderr()
     try:
         return anyio.run(Fleet(settings, _gpus(settings)).serve)
     except DeviceError as error:

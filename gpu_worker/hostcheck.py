@@ -8,11 +8,13 @@ import os
 import shutil
 import subprocess
 import uuid
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from anyio.abc import Process
 from pydantic import BaseModel, ValidationError
 
 from gpu_worker import durable, tree
@@ -47,28 +49,14 @@ async def check(
     prepare = project / "prepare.py"
     words = [*sandbox.command(command), str(prepare), "--check"]
     argv = sandbox.wrap(words, read_only=(prepare,))
-    marker, output = uuid.uuid4().hex, b""
+    output = b""
     try:
-        with anyio.CancelScope(shield=True):  # a cancelled start would leave the process behind
-            process = await anyio.open_process(
-                argv,
-                cwd=project,
-                env=env | {_MARKER: marker},
-                start_new_session=True,
-                stderr=subprocess.STDOUT,
-            )
-    except OSError as error:
-        return _failed(f"cannot start {argv[0]}: {error.strerror or error}")
-    async with process:
-        try:
+        async with own_process(argv, project, env, subprocess.PIPE) as process:
             with anyio.move_on_after(_TIMEOUT_SECONDS):
                 if stdout := process.stdout:
                     output = b"".join([piece async for piece in stdout])
-        finally:
-            with anyio.CancelScope(shield=True):
-                # Not only the launcher: a bwrap that dies while it starts leaves a child.
-                await anyio.to_thread.run_sync(tree.sweep, _MARKER, marker)
-                await process.wait()
+    except OSError as error:
+        return _failed(f"cannot start {argv[0]}: {error.strerror or error}")
     lines = output.decode(errors="replace").splitlines()
     for line in reversed(lines):
         try:
@@ -80,6 +68,33 @@ async def check(
         f"`{' '.join(words)}` gave no answer; its last output: {last}. If a package is missing, "
         f"{SYNC} installs it"
     )
+
+
+@asynccontextmanager
+async def own_process(
+    argv: list[str], project: Path, env: Mapping[str, str], output: int
+) -> AsyncIterator[Process]:
+    """A process, and nothing of it any more when the block is left. `output` gets both streams.
+    Raises OSError."""
+    marker = uuid.uuid4().hex
+    with anyio.CancelScope(shield=True):  # a cancelled start would leave the process behind
+        process = await anyio.open_process(
+            argv,
+            cwd=project,
+            env={**env, _MARKER: marker},
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    async with process:
+        try:
+            yield process
+        finally:
+            with anyio.CancelScope(shield=True):
+                # Not only the launcher: a bwrap that dies while it starts leaves a child.
+                await anyio.to_thread.run_sync(tree.sweep, _MARKER, marker)
+                await process.wait()
 
 
 def project_problem(command: list[str], project: Path) -> str | None:

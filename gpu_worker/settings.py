@@ -52,6 +52,11 @@ class WorkerSettings(HomeSettings):
     cache: AbsolutePath | None = Field(
         None, description="Folder of the training data, ~/.cache/autoresearch by default."
     )
+    prepare: str | None = Field(
+        None,
+        description="Where prepare.py gets training data that this host lacks: climbmix, offline or"
+        " a folder. Without it, a person runs prepare.py.",
+    )
     sandbox: Level | None = Field(
         None, description="What holds a run: strict (the default), pid or none; docs/security.md."
     )

@@ -1,6 +1,7 @@
 """The three standard streams as a program needs them; the first thing that each command does."""
 
 import io
+import logging
 import os
 import sys
 
@@ -35,3 +36,11 @@ def flush_stdout() -> OSError | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return error
     return None
+
+
+def log_to_stderr() -> None:
+    """One line per event, unless the caller has set up logging itself."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -140,6 +140,14 @@ def test_shards_and_the_pinned_validation_shard_arrive(hub, data):
     assert_complete(hub, data)
 
 
+def test_a_corpus_that_lacks_nothing_is_left_untouched(hub, data):
+    """Not even its manifest is written again: the cache may be a share that can only be read."""
+    assert climbmix() == 0
+    before = {path: path.stat().st_ino for path in data.iterdir()}
+    assert climbmix() == 0
+    assert {path: path.stat().st_ino for path in data.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("profile", "budget", "shards"), [("cpu", 20.0, 1), ("24gb", 300.0, 3), ("80gb", 600.0, 22)]
 )

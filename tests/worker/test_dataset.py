@@ -62,3 +62,20 @@ def test_data_that_change_after_their_check_are_checked_again_before_the_next_cl
     report = stub.report(stub.submit(BLOCK))
     assert report["environment"]["data_sha256"] == dataset.digest(cache) != before
     stub.wait_for(lambda: stub.gpus[GPU_ID]["data_sha256"] == dataset.digest(cache))
+
+
+def test_a_run_that_was_claimed_for_data_that_have_changed_meanwhile_does_not_start_on_others(
+    host: Host, stub: Stub, cache: Path
+) -> None:
+    """A claim waits for a run, perhaps long after the data were looked at."""
+    project = host.home / "project"
+    project.mkdir()
+    (project / "prepare.py").write_text(CHECK.format(answer='{"ok": true, "device": "cpu"}'))
+    host.start(check="1", project=project, cache=cache, recheck_seconds=0.1, claim_wait_seconds=60)
+    stub.wait_for(lambda: stub.count("/api/job/claim"))
+    change(cache, "shard_06542")
+    report = stub.report(stub.submit(BLOCK))
+    assert report["outcome"] == "handed_back"
+    assert report["error"] == "the training data changed since its check"
+    report = stub.report(stub.submit(BLOCK))
+    assert report["environment"]["data_sha256"] == dataset.digest(cache)
