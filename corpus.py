@@ -310,7 +310,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--source",
         metavar="climbmix|offline|PATH",
         help="climbmix: shards of karpathy/climbmix-400b-shuffle; offline: text of Python and its "
-        f"packages here; PATH: text or parquet, which keeps its split if it has {VALIDATION_SHARD}. "
+        f"packages here; PATH: text or parquet, whose split stays if it has {VALIDATION_SHARD}. "
         "Default: what the cache holds, else climbmix, else offline",
     )
     shards = f"of climbmix, 90 MB each; -1: all. Default: what a run here needs, {default_shards()}"

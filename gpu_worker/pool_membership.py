@@ -45,6 +45,7 @@ class PoolMembership:
         self._gpu = gpu
         self._client = client
         self._folder = settings.folder(gpu_id)
+        self._data_folder = str(settings.cache_folder)
         self._needed_bytes = settings.free_space_bytes
         self._shutdown = shutdown
         self._problem: str | None = None
@@ -142,6 +143,7 @@ class PoolMembership:
                 boot_id=boot_id(),
                 profile=check.profile,
                 data_sha256=check.data_sha256,
+                data_folder=self._data_folder if check.data_sha256 else None,
                 driver_version=device.driver_version,
                 torch_version=check.torch_version,
                 sandbox=self.level,

@@ -23,6 +23,7 @@ class Gpu:
     heartbeat_us: int
     host: str | None = None
     platform: str | None = None
+    data_folder: str | None = None  # on its host
     sandbox: str | None = None
     problem: str | None = None
     drift: str | None = None  # how the champion reads there, if otherwise than on other GPUs

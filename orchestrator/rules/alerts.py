@@ -56,9 +56,10 @@ def alerts(
     for gpu, status in statuses:
         found.extend(_of_gpu(gpu, status, now_us))
     takers = [gpu for gpu, status in statuses if status in TAKING]
+    data = machines.folders(gpu for gpu, _ in statuses)
     for activity in tags:
         if activity.active(now_us):
-            found.extend(_of_tag(activity, takers))
+            found.extend(_of_tag(activity, takers, data))
     return sorted(found, key=lambda alert: alert.severity != "error")
 
 
@@ -89,7 +90,9 @@ def _of_gpu(gpu: Gpu, status: str, now_us: int) -> Iterator[Alert]:
         yield Alert(kind="gpu_drift", severity="warning", subject=gpu.id, text=gpu.drift)
 
 
-def _of_tag(activity: TagActivity, takers: Sequence[Gpu]) -> Iterator[Alert]:
+def _of_tag(
+    activity: TagActivity, takers: Sequence[Gpu], data: machines.Folders
+) -> Iterator[Alert]:
     tag = activity.tag
     if tag.consecutive_crashes >= tag.max_consecutive_crashes:
         text = f"{tag.consecutive_crashes} crashes in a row: read the last log."
@@ -97,7 +100,7 @@ def _of_tag(activity: TagActivity, takers: Sequence[Gpu]) -> Iterator[Alert]:
     if (activity.runs_since_keep or 0) >= NO_KEEP_RUNS:
         text = f"no keep for {activity.runs_since_keep} runs."
         yield Alert(kind="no_keep", severity="warning", subject=tag.name, text=text)
-    why = machines.blocked(tag, takers)
+    why = machines.blocked(tag, takers, data)
     if activity.queued and why and not (activity.running or activity.paused):
         text = f"{activity.queued} queued, and {why}"
         yield Alert(kind="queue_stuck", severity="error", subject=tag.name, text=text)

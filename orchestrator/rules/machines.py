@@ -4,25 +4,37 @@ Results compare on one platform (profile and data) and on one GPU model. A tag i
 its first claim; one with `mix_models` runs on several models.
 """
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.domain import Tag
+from orchestrator.domain import Tag, profile_of
 from orchestrator.gpus import Gpu
 
 NAMED = 3  # GPUs in a sentence
+Folders = Mapping[str, Mapping[str, str]]  # where data lie, by their hash and the host
+NO_FOLDERS: Folders = {}
 
 
-def blocked(tag: Tag, gpus: Sequence[Gpu]) -> str | None:
+def folders(pool: Iterable[Gpu]) -> Folders:
+    found: dict[str, dict[str, str]] = {}
+    for gpu in pool:
+        if gpu.host and gpu.data_folder:
+            found.setdefault(_data_of(gpu.platform), {}).setdefault(gpu.host, gpu.data_folder)
+    return found
+
+
+def blocked(tag: Tag, gpus: Sequence[Gpu], data: Folders) -> str | None:
     """Why none of `gpus`, those that take runs, takes this tag's; None if one does."""
-    same = [gpu for gpu in gpus if tag.platform in (None, gpu.platform, gpu.profile)]
+    same = [gpu for gpu in gpus if _compares(gpu, tag)]
     if any(tag.gpu_model in (None, gpu.gpu_name) for gpu in same):
         return None
     if not gpus:
         return "no GPU takes runs: start a worker."
     if not same:
+        near = [f" GPU {gpu.id}: {why}." for gpu in gpus if (why := other_data(gpu, tag, data))]
         return (
             f"no GPU has {tag.platform} (profile and data): start a worker on such a host, or set"
-            " up a tag for this one."
+            " up a tag for this one." + "".join(near[:1])
         )
     listed = "; ".join(f"GPU {gpu.id} is of the model {gpu.gpu_name}" for gpu in same[:NAMED])
     more = f"; and {len(same) - NAMED} more" if len(same) > NAMED else ""
@@ -32,11 +44,39 @@ def blocked(tag: Tag, gpus: Sequence[Gpu]) -> str | None:
     )
 
 
-def passed_over(gpu: Gpu, queued: Iterable[Tag]) -> str | None:
-    """Why an idle GPU does not take the runs of tags that have `queued` ones and another model."""
+def passed_over(gpu: Gpu, queued: Iterable[Tag], data: Folders) -> str | None:
+    """Why an idle GPU does not take the runs of tags that have `queued` ones, and another model or
+    other data."""
+    queued = list(queued)
     others = [tag for tag in queued if tag.gpu_model not in (None, gpu.gpu_name)]
     if not others:
-        return None
+        return next((why for tag in queued if (why := other_data(gpu, tag, data))), None)
     named = ", ".join(f"{tag.name} runs on {tag.gpu_model}" for tag in others[:NAMED])
     more = f", {len(others) - NAMED} more on others" if len(others) > NAMED else ""
     return f"its model is {gpu.gpu_name}, and tag {named}{more} (see setup --mix-models)"
+
+
+def other_data(gpu: Gpu, tag: Tag, data: Folders) -> str | None:
+    """Says that the data of this GPU's host are not those of the tag, and what brings them there;
+    None if they are, or if more than the data differs."""
+    if _compares(gpu, tag) or gpu.profile != profile_of(tag.platform):
+        return None
+    mine, wanted = _data_of(gpu.platform), _data_of(tag.platform)
+    says = f"its data are {mine or 'unknown'}, and tag {tag.name} runs on {wanted}"
+    having = data.get(wanted, {})
+    if beside := having.get(gpu.host or ""):
+        return f"{says}: start its worker with AUTORESEARCH_CACHE={shlex.quote(beside)}"
+    if not having or not gpu.data_folder:
+        return f"{says}: start its worker with AUTORESEARCH_CACHE=FOLDER, one that has these"
+    host, folder = next(iter(having.items()))
+    there = f"{shlex.quote(f'{host}:{folder}')}/{{data,tokenizer,tokens}}"
+    here = shlex.quote(f"{gpu.data_folder}/")
+    return f"{says}: on its host, {gpu.host}, run `rsync -a --delete {there} {here}`"
+
+
+def _compares(gpu: Gpu, tag: Tag) -> bool:
+    return tag.platform in (None, gpu.platform, gpu.profile)
+
+
+def _data_of(platform: str | None) -> str:
+    return (platform or "").partition("/")[2]

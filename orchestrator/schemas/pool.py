@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from orchestrator.schemas.base import (
     Amount,
@@ -42,6 +42,7 @@ class RegisterGpuRequest(GpuRequest):
     boot_id: Name | None = None
     profile: Name | None = None
     data_sha256: Name | None = None
+    data_folder: Annotated[str, StringConstraints(max_length=1000)] | None = None
     driver_version: Name | None = None
     torch_version: Name | None = None
     sandbox: Name | None = None
@@ -66,7 +67,7 @@ class Worker(Answer):
     problem: str | None = None
     # Under the keep rule `race`: how the champion read there last, if otherwise than elsewhere.
     drift: Annotated[str | None, Field(exclude_if=lambda drift: drift is None)] = None
-    # Why it is idle while runs are queued: they are of tags that another GPU model runs.
+    # Why it is idle while runs are queued: their tags run on another GPU model or on other data.
     passed_over: Annotated[str | None, Field(exclude_if=lambda why: why is None)] = None
     health: Health | None = None
     # The operator's drain; `status` is then "draining", with or without a run still going.

@@ -90,6 +90,32 @@ def test_whoever_looks_at_a_tag_without_its_model_is_told_why_nothing_runs(api: 
     assert all("passed_over" not in gpu for gpu in api.get("/api/pool/list")["workers"])
 
 
+def test_whoever_looks_at_a_gpu_with_other_data_is_told_how_to_bring_the_tag_s_there(
+    api: Api,
+) -> None:
+    data = {"profile": "80gb", "data_sha256": "d" * 64, "data_folder": "/srv/data"}
+    other = {"profile": "80gb", "data_sha256": "e" * 64, "data_folder": "/mnt/data"}
+    api.gpu("first", host="old", **data)
+    api.tag()
+    api.submit("x = 1\n")
+    api.finish(api.claim("first"), 0.99)
+    api.post("/api/pool/heartbeat", gpu_id="first", draining=True)
+    api.gpu("second", 1, host="new", boot_id="1", **other)
+    waiting = api.submit("x = 2\n")
+    assert api.claim("second") is None
+    command = "on its host, new, run `rsync -a --delete old:/srv/data/{data,tokenizer,tokens}"
+    [_, gpu] = api.get("/api/pool/list")["workers"]
+    assert command in gpu["passed_over"]
+    assert gpu["passed_over"].startswith("its data are eeeeeeeeeeee, and tag mar11 runs on dddddd")
+    assert command in api.get("/api/report/overview")["gpus"][1]["passed_over"]
+    assert command in api.get("/api/report/summary", tag="mar11")["blocked"]
+    assert command in api.get(f"/api/experiment/{waiting}/wait?timeout=0", 202)["blocked"]
+    [alert] = api.get("/api/report/overview")["alerts"]
+    assert (alert["kind"], command in alert["text"]) == ("queue_stuck", True)
+    api.gpu("second", 1, host="new", boot_id="1", **data)
+    assert api.claim("second")["experiment_id"] == waiting
+
+
 def test_a_job_wakes_a_waiting_worker_of_its_model(api: Api, no_look_unwoken: None) -> None:
     pool_of_two(api)
     api.tag(gpu_model=H200)

@@ -1,8 +1,10 @@
 """The doctor: each finding says what to do, and only a failure is exit code 1."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,15 +13,17 @@ import pytest
 
 from gpu_worker import devices
 from gpu_worker.devices import Listed
-from gpu_worker.gpu import Device, DeviceError
+from gpu_worker.gpu import Device, DeviceError, host_name
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.settings import WorkerSettings
+from orchestrator import schemas
 from orchestrator.cli import main
 from orchestrator.cli.client import Client
 from orchestrator.cli.run import doctor as checks
 from orchestrator.cli.run.doctor import Finding, Subject
 from orchestrator.cli.run.process import listen
 from orchestrator.settings import Settings
+from tests.conftest import Api
 
 
 @pytest.fixture
@@ -140,3 +144,34 @@ def test_a_disk_that_fills_up_is_told_in_time(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=gib * 2**30))
     assert {f.state for f in checks.disk(subject)} == {state}
+
+
+def test_a_cache_that_can_only_be_read_is_fine_if_it_holds_data(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a share that is mounted read-only; what it lacks, the check of training says."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    assert [finding.state for finding in checks.disk(subject)] == ["fail", "fail"]
+    (tmp_path / "data").mkdir()
+    assert [finding.state for finding in checks.disk(subject)] == ["fail", "ok"]
+
+
+def test_a_gpu_of_this_host_that_lacks_a_tag_s_data_is_named_with_the_cure(
+    subject: Subject, api: Api
+) -> None:
+    data = {"profile": "cpu", "data_sha256": "d" * 64, "data_folder": "/srv/data"}
+    api.gpu("first", host="old", **data)
+    api.tag()
+    api.submit("x = 1\n")
+    api.finish(api.claim("first"), 0.99)
+    api.submit("x = 2\n")
+    for gpu_id, host in (("here", host_name()), ("elsewhere", "new")):
+        other = {"data_sha256": "e" * 64, "data_folder": "/mnt/data"}
+        api.gpu(gpu_id, 1, host=host, **(data | other))
+    answers = schemas.PoolAnswer.model_validate(api.get("/api/pool/list"))
+    client = SimpleNamespace(alive=lambda: True, url="http://there", pool=lambda: answers)
+    _, found = checks.orchestrator(replace(subject, client=cast("Client", client)))
+    assert found.state == "warn"
+    assert found.text.startswith("GPU here takes no runs: its data are eeeeeeeeeeee, and tag mar11")
+    assert f"on its host, {host_name()}, run `rsync -a --delete old:/srv/data/" in found.text

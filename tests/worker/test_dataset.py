@@ -57,6 +57,7 @@ def test_data_that_change_after_their_check_are_checked_again_before_the_next_cl
     before = dataset.digest(cache)
     assert stub.report(stub.submit(BLOCK))["environment"]["data_sha256"] == before
     assert stub.gpus[GPU_ID]["data_sha256"] == before
+    assert stub.gpus[GPU_ID]["data_folder"] == str(cache)
     change(cache, "shard_00000")
     eventually(lambda: "the training data changed since its check" in host.log)
     report = stub.report(stub.submit(BLOCK))

@@ -17,7 +17,7 @@ import typer
 from redis import Redis, RedisError
 
 from gpu_worker import devices, hostcheck, isolation
-from gpu_worker.gpu import DeviceError, Nvidia
+from gpu_worker.gpu import DeviceError, Nvidia, host_name
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import FAILED, CommandError, ConfigError
@@ -151,6 +151,9 @@ def orchestrator(subject: Subject) -> Iterator[Finding]:
             pool = client.pool()
             counts = f"{pool.total} GPUs, {pool.idle} idle, {pool.offline} offline"
             yield Finding("orchestrator", "ok", f"answers at {client.url}: {counts}")
+            for gpu in pool.workers:
+                if gpu.host == host_name() and gpu.passed_over:
+                    yield Finding("queue", "warn", f"GPU {gpu.id} takes no runs: {gpu.passed_over}")
         except CommandError as error:
             todo = "set AUTORESEARCH_TOKEN to the orchestrator's, if it has one"
             yield Finding("orchestrator", "fail", error.message, todo)
@@ -201,7 +204,10 @@ def disk(subject: Subject) -> Iterator[Finding]:
         there = next(p for p in (folder, *folder.parents) if os.access(p, os.F_OK))
         free = shutil.disk_usage(there).free
         text = f"{name} {folder}: {free / _GIB:.1f} GiB free"
-        if not os.access(there, os.W_OK):
+        if name == "cache" and (folder / "data").is_dir() and not os.access(folder, os.W_OK):
+            text = f"cache {folder} can only be read, which is enough for data that lack nothing"
+            yield Finding("disk", "ok", text)
+        elif not os.access(there, os.W_OK):
             todo = f"choose another with --{name} (AUTORESEARCH_{name.upper()})"
             yield Finding("disk", "fail", f"{name} {folder} cannot be written", todo)
         elif free < subject.worker.free_space_bytes:

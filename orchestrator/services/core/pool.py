@@ -68,7 +68,8 @@ class Pool:
             may_use = callers.current().may_use
             states = await self._store.reads.tags()
             queued = [s.tag for s in states if s.waits and may_use(s.tag.name)]
-        workers = [views.worker(gpu, view.now_us, offline, queued) for gpu in view.gpus]
+        data = machines.folders(view.gpus)
+        workers = [views.worker(gpu, view.now_us, offline, queued, data) for gpu in view.gpus]
         return schemas.PoolAnswer(
             workers=workers,
             total=len(workers),
@@ -81,7 +82,7 @@ class Pool:
         """Why no GPU takes the queued runs of a tag; None if one does, or if it is paused."""
         view, offline = await self._store.pool.list(), self._timing.now.offline_seconds
         takers = [gpu for gpu in view.gpus if gpu.status(view.now_us, offline) in TAKING]
-        return None if tag.pause else machines.blocked(tag, takers)
+        return None if tag.pause else machines.blocked(tag, takers, machines.folders(view.gpus))
 
     async def acquire(self, request: schemas.ExperimentRequest) -> schemas.AcquireAnswer:
         taken = await self._store.pool.acquire(
