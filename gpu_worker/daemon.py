@@ -223,6 +223,7 @@ class Daemon:
         self._membership.idle = True
         try:
             with self._shutdown.limit(0):
+                await self._membership.registered.wait()  # with the data that were found last
                 return await self._client.persist(lambda: self._client.claim(claim, wait))
         except Refused as error:
             logger.warning("no claim: %s", error)

@@ -57,6 +57,8 @@ class Stub:
         self.report_status = 200  # with another one, each report but `lost` is refused
         self.lose_claim_answers = 0  # how many grants are lost on the way
         self.delay_grants_until_drain = False
+        self.registration_seconds = 0.0  # how long each takes
+        self.granted_for: dict[str, str | None] = {}  # run -> data that its GPU had registered
         self._granted: dict[str, Json] = {}
         self.changed = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
@@ -142,6 +144,7 @@ class Stub:
         if path == "/api/pool/register":
             if self.refuse_registration:
                 return 400, {"error": "not this one"}
+            self.changed.wait_for(lambda: False, self.registration_seconds)
             self.gpus[gpu_id] = body
             return 200, self._registered(body)
         if gpu_id not in self.gpus:
@@ -182,7 +185,8 @@ class Stub:
             if self.jobs and fit:
                 job = self.jobs.pop(0) | {"gpu_id": gpu_id}
                 self._granted[claim_id] = job
-                self.leases[f"{job['experiment_id']}.{job['epoch']}"] = gpu_id
+                run = f"{job['experiment_id']}.{job['epoch']}"
+                self.leases[run], self.granted_for[run] = gpu_id, gpu["data_sha256"]
             elif time.monotonic() >= deadline:
                 return 200, {"job": None}
             else:

@@ -8,7 +8,7 @@ import pytest
 
 from gpu_worker import dataset
 from prepare import Tokenizer
-from tests.worker.conftest import BLOCK, GPU_ID, Host, eventually
+from tests.worker.conftest import BLOCK, GPU_ID, WAIT, Host, eventually
 from tests.worker.stub import Stub
 
 CHECK = "print({answer!r})"
@@ -80,3 +80,21 @@ def test_a_run_that_was_claimed_for_data_that_have_changed_meanwhile_does_not_st
     assert report["error"] == "the training data changed since its check"
     report = stub.report(stub.submit(BLOCK))
     assert report["environment"]["data_sha256"] == dataset.digest(cache)
+
+
+def test_the_pool_knows_of_data_that_a_check_after_a_failed_run_found_before_the_next_claim(
+    host: Host, stub: Stub, cache: Path
+) -> None:
+    """Else it would grant a run of a tag that is bound to the data before."""
+    project = host.home / "project"
+    project.mkdir()
+    (project / "prepare.py").write_text(CHECK.format(answer='{"ok": true, "device": "cpu"}'))
+    host.start(check="1", project=project, cache=cache)
+    failing, following = stub.submit(WAIT + "raise SystemExit('its own')"), stub.submit(BLOCK)
+    stub.wait_for(lambda: failing in stub.logs)
+    change(cache, "shard_00000")
+    stub.registration_seconds = 0.5
+    host.release(failing)
+    assert stub.report(failing)["outcome"] == "crash"
+    stub.report(following)
+    assert stub.granted_for[following] == dataset.digest(cache)
