@@ -228,6 +228,27 @@ def test_only_workers_get_what_their_sandbox_needs() -> None:
         assert profiles == (opened if pod == "worker" else [{"type": "RuntimeDefault"}, None])
 
 
+def test_what_runs_leave_behind_is_reaped() -> None:
+    """As by `init: true` of docker-compose.yml: a daemon that is process 1 would keep zombies."""
+    assert PODS["worker"]["shareProcessNamespace"] is True
+
+
+def test_each_secret_is_one_that_docs_cluster_md_creates() -> None:
+    page = (DEPLOY.parent / "docs" / "cluster.md").read_text("utf-8").replace("\\\n", "")
+    created = {
+        (name, key)
+        for name, literals in re.findall(r"create secret generic (\S+)(.*)", page)
+        for key in re.findall(r"--from-literal=([\w-]+)=", literals)
+    }
+    named = {
+        (each["valueFrom"]["secretKeyRef"]["name"], each["valueFrom"]["secretKeyRef"]["key"])
+        for pod in PODS
+        for each in container(pod).get("env", [])
+        if "valueFrom" in each
+    }
+    assert named == created
+
+
 def test_a_worker_reaches_the_orchestrator_and_names_and_nothing_else() -> None:
     """And the orchestrator Valkey. What no policy allows, the first one forbids to all."""
     assert POLICIES["nothing-else"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
