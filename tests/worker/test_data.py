@@ -18,7 +18,7 @@ from tests.worker.conftest import BLOCK, Host, eventually
 from tests.worker.stub import Stub
 
 PROJECT = Path(workspace.__file__).parents[1]
-DAEMONS = 3
+DAEMONS = 2
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def files(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in found.items()}
 
 
-def test_daemons_of_one_host_without_data_prepare_them_once_and_serve(
+def test_daemons_of_one_host_without_data_prepare_them_once_and_again_after_a_damage(
     host: Host, stub: Stub, library: Path, cache: Path
 ) -> None:
     for number in range(DAEMONS):
@@ -58,20 +58,11 @@ def test_daemons_of_one_host_without_data_prepare_them_once_and_serve(
     assert output.count("tokens: tokenizing") == 2, "one shard to train on, one to validate"
     assert {gpu["data_sha256"] for gpu in stub.gpus.values()} == {dataset.digest(cache)}
     assert stub.report(stub.submit(BLOCK))["outcome"] == "completed"
-
-
-def test_a_worker_that_may_not_prepare_says_what_to_run_and_one_that_cannot_says_why(
-    host: Host, stub: Stub
-) -> None:
-    """A source that is not there is no reason to take another one."""
-    start = {"check": "1", "project": PROJECT, "cache": host.home / "cache", "sandbox": "none"}
-    host.start(**start, gpu_id="may-not", recheck_seconds=600)
-    host.start(**start, gpu_id="cannot", recheck_seconds=600, prepare=host.home / "nowhere")
-    eventually(lambda: "prepare.py ended with exit code 1" in host.log, 60)
-    assert f"There is no {host.home}/nowhere" in host.log
-    eventually(lambda: host.log.count("Run `uv run prepare.py` here") == 2, 60)
-    assert host.log.count("preparing") == 1
-    assert stub.calls == []
+    (tokens,) = cache.glob("tokens/*/shard_00000.tokens.npy")
+    os.truncate(tokens, tokens.stat().st_size - 100)
+    assert stub.report(stub.submit("raise SystemExit(1)"), 90)["outcome"] == "handed_back"
+    eventually(lambda: host.log.count("tokens: tokenizing shard_00000") == 2, 90)
+    stub.wait_for(lambda: not any(gpu.get("problem") for gpu in stub.gpus.values()), 90)
 
 
 def read_only(folder: Path, command: str) -> subprocess.CompletedProcess[str]:

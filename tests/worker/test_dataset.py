@@ -65,6 +65,7 @@ def test_data_that_change_after_their_check_are_checked_again_before_the_next_cl
     stub.wait_for(lambda: stub.gpus[GPU_ID]["data_sha256"] == dataset.digest(cache))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_claimed_for_data_that_have_changed_meanwhile_does_not_start_on_others(
     host: Host, stub: Stub, cache: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_run_that_was_claimed_for_data_that_have_changed_meanwhile_does_not_st
     assert report["environment"]["data_sha256"] == dataset.digest(cache)
 
 
+@pytest.mark.slow
 def test_the_pool_knows_of_data_that_a_check_after_a_failed_run_found_before_the_next_claim(
     host: Host, stub: Stub, cache: Path
 ) -> None:
@@ -98,3 +100,28 @@ def test_the_pool_knows_of_data_that_a_check_after_a_failed_run_found_before_the
     assert stub.report(failing)["outcome"] == "crash"
     stub.report(following)
     assert stub.granted_for[following] == dataset.digest(cache)
+
+
+LACKS = """
+import json, sys
+if sys.argv[1] == "--check":
+    problem = "There is no data. Run `uv run prepare.py` here."
+    print(json.dumps({"ok": False, "problems": [problem]}))
+else:
+    sys.exit(f"error: There is no {sys.argv[2]}.")
+"""
+
+
+def test_a_worker_that_may_not_prepare_says_what_to_run_and_one_that_cannot_says_why(
+    host: Host, stub: Stub
+) -> None:
+    """A source that is not there is no reason to take another one."""
+    (host.home / "prepare.py").write_text(LACKS)
+    start = {"check": "1", "project": host.home, "sandbox": "none", "recheck_seconds": 600}
+    host.start(**start, gpu_id="may-not")
+    host.start(**start, gpu_id="cannot", prepare="nowhere")
+    eventually(lambda: "prepare.py ended with exit code 1" in host.log)
+    assert "error: There is no nowhere." in host.log
+    eventually(lambda: host.log.count("There is no data. Run `uv run prepare.py` here") == 2)
+    assert host.log.count("preparing") == 1
+    assert stub.calls == []
