@@ -4,6 +4,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from orchestrator import errors
+from orchestrator.files import open_files
 from orchestrator.guard import Guard, Idempotency
 from orchestrator.latency import Measured
 from orchestrator.mcp.asgi_app import MCP_PATH, McpApp
@@ -36,6 +38,7 @@ from orchestrator.store.connection import Store
 
 logger = logging.getLogger(__name__)
 
+_CHECK_SECONDS = 5.0
 # Routes are tried in this order, so what every worker calls every few seconds comes first.
 ROUTERS = (jobs, pool, experiments, search, reports, steer, login, tokens, ops, events, page)
 
@@ -45,18 +48,24 @@ def create_app(settings: Settings) -> FastAPI:
     application starts."""
     if settings.redis_url is None:
         raise errors.SetupError("No Redis: set REDIS_URL, or start with `autoresearch serve`.")
-    seals = Seals(settings.paths)
+    files = open_files(settings)
+    seals = Seals(files)
     url = settings.redis_url.get_secret_value()
     store = Store(url, settings.redis_timeout_seconds, seals)
-    services = Services(store, settings)
+    services = Services(store, settings, files)
+
+    check = partial(_check_server, store, seals.files_id, files.place)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await _check_server(store)
+        checked = await check()
         async with anyio.create_task_group() as tasks:
+            if not checked:
+                tasks.start_soon(_watched, partial(_check_later, check))
             for side_task in (
                 services.wakeups.run,
                 services.reaper.run,
+                services.jobs.close_open_logs,
                 seals.run,
                 services.similar.run,
                 services.histories.warm_up,
@@ -108,9 +117,19 @@ async def _watched(side_task: Callable[[], Awaitable[None]]) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-async def _check_server(store: Store) -> None:
-    """Refuse a Redis that is too old; one that does not answer may come later."""
+async def _check_server(store: Store, files_id: str, place: str) -> bool:
+    """Refuse a Redis that is too old or has other files; False if it does not answer yet."""
     try:
         await store.check_version()
+        await store.check_files(files_id, place)
     except errors.Unavailable as error:
         logger.warning("Serving 503 until Redis answers: %s", error)
+        return False
+    return True
+
+
+async def _check_later(check: Callable[[], Awaitable[bool]]) -> None:
+    while True:
+        await anyio.sleep(_CHECK_SECONDS)
+        if await check():
+            return

@@ -37,7 +37,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from orchestrator import files, valkey
+from orchestrator import folder, valkey
 from orchestrator.errors import SetupError
 from orchestrator.settings import HomePaths
 
@@ -71,7 +71,7 @@ class EmbeddedServer:
         with self._explained():
             self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._dir.chmod(0o700)
-            self._password = files.secret(self._dir / _PASSWORD)
+            self._password = folder.secret(self._dir / _PASSWORD)
             users = self._open("users.lock")
             try:
                 self._wait(
@@ -90,7 +90,7 @@ class EmbeddedServer:
 
     def url(self) -> str:
         """The server's URL for redis-py, with the password."""
-        password = self._password or files.secret(self._dir / _PASSWORD)
+        password = self._password or folder.secret(self._dir / _PASSWORD)
         return f"unix://{valkey.USER}:{password}@{quote(str(self._socket_path()))}?db=0"
 
     def ensure_running(self) -> bool:

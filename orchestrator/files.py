@@ -1,32 +1,31 @@
-"""Files below the home: sources by their hash, logs and curves by run. No Redis, no HTTP.
+"""What an orchestrator keeps apart from Redis: sources by their hash, logs and curves by run, the
+key of the journal's seals and their notes. No Redis, no HTTP.
 
-Orchestrators on one Redis share this folder, so every write is atomic (written to another name,
-then renamed) or idempotent (log chunks go to their byte offset). Functions block; services call
-them in threads.
+`Files` is what services see. It is a folder (folder.py) or a bucket of an object store (bucket.py);
+orchestrators on one Redis share it. A write that was acknowledged is kept whole, and the same write
+may be sent again, also by another orchestrator. Methods block; services call them in threads.
 """
 
 import gzip
 import hashlib
 import json
-import os
 import re
-import secrets
-import shutil
-import tempfile
-import weakref
 import zlib
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from orchestrator.errors import NotFound, SetupError, Unavailable
-from orchestrator.settings import HomePaths
+from orchestrator.ids import AttemptId
+from orchestrator.settings import HomePaths, Settings
 
 # The end of a finished log that is kept uncompressed: as much as the log's page reads at first.
 LOG_TAIL_BYTES = 256 * 1024
-_COPY_BYTES = 1024 * 1024
+# Dotted names are unfinished writes.
+NAME = re.compile(r"[^./\x00][^/\x00]{0,199}")
 
 
 @contextmanager
@@ -42,51 +41,18 @@ def disk_errors(what: str) -> Iterator[None]:
         raise Unavailable(f"Cannot read or write {what}: {reason}.", reason="disk") from error
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def secret(path: Path) -> str:
-    """256 random bits in hexadecimal, in a file that only its owner can read.
-
-    Made on first use, and once, however many processes ask at the same moment. Raises SetupError
-    for a file that holds something else, and OSError.
-    """
-    if not path.exists():
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(name, path)  # never replaces another process' secret
-        finally:
-            Path(name).unlink()
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    text = path.read_text("ascii", "replace").strip()
-    if re.fullmatch("[0-9a-f]{64}", text) is None:
-        raise SetupError(
-            f"{path} does not hold the 64 hexadecimal digits that were written there: put it back "
-            "from a copy, or remove it to have a new one made."
-        )
-    return text
-
-
 def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def checked_secret(text: str, place: str) -> str:
+    """Raises SetupError for a text that is none of ours."""
+    if re.fullmatch("[0-9a-f]{64}", text.strip()) is None:
+        raise SetupError(
+            f"{place} does not hold the 64 hexadecimal digits that were written there: put it back "
+            "from a copy, or remove it to have a new one made."
+        )
+    return text.strip()
 
 
 @dataclass(frozen=True)
@@ -98,42 +64,29 @@ class Slice:
     total: int
 
 
-class _Folder:
-    """A folder that is kept open, so that no later one has its inode number."""
+class Files(ABC):
+    """`place` says where they are, for people. Methods raise `Unavailable` where nothing can be
+    read or written now, and `NotFound`."""
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        weakref.finalize(self, os.close, self._fd)
+    place: str
 
-    def is_at(self, path: Path) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._fd), path.stat())
-        except OSError:
-            return False
-
-
-def _hold(path: Path) -> _Folder | None:
-    try:
-        return _Folder(path)
-    except OSError:  # not made yet; what else is wrong, the first write says
-        return None
-
-
-class Files:
     def __init__(self, paths: HomePaths) -> None:
         self._paths = paths
-        self._home = _hold(paths.home)
 
-    def check_home(self) -> None:
-        """Raise `Unavailable` if the home is not the folder that it was before."""
-        if self._home is None:
-            self._home = _hold(self._paths.home)  # made with the first file
-        elif not self._home.is_at(self._paths.home):
-            raise Unavailable(
-                f"The home {self._paths.home} was deleted, moved or replaced while the "
-                "orchestrator ran. Put it back, and start the orchestrator again.",
-                reason="disk",
-            )
+    @abstractmethod
+    def check(self) -> None:
+        """Raise `Unavailable` if the place is not there, or is another one than before."""
+
+    @abstractmethod
+    def _read(self, path: Path) -> bytes:
+        """Raises FileNotFoundError, and OSError or `Unavailable`, as do the next two."""
+
+    @abstractmethod
+    def _write(self, path: Path, data: bytes) -> None:
+        """Replace the whole file in one step, and return when it is durable."""
+
+    @abstractmethod
+    def _exists(self, path: Path) -> bool: ...
 
     # -- sources
 
@@ -142,110 +95,132 @@ class Files:
         sha256 = sha256_of(text)
         path = self._paths.source(sha256)
         with disk_errors("source"):
-            if not path.exists():
-                _write_atomically(path, gzip.compress(text.encode(), mtime=0))
+            if not self._exists(path):
+                self._write(path, gzip.compress(text.encode(), mtime=0))
         return sha256
 
     def has_source(self, text: str) -> bool:
-        return self._paths.source(sha256_of(text)).exists()
+        return self._exists(self._paths.source(sha256_of(text)))
 
     def source(self, sha256: str) -> str:
         """The source with this hash. Raises `NotFound`; a damaged file is `Unavailable`."""
         with disk_errors(f"source {sha256}"):
-            data = gzip.decompress(self._paths.source(sha256).read_bytes())
+            data = gzip.decompress(self._read(self._paths.source(sha256)))
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Unavailable(f"The stored source {sha256} is damaged: its hash differs.")
         return data.decode()
 
     # -- logs
 
+    @abstractmethod
     def append_log(
         self, tag: str, experiment_id: str, epoch: int, offset: int, data: bytes
     ) -> None:
-        """Write a chunk at its offset; a chunk sent twice overwrites itself."""
-        path = self._paths.live_log(tag, experiment_id, epoch)
-        with disk_errors("log"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                while data:  # a full disk writes a part without an error
-                    written = os.pwrite(handle, data, offset)
-                    data, offset = data[written:], offset + written
-            finally:
-                os.close(handle)
+        """Write a chunk at its offset. It may come again, also cut in another way."""
 
+    @abstractmethod
     def close_log(self, tag: str, experiment_id: str, epoch: int) -> None:
         """Compress a finished attempt's log, and keep its end beside it uncompressed.
 
         Does nothing if there is no log, or if it is closed already.
         """
-        live = self._paths.live_log(tag, experiment_id, epoch)
-        closed = self._paths.closed_log(tag, experiment_id, epoch)
-        aside = closed.with_name(f".{closed.name}.{os.getpid()}")
-        try:
-            with live.open("rb") as log, gzip.open(aside, "wb", compresslevel=6) as packed:
-                shutil.copyfileobj(log, packed, _COPY_BYTES)
-                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
-                _write_atomically(self._paths.log_tail(tag, experiment_id, epoch), log.read())
-            aside.replace(closed)
-            live.unlink(missing_ok=True)
-        except FileNotFoundError:
-            pass
-        finally:
-            aside.unlink(missing_ok=True)
 
-    def log_path(self, tag: str, experiment_id: str, epoch: int) -> Path:
-        """Where an attempt's log is now: compressed once the run has ended."""
-        closed = self._paths.closed_log(tag, experiment_id, epoch)
-        return closed if closed.exists() else self._paths.live_log(tag, experiment_id, epoch)
-
+    @abstractmethod
     def read_log(
         self, tag: str, experiment_id: str, epoch: int, start: int, length: int | None
     ) -> Slice:
-        """Bytes of a log; a negative `start` counts from the end. Raises `NotFound`.
+        """Bytes of a log, closed or not; a negative `start` counts from the end. Raises `NotFound`.
 
-        Of a compressed log the last `LOG_TAIL_BYTES` cost one small file. Anything else, and logs
-        of versions that kept no such file, are decompressed from the beginning.
+        Of a closed log the last `LOG_TAIL_BYTES` cost one small file; anything else is decompressed
+        from the beginning.
         """
-        live = self._paths.live_log(tag, experiment_id, epoch)
-        with disk_errors(f"log of {experiment_id}, attempt {epoch}"):
-            with suppress(FileNotFoundError), live.open("rb") as file:
-                return _slice(file, start, length)
-            closed = self._paths.closed_log(tag, experiment_id, epoch)
-            tail = self._paths.log_tail(tag, experiment_id, epoch)
-            if -LOG_TAIL_BYTES <= start < 0 and tail.exists():
-                with tail.open("rb") as file:
-                    found = _slice(file, start, length)
-                total = _unpacked_size(closed)
-                return Slice(found.data, found.start + total - found.total, total)
-            with gzip.open(closed) as unpacked:
-                return _slice(unpacked, start, length)
+
+    @abstractmethod
+    def log_place(self, tag: str, experiment_id: str, epoch: int) -> str:
+        """Where an attempt's log is now, for people."""
+
+    @abstractmethod
+    def open_logs(self) -> Sequence[AttemptId]:
+        """Attempts whose log is not closed; those that are over lost their orchestrator before it
+        could. A folder has none: it reads and keeps an open log as well as a closed one."""
 
     # -- curves
 
-    def put_curve(self, tag: str, experiment_id: str, points: list[dict[str, Any]]) -> None:
+    def _curve_paths(self, tag: str, experiment_id: str) -> tuple[Path, ...]:
+        """Where the last curve of a run is, and where those before it are."""
+        return (self._paths.curve(tag, experiment_id),)
+
+    def put_curve(
+        self, tag: str, experiment_id: str, points: list[dict[str, Any]], *, final: bool = False
+    ) -> None:
+        """Replace a run's curve; `final` if it is that of its report."""
+        path = self._curve_paths(tag, experiment_id)[0 if final else -1]
         with disk_errors("curve"):
-            _write_atomically(self._paths.curve(tag, experiment_id), json.dumps(points).encode())
+            self._write(path, json.dumps(points).encode())
 
     def curve(self, tag: str, experiment_id: str) -> list[dict[str, Any]]:
         """The learning curve, empty where there is none."""
-        try:
-            with disk_errors("curve"):
-                text = self._paths.curve(tag, experiment_id).read_bytes()
-        except NotFound:
-            return []
-        points: list[dict[str, Any]] = json.loads(text)
-        return points
+        for path in self._curve_paths(tag, experiment_id):
+            with suppress(NotFound), disk_errors("curve"):
+                points: list[dict[str, Any]] = json.loads(self._read(path))
+                return points
+        return []
+
+    # -- the journal's seals
+
+    @abstractmethod
+    def journal_key(self) -> str:
+        """The key that seals the journals; made on first use, and once, however many orchestrators
+        ask at the same moment. Raises SetupError."""
+
+    def has_journal_key(self) -> bool:
+        return self._exists(self._paths.journal_key)
+
+    @abstractmethod
+    def note_seal(self, tag: str, line: str) -> None:
+        """Add a line to a tag's notes. Raises OSError, `Unavailable`."""
+
+    @abstractmethod
+    def noted_seals(self, tag: str) -> str:
+        """A tag's notes, in no order of orchestrators."""
+
+    @abstractmethod
+    def noted_tags(self) -> list[str]: ...
+
+    @abstractmethod
+    def forget_notes(self) -> None:
+        """Begin again with a journal that was put back on purpose."""
+
+    # -- what a backup holds, by names that do not depend on the place
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Every file that a backup holds now, such as `runs/TAG/ID/1.log.gz`."""
+
+    @abstractmethod
+    def open(self, name: str) -> IO[bytes]:
+        """Raises FileNotFoundError for one that is gone, such as a log that was closed."""
+
+    @abstractmethod
+    def put(self, path: Path, content: IO[bytes]) -> None:
+        """Put a file of a backup back."""
+
+    @abstractmethod
+    def refuse_full(self, size: int) -> None:
+        """Raises `Invalid` if `size` bytes do not fit."""
 
 
-def _slice(file: BinaryIO | gzip.GzipFile, start: int, length: int | None) -> Slice:
-    total = file.seek(0, os.SEEK_END)
-    start = file.seek(max(0, total + start) if start < 0 else min(start, total))
-    return Slice(file.read(-1 if length is None else length), start, total)
+def open_files(settings: Settings) -> Files:
+    """The files that the settings name. Raises SetupError."""
+    if settings.store is None:
+        from orchestrator.folder import Folder
 
-
-def _unpacked_size(path: Path) -> int:
-    """The size of the content of a file that `close_log` wrote (RFC 1952: ISIZE, below 4 GiB)."""
-    with path.open("rb") as file:
-        file.seek(-4, os.SEEK_END)
-        return int.from_bytes(file.read(), "little")
+        return Folder(settings.paths)
+    try:
+        from orchestrator.bucket import Bucket
+    except ImportError as error:
+        raise SetupError(
+            "--store (AUTORESEARCH_STORE) needs a library that is not installed: "
+            "pip install 'n-autoresearch[store]', or in a checkout uv sync --extra store"
+        ) from error
+    return Bucket(settings.store)

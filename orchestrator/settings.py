@@ -47,6 +47,14 @@ def _http(url: str) -> str:
     return url.rstrip("/")
 
 
+def _bucket(url: str) -> str:
+    parts = urlsplit(url)
+    plain = f"{parts.scheme}://{parts.netloc}{parts.path}" == url
+    if parts.scheme not in ("s3", "gs", "az") or not parts.netloc or "@" in url or not plain:
+        raise ValueError(f"{url!r} is no bucket such as s3://NAME/PREFIX, gs://… or az://…")
+    return url.rstrip("/")
+
+
 def _sendable(token: SecretStr) -> SecretStr:
     text = token.get_secret_value()
     if not (text.isascii() and text.isprintable()):
@@ -120,6 +128,9 @@ class Settings(HomeSettings):
         default=None,
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
         description="An external Redis; `ps` shows flags.",
+    )
+    store: Annotated[str, AfterValidator(_bucket)] | None = Field(
+        None, description="Bucket for sources, logs and curves: s3://, gs:// or az://NAME/PREFIX."
     )
     repo: Path | None = Field(
         None, description="Git repository in which a submitted commit_sha is looked up."

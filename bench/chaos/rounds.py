@@ -27,7 +27,7 @@ from bench.chaos.system import Plan, System
 from bench.chaos.targets import Targets
 from bench.chaos.violations import Findings
 from orchestrator.domain import KeepRule
-from orchestrator.files import Files
+from orchestrator.folder import Folder
 from orchestrator.seals import Seals
 from orchestrator.services.core.audit import Audit
 from orchestrator.services.core.reaper import FILL_SECONDS
@@ -188,7 +188,7 @@ class Harness:
         gpus = [worker.gpu_id for worker in self.system.workers]
         audit(records, self.promises, self.losses, seen, gpus, self.findings)
         race.check(records, len(gpus), self.findings)
-        self.races = race.summary(records, Files(HomePaths(self.system.plan.home)))
+        self.races = race.summary(records, Folder(HomePaths(self.system.plan.home)))
         for tag in records.model.tags.values():
             summary = await self.agents.call("/api/report/summary", {"tag": tag.name})
             audit_summary(tag, records.model.runs_of(tag), summary.body, self.findings)
@@ -201,7 +201,7 @@ class Harness:
     async def _audit_journals(self) -> None:
         """What `autoresearch audit` says, without the proxies."""
         store = Store(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
-        auditor = Audit(store, Seals(HomePaths(self.system.plan.home)))
+        auditor = Audit(store, Seals(Folder(HomePaths(self.system.plan.home))))
         try:
             for tag in TAGS:
                 report = await auditor.check(tag)

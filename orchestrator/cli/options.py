@@ -25,7 +25,7 @@ from orchestrator.settings import DEFAULT_URL, CallerSettings, OrchestratorUrl, 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
-_SHARED = ("home", "redis_url", "redis_timeout_seconds")
+_SHARED = ("home", "store", "redis_url", "redis_timeout_seconds")
 _WORKERS = {
     name: field
     for name, field in WorkerSettings.model_fields.items()

@@ -16,6 +16,7 @@ from orchestrator.cli.options import StateFlags, load
 from orchestrator.cli.output import answer, console, note, respond, write_json
 from orchestrator.cli.run.process import interruptible
 from orchestrator.cli.run.serve import log_to_stderr, redis_for
+from orchestrator.files import open_files
 from orchestrator.seals import Seals
 from orchestrator.services.core import backup as service
 from orchestrator.services.core.audit import Audit, Report
@@ -38,7 +39,8 @@ def audit(
 
     settings = _settings(flags)
     # Made by orchestrators only: an audit changes nothing.
-    seals = Seals(settings.paths) if settings.paths.journal_key.exists() else None
+    files = open_files(settings)
+    seals = Seals(files) if files.has_journal_key() else None
 
     async def check(store: Store) -> list[Report]:
         auditor = Audit(store, seals)
@@ -50,7 +52,7 @@ def audit(
     else:
         _print_reports(reports)
         if seals is None:
-            note(f"seals were not checked: there is no {settings.paths.journal_key}")
+            note(f"seals were not checked: there is no journal.key in {files.place}")
     if any(report.differences for report in reports):
         raise typer.Exit(FAILED)
 
@@ -83,9 +85,14 @@ def backup(
     """
     settings = _settings(flags)
     with _counter("backing up", file) as count:
-        manifest = _with_store(
-            settings, lambda store: service.backup(store, settings.paths, file, count)
-        )
+        files = open_files(settings)
+
+        async def write(store: Store) -> service.Manifest:
+            files_id = Seals(files).files_id if files.has_journal_key() else None
+            await store.check_files(files_id, files.place)
+            return await service.backup(store, files, file, count)
+
+        manifest = _with_store(settings, write)
     size = file.stat().st_size
     text = f"{manifest.files} files and {manifest.parts} parts of Redis in {file} ({size} B)"
     respond(json, {"file": str(file), "bytes": size} | vars(manifest), text)
@@ -102,9 +109,8 @@ def restore(
     """
     settings = _settings(flags, must_exist=False)
     with _counter("restoring", file) as count:
-        manifest = _with_store(
-            settings, lambda store: service.restore(store, settings.paths, file, count)
-        )
+        files = open_files(settings)
+        manifest = _with_store(settings, lambda store: service.restore(store, files, file, count))
     text = f"restored {file}; `autoresearch audit` checks it"
     respond(json, {"file": str(file)} | vars(manifest), text)
 

@@ -18,7 +18,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(services: ServicesDep) -> dict[str, str]:
     await services.store.ping()
-    await anyio.to_thread.run_sync(services.files.check_home)
+    await anyio.to_thread.run_sync(services.files.check)
     return {"status": "ready", "redis": "ok"}
 
 

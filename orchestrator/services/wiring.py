@@ -31,8 +31,7 @@ from orchestrator.store.connection import Store
 
 
 class Services:
-    def __init__(self, store: Store, settings: Settings) -> None:
-        files = Files(settings.paths)
+    def __init__(self, store: Store, settings: Settings, files: Files) -> None:
         sources = Sources(files, settings.repo)
         race = Race(store, files, sources)
         timing = PoolTiming(settings)

@@ -10,6 +10,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from orchestrator.errors import SetupError
 from orchestrator.seals import Seals
+from orchestrator.store import keys
 from orchestrator.store.client import TextRedis
 from orchestrator.store.dump import DumpStore
 from orchestrator.store.events import EventStore
@@ -113,6 +114,24 @@ class Store:
         version = str(info["redis_version"])
         if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_VERSION:
             raise SetupError(f"Redis {version} is too old; 6.2 or Valkey is the oldest that works.")
+
+    async def check_files(self, files_id: str | None, place: str) -> None:
+        """Raises `SetupError` if this Redis' orchestrators keep their files elsewhere: each would
+        miss what the others wrote. The first one's are kept; `files_id` is None for an empty
+        place."""
+        name, own = keys.of_all("files"), f"{files_id} {place}"
+        with redis_errors():
+            if files_id is not None:
+                await self.redis.set(name, own, nx=True)
+            known_id, _, known_place = (await self.redis.get(name) or "").partition(" ")
+            if known_id == files_id and known_place != place:
+                await self.redis.set(name, own)  # it was moved, or is mounted elsewhere
+        if known_id and known_id != files_id:
+            raise SetupError(
+                f"The orchestrators of this Redis keep their files in {known_place}, and {place} "
+                "is another place: give this one the same --home or --store (AUTORESEARCH_HOME, "
+                f"AUTORESEARCH_STORE). If those files are gone for good, delete the key {name}."
+            )
 
     async def close(self) -> None:
         for connection in self.connections:

@@ -53,6 +53,7 @@ Global, below `ar:`:
     idem:K         string   the answer stored for an Idempotency-Key
     answers        list     the keys that have one, the newest first
     restoring      string   exists while a backup is being put back
+    files          string   `ID PLACE` of the orchestrators' files, which all of them must share
 
 The Lua scripts get these names as the tables `T` (tag) and `G` (global) that `lua_names` renders.
 """
@@ -74,7 +75,7 @@ GLOBAL_NAMES = {
     "gpus": "zset", "idle": "zset", "busy": "zset", "seen": "zset", "holds": "zset", "gpu:": "hash",
     "drained": "hash", "ledger": "stream", "tokens": "hash", "session:": "string",
     "events": "stream", "nonce:": "string", "idem:": "string", "answers": "list",
-    "restoring": "string",
+    "restoring": "string", "files": "string",
 }  # fmt: skip
 _KEY = re.compile(rf"{PREFIX}(\{{[^{{}}]+\}}:)?([a-z]+:?)(.*)", re.DOTALL)
 

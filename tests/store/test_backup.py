@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from orchestrator.errors import Conflict, Invalid
-from orchestrator.files import Files
+from orchestrator.folder import Folder
 from orchestrator.seals import Seals
 from orchestrator.services.core import backup as service
 from orchestrator.services.core.audit import Audit
@@ -103,12 +103,12 @@ async def test_a_state_comes_back_whole(
     lease of the running job is still its worker's."""
     job = some_state(api)
     before, target = contents(redis_url), HomePaths(tmp_path / "new")
-    manifest = await service.backup(store, home, tmp_path / "b.tar.gz", silent)
+    manifest = await service.backup(store, Folder(home), tmp_path / "b.tar.gz", silent)
     assert manifest.files == len(files(home)) > 3
-    assert await service.restore(other, target, tmp_path / "b.tar.gz", silent) == manifest
+    assert await service.restore(other, Folder(target), tmp_path / "b.tar.gz", silent) == manifest
     assert contents(each_redis_url) == before
     assert files(target) == files(home)
-    audit = await Audit(other, Seals(target)).check("mar11")
+    audit = await Audit(other, Seals(Folder(target))).check("mar11")
     assert (audit.differences, audit.unsealed) == ([], 0)
     ledger = api.get("/api/steer/ledger", limit=3)
     again = make_api(redis_url=each_redis_url, home=target.home)
@@ -118,7 +118,7 @@ async def test_a_state_comes_back_whole(
     assert again.finish(job, outcome="cancelled")["status"] == "queued"
     again.post("/api/steer/resume", tag="mar11", reason="r")
     assert again.finish(again.claim(), 0.9)["status"] == "keep"
-    assert (await Audit(other, Seals(target)).check("mar11")).differences == []
+    assert (await Audit(other, Seals(Folder(target))).check("mar11")).differences == []
     assert again.http.get(f"/api/experiment/{job['experiment_id']}/log?attempt=1").text == "hello"
 
 
@@ -127,11 +127,11 @@ async def test_an_older_state_that_restore_puts_back_is_no_cut_journal(
 ) -> None:
     """Into the same home, which has noted the seals of what came after the backup."""
     some_state(api)
-    await service.backup(store, home, tmp_path / "b.tar.gz", silent)
+    await service.backup(store, Folder(home), tmp_path / "b.tar.gz", silent)
     api.complete(api.register(), 0.5)
     api.app.state.services.store.seals.write()
-    await service.restore(other, home, tmp_path / "b.tar.gz", silent)
-    assert (await Audit(other, Seals(home)).check("mar11")).differences == []
+    await service.restore(other, Folder(home), tmp_path / "b.tar.gz", silent)
+    assert (await Audit(other, Seals(Folder(home))).check("mar11")).differences == []
 
 
 async def test_a_finished_log_comes_back_with_its_tail(
@@ -140,11 +140,11 @@ async def test_a_finished_log_comes_back_with_its_tail(
     """The compressed log and the small file beside it that holds its end."""
     job, target = some_state(api), HomePaths(tmp_path / "new")
     log = "mar11", job["experiment_id"], 1
-    Files(home).close_log(*log)
-    await service.backup(store, home, tmp_path / "b.tar.gz", silent)
-    await service.restore(other, target, tmp_path / "b.tar.gz", silent)
+    Folder(home).close_log(*log)
+    await service.backup(store, Folder(home), tmp_path / "b.tar.gz", silent)
+    await service.restore(other, Folder(target), tmp_path / "b.tar.gz", silent)
     assert target.log_tail(*log).read_bytes() == b"hello"
-    assert Files(target).read_log(*log, 1, None).data == b"ello"
+    assert Folder(target).read_log(*log, 1, None).data == b"ello"
 
 
 async def test_keys_of_any_size_come_in_parts(store: Store, redis_url: str) -> None:
@@ -181,7 +181,7 @@ async def test_a_backup_replaces_no_other(store: Store, home: HomePaths, tmp_pat
     target = tmp_path / "b.tar.gz"
     target.write_text("precious")
     with pytest.raises(Conflict, match="exists"):
-        await service.backup(store, home, target, silent)
+        await service.backup(store, Folder(home), target, silent)
     assert target.read_text() == "precious"
 
 
@@ -190,10 +190,10 @@ async def test_a_state_is_not_written_over(
 ) -> None:
     """A restore into a Redis that holds experiments changes nothing."""
     some_state(api)
-    await service.backup(store, home, tmp_path / "b.tar.gz", silent)
+    await service.backup(store, Folder(home), tmp_path / "b.tar.gz", silent)
     before = contents(redis_url)["values"]["ar:{mar11}:tag"]
     with pytest.raises(Conflict, match="empty"):
-        await service.restore(store, home, tmp_path / "b.tar.gz", silent)
+        await service.restore(store, Folder(home), tmp_path / "b.tar.gz", silent)
     assert contents(redis_url)["values"]["ar:{mar11}:tag"] == before
 
 
@@ -203,14 +203,16 @@ async def test_a_restore_that_was_cut_short_can_be_begun_again(
 ) -> None:  # fmt: skip
     """What the first try left is told from a state, and does not stay."""
     some_state(api)
-    await service.backup(store, home, tmp_path / "b.tar.gz", silent)
+    await service.backup(store, Folder(home), tmp_path / "b.tar.gz", silent)
     with monkeypatch.context() as patch:
-        patch.setattr(service, "_put", lambda *_: 1 / 0)
+        patch.setattr(Folder, "put", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            await service.restore(other, HomePaths(tmp_path / "new"), tmp_path / "b.tar.gz", silent)
+            await service.restore(
+                other, Folder(HomePaths(tmp_path / "new")), tmp_path / "b.tar.gz", silent
+            )
     with redis.Redis.from_url(each_redis_url) as plain:
         plain.sadd("ar:half-written", "x")
-    await service.restore(other, HomePaths(tmp_path / "new"), tmp_path / "b.tar.gz", silent)
+    await service.restore(other, Folder(HomePaths(tmp_path / "new")), tmp_path / "b.tar.gz", silent)
     assert contents(each_redis_url) == contents(redis_url)
 
 
@@ -222,7 +224,7 @@ async def test_a_damaged_backup_is_refused_and_nothing_changed(
     """Each kind of damage is found before the first key is written."""
     some_state(api)
     file, new = tmp_path / "b.tar.gz", HomePaths(tmp_path / "new")
-    await service.backup(store, home, file, silent)
+    await service.backup(store, Folder(home), file, silent)
     whole = file.read_bytes()
     half = len(whole) // 2
     file.write_bytes(
@@ -235,7 +237,7 @@ async def test_a_damaged_backup_is_refused_and_nothing_changed(
         }[damage]
     )
     with pytest.raises(Invalid, match=r"backup|cut short|damaged"):
-        await service.restore(other, new, file, silent)
+        await service.restore(other, Folder(new), file, silent)
     assert contents(each_redis_url)["values"] == {}
     assert not new.home.exists()
 
@@ -246,7 +248,7 @@ async def test_a_changed_log_in_a_backup_is_noticed(
     """The digest is of all content, not of Redis' alone."""
     some_state(api)
     good, bad = tmp_path / "good.tar.gz", tmp_path / "bad.tar.gz"
-    await service.backup(store, home, good, silent)
+    await service.backup(store, Folder(home), good, silent)
     with tarfile.open(good) as source, tarfile.open(bad, "x:gz") as target:
         for member in source:
             content = source.extractfile(member)
@@ -256,7 +258,7 @@ async def test_a_changed_log_in_a_backup_is_noticed(
                 data = data[::-1]
             target.addfile(member, io.BytesIO(data))
     with pytest.raises(Invalid, match="damaged"):
-        await service.restore(other, HomePaths(tmp_path / "new"), bad, silent)
+        await service.restore(other, Folder(HomePaths(tmp_path / "new")), bad, silent)
 
 
 @pytest.mark.parametrize("name", ["home/../../evil", "/etc/evil", "home/redis/evil", "home/runs"])
@@ -270,4 +272,4 @@ async def test_a_backup_puts_files_nowhere_but_in_their_folders(
         info.size = 4
         archive.addfile(info, io.BytesIO(b"evil"))
     with pytest.raises(Invalid, match="no backup that can be restored"):
-        await service.restore(other, HomePaths(tmp_path / "new"), file, silent)
+        await service.restore(other, Folder(HomePaths(tmp_path / "new")), file, silent)

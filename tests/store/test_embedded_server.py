@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import redis
 
-from orchestrator import files, valkey
+from orchestrator import folder, valkey
 from orchestrator.embedded import EmbeddedServer, HomeGone
 from orchestrator.errors import SetupError
 from orchestrator.settings import HomePaths
@@ -214,7 +214,7 @@ def test_the_password_is_in_one_file_of_its_owner_and_nowhere_else(paths: HomePa
 
 def test_processes_that_ask_for_a_secret_at_once_get_the_same(tmp_path: Path) -> None:
     ask = (
-        "import sys; from pathlib import Path; from orchestrator.files import secret\n"
+        "import sys; from pathlib import Path; from orchestrator.folder import secret\n"
         "sys.stdin.read(1); print(secret(Path(sys.argv[1])))"
     )
     processes = [
@@ -232,7 +232,7 @@ def test_processes_that_ask_for_a_secret_at_once_get_the_same(tmp_path: Path) ->
 def test_a_secret_file_that_was_emptied_is_named(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("")
     with pytest.raises(SetupError, match="64 hexadecimal digits"):
-        files.secret(tmp_path / "secret")
+        folder.secret(tmp_path / "secret")
 
 
 @contextlib.contextmanager

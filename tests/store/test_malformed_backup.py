@@ -17,6 +17,7 @@ import redis
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from orchestrator.errors import Invalid
+from orchestrator.folder import Folder
 from orchestrator.services.core import backup as service
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
@@ -210,7 +211,7 @@ MALFORMED: dict[str, bytes] = {
 async def restored(store: Store, content: bytes, folder: Path) -> HomePaths:
     file, home = folder / "b.tar.gz", HomePaths(folder / "new")
     file.write_bytes(gzip.compress(content, 1))
-    await service.restore(store, home, file, lambda _: None)
+    await service.restore(store, Folder(home), file, lambda _: None)
     return home
 
 
@@ -256,7 +257,7 @@ def checked(content: bytes, folder: Path) -> bool:
     file.write_bytes(content)
     try:
         with file.open("rb") as opened, service._explained(file):
-            service._check(opened, HomePaths(folder / "new"))
+            service._check(opened, Folder(HomePaths(folder / "new")))
     except Invalid:
         return False
     return True

@@ -39,7 +39,8 @@ from hypothesis.stateful import (
 from orchestrator import schemas
 from orchestrator.decisions import RunResult
 from orchestrator.errors import AutoresearchError
-from orchestrator.files import Files, sha256_of
+from orchestrator.files import sha256_of
+from orchestrator.folder import Folder
 from orchestrator.ids import AttemptId
 from orchestrator.services.agents.digests import Digests
 from orchestrator.services.agents.search import Search
@@ -175,7 +176,7 @@ class Machine(RuleBasedStateMachine):
         self.crossing = Crossing(self.store.experiments)
         self.store.experiments = self.crossing  # type: ignore[assignment]
         config = Settings(home=home)
-        files = Files(config.paths)
+        files = Folder(config.paths)
         self.sources = Sources(files, None)
         timing = PoolTiming(config)
         self.race = Race(self.store, files, self.sources)

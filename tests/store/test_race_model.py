@@ -24,6 +24,7 @@ import pytest
 from orchestrator import schemas
 from orchestrator.domain import KeepRule
 from orchestrator.errors import Unavailable
+from orchestrator.files import open_files
 from orchestrator.ids import AttemptId
 from orchestrator.rules.race.state import State as RaceState, from_json
 from orchestrator.services.core.audit import Audit
@@ -83,7 +84,8 @@ class Walk:
         self.echo = Echo(store.redis)
         store.experiments._scripts._redis = self.echo  # shared with all of them
         (home / "prepare.py").write_text("")
-        self.services = Services(store, Settings(home=home, prepare_py=home / "prepare.py"))
+        settings = Settings(home=home, prepare_py=home / "prepare.py")
+        self.services = Services(store, settings, open_files(settings))
         self.race_service = Race(store, self.services.files, Sources(self.services.files, None))
         self.judge = Judge(store, self.race_service)
         self.asked: set[str] = set()  # repeats that a person asked for

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.decisions import RunResult
 from orchestrator.domain import NewExperiment, OperatorAction, Tag
 from orchestrator.errors import Conflict
-from orchestrator.files import Files
+from orchestrator.folder import Folder
 from orchestrator.rules.retry import Requeue
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services.core.judge import Judge
@@ -44,7 +44,7 @@ async def setup(store: Store, *sources: str) -> list[str]:
 
 
 def judge(store: Store) -> Judge:
-    files = Files(HomePaths(HOME))
+    files = Folder(HomePaths(HOME))
     return Judge(store, Race(store, files, Sources(files, None)))
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from orchestrator import files
+from orchestrator import folder
 from orchestrator.errors import NotFound, Unavailable
-from orchestrator.files import LOG_TAIL_BYTES, Files, Slice
+from orchestrator.files import LOG_TAIL_BYTES, Slice
+from orchestrator.folder import Folder
 from orchestrator.settings import HomePaths
 
 PATTERN = bytes(range(256))
@@ -21,8 +22,8 @@ def paths(tmp_path: Path) -> HomePaths:
     return HomePaths(tmp_path)
 
 
-def closed(paths: HomePaths, content: bytes) -> Files:
-    kept = Files(paths)
+def closed(paths: HomePaths, content: bytes) -> Folder:
+    kept = Folder(paths)
     kept.append_log(*LOG, 0, content)
     kept.close_log(*LOG)
     assert not paths.live_log(*LOG).exists()
@@ -72,7 +73,7 @@ def test_the_end_of_a_large_log_costs_a_small_file(
 ) -> None:
     """Of 64 MiB the last 4 KB are read without decompressing anything."""
     kept = closed(paths, content_of(64 * 1024 * 1024))
-    monkeypatch.setattr(files.gzip, "open", lambda *_: pytest.fail("it was decompressed"))
+    monkeypatch.setattr(folder.gzip, "open", lambda *_: pytest.fail("it was decompressed"))
     found = kept.read_log(*LOG, -4096, None)
     assert (len(found.data), found.start + len(found.data), found.total) == (
         4096, found.total, 64 * 1024 * 1024,
@@ -87,16 +88,16 @@ def test_a_log_of_an_earlier_version_is_still_read(paths: HomePaths, members: st
     packed = gzip.compress(content) if members == "one" else of_an_earlier_version(content, 9000)
     paths.run_dir(*LOG[:2]).mkdir(parents=True)
     paths.closed_log(*LOG).write_bytes(packed)
-    kept = Files(paths)
+    kept = Folder(paths)
     assert kept.read_log(*LOG, -100, None) == Slice(content[-100:], 69_900, 70_000)
     assert kept.read_log(*LOG, 10, 5) == Slice(content[10:15], 10, 70_000)
     assert kept.read_log(*LOG, 0, None) == Slice(content, 0, 70_000)
 
 
 def test_closing_a_log_again_or_none_changes_nothing(paths: HomePaths) -> None:
-    Files(paths).close_log(*LOG)
+    Folder(paths).close_log(*LOG)
     with pytest.raises(NotFound):
-        Files(paths).read_log(*LOG, 0, None)
+        Folder(paths).read_log(*LOG, 0, None)
     kept = closed(paths, b"hello")
     kept.close_log(*LOG)
     assert kept.read_log(*LOG, -3, None) == Slice(b"llo", 2, 5)
@@ -121,7 +122,7 @@ def test_a_damaged_file_is_an_error_of_the_system(paths: HomePaths, damage: str)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "another"])
 def test_a_damaged_source_is_an_error_of_the_system(paths: HomePaths, damage: str) -> None:
     """Its hash says whether it is the one that was kept."""
-    sha256 = Files(paths).put_source("x = 1\n" * 100)
+    sha256 = Folder(paths).put_source("x = 1\n" * 100)
     whole = paths.source(sha256).read_bytes()
     paths.source(sha256).write_bytes(
         {
@@ -132,4 +133,4 @@ def test_a_damaged_source_is_an_error_of_the_system(paths: HomePaths, damage: st
         }[damage]
     )
     with pytest.raises(Unavailable):
-        Files(paths).source(sha256)
+        Folder(paths).source(sha256)

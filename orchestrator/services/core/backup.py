@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import zlib
@@ -25,9 +24,8 @@ from typing import IO
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from orchestrator.errors import Conflict, Invalid
-from orchestrator.seals import forget_notes
+from orchestrator.files import NAME, Files
 from orchestrator.services.core.archive import members
-from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
 from orchestrator.store.dump import MAX_LINE_BYTES, DumpStore, PartReader
 
@@ -40,8 +38,6 @@ _CHUNK_BYTES = 1 << 20
 _KEY = Path("journal.key")
 # How many folders and names lead to a file: sources/AB/SHA256.py.gz, runs/TAG/ID/1.log
 _DEPTHS = {"sources": 3, "runs": 4}
-# Dotted names are unfinished writes.
-_NAME = re.compile(r"[^./\x00][^/\x00]{0,199}")
 
 Progress = Callable[[int], None]
 
@@ -61,7 +57,7 @@ class Manifest:
 _MANIFEST = TypeAdapter(Manifest)
 
 
-async def backup(store: Store, paths: HomePaths, target: Path, progress: Progress) -> Manifest:
+async def backup(store: Store, files: Files, target: Path, progress: Progress) -> Manifest:
     """Write the whole state to `target`, which must not exist yet. `progress` gets the number of
     parts and files just written.
 
@@ -76,8 +72,8 @@ async def backup(store: Store, paths: HomePaths, target: Path, progress: Progres
         with tarfile.open(unfinished, "x:gz", compresslevel=COMPRESSION) as archive:
             content = _Content(archive)
             parts = await _add_state(content, store, progress)
-            files = _add_files(content, paths, progress)
-            manifest = Manifest(FORMAT, parts, files, content.digest.hexdigest())
+            count = _add_files(content, files, progress)
+            manifest = Manifest(FORMAT, parts, count, content.digest.hexdigest())
             content.add(MANIFEST, io.BytesIO(json.dumps(asdict(manifest)).encode()))
         with unfinished.open("rb") as written:
             os.fsync(written.fileno())
@@ -132,16 +128,16 @@ async def _add_state(content: _Content, store: Store, progress: Progress) -> int
     return count
 
 
-def _add_files(content: _Content, paths: HomePaths, progress: Progress) -> int:
+def _add_files(content: _Content, files: Files, progress: Progress) -> int:
     """Copy the kept files, and then those that appeared meanwhile, such as a closed log."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     count = 0
-    while new := [path for path in _files_below(paths) if path not in seen]:
-        for path in new:
-            seen.add(path)
+    while new := [name for name in files.names() if name not in seen]:
+        for name in new:
+            seen.add(name)
             try:
-                with path.open("rb") as file:
-                    content.add(f"{FILES}/{path.relative_to(paths.home).as_posix()}", file)
+                with files.open(name) as file:
+                    content.add(f"{FILES}/{name}", file)
             except FileNotFoundError:
                 continue  # a log that was closed: the next round finds its compressed form
             count += 1
@@ -149,17 +145,8 @@ def _add_files(content: _Content, paths: HomePaths, progress: Progress) -> int:
     return count
 
 
-def _files_below(paths: HomePaths) -> Iterator[Path]:
-    if paths.journal_key.exists():
-        yield paths.journal_key
-    for folder in paths.kept_dirs:
-        for path in sorted(folder.glob("/".join(["*"] * (_DEPTHS[folder.name] - 1)))):
-            if path.is_file() and _NAME.fullmatch(path.name):
-                yield path
-
-
-async def restore(store: Store, paths: HomePaths, source: Path, progress: Progress) -> Manifest:
-    """Put a backup back into an empty Redis and below the home.
+async def restore(store: Store, files: Files, source: Path, progress: Progress) -> Manifest:
+    """Put a backup back into an empty Redis and the files.
 
     Raises:
         Invalid: `source` is no whole backup of a format that is known here; nothing was changed.
@@ -167,16 +154,16 @@ async def restore(store: Store, paths: HomePaths, source: Path, progress: Progre
         Unavailable, OSError: Redis or the disk failed half-way: run it again.
     """
     with source.open("rb") as file, _explained(source):  # once: what is loaded was checked
-        manifest = _check(file, paths)
+        manifest = _check(file, files)
         file.seek(0)
         await store.dump.begin_restore()
-        forget_notes(paths)
-        await _load(file, store.dump, paths, progress)
+        files.forget_notes()
+        await _load(file, store.dump, files, progress)
     await store.dump.finish_restore()
     return manifest
 
 
-async def _load(file: IO[bytes], dump: DumpStore, paths: HomePaths, progress: Progress) -> None:
+async def _load(file: IO[bytes], dump: DumpStore, files: Files, progress: Progress) -> None:
     for name, content in members(file):
         if name == STATE:
             reader = PartReader()
@@ -184,30 +171,30 @@ async def _load(file: IO[bytes], dump: DumpStore, paths: HomePaths, progress: Pr
                 await dump.restore(reader.read(line))
                 progress(1)
         elif name != MANIFEST:
-            _put(paths.home / _kept_name(name), content)
+            files.put(_kept_name(name), content)
             progress(1)
 
 
-def _check(file: IO[bytes], paths: HomePaths) -> Manifest:
+def _check(file: IO[bytes], files: Files) -> Manifest:
     """The manifest of a whole backup, of which all that a restore would stumble on is checked."""
-    digest, parts, files, size = hashlib.sha256(), 0, 0, 0
+    digest, parts, count, size = hashlib.sha256(), 0, 0, 0
     archive = members(file)
     for position, (name, content) in enumerate(archive):
         if (name == STATE) != (position == 0):
             raise Invalid(f"{name[:200]!r} is not at its place")
         if name == MANIFEST:
             manifest = _manifest(content.read(MAX_MANIFEST_BYTES))
-            if manifest != Manifest(FORMAT, parts, files, digest.hexdigest()):
+            if manifest != Manifest(FORMAT, parts, count, digest.hexdigest()):
                 raise Invalid("it is damaged: it holds other content than it says")
             if next(archive, None) is not None:
                 raise Invalid("it goes on after its end")
-            _refuse_full_disk(paths, size)
+            files.refuse_full(size)
             return manifest
         digest.update(name.encode())
         if name == STATE:
             parts += _check_state(content, digest)
         else:
-            files += 1
+            count += 1
             size += _check_file(_kept_name(name), content, digest)
     raise Invalid("it was cut short: its end is missing; take another backup")
 
@@ -234,12 +221,6 @@ def _check_file(name: Path, content: IO[bytes], digest: "hashlib._Hash") -> int:
         if name == _KEY and re.fullmatch(rb"[0-9a-f]{64}", chunk) is None:
             raise Invalid(f"{name} holds no key")
     return size
-
-
-def _refuse_full_disk(paths: HomePaths, size: int) -> None:
-    folder = next(path for path in (paths.home, *paths.home.parents) if path.exists())
-    if size > (free := shutil.disk_usage(folder).free):
-        raise Invalid(f"its files take {size} B, and the disk of {folder} has {free} B free")
 
 
 def _manifest(text: bytes) -> Manifest:
@@ -269,14 +250,6 @@ def _kept_name(name: str) -> Path:
     """
     top, *parts = name.split("/")
     known = parts == [_KEY.name] or (parts and len(parts) == _DEPTHS.get(parts[0]))
-    if top != FILES or not known or not all(map(_NAME.fullmatch, parts)):
+    if top != FILES or not known or not all(map(NAME.fullmatch, parts)):
         raise Invalid(f"it holds {name[:200]!r}, which belongs to no state")
     return Path(*parts)
-
-
-def _put(path: Path, content: IO[bytes]) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".restored.")  # 0600
-    with os.fdopen(handle, "wb") as file:
-        shutil.copyfileobj(content, file)
-    Path(unfinished).replace(path)

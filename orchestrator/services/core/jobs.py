@@ -4,14 +4,15 @@ import base64
 import binascii
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 import anyio
 
 from orchestrator import callers, schemas
 from orchestrator.decisions import RunResult
-from orchestrator.domain import Environment, Metrics, ResultKind
-from orchestrator.errors import AutoresearchError, Invalid, TooLarge, Unavailable
+from orchestrator.domain import Environment, Metrics, ResultKind, State
+from orchestrator.errors import AutoresearchError, Invalid, NotFound, TooLarge, Unavailable
 from orchestrator.files import Files
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules import early_stop
@@ -78,8 +79,12 @@ class Jobs:
         try:
             train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
         except AutoresearchError as error:
-            # Not the run's fault, nor the worker's: the lease ends and the loss is counted.
-            await self._judge.attempt_lost(claimed.attempt, error.message)
+            # Not the run's fault, nor the worker's: the lease ends. A damaged source counts as a
+            # loss, or it would be tried for ever; a bucket that is away comes back.
+            if _bucket_away(error):
+                await self._judge.attempt_handed_back(claimed.attempt)
+            else:
+                await self._judge.attempt_lost(claimed.attempt, error.message)
             raise
         return schemas.Job(
             **vars(claimed),
@@ -133,8 +138,10 @@ class Jobs:
         if verdict is not None:
             # After the epoch was checked; a report sent again comes here too.
             try:
-                await self._keep_curve(experiment_id, _drawable(request.curve))
+                await self._keep_curve(experiment_id, _drawable(request.curve), final=True)
             except Unavailable as error:
+                if _bucket_away(error):
+                    raise  # the report comes again, and finds its verdict
                 logger.warning("%s is decided without its last curve: %s", experiment_id, error)
         return schemas.FinishAnswer(
             experiment_id=experiment_id,
@@ -161,15 +168,41 @@ class Jobs:
             await anyio.to_thread.run_sync(
                 self._files.close_log, attempt.tag, attempt.experiment_id, attempt.epoch
             )
-        except OSError as error:
+        except (OSError, Unavailable) as error:
             # The log stays as it is, readable and larger.
             logger.warning("Cannot compress the log of %s: %s", attempt, error)
 
-    async def _keep_curve(self, experiment_id: str, curve: list[schemas.CurvePoint]) -> None:
+    async def close_open_logs(self) -> None:
+        """Close the logs of attempts whose orchestrator was killed before it could; now, and then
+        once a lease until cancelled."""
+        while True:
+            try:
+                for attempt in await anyio.to_thread.run_sync(self._files.open_logs):
+                    if await self._is_over(attempt):
+                        await self.close_log(attempt)
+            except AutoresearchError as error:  # the next pass looks again
+                logger.warning("Looking for open logs: %s", error)
+            await anyio.sleep(self._settings.lease_seconds)
+
+    async def _is_over(self, attempt: AttemptId) -> bool:
+        try:
+            run = (await self._store.reads.entry(attempt.experiment_id)).run
+        except NotFound:  # what Redis forgot has no worker
+            return True
+        return run.epoch != attempt.epoch or run.state not in (State.LEASED, State.RUNNING)
+
+    async def _keep_curve(
+        self, experiment_id: str, curve: list[schemas.CurvePoint], *, final: bool = False
+    ) -> None:
         if curve:
             points = [point.model_dump() for point in curve]
             tag = tag_of(experiment_id)
-            await anyio.to_thread.run_sync(self._files.put_curve, tag, experiment_id, points)
+            put = partial(self._files.put_curve, tag, experiment_id, points, final=final)
+            await anyio.to_thread.run_sync(put)
+
+
+def _bucket_away(error: AutoresearchError) -> bool:
+    return error.extra.get("reason") == "store"
 
 
 def _drawable(curve: list[schemas.CurvePoint] | None) -> list[schemas.CurvePoint]:

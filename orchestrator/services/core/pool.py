@@ -122,12 +122,12 @@ class Pool:
         """How far a run is, in the words of upstream's worker function."""
         if run.state is State.DECIDED and run.gpu_id not in (None, gpu_id):
             raise Conflict(f"{experiment_id} ran on {run.gpu_id} already.")
-        log = self._files.log_path(tag_of(experiment_id), experiment_id, run.epoch)
+        place = self._files.log_place(tag_of(experiment_id), experiment_id, run.epoch)
         return schemas.TrainOnGpuAnswer(
             status=_train_status(run),
             experiment_id=experiment_id,
             gpu_id=gpu_id,
-            log_path=str(log) if run.epoch else None,
+            log_path=place if run.epoch else None,
             **(asdict(run.metrics) if run.metrics else {}),
         )
 
