@@ -54,15 +54,11 @@ def create_app(settings: Settings) -> FastAPI:
     store = Store(url, settings.redis_timeout_seconds, seals)
     services = Services(store, settings, files)
 
-    check = partial(_check_server, store, seals.files_id, files.place)
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        checked = await check()
         async with anyio.create_task_group() as tasks:
-            if not checked:
-                tasks.start_soon(_watched, partial(_check_later, check))
             for side_task in (
+                partial(_check_until_answered, app.state.check_redis),
                 services.wakeups.run,
                 services.reaper.run,
                 services.jobs.close_open_logs,
@@ -95,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
         ],
     )
     app.state.services = services
+    # A server that runs this calls it first: what it raises needs no traceback.
+    app.state.check_redis = partial(_check_redis, store, seals.files_id, files.place)
     # The server calls this before it waits for open requests, which include long polls.
     app.state.end_long_polls = services.wakeups.close
     for module in ROUTERS:  # include_router would look for each route twice
@@ -117,7 +115,7 @@ async def _watched(side_task: Callable[[], Awaitable[None]]) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-async def _check_server(store: Store, files_id: str, place: str) -> bool:
+async def _check_redis(store: Store, files_id: str, place: str) -> bool:
     """Refuse a Redis that is too old or has other files; False if it does not answer yet."""
     try:
         await store.check_version()
@@ -128,8 +126,8 @@ async def _check_server(store: Store, files_id: str, place: str) -> bool:
     return True
 
 
-async def _check_later(check: Callable[[], Awaitable[bool]]) -> None:
+async def _check_until_answered(check: Callable[[], Awaitable[bool]]) -> None:
     while True:
-        await anyio.sleep(_CHECK_SECONDS)
         if await check():
             return
+        await anyio.sleep(_CHECK_SECONDS)

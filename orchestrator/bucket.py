@@ -32,6 +32,7 @@ from orchestrator.settings import HomePaths
 # A call ends before its caller, who sends it again, has given up.
 _TIMES: dict[str, Any] = {
     "client_options": {
+        "allow_http": True,  # where the endpoint is http://, somebody wanted it
         "connect_timeout": timedelta(seconds=3),
         "timeout": timedelta(seconds=15),
     },
@@ -100,10 +101,13 @@ class Bucket(Files):
             with self._errors():
                 yield
         except (Unavailable, FileNotFoundError) as error:
-            said = error.message if isinstance(error, Unavailable) else _words(error)
+            said = f"{self.place}: there is no such bucket"  # a write finds nothing else missing
+            if isinstance(error, Unavailable):
+                said = error.message
             raise SetupError(
-                f"--store (AUTORESEARCH_STORE): {said}. Bucket, credentials, region and endpoint "
-                'have to be right: docs/operations.md, "Files in a bucket".'
+                f"--store (AUTORESEARCH_STORE): {said}. The bucket has to exist, and credentials, "
+                "region and endpoint come from the environment (AWS_ACCESS_KEY_ID and so on): "
+                'docs/operations.md, "Files in a bucket"'
             ) from error
 
     def check(self) -> None:
@@ -286,7 +290,9 @@ class Bucket(Files):
     # -- backups, where files have the names that they have in a folder
 
     def names(self) -> list[str]:
-        names = {"journal.key", *self._list("sources")}
+        names = set(self._list("sources"))
+        if self.has_journal_key():
+            names.add(self._paths.journal_key.as_posix())
         logs = dict[str, set[_Piece | None]]()
         for name in self._list("runs"):
             folder, _, last = name.rpartition("/")

@@ -12,9 +12,9 @@ __all__ = ["Proxy", "Trap"]
 
 
 class Proxy:
-    """Passes connections to 127.0.0.1:`port` on to the Redis at the Unix socket `target`."""
+    """Passes connections to a port of its own on to `target`: a Unix socket, or a port."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str | int) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -26,8 +26,12 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     @property
+    def port(self) -> int:
+        return self._proxy.port
+
+    @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._proxy.port}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     def set(self, mode: Mode) -> None:
         async def change() -> None:

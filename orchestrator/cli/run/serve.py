@@ -159,6 +159,7 @@ def _run_server(
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await app.state.check_redis()
             await super().startup(sockets)
             if self.started:
                 # Full collections need not look through what is loaded by now: with thousands of
