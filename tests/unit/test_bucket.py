@@ -166,6 +166,7 @@ def test_notes_of_several_orchestrators_are_all_read(monkeypatch: pytest.MonkeyP
         (files, other)[number % 2].note_seal("mar11", line)
     assert sorted(files.noted_seals("mar11").splitlines()) == sorted(map(str.strip, lines))
     assert files.noted_tags() == ["mar11"]
+    assert len(files._list("seals")) < len(lines) / 2
     files.forget_notes()
     assert files.noted_tags() == []
 
