@@ -14,6 +14,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +27,7 @@ from obstore.store import from_url
 
 from orchestrator.errors import Conflict, NotFound, SetupError, Unavailable
 from orchestrator.files import LOG_TAIL_BYTES, Files, Slice, checked_secret, disk_errors
-from orchestrator.ids import AttemptId
+from orchestrator.ids import AttemptId, tag_of
 from orchestrator.settings import HomePaths
 
 # A call ends before its caller, who sends it again, has given up.
@@ -52,6 +53,7 @@ _LOG = re.compile(r"(runs/([^/]+)/([^/]+)/(\d+)\.log)(\.gz|\.tail)?")
 # So often a log is listed again because it was packed while it was read.
 _TRIES = 5
 _NOTES_BYTES = 64 * 1024
+_READERS = 16
 
 T = TypeVar("T")
 
@@ -253,6 +255,11 @@ class Bucket(Files):
         super().put_curve(tag, experiment_id, points, final=final)
         if final:
             self._delete([self._curve_paths(tag, experiment_id)[-1].as_posix()])
+
+    def curves(self, experiment_ids: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """Each takes two round trips, so many at once."""
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(lambda each: self.curve(tag_of(each), each), experiment_ids))
 
     # -- the journal's seals
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.errors import NotFound, SetupError, Unavailable
-from orchestrator.ids import AttemptId
+from orchestrator.ids import AttemptId, tag_of
 from orchestrator.settings import HomePaths, Settings
 
 # The end of a finished log that is kept uncompressed: as much as the log's page reads at first.
@@ -165,6 +165,10 @@ class Files(ABC):
                 points: list[dict[str, Any]] = json.loads(self._read(path))
                 return points
         return []
+
+    def curves(self, experiment_ids: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """The curves of many runs, in this order."""
+        return [self.curve(tag_of(each), each) for each in experiment_ids]
 
     # -- the journal's seals
 

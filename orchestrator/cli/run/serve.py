@@ -73,8 +73,10 @@ def serve(
     def announce() -> None:
         url, redis = url_of(listener, settings.scheme), redis_place(settings)
         home = str(settings.home)
-        text = f"orchestrator ready on {url} (home {home}, Redis {redis})"
-        respond(json, {"url": url, "home": home, "redis": redis}, text)
+        files = settings.store or home
+        place = f"files {files}" if settings.store else f"home {home}"
+        text = f"orchestrator ready on {url} ({place}, Redis {redis})"
+        respond(json, {"url": url, "home": home, "files": files, "redis": redis}, text)
 
     from orchestrator.app import create_app
 

@@ -108,11 +108,8 @@ class Overviews:
 
     def _from_disk(self, ids: Sequence[str]) -> tuple[dict[str, CurvePoint], int]:
         """The last point of each run's curve, and the free space below the home."""
-        points: dict[str, CurvePoint] = {}
-        for experiment_id in ids:
-            curve = self._files.curve(tag_of(experiment_id), experiment_id)
-            if curve:
-                points[experiment_id] = curve[-1]
+        curves = zip(ids, self._files.curves(ids), strict=True)
+        points: dict[str, CurvePoint] = {each: curve[-1] for each, curve in curves if curve}
         # The home itself does not exist before the first write.
         existing = next(path for path in (self._home, *self._home.parents) if path.exists())
         return points, shutil.disk_usage(existing).free
