@@ -164,7 +164,7 @@ def test_two_orchestrators_without_a_common_folder_lose_nothing_when_either_is_k
     while kills < 4 or not all(decided(pair.urls[0], each) for each in ids.values()):
         victim = chance.randrange(2)
         if chance.random() < 0.5:
-            chunk_has_come(pair.urls[1 - victim], ids.values())
+            chunk_has_come(pair.urls[1 - victim])
         pair.kill(victim)
         pair.processes[victim] = pair.serve(victim)
         kills += 1
@@ -199,7 +199,7 @@ def decided(url: str, experiment_id: str) -> bool:
     return bool(httpx.get(f"{url}/api/experiment/{experiment_id}").json()["verdict"])
 
 
-def chunk_has_come(url: str, ids: Any) -> None:
+def chunk_has_come(url: str) -> None:
     """Return while a run is in the middle of its log, if one trains."""
     running = [
         one["id"]
