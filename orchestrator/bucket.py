@@ -30,12 +30,12 @@ from orchestrator.files import LOG_TAIL_BYTES, Files, Slice, checked_secret, dis
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.settings import HomePaths
 
-# A call ends before its caller, who sends it again, has given up.
+# After this a bucket counts as away; whoever called sends the request again.
 _TIMES: dict[str, Any] = {
     "client_options": {
         "allow_http": True,  # where the endpoint is http://, somebody wanted it
         "connect_timeout": timedelta(seconds=3),
-        "timeout": timedelta(seconds=15),
+        "timeout": timedelta(seconds=10),
     },
     "retry_config": {
         "max_retries": 2,

@@ -343,6 +343,28 @@ def test_while_the_bucket_is_away_callers_are_told_to_come_again_and_nothing_is_
     assert api.finish(again, 0.9)["status"] == "keep"
 
 
+def test_a_log_that_its_orchestrator_could_not_pack_is_packed_by_the_next(
+    make_api: MakeApi, store_url: str, s3: int
+) -> None:
+    """Those of runs that are training stay open."""
+    api = make_api(store=store_url)
+    api.tag()
+    api.complete(api.register(), 2.0)
+    api.submit("x = 1")
+    api.submit("x = 2")
+    running, job = (api.claim(api.gpu(f"gpu-{index}", index)) for index in range(2))
+    api.app.state.services.files.close_log = lambda *_: None  # as if it were killed before
+    chunk(api, running, 0, b"world")
+    chunk(api, job, 0, b"hello")
+    api.finish(job, 1.0)
+    files = Bucket(store_url)
+    assert len(files.open_logs()) == 2
+    other = make_api(store=store_url)
+    eventually(lambda: len(files.open_logs()) == 1)
+    assert files.open_logs()[0].experiment_id == running["experiment_id"]
+    assert other.http.get(f"/api/experiment/{job['experiment_id']}/log").text == "hello"
+
+
 # -- moving
 
 

@@ -8,11 +8,12 @@ from functools import cache
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 
 from orchestrator import bucket
 from orchestrator.bucket import Bucket
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, Unavailable
 from orchestrator.files import Slice
 
 LOG = ("mar11", "exp-00000000000001-mar11", 1)
@@ -176,6 +177,21 @@ def test_the_key_is_made_once() -> None:
     other._store = files._store
     assert not files.has_journal_key()
     assert files.journal_key() == other.journal_key() == files.journal_key()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Generic Azure error: PUT https://a.b/c?sv=1&sig=SECRET in 2 ms - 403\n\nDebug: SECRET",
+        "Generic S3 error: 403 Forbidden: <Error><AWSAccessKeyId>SECRET</AWSAccessKeyId></Error>",
+    ],
+)
+def test_what_a_store_answers_is_told_without_keys_and_signatures(said: str) -> None:
+    files = in_memory()
+    with pytest.raises(Unavailable, match="403") as caught, files._errors():
+        raise GenericError(said)
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.extra["reason"] == "store"
 
 
 def test_a_backup_names_and_holds_files_as_a_folder_does() -> None:
