@@ -52,8 +52,8 @@ class TooManyTries(AutoresearchError):
 
 
 class Unavailable(AutoresearchError):
-    """Redis or the disk (`reason` is then "disk") cannot take the request now; it may be sent
-    again."""
+    """Redis, the disk (`reason` is then "disk") or the bucket ("store") cannot take the request
+    now; it may be sent again."""
 
 
 class StoreBroken(AutoresearchError):
@@ -62,6 +62,10 @@ class StoreBroken(AutoresearchError):
 
 class SetupError(AutoresearchError):
     """The service cannot start as configured; the message says what to change."""
+
+
+def bucket_away(error: AutoresearchError) -> bool:
+    return error.extra.get("reason") == "store"
 
 
 def reason(error: OSError) -> str:

@@ -21,10 +21,10 @@ from bench.harness.ports import free_port
 from gpu_worker.curve import Curve
 from orchestrator import bucket
 from orchestrator.bucket import Bucket
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, Unavailable
 from orchestrator.folder import Folder
 from orchestrator.seals import Seals
-from orchestrator.services.core import backup as service
+from orchestrator.services.core import backup as service, reaper
 from orchestrator.services.core.audit import Audit
 from orchestrator.settings import HomePaths
 from orchestrator.store.connection import Store
@@ -341,6 +341,25 @@ def test_while_the_bucket_is_away_callers_are_told_to_come_again_and_nothing_is_
         "handed_back"
     }
     assert api.finish(again, 0.9)["status"] == "keep"
+
+
+def test_while_the_bucket_is_away_a_dead_worker_still_loses_its_run(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge that cannot read its sources holds up no lease."""
+    monkeypatch.setattr(reaper, "FILL_SECONDS", 0.0)
+    api = make_api(lease_seconds=0.5)
+
+    async def away(tag: str) -> None:
+        raise Unavailable(f"no source of {tag}", reason="store")
+
+    monkeypatch.setattr(api.app.state.services.reaper._race, "fill", away)
+    api.tag(keep_rule="greedy+merge")
+    api.gpu()
+    api.submit("x = 1")
+    job = api.claim()
+    path = f"/api/experiment/{job['experiment_id']}"
+    eventually(lambda: api.get(path)["attempts"][0]["outcome"] == "expired")
 
 
 def test_a_log_that_its_orchestrator_could_not_pack_is_packed_by_the_next(

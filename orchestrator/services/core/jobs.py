@@ -12,7 +12,14 @@ import anyio
 from orchestrator import callers, schemas
 from orchestrator.decisions import RunResult
 from orchestrator.domain import Environment, Metrics, ResultKind, State
-from orchestrator.errors import AutoresearchError, Invalid, NotFound, TooLarge, Unavailable
+from orchestrator.errors import (
+    AutoresearchError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    bucket_away,
+)
 from orchestrator.files import Files
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.rules import early_stop
@@ -81,7 +88,7 @@ class Jobs:
         except AutoresearchError as error:
             # Not the run's fault, nor the worker's: the lease ends. A damaged source counts as a
             # loss, or it would be tried for ever; a bucket that is away comes back.
-            if _bucket_away(error):
+            if bucket_away(error):
                 await self._judge.attempt_handed_back(claimed.attempt)
             else:
                 await self._judge.attempt_lost(claimed.attempt, error.message)
@@ -140,7 +147,7 @@ class Jobs:
             try:
                 await self._keep_curve(experiment_id, _drawable(request.curve), final=True)
             except Unavailable as error:
-                if _bucket_away(error):
+                if bucket_away(error):
                     raise  # the report comes again, and finds its verdict
                 logger.warning("%s is decided without its last curve: %s", experiment_id, error)
         return schemas.FinishAnswer(
@@ -199,10 +206,6 @@ class Jobs:
             tag = tag_of(experiment_id)
             put = partial(self._files.put_curve, tag, experiment_id, points, final=final)
             await anyio.to_thread.run_sync(put)
-
-
-def _bucket_away(error: AutoresearchError) -> bool:
-    return error.extra.get("reason") == "store"
 
 
 def _drawable(curve: list[schemas.CurvePoint] | None) -> list[schemas.CurvePoint]:

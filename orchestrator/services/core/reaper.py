@@ -16,7 +16,13 @@ from dataclasses import dataclass
 import anyio
 
 from orchestrator.domain import Run
-from orchestrator.errors import AutoresearchError, LeaseLost, LeaseRenewed, Unavailable
+from orchestrator.errors import (
+    AutoresearchError,
+    LeaseLost,
+    LeaseRenewed,
+    Unavailable,
+    bucket_away,
+)
 from orchestrator.ids import AttemptId
 from orchestrator.services.core.jobs import Jobs
 from orchestrator.services.core.judge import Judge
@@ -58,7 +64,8 @@ class Reaper:
             try:
                 await self.make_pass()
             except Unavailable as error:
-                self._watched.clear()
+                if not bucket_away(error):  # without its files too, Redis showed every lease
+                    self._watched.clear()
                 logger.warning("Reaper: %s", error)
             await anyio.sleep(self.pause_seconds())
 
