@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator import schemas
 from orchestrator.domain import NewExperiment, State, Tag
+from orchestrator.files import open_files
 from orchestrator.rules.strategy import INITIAL
 from orchestrator.services.core import reaper
 from orchestrator.services.wiring import Services
@@ -45,7 +46,7 @@ class Pool:
             home=home, prepare_py=home / "prepare.py", max_heartbeats_per_second=per_second
         )
         self.store, self.clock = store, clock
-        self.services = Services(store, settings)
+        self.services = Services(store, settings, open_files(settings))
         self.gpus = 0
 
     async def resize(self, gpus: int) -> None:
