@@ -37,15 +37,7 @@ _TIMES: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=3),
         "timeout": timedelta(seconds=10),
     },
-    "retry_config": {
-        "max_retries": 2,
-        "retry_timeout": timedelta(seconds=5),
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=50),
-            "max_backoff": timedelta(seconds=1),
-            "base": 2,
-        },
-    },
+    "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=5)},
 }
 _PIECE = re.compile(r"(\d{12})-(\d+)(\.gz)?")
 # A log's name in a backup.
@@ -234,12 +226,9 @@ class Bucket(Files):
             with gzip.GzipFile(fileobj=io.BytesIO(self._get(name))) as file:
                 file.seek(start)
                 return file.read(end - start)
+        first, last = start - piece.offset, end - piece.offset
         with self._errors():
-            return bytes(
-                obstore.get_range(
-                    self._store, name, start=start - piece.offset, end=end - piece.offset
-                )
-            )
+            return bytes(obstore.get_range(self._store, name, start=first, end=last))
 
     # -- curves
 
