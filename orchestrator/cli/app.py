@@ -15,6 +15,7 @@ COMMANDS = {
     "up": ("run.up", "Run everything here: Redis, orchestrator, a worker for each GPU or the CPU."),
     "serve": ("run.serve", "Run the orchestrator alone, with its own Redis unless told otherwise."),
     "worker": ("run.up", "Run queued experiments on a GPU (or the CPU) until stopped."),
+    "fleet": ("fleet", "Workers on the machines of a cluster, placed by its scheduler."),
     "setup": ("reports", "Create a tag: one search, whose runs all have the same training time."),
     "submit": ("experiments", "Queue a train.py. With --wait: its verdict."),
     "status": ("reports", "GPUs and tags at a glance; the numbers of a tag, or one experiment."),

@@ -67,7 +67,7 @@ class Table:
             "drain": ["g", *because], "undrain": ["g", *because], "ledger": [], "history": ["t"],
             "export": ["t", "--format", "jsonl"], "chart": ["t"], "diff": [one, two], "mcp": [],
             "token": ["list"], "audit": [], "backup": ["b.tar.gz"], "restore": ["b.tar.gz"],
-            "doctor": [],
+            "doctor": [], "fleet": ["ray", "status"],
             "mirror": ["mlflow", "--tracking-uri", "http://127.0.0.1:9", "--once"],
             "gpu_worker": [], "prepare.py": ["--source", train],
         }  # fmt: skip
