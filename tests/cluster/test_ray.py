@@ -170,6 +170,7 @@ def cluster(tmp_path: Path, _clean_environment: None) -> Iterator[Cluster]:
     cluster.stop()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes the node's PID namespace")
 def test_a_search_on_ray_decides_each_run_once_though_a_node_dies(cluster: Cluster) -> None:
     """By the commands of docs/cluster.md, in their order."""
     text = (ROOT / "docs" / "cluster.md").read_text("utf-8").partition("\n## Ray\n")[2]
