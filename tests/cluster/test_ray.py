@@ -147,6 +147,10 @@ class Cluster:
 
     def stop(self) -> None:
         self.system.stop()
+        serving = [p.pid for p in marked(self.home) if b"\0serve\0" in command_line(p.pid)]
+        for pid in serving:  # the document's, which ends its Valkey
+            tree.kill(pid, signal.SIGTERM)
+        eventually(lambda: not any(map(command_line, serving)), what="the orchestrator's end")
         for node in self.nodes:
             for pid in [*tree.descendants(node.pid), node.pid]:
                 tree.kill(pid, signal.SIGKILL)
