@@ -24,7 +24,7 @@ from gpu_worker.client import Client, LeaseLost, Refused, Unknown
 from gpu_worker.folders import RunFolder, WorkerFolder
 from gpu_worker.isolation import Sandbox
 from gpu_worker.pool_membership import PoolMembership
-from gpu_worker.report import EndedRun, build_report, not_started
+from gpu_worker.report import GOING_AWAY, EndedRun, build_report, not_started
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.supervisor_client import SupervisorClient
@@ -40,6 +40,8 @@ T = TypeVar("T")
 LAST_CALL_SECONDS = 5.0
 # A supervisor that exceeds deadline, SIGTERM and SIGKILL by so much hangs.
 _STUCK_SECONDS = 60.0
+# SIGTERM to a whole service reaches a run up to so long before its worker.
+_SAME_SIGNAL_SECONDS = 1.0
 _TICKS_PER_LEASE = 6
 
 
@@ -202,7 +204,7 @@ class Attempt:
 
     async def _stop_when_drained(self) -> None:
         shutdown = self._context.shutdown
-        await shutdown.draining.wait()
+        await shutdown.leaving.wait()
         with shutdown.limit(self._context.settings.drain_timeout):
             await shutdown.at_once.wait()
         self._stop("handed_back", now=shutdown.at_once.is_set())
@@ -306,12 +308,22 @@ class Attempt:
             log_problem=self._upload.refused,
             # A failing GPU may end a run before a heartbeat has seen the failure.
             gpu_failure=await membership.check_gpu() if failed else None,
+            handed_back=GOING_AWAY if await self._left_with_its_worker(result) else None,
         )
         report = build_report(ended)
         if report is not None and (problem := await self._host_problem(result, report)):
             logger.warning("%s: handed back, the fault is the host's: %s", self._run, problem)
-            return build_report(replace(ended, host_problem=problem))
+            return build_report(replace(ended, handed_back=problem))
         return report
+
+    async def _left_with_its_worker(self, result: Result | None) -> bool:
+        """True if SIGTERM ended the run because all processes of this worker got it: systemd and
+        Slurm, as many are set up, ask a whole service to go."""
+        if result is None or not result.ended_by_sigterm:
+            return False
+        with anyio.move_on_after(_SAME_SIGNAL_SECONDS):
+            await self._context.shutdown.leaving.wait()
+        return self._context.shutdown.leaving.is_set()
 
     async def _host_problem(
         self, result: Result | None, report: schemas.FinishRequest
@@ -323,6 +335,6 @@ class Attempt:
             self._context.membership.host_problem = problem
             return problem
         # A drain has no time for the check.
-        if report.outcome in ("crash", "timeout") and not self._context.shutdown.draining.is_set():
+        if report.outcome in ("crash", "timeout") and not self._context.shutdown.leaving.is_set():
             return await self._context.check_host()
         return None

@@ -9,6 +9,7 @@ a supervisor; hence named tuples, because dataclasses imports a parser of Python
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,12 @@ class Result(NamedTuple):
     verified: float | None = None
     verify_exit: int | None = None
     verify_output: str = ""
+
+    @property
+    def ended_by_sigterm(self) -> bool:
+        """True if somebody else than the worker sent SIGTERM to the run or its supervisor."""
+        killed = self.exit_code == 128 + signal.SIGTERM
+        return self.reason == "terminated" or (self.reason == "exited" and killed)
 
     def to_json(self) -> bytes:
         return json.dumps(self._asdict()).encode()

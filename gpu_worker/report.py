@@ -17,6 +17,7 @@ from gpu_worker.channel import Result
 from orchestrator import schemas
 from orchestrator.schemas import Environment, FinishRequest, ReportedResult
 
+GOING_AWAY = "the worker is going away"
 _SIGKILLED = 128 + 9
 # Between two measures of one model, relative: compiled and other kernels, bf16 or fp32. The default
 # train.py's lie within 1e-5 on an H200; half a thousandth is less than what most keeps gain.
@@ -44,14 +45,14 @@ class EndedRun:
     environment: Environment = field(default_factory=Environment)
     gpu_failure: str | None = None
     log_problem: str | None = None
-    host_problem: str | None = None  # why no run can succeed on this host
+    handed_back: str | None = None  # why the run says nothing about its train.py
 
 
 def build_report(run: EndedRun) -> FinishRequest | None:
     """The report to send; None after a lost lease, when nobody would accept one."""
     result = run.result
-    if run.host_problem is not None:
-        return _finish(run, "handed_back", run.host_problem)
+    if run.handed_back is not None:
+        return _finish(run, "handed_back", run.handed_back)
     if result is None:
         return _finish(run, "lost", "the run's supervisor died")
     if result.reason == "exited":
@@ -67,7 +68,7 @@ def build_report(run: EndedRun) -> FinishRequest | None:
     if result.stop == "cancelled":
         return _finish(run, "cancelled", "cancelled while it ran")
     if result.stop == "handed_back":
-        return _finish(run, "handed_back", "the worker is going away")
+        return _finish(run, "handed_back", GOING_AWAY)
     why = run.gpu_failure or "the cause is no longer known"
     return _finish(run, "lost", f"the GPU failed: {why}")
 

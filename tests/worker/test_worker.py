@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -322,6 +323,36 @@ def test_a_drain_that_takes_too_long_hands_the_run_back(host: Host, stub: Stub) 
     assert stub.finished[run]["outcome"] == "handed_back"
     assert stub.deregistered == [GPU_ID]
     assert host.processes() == {}
+
+
+def test_a_worker_that_is_asked_to_leave_after_its_run_gives_it_all_its_time(
+    host: Host, stub: Stub
+) -> None:
+    """SIGUSR1 is sent long before the end; a SIGTERM after it still hands the run back."""
+    runs = [stub.submit(WAIT + BLOCK), stub.submit(SLEEP)]
+    for run in runs:
+        worker = host.start(drain_timeout=0)
+        stub.wait_for(lambda run=run: run in stub.logs)
+        worker.send_signal(signal.SIGUSR1)
+        stub.wait_for(lambda: stub.is_draining(GPU_ID))
+        host.release(run) if run == runs[0] else worker.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert [stub.finished[run]["outcome"] for run in runs] == ["completed", "handed_back"]
+
+
+@pytest.mark.parametrize("first", ["the run", "its supervisor"])
+def test_a_sigterm_to_all_processes_of_a_worker_hands_its_run_back(
+    host: Host, stub: Stub, first: str
+) -> None:
+    """As systemd and Slurm end a service. A run that the signal kills has not failed."""
+    run = stub.submit(SLEEP)
+    worker = host.start(drain_timeout=60)
+    stub.wait_for(lambda: run in stub.logs)
+    pids = host.processes_of(run) if first == "the run" else [host.supervisor_of(run)]
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
+    assert end(worker) == 0
+    assert stub.finished[run]["outcome"] == "handed_back"
 
 
 def test_a_second_interrupt_stops_at_once(host: Host, stub: Stub) -> None:
