@@ -20,7 +20,7 @@ from gpu_worker.gpu import DeviceError, Gpu, identity
 from gpu_worker.hostcheck import HostCheck
 from gpu_worker.order import make_order
 from gpu_worker.pool_membership import PoolMembership
-from gpu_worker.report import not_started
+from gpu_worker.report import GOING_AWAY, not_started
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.shutdown import Shutdown
 from gpu_worker.streams import log_to_stderr
@@ -245,7 +245,7 @@ class Daemon:
         folder = self._folder.run(job.experiment_id, job.epoch)
         logger.info("%s: claimed, tag %s", folder.run, job.tag)
         if self._shutdown.draining.is_set():
-            await self._give_back(job, "handed_back", "the worker is going away")
+            await self._give_back(job, "handed_back", GOING_AWAY)
             return
         if self._data_changed() or not await self._membership.is_fit():
             why = self._membership.host_problem or "the GPU is not free"

@@ -46,6 +46,7 @@ class PoolMembership:
         self._client = client
         self._folder = settings.folder(gpu_id)
         self._data_folder = str(settings.cache_folder)
+        self._placement = settings.placement
         self._needed_bytes = settings.free_space_bytes
         self._shutdown = shutdown
         self._problem: str | None = None
@@ -148,6 +149,7 @@ class PoolMembership:
                 torch_version=check.torch_version,
                 sandbox=self.level,
                 problem=self._problem,
+                placement=self._placement,
                 lease_secrets=True,
             )
         )

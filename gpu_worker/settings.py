@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 
 from gpu_worker.folders import WorkerFolder
 from gpu_worker.isolation import Level
-from orchestrator.schemas.base import GpuId
+from orchestrator.schemas.base import GpuId, Name
 from orchestrator.settings import DEFAULT_URL, AbsolutePath, HomeSettings, OrchestratorUrl, Seconds
 
 MIB = 1024 * 1024
@@ -41,6 +41,9 @@ class WorkerSettings(HomeSettings):
     )
     gpu_id: GpuId | None = Field(
         None, description="Another name for the worker, if there is only one."
+    )
+    placement: Name | None = Field(
+        None, description="What started the worker, for the pool list, such as `slurm 12_3`."
     )
     launcher: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Command that runs train.py instead of `uv run`, such as python3."

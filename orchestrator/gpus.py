@@ -26,6 +26,7 @@ class Gpu:
     data_folder: str | None = None  # on its host
     sandbox: str | None = None
     problem: str | None = None
+    placement: str | None = None
     drift: str | None = None  # how the champion reads there, if otherwise than on other GPUs
     quarantined: bool = False
     draining: bool = False

@@ -36,7 +36,8 @@ ServeFlags = Annotated[dict[str, Any], Settings.model_fields]
 WorkerFlags = Annotated[dict[str, Any], WorkerSettings.model_fields]
 UpFlags = Annotated[dict[str, Any], Settings.model_fields | _WORKERS]
 # Where the daemons are others' to place, each has another GPU.
-_PLACED = {n: f for n, f in WorkerSettings.model_fields.items() if n not in ("gpu", "gpu_id")}
+_OWN = ("gpu", "gpu_id", "placement")
+_PLACED = {n: f for n, f in WorkerSettings.model_fields.items() if n not in _OWN}
 FleetFlags = Annotated[dict[str, Any], _PLACED]
 # For commands that look at the state itself, with or without an orchestrator.
 StateFlags = Annotated[dict[str, Any], {name: Settings.model_fields[name] for name in _SHARED}]

@@ -47,6 +47,7 @@ class RegisterGpuRequest(GpuRequest):
     torch_version: Name | None = None
     sandbox: Name | None = None
     problem: Text | None = None
+    placement: Name | None = None
     lease_secrets: Literal[True] | None = None
 
 
@@ -65,6 +66,8 @@ class Worker(Answer):
     # strict, pid or none: what holds its runs; None of a worker that does not say.
     sandbox: str | None = None
     problem: str | None = None
+    # What started its daemon, such as "slurm 12_3".
+    placement: Annotated[str | None, Field(exclude_if=lambda placement: placement is None)] = None
     # Under the keep rule `race`: how the champion read there last, if otherwise than elsewhere.
     drift: Annotated[str | None, Field(exclude_if=lambda drift: drift is None)] = None
     # Why it is idle while runs are queued: their tags run on another GPU model or on other data.

@@ -7,6 +7,7 @@ whatever the engine does.
 import typer
 
 from orchestrator.cli.fleet.ray import ray
+from orchestrator.cli.fleet.slurm import slurm
 
 fleet = typer.Typer(
     name="fleet",
@@ -14,3 +15,4 @@ fleet = typer.Typer(
     no_args_is_help=True,
 )
 fleet.add_typer(ray)
+fleet.add_typer(slurm)

@@ -15,7 +15,7 @@ end
 -- A daemon that has just started checked its GPU; a bare call must not undo what the daemon said.
 if facts.boot_id then
   local said = { 'problem', 'quarantined', 'draining', 'profile', 'sandbox', 'lease_secrets',
-    'drift', 'data_folder' }
+    'drift', 'data_folder', 'placement' }
   redis.call('HDEL', key, unpack(said))
 end
 set_hash(key, facts)

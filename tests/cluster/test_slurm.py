@@ -1,0 +1,215 @@
+"""Slurm places the daemons: two nodes, one of which dies, ends of time, preemption."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.harness.ports import free_port
+from tests.cluster.slurm_cluster import FAKE_NVML, PATH, ROOT, Cluster
+from tests.e2e.conftest import System, eventually, stub
+from tests.e2e.faults import decisions, embedded_url, outcomes
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        not all(shutil.which(each, path=PATH) for each in ("slurmctld", "slurmd", "munged")),
+        reason="needs Debian's slurm-wlm and munge",
+    ),
+]
+
+TOKEN = "the-orchestrators-secret"
+EXPERIMENTS = 40
+PRELUDE = """
+set -euo pipefail
+hostname() { echo 127.0.0.1; }
+trap 'kill %1; wait' EXIT
+"""
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[Cluster]:
+    running = Cluster()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def cluster(_cluster: Cluster, system: System) -> Iterator[Cluster]:
+    """A cluster without jobs, whose commands and jobs have the system's settings."""
+    system.environment |= _cluster.environment | {"PYTHONPATH": str(ROOT)}
+    yield _cluster
+    _cluster.clear()
+
+
+def fleet(system: System, *arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "fleet", "slurm", *arguments],
+        cwd=system.folder, env=system.environment, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def with_gpus(system: System) -> None:
+    (system.folder / "nvml.json").write_text(json.dumps({"gpus": 4}))
+    system.environment |= {
+        "FAKE_NVML": str(system.folder / "nvml.json"),
+        "PYTHONPATH": f"{FAKE_NVML}:{ROOT}",
+        "AUTORESEARCH_SANDBOX": "none",
+    }
+
+
+def up(system: System, *arguments: str, array: int = 1) -> list[str]:
+    """The tasks of a fleet on the CPU, once it has joined the pool."""
+    flags = ("--cpu", "--time", "60", "--array", str(array), "--orchestrator", system.url)
+    flags += ("--gpus-per-node", "2")  # so that each is on a node of its own
+    job = fleet(system, "up", "--json", *flags, *arguments)["job"]
+    eventually(lambda: system.get("/api/pool/list")["idle"] == array, 60, "the fleet")
+    return [f"{job}_{number}" for number in range(array)]
+
+
+def task_of(system: System, experiment_id: str) -> str:
+    """The task that trains it."""
+    system.training(experiment_id)
+    workers = system.get("/api/pool/list")["workers"]
+    (found,) = (w for w in workers if w["current_experiment_id"] == experiment_id)
+    return str(found["placement"]).removeprefix("slurm ")
+
+
+def test_forty_experiments_are_decided_once_though_a_node_dies(
+    cluster: Cluster, system: System
+) -> None:
+    """Each task has two GPUs, and a daemon for each. `status` knows which is whose, and `down`
+    leaves no process."""
+    with_gpus(system)
+    system.serve()
+    system.post("/api/experiment/setup", tag="t")
+    flags = ("--gpus-per-node", "2", "--time", "60", "--orchestrator", system.url, "--array", "2")
+    fleet(system, "up", *flags, "--json")
+    eventually(lambda: system.get("/api/pool/list")["idle"] == 4, 60, "the fleet")
+
+    tasks = fleet(system, "status", "--orchestrator", system.url, "--json")
+    gpus = {task["node"]: {gpu["id"].partition(":")[2] for gpu in task["gpus"]} for task in tasks}
+    assert gpus == {"n1": {"GPU-0abc", "GPU-1abc"}, "n2": {"GPU-2abc", "GPU-3abc"}}
+
+    def on_n1() -> list[str]:
+        workers = system.get("/api/pool/list")["workers"]
+        found = [w["current_experiment_id"] for w in workers if w["gpu_index"] < 2]
+        return found if all(found) else []
+
+    def decided(count: int) -> None:
+        eventually(lambda: len(decisions(embedded_url(system))) >= count, 60, f"{count} verdicts")
+
+    with ThreadPoolExecutor(4) as threads:
+        sources = (stub(2 - n / 100, 0.5, f"number {n}") for n in range(EXPERIMENTS))
+        submitted = threads.map(system.submit, sources)
+        decided(EXPERIMENTS // 4)
+        victims = eventually(on_n1, what="runs on the first node")
+        cluster.kill("n1")
+        ids = list(submitted)
+    decided(EXPERIMENTS)
+    assert decisions(embedded_url(system)) == dict.fromkeys(ids, 1)
+    ends = {each: outcomes(system, each) for each in ids}
+    assert {tuple(ends.pop(each)) for each in victims} == {("expired", "completed")}
+    assert {tuple(each) for each in ends.values()} == {("completed",)}
+    fleet(system, "down", "--json")
+    assert cluster.processes() == {}
+    assert cluster.call("squeue", "-h") == ""
+
+
+def test_a_task_whose_time_nears_its_end_takes_no_new_run(cluster: Cluster, system: System) -> None:
+    """Its present one has half of that time to end, and is not handed back."""
+    system.serve()
+    system.post("/api/experiment/setup", tag="t")
+    (task,) = up(system, "--sandbox", "none", "--time", "1")
+    go = system.folder / "go"
+    held = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.1)\n"
+    present, next_one = system.submit(held + stub(0.9)), system.submit(stub(0.8))
+    eventually(lambda: system.get("/api/pool/list")["workers"][0]["status"] == "draining", 50)
+    go.touch()
+    assert system.wait(present)["status"] == "keep"
+    eventually(lambda: cluster.state(task) in ("", "COMPLETED"), what="the end of the task")
+    assert system.get(f"/api/experiment/{next_one}")["status"] == "queued"
+
+
+@pytest.mark.parametrize("how", ["scontrol requeue", "preemption"])
+def test_a_task_that_slurm_takes_away_hands_its_run_back(
+    cluster: Cluster, system: System, how: str
+) -> None:
+    """Slurm sends SIGTERM to all processes of the task, the run's too. That is no loss."""
+    system.serve()
+    system.post("/api/experiment/setup", tag="t")
+    up(system, array=2)
+    experiment_id = system.submit(stub(0.9, 4))
+    task = task_of(system, experiment_id)
+    if how == "preemption":
+        node = cluster.call("squeue", "-h", "-j", task, "-o", "%N")
+        urgent = ("--partition=urgent", "--exclusive", f"--nodelist={node}", "--output=/dev/null")
+        cluster.call("sbatch", *urgent, "--wrap=sleep 60")
+    else:
+        cluster.call("scontrol", "requeue", task)
+    assert system.wait(experiment_id)["status"] == "keep"
+    assert outcomes(system, experiment_id) == ["handed_back", "completed"]
+    eventually(lambda: cluster.state(task) == "PENDING", what="the task in Slurm's queue")
+
+
+def test_down_gives_runs_the_time_that_it_is_told_and_hands_the_others_back(
+    cluster: Cluster, system: System
+) -> None:
+    system.serve()
+    system.post("/api/experiment/setup", tag="t")
+    up(system, array=2)
+    short, long = system.submit(stub(0.9, 3)), system.submit(stub(0.8, 100))
+    ended = {task_of(system, each) for each in (short, long)}
+    assert set(fleet(system, "down", "--drain-timeout", "8", "--json")["ended"]) == ended
+    assert (outcomes(system, short), outcomes(system, long)) == (["completed"], ["handed_back"])
+    assert cluster.processes() == {}
+
+
+def test_the_token_reaches_the_workers_and_is_in_no_command_line(
+    cluster: Cluster, system: System
+) -> None:
+    system.environment["AUTORESEARCH_TOKEN"] = TOKEN
+    flags = ("--cpu", "--time", "60", "--orchestrator", "http://127.0.0.1:9")
+    job = fleet(system, "up", "--json", *flags)["job"]
+
+    def worker() -> int | None:
+        return next((pid for pid, line in cluster.processes().items() if "--cpu" in line), None)
+
+    pid = eventually(worker, what="the worker")
+    assert f"AUTORESEARCH_TOKEN={TOKEN}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    seen = [*cluster.processes().values(), cluster.call("scontrol", "show", "job", "-d", job)]
+    seen.append(cluster.call("scontrol", "write", "batch_script", job, "-"))
+    assert f"JobId={job}" in seen[-2]
+    assert "exec" in seen[-1]
+    assert TOKEN not in "".join(seen)
+
+
+def test_the_ten_lines_of_the_document_lead_to_a_verdict(cluster: Cluster, system: System) -> None:
+    with_gpus(system)
+    uv, port = system.folder / "uv", str(free_port())
+    uv.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} -m orchestrator.cli "$@"\n')
+    uv.chmod(0o755)
+    (system.folder / "train.py").write_text(stub(1.25))
+    document = (ROOT / "docs" / "cluster.md").read_text("utf-8")
+    section = document.partition("\n## Slurm\n")[2].partition("\n## ")[0]
+    (lines,) = re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert lines.count("\n") <= 10
+    done = subprocess.run(
+        ["bash", "-c", PRELUDE + lines.replace("3111", port)],
+        cwd=system.folder, capture_output=True, text=True, timeout=120, check=False,
+        env=system.environment | {"AUTORESEARCH_PORT": port, "PATH": f"{uv.parent}:{PATH}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "keep: val_bpb 1.250000" in done.stdout
+    assert done.stdout.count(":GPU-") == 4
+    assert cluster.processes() == {}
