@@ -39,7 +39,7 @@ SlurmdSpoolDir={folder}/%n
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 MpiDefault=none
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/{proctrack}
 TaskPlugin=task/none
 SlurmdParameters=config_overrides
 JobAcctGatherType=jobacct_gather/none
@@ -67,14 +67,18 @@ fi
 
 
 class Cluster:
-    """Ended with `close`; a node that was killed comes back with `boot`."""
+    """Ended with `close`; a node that was killed comes back with `boot`.
 
-    def __init__(self) -> None:
+    `proctrack` says who gets the signal that ends a task: every process of it with "linuxproc", the
+    worker alone with "pgid", and on most real clusters.
+    """
+
+    def __init__(self, proctrack: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short, for the socket
         self.folder.chmod(0o755)
         self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": PATH}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._configure()
+        self._configure(proctrack)
         files = ("socket", "key-file", "pid-file", "seed-file", "log-file")
         munge = (f"--{name}={self.folder}/munge.{name.removesuffix('-file')}" for name in files)
         self._start("munged", "--foreground", "--force", *munge)
@@ -83,11 +87,12 @@ class Cluster:
         for node in NODES:
             self.boot(node)
 
-    def _configure(self) -> None:
+    def _configure(self, proctrack: str) -> None:
         ports = {name: free_port() for name in ("port", "port_1", "port_2")}
         text = CONFIGURATION.format(
             host=platform.node(), user=getpass.getuser(), folder=self.folder,
-            node_seconds=NODE_SECONDS, kill_seconds=KILL_SECONDS, **ports,
+            node_seconds=NODE_SECONDS, kill_seconds=KILL_SECONDS,
+            proctrack=proctrack, **ports,
         )  # fmt: skip
         (self.folder / "slurm.conf").write_text(text)
         # Some devices; nothing opens them.

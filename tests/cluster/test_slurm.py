@@ -35,8 +35,8 @@ trap 'kill %1; wait' EXIT
 
 
 @pytest.fixture(scope="module")
-def _cluster() -> Iterator[Cluster]:
-    running = Cluster()
+def _cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    running = Cluster(getattr(request, "param", "linuxproc"))
     yield running
     running.close()
 
@@ -141,11 +141,16 @@ def test_a_task_whose_time_nears_its_end_takes_no_new_run(cluster: Cluster, syst
     assert system.get(f"/api/experiment/{next_one}")["status"] == "queued"
 
 
-@pytest.mark.parametrize("how", ["scontrol requeue", "preemption"])
+@pytest.mark.parametrize(
+    ("_cluster", "how"),
+    [("linuxproc", "scontrol requeue"), ("pgid", "preemption")],
+    indirect=["_cluster"],
+)
 def test_a_task_that_slurm_takes_away_hands_its_run_back(
     cluster: Cluster, system: System, how: str
 ) -> None:
-    """Slurm sends SIGTERM to all processes of the task, the run's too. That is no loss."""
+    """Slurm sends SIGTERM to all processes of the task, the run's too, or to the worker alone.
+    Neither is a loss."""
     system.serve()
     system.post("/api/experiment/setup", tag="t")
     up(system, array=2)
