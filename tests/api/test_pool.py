@@ -116,6 +116,17 @@ def test_registering_again_never_clears_a_live_lease(api: Api) -> None:
     assert worker["current_experiment_id"] == job["experiment_id"]
 
 
+def test_the_list_says_what_started_a_daemon_until_another_one_starts(api: Api) -> None:
+    def placement() -> str | None:
+        (worker,) = api.get("/api/pool/list")["workers"]
+        return worker.get("placement")
+
+    api.gpu(boot_id="1", placement="slurm 12_3")
+    assert placement() == "slurm 12_3"
+    api.gpu(boot_id="1")
+    assert placement() is None
+
+
 def test_deregister_takes_a_gpu_out(api: Api) -> None:
     api.gpu()
     assert api.post("/api/pool/deregister", gpu_id="gpu-0")["deregistered"]

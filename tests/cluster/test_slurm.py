@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from bench.harness.ports import free_port
+from orchestrator.cli.errors import CommandError
+from orchestrator.cli.fleet.slurm import _signal
 from tests.cluster.slurm_cluster import FAKE_NVML, PATH, ROOT, Cluster
 from tests.e2e.conftest import System, eventually, stub
 from tests.e2e.faults import decisions, embedded_url, outcomes
@@ -178,6 +180,18 @@ def test_down_gives_runs_the_time_that_it_is_told_and_hands_the_others_back(
     assert set(fleet(system, "down", "--drain-timeout", "8", "--json")["ended"]) == ended
     assert (outcomes(system, short), outcomes(system, long)) == (["completed"], ["handed_back"])
     assert cluster.processes() == {}
+
+
+def test_a_task_that_has_just_ended_needs_no_signal(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    job = cluster.call("sbatch", "--parsable", "--array=0", "--output=/dev/null", "--wrap=true")
+    eventually(lambda: cluster.state(f"{job}_0") in ("", "COMPLETED"), what="the end of the task")
+    _signal({f"{job}_0"}, "--batch", "--signal=USR1")
+    with pytest.raises(CommandError, match=r"scancel failed: .*nonsense"):
+        _signal({"nonsense"})
 
 
 def test_the_token_reaches_the_workers_and_is_in_no_command_line(

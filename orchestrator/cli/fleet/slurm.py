@@ -9,6 +9,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from orchestrator.cli.tables import coloured, plain
 _SCRIPT = """#!/bin/sh
 task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
 export AUTORESEARCH_PLACEMENT="slurm $task"
-exec '{python}' -m orchestrator.cli worker {device}
+exec {python} -m orchestrator.cli worker {device}
 """
 _CPU = '--cpu --gpu-id "$SLURMD_NODENAME:slurm-$task"'
 
@@ -37,7 +38,7 @@ _CPU = '--cpu --gpu-id "$SLURMD_NODENAME:slurm-$task"'
 _NOTICE_SECONDS = 600
 # Slurm ends a cancelled job within its KillWait, 30 seconds by default, if its node answers.
 _CANCEL_SECONDS = 120.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 _FORMAT = "%i|%T|%N|%L|%r"
 
 Label = Annotated[str, typer.Option(metavar="NAME", help="Of the fleet; part of its jobs' name.")]
@@ -94,7 +95,7 @@ def up(
         *([f"--gpus-per-node={gpus_per_node}"] if gpus_per_node else []),
         *(sbatch_options or []),
     ]  # fmt: skip
-    script = _SCRIPT.format(python=sys.executable, device=_CPU if cpu else "--gpu all")
+    script = _SCRIPT.format(python=shlex.quote(sys.executable), device=_CPU if cpu else "--gpu all")
     job = _call(command, script, settings).partition(";")[0].strip()
     if is_loopback(urlsplit(settings.orchestrator).hostname):
         note(f"the nodes must reach {settings.orchestrator}; --orchestrator names another address")
@@ -128,8 +129,8 @@ def down(
     json: bool,
 ) -> None:
     """What is in Slurm's queue is cancelled at once."""
+    seen: set[str] = set()
     asked: set[str] = set()
-    cancelled: set[str] = set()
     deadline = time.monotonic() + drain_timeout
     while tasks := _tasks(label):
         late = time.monotonic() - deadline
@@ -137,18 +138,17 @@ def down(
             left = ", ".join(f"{t.task} ({t.state.lower()} on {t.node})" for t in tasks)
             raise CommandError(f"cancelled, but not ended by Slurm: {left}. Do their nodes answer?")
         draining = {t.task for t in tasks if t.state == "RUNNING" and late < 0}
-        others = {t.task for t in tasks} - draining
         _signal(draining - asked, "--batch", "--signal=USR1")
-        _signal(others - cancelled)
+        # Each time, because a task that Slurm was taking away may be in its queue again.
+        _signal({t.task for t in tasks} - draining)
+        seen |= {t.task for t in tasks}
         asked |= draining
-        cancelled |= others
         time.sleep(_POLL_SECONDS)
-    ended = sorted(asked | cancelled)
-    respond(json, {"ended": ended}, f"{len(ended)} tasks ended")
+    respond(json, {"ended": sorted(seen)}, f"{len(seen)} tasks ended")
 
 
 def _signal(tasks: set[str], *options: str) -> None:
-    """Cancel tasks, or send them a signal. Those that have just ended need neither."""
+    """Cancel tasks, or send them a signal. Of those that have just ended --quiet says nothing."""
     if tasks:
         _call(["scancel", "--quiet", "--ctld", *options, *sorted(tasks)])
 
@@ -193,7 +193,7 @@ def _call(command: list[str], script: str = "", settings: WorkerSettings | None 
         raise ConfigError(
             f"there is no {command[0]} here: run this on a machine of the Slurm cluster"
         ) from error
-    if done.returncode != 0:
+    if done.returncode != 0 and (done.stderr or command[0] != "scancel"):
         raise CommandError(f"{command[0]} failed: {done.stderr.strip() or done.returncode}")
     return done.stdout
 
