@@ -90,7 +90,7 @@ class Cluster:
     def _configure(self, proctrack: str) -> None:
         ports = {name: free_port() for name in ("port", "port_1", "port_2")}
         text = CONFIGURATION.format(
-            host=platform.node(), user=getpass.getuser(), folder=self.folder,
+            host=platform.node().partition(".")[0], user=getpass.getuser(), folder=self.folder,
             node_seconds=NODE_SECONDS, kill_seconds=KILL_SECONDS,
             proctrack=proctrack, **ports,
         )  # fmt: skip

@@ -22,8 +22,8 @@ from tests.e2e.faults import decisions, embedded_url, outcomes
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.skipif(
-        not all(shutil.which(each, path=PATH) for each in ("slurmctld", "slurmd", "munged")),
-        reason="needs Debian's slurm-wlm and munge",
+        not all(shutil.which(each, path=PATH) for each in ("slurmctld", "munged", "bwrap")),
+        reason="needs Debian's slurm-wlm, munge and bubblewrap",
     ),
 ]
 
@@ -74,9 +74,25 @@ def up(system: System, *arguments: str, array: int = 1) -> list[str]:
     """The tasks of a fleet on the CPU, once it has joined the pool."""
     flags = ("--cpu", "--time", "60", "--array", str(array), "--orchestrator", system.url)
     flags += ("--gpus-per-node", "2")  # so that each is on a node of its own
+    idle = system.get("/api/pool/list")["idle"] + array
     job = fleet(system, "up", "--json", *flags, *arguments)["job"]
-    eventually(lambda: system.get("/api/pool/list")["idle"] == array, 60, "the fleet")
+    eventually(lambda: system.get("/api/pool/list")["idle"] == idle, 60, "the fleet")
     return [f"{job}_{number}" for number in range(array)]
+
+
+def held(system: System) -> str:
+    """A train.py that ends once there is a file `go`. It needs a sandbox that shows it."""
+    wait = f"while not os.path.exists({str(system.folder / 'go')!r}): time.sleep(0.1)"
+    return f"import os, time\nprint('step', flush=True)\n{wait}\n" + stub(0.9)
+
+
+def draining(system: System) -> None:
+    """Return once a worker takes no new run."""
+
+    def found() -> bool:
+        return "draining" in {w["status"] for w in system.get("/api/pool/list")["workers"]}
+
+    eventually(found, 50, "a worker that drains")
 
 
 def task_of(system: System, experiment_id: str) -> str:
@@ -133,11 +149,9 @@ def test_a_task_whose_time_nears_its_end_takes_no_new_run(cluster: Cluster, syst
     system.serve()
     system.post("/api/experiment/setup", tag="t")
     (task,) = up(system, "--sandbox", "none", "--time", "1")
-    go = system.folder / "go"
-    held = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.1)\n"
-    present, next_one = system.submit(held + stub(0.9)), system.submit(stub(0.8))
-    eventually(lambda: system.get("/api/pool/list")["workers"][0]["status"] == "draining", 50)
-    go.touch()
+    present, next_one = system.submit(held(system)), system.submit(stub(0.8))
+    draining(system)
+    (system.folder / "go").touch()
     assert system.wait(present)["status"] == "keep"
     eventually(lambda: cluster.state(task) in ("", "COMPLETED"), what="the end of the task")
     assert system.get(f"/api/experiment/{next_one}")["status"] == "queued"
@@ -172,13 +186,22 @@ def test_a_task_that_slurm_takes_away_hands_its_run_back(
 def test_down_gives_runs_the_time_that_it_is_told_and_hands_the_others_back(
     cluster: Cluster, system: System
 ) -> None:
+    """Of the fleet that is named, and of no other."""
     system.serve()
     system.post("/api/experiment/setup", tag="t")
-    up(system, array=2)
-    short, long = system.submit(stub(0.9, 3)), system.submit(stub(0.8, 100))
-    ended = {task_of(system, each) for each in (short, long)}
-    assert set(fleet(system, "down", "--drain-timeout", "8", "--json")["ended"]) == ended
-    assert (outcomes(system, short), outcomes(system, long)) == (["completed"], ["handed_back"])
+    flags = ("--sandbox", "none", "--label")
+    labels = {up(system, *flags, label)[0]: label for label in ("one", "other")}
+    short, long = system.submit(held(system)), system.submit(stub(0.8, 100))
+    first, second = (labels[task_of(system, each)] for each in (short, long))
+    with ThreadPoolExecutor() as threads:
+        told = ("--label", first, "--drain-timeout", "600")
+        down = threads.submit(fleet, system, "down", "--json", *told)
+        draining(system)
+        (system.folder / "go").touch()
+        down.result()
+    assert (outcomes(system, short), outcomes(system, long)) == (["completed"], [None])
+    fleet(system, "down", "--json", "--label", second, "--drain-timeout", "0")
+    assert outcomes(system, long) == ["handed_back"]
     assert cluster.processes() == {}
 
 
