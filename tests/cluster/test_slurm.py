@@ -80,10 +80,10 @@ def up(system: System, *arguments: str, array: int = 1) -> list[str]:
     return [f"{job}_{number}" for number in range(array)]
 
 
-def held(system: System) -> str:
+def held(system: System, bpb: float = 0.9) -> str:
     """A train.py that ends once there is a file `go`. It needs a sandbox that shows it."""
     wait = f"while not os.path.exists({str(system.folder / 'go')!r}): time.sleep(0.1)"
-    return f"import os, time\nprint('step', flush=True)\n{wait}\n" + stub(0.9)
+    return f"import os, time\nprint('step', flush=True)\n{wait}\n" + stub(bpb)
 
 
 def draining(system: System) -> None:
@@ -119,26 +119,26 @@ def test_forty_experiments_are_decided_once_though_a_node_dies(
     gpus = {task["node"]: {gpu["id"].partition(":")[2] for gpu in task["gpus"]} for task in tasks}
     assert gpus == {"n1": {"GPU-0abc", "GPU-1abc"}, "n2": {"GPU-2abc", "GPU-3abc"}}
 
-    def on_n1() -> list[str]:
+    def trained() -> dict[str, str]:
+        """Which experiment is on which node."""
         workers = system.get("/api/pool/list")["workers"]
-        found = [w["current_experiment_id"] for w in workers if w["gpu_index"] < 2]
-        return found if all(found) else []
+        node = {f"slurm {task['task']}": task["node"] for task in tasks}
+        return {w["current_experiment_id"]: node[w["placement"]] for w in workers}
 
-    def decided(count: int) -> None:
-        eventually(lambda: len(decisions(embedded_url(system))) >= count, 60, f"{count} verdicts")
-
+    # In the middle, four runs that wait: one for each GPU.
+    sources = [stub(2 - n / 100, 0.4, f"number {n}") for n in range(EXPERIMENTS)]
+    sources[16:20] = (held(system, 1.8 - n / 100) for n in range(4))
     with ThreadPoolExecutor(4) as threads:
-        sources = (stub(2 - n / 100, 0.5, f"number {n}") for n in range(EXPERIMENTS))
-        submitted = threads.map(system.submit, sources)
-        decided(EXPERIMENTS // 4)
-        victims = eventually(on_n1, what="runs on the first node")
-        cluster.kill("n1")
-        ids = list(submitted)
-    decided(EXPERIMENTS)
+        ids = list(threads.map(system.submit, sources))
+    eventually(lambda: trained().keys() == set(ids[16:20]), 60, "the runs that wait")
+    victims = [each for each, node in trained().items() if node == "n1"]
+    cluster.kill("n1")
+    (system.folder / "go").touch()
+
+    eventually(lambda: len(decisions(embedded_url(system))) == EXPERIMENTS, 60, "all verdicts")
     assert decisions(embedded_url(system)) == dict.fromkeys(ids, 1)
-    ends = {each: outcomes(system, each) for each in ids}
-    assert {tuple(ends.pop(each)) for each in victims} == {("expired", "completed")}
-    assert {tuple(each) for each in ends.values()} == {("completed",)}
+    assert {outcomes(system, each)[-1] for each in ids} == {"completed"}
+    assert [outcomes(system, each) for each in victims] == [["expired", "completed"]] * 2
     fleet(system, "down", "--json")
     assert cluster.processes() == {}
     assert cluster.call("squeue", "-h") == ""
