@@ -9,14 +9,17 @@ import asyncio
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from bench.chaos import hunt, report
+from bench.chaos.injector import FULL, NETWORK
 from bench.chaos.recovery import Recovery
 from bench.chaos.rounds import Harness, Trial
 from bench.chaos.sabotage import BUGS
-from bench.chaos.system import Plan
+from bench.chaos.switch import enter_new_namespace
+from bench.chaos.system import Plan, apart
 from orchestrator.domain import KeepRule
 
 _INTERRUPTED = 130
@@ -24,6 +27,8 @@ _INTERRUPTED = 130
 
 def main() -> int:
     arguments = _parser().parse_args()
+    if arguments.network:
+        enter_new_namespace()  # before there are threads, which would stay behind
     work = _recover if arguments.command == "recovery" else _hunt if arguments.sabotage else _run
     try:
         return asyncio.run(work(arguments))
@@ -33,28 +38,39 @@ def main() -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
-    plan = Plan(
-        folder,
-        workers=arguments.workers,
-        orchestrators=arguments.orchestrators,
+    plan = apart(folder, arguments.seed) if arguments.network else Plan(folder)
+    plan = replace(
+        plan,
+        workers=arguments.workers or plan.workers,
+        orchestrators=arguments.orchestrators or plan.orchestrators,
         sandbox=arguments.sandbox,
     )
-    trial = Trial(arguments.jobs, arguments.faults, arguments.seed, keep_rule=arguments.keep_rule)
+    trial = Trial(
+        arguments.jobs,
+        arguments.faults,
+        arguments.seed,
+        mix=NETWORK if arguments.network else FULL,
+        keep_rule=arguments.keep_rule,
+    )
     async with Harness.running(plan, trial) as harness:
         async with report.follow(harness):
             await harness.round()
         report.print_audit(harness)
         clean = not harness.findings.found
+    report.print_network(harness)
     _tidy(folder, keep=arguments.keep or not clean)
     return 0 if clean else 1
 
 
 async def _hunt(arguments: argparse.Namespace) -> int:
-    wanted = list(BUGS) if arguments.sabotage == "all" else [arguments.sabotage]
+    baits = hunt.NETWORK_BAITS if arguments.network else hunt.BAITS
+    wanted = list(baits) if arguments.sabotage == "all" else [arguments.sabotage]
+    if not baits.keys() >= set(wanted):
+        raise SystemExit(f"with --network only these are hunted: {', '.join(baits)}")
     catches = []
     for bug in wanted:
         folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=arguments.folder))
-        catches.append(await hunt.hunt(bug, folder, arguments.seed))
+        catches.append(await hunt.hunt(bug, folder, arguments.seed, network=arguments.network))
         report.print_catch(catches[-1])
         _tidy(folder, keep=arguments.keep or catches[-1].invariant is None)
     print(hunt.markdown(catches))
@@ -84,8 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=300)
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--workers", type=int, default=5)
-    parser.add_argument("--orchestrators", type=int, default=3)
+    parser.add_argument("--workers", type=int, help="5; with --network 2")
+    parser.add_argument("--orchestrators", type=int, help="3; with --network 1")
+    parser.add_argument(
+        "--network", action="store_true", help="each process on a host of its own, over TLS"
+    )
     parser.add_argument("--sandbox", default="none", choices=["strict", "pid", "none"])
     parser.add_argument(
         "--keep-rule", default="greedy", choices=get_args(KeepRule), help="of the first tag"

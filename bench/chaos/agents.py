@@ -58,6 +58,7 @@ class Agents:
         self._http = httpx.AsyncClient(
             timeout=_PATIENCE_SECONDS,
             trust_env=False,
+            **(system.network.client_options() if system.network else {}),
             limits=httpx.Limits(max_connections=200, keepalive_expiry=2.0),
         )
 
@@ -74,10 +75,11 @@ class Agents:
     ) -> Answer | None:
         """One try at one orchestrator; None if there was no final answer."""
         orchestrator = self._random.choice(self._system.orchestrators)
-        url = f"http://127.0.0.1:{orchestrator.from_agents.port}{path}"
         headers = {"Idempotency-Key": key} if key else {}
         try:
-            response = await self._http.request(method, url, json=body, headers=headers)
+            response = await self._http.request(
+                method, orchestrator.url + path, json=body, headers=headers
+            )
         except httpx.TransportError:
             return None
         text = response.headers["content-type"].startswith("text/")

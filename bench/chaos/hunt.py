@@ -6,16 +6,16 @@ checks are those of every run, and any of them may catch the bug.
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 
-from bench.chaos import faults, replays
-from bench.chaos.injector import FULL, Fault, Mix
+from bench.chaos import faults, partitions, replays
+from bench.chaos.injector import FULL, NETWORK, Fault, Mix
 from bench.chaos.rounds import Harness, Trial
 from bench.chaos.sabotage import BUGS, check
-from bench.chaos.system import Plan
+from bench.chaos.system import Plan, apart
 
 _LIMIT_SECONDS = 300.0
 _LOOK_SECONDS = 0.1
@@ -31,7 +31,7 @@ class Bait:
 
 
 def _bait(*some: Fault, steep: bool = False) -> Bait:
-    return Bait({fault: FULL[fault] for fault in some}, steep)
+    return Bait({fault: (FULL | NETWORK)[fault] for fault in some}, steep)
 
 
 BAITS = {
@@ -52,6 +52,13 @@ BAITS = {
     "volatile-redis": _bait(faults.redis_dies),
 }
 
+# Those that a partition between hosts brings out.
+NETWORK_BAITS = {
+    "no-nonce": _bait(partitions.redis_is_cut_off_one_way),
+    "hasty-reaper": _bait(partitions.redis_is_cut_off),
+    "no-epoch-check": _bait(partitions.worker_is_cut_off),
+}
+
 
 @dataclass(frozen=True)
 class Catch:
@@ -66,11 +73,12 @@ class Catch:
     seconds: float
 
 
-async def hunt(bug: str, folder: Path, seed: int) -> Catch:
+async def hunt(bug: str, folder: Path, seed: int, *, network: bool = False) -> Catch:
     """Faults upon a system with this bug, until a check finds something."""
     check(bug)
-    plan = Plan(folder, sabotage=bug)
-    bait = BAITS[bug]
+    bait = (NETWORK_BAITS if network else BAITS)[bug]
+    plan = apart(folder, seed) if network else Plan(folder)
+    plan = replace(plan, sabotage=bug)
     trial = Trial(_JOBS, _FAULTS, seed, bait.mix, bait.steep, _REST_SECONDS)
     started = time.monotonic()
     async with Harness.running(plan, trial) as harness:

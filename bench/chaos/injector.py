@@ -6,14 +6,14 @@ from random import Random
 
 import anyio
 
-from bench.chaos import faults, replays
+from bench.chaos import faults, partitions, replays
 from bench.chaos.targets import Missed, Targets
 
 Fault = Callable[[Targets, Random], Awaitable[None]]
 Mix = Mapping[Fault, float]
 
 # The share of each fault.
-FULL: Mix = {
+FULL: dict[Fault, float] = {
     faults.worker_dies_and_returns: 8,
     faults.worker_dies_for_long: 4,
     faults.worker_stands_still: 6,
@@ -40,6 +40,30 @@ FULL: Mix = {
     replays.run_is_cancelled: 5,
     replays.hand_run: 6,
     replays.stampede: 4,
+}
+# Between hosts apart (network.py): no proxies, and TLS hides what could be sent again.
+NETWORK: dict[Fault, float] = {
+    partitions.worker_is_cut_off: 8,
+    partitions.worker_is_cut_off_one_way: 8,
+    partitions.redis_is_cut_off: 4,
+    partitions.redis_is_cut_off_one_way: 6,
+    partitions.orchestrator_is_cut_off: 4,
+    partitions.agents_are_cut_off: 4,
+    faults.worker_dies_and_returns: 4,
+    faults.worker_dies_for_long: 2,
+    faults.worker_stands_still: 3,
+    faults.worker_is_drained: 2,
+    faults.supervisor_dies: 2,
+    faults.orchestrator_dies: 4,
+    faults.orchestrator_stands_still: 2,
+    faults.redis_dies: 3,
+    faults.redis_dies_for_long: 1,
+    faults.redis_stands_still: 2,
+    replays.stale_epoch_reports: 3,
+    replays.submission_comes_twice: 3,
+    replays.run_is_cancelled: 3,
+    replays.hand_run: 4,
+    replays.stampede: 2,
 }
 _AT_ONCE = 6
 _LOOK_SECONDS = 0.05

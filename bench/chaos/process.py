@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,15 +21,27 @@ LOOK_SECONDS = 0.05
 _die_with_harness = partial(tree.die_with_parent, signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class Host:
+    """Where a process runs: at this address, entered by a command, with these settings."""
+
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
 class Process:
     """One process of the system; `wanted` while it should run."""
 
-    def __init__(self, name: str, argv: list[str], env: dict[str, str], logs: Path) -> None:
+    def __init__(
+        self, name: str, argv: list[str], env: dict[str, str], logs: Path, host: Host
+    ) -> None:
         self.name = name
+        self.host = host
         self.lock = asyncio.Lock()
         self.wanted = False
-        self._argv = argv
-        self._env = os.environ | env
+        self._argv = [*host.enter, *argv]
+        self._env = os.environ | env | host.env
         self._log = logs / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0  # in its log

@@ -64,6 +64,13 @@ def print_audit(harness: Harness) -> None:
     _console.print(_line(harness), soft_wrap=True)
 
 
+def print_network(harness: Harness) -> None:
+    """What the network did, once it has ended."""
+    if (network := harness.system.network) is not None:
+        counts = ", ".join(f"{count} {what}" for what, count in network.packets.items())
+        _console.print(f"packets: {counts}; an hour ahead: {network.ahead}", soft_wrap=True)
+
+
 def print_recovery(samples: list[Sample]) -> None:
     """Seconds by kind of kill; with 100 samples or fewer p99 is the maximum."""
     seconds = Table("kill", "n", "clock", "p50", "p99", "max", title="Recovery, seconds")

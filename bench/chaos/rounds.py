@@ -200,7 +200,7 @@ class Harness:
 
     async def _audit_journals(self) -> None:
         """What `autoresearch audit` says, without the proxies."""
-        store = Store(f"redis://127.0.0.1:{self.system.redis.port}/0", _JOURNAL_SECONDS)
+        store = Store(self.system.redis.direct, _JOURNAL_SECONDS)
         auditor = Audit(store, Seals(Folder(HomePaths(self.system.plan.home))))
         try:
             for tag in TAGS:

@@ -47,10 +47,15 @@ class Targets:
         kind = random.choice(("worker", "worker", "redis", "agents"))
         if kind == "worker":
             async with self.worker(random) as worker:
-                yield worker.proxy
+                yield self.system.proxies[worker.name, worker.orchestrator.name]
         else:
             async with self.orchestrator(random) as orchestrator:
-                yield orchestrator.to_redis if kind == "redis" else orchestrator.from_agents
+                way = (
+                    (orchestrator.name, "redis")
+                    if kind == "redis"
+                    else ("agents", orchestrator.name)
+                )
+                yield self.system.proxies[way]
 
     @property
     def lease(self) -> float:

@@ -1,8 +1,7 @@
 """Clocks that are an hour off, or jump by two in mid-run: on the orchestrator's host, the worker's,
 Redis'.
 
-libfaketime stands in for a clock that was set. The monotonic clock stays the real one, as it does
-on a host.
+libfaketime stands in for a clock that was set (bench/harness/clock.py).
 """
 
 import os
@@ -15,12 +14,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from bench.harness.clock import FAKED_CLOCK, LIBRARIES, Clock
 from tests.conftest import server_binaries
 from tests.e2e.conftest import System, eventually, stub
 from tests.e2e.faults import decisions, outcomes
-
-FAKED_CLOCK = Path(__file__).parent / "faked_clock"
-LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,29 +25,6 @@ pytestmark = [
 ]
 
 HOUR = 3600
-
-
-class Clock:
-    """The clock of one host: of every process that is started with its variables."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.variables: dict[str, str] = {}
-
-    def set(self, seconds: int) -> None:
-        """So far from the real time, also for processes that run already."""
-        new = self._path.with_suffix(".new")
-        new.write_text(f"{seconds:+d}\n")
-        new.replace(self._path)
-        self.variables = {
-            "LD_PRELOAD": str(LIBRARIES[0]),
-            "FAKETIME_TIMESTAMP_FILE": str(self._path),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            # The library's cure for an old glibc: with it, threads wait for each other's locks in
-            # vain, and Python's for seconds.
-            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-        }
 
 
 @pytest.fixture
