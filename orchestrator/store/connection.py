@@ -22,6 +22,7 @@ from orchestrator.store.pool import PoolStore
 from orchestrator.store.race import RaceStore
 from orchestrator.store.reads import ReadStore
 from orchestrator.store.scripts import Scripts, redis_errors
+from orchestrator.store.sentinel import Primary, is_sentinel
 from orchestrator.store.sessions import SessionStore
 from orchestrator.store.shared import SharedConnection
 from orchestrator.store.steering import SteeringStore
@@ -55,12 +56,15 @@ class Store:
     for tests and benches."""
 
     def __init__(self, url: str, timeout_seconds: float, seals: Seals | None = None) -> None:
-        """Prepare the pool for `url` (redis://, rediss:// or unix://); connects on first use.
+        """Prepare the pool for `url` (redis://, rediss://, unix://, or those of sentinel.py);
+        connects on first use.
         `seals` are needed to write journals that an audit believes.
 
         A command is sent a second time when no answer came in `timeout_seconds`: the scripts'
         nonces make that harmless.
         """
+        self._primary = Primary(url, timeout_seconds) if is_sentinel(url) else None
+        url = self._primary.url if self._primary else url
         pool = BlockingConnectionPool.from_url(
             url,
             decode_responses=True,
@@ -71,7 +75,6 @@ class Store:
             health_check_interval=30,
             retry=FlatRetry(ExponentialBackoff(cap=0.5, base=0.05), 2),
         )
-        pool.connection_class = translated_closed_transport(pool.connection_class)
         redis = cast("TextRedis", Redis.from_pool(pool))
         single = ConnectionPool.from_url(
             url,
@@ -81,7 +84,10 @@ class Store:
             socket_connect_timeout=timeout_seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        single.connection_class = translated_closed_transport(single.connection_class)
+        for each in (pool, single):
+            if self._primary:
+                each.connection_class = self._primary.connection_class(each.connection_class)
+            each.connection_class = translated_closed_transport(each.connection_class)
         shared = SharedConnection(single.make_connection, timeout_seconds)
         # Apart: its reads block.
         tail = SharedConnection(single.make_connection, timeout_seconds)
@@ -136,4 +142,6 @@ class Store:
     async def close(self) -> None:
         for connection in self.connections:
             await connection.aclose()
+        if self._primary:
+            await self._primary.aclose()
         await self.redis.aclose()  # and the pool with it: `from_pool` handed it over

@@ -175,6 +175,25 @@ def test_after_redis_return_the_reaper_waits_a_whole_lease(api: Api, server: Ser
     assert api.get(f"/api/experiment/{experiment_id}")["status"] == "queued"
 
 
+def test_after_redis_took_no_writes_the_reaper_waits_a_whole_lease(
+    api: Api, server: Server
+) -> None:
+    """It answers reads all the time, but no worker could renew: a replica is missing, as after a
+    failover, or its disk is full."""
+    api.tag()
+    api.gpu()
+    experiment_id = api.submit("1")
+    api.claim()
+    time.sleep(0.4 * LEASE)
+    with server.client() as client:
+        client.config_set("min-replicas-to-write", "1")
+        time.sleep(0.5 * LEASE)
+        resuming = time.monotonic()
+        client.config_set("min-replicas-to-write", "0")
+    eventually(lambda: attempt_of(api, experiment_id)["outcome"] == "expired")
+    assert time.monotonic() - resuming >= LEASE
+
+
 def test_after_its_own_start_the_reaper_waits_a_whole_lease(
     make_api: MakeApi, api: Api, server: Server
 ) -> None:

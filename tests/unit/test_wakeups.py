@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,13 +25,15 @@ class Stream:
     def __init__(self) -> None:
         self.coming: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
         self.reads = 0
+        self.end, self.asked_after = "0-0", ""
         self._asked = asyncio.Event()
 
     async def last_id(self) -> str:
-        return "0-0"
+        return self.end
 
-    async def after(self, _event_id: str, _wait_seconds: float) -> list[Event]:
+    async def after(self, event_id: str, _wait_seconds: float) -> list[Event]:
         self.reads += 1
+        self.asked_after = event_id
         self._asked.set()
         found = await self.coming.get()
         if isinstance(found, Exception):
@@ -120,6 +123,21 @@ async def test_all_look_for_themselves_when_the_stream_could_not_be_read(
             await stream.bring(Unavailable("Redis does not answer"))
             assert a.woken.is_set()
             assert decided.is_set()
+
+
+async def test_a_stream_that_ends_earlier_after_a_failover_is_read_from_its_end(
+    wakeups: Wakeups, stream: Stream
+) -> None:
+    """The new primary lacks the last events, and its clock may be behind: no new one looks old."""
+    async with followed(wakeups):
+        await stream.bring([replace(queued(), id="1000-0")])
+        stream.end = "900-0"
+        await stream.bring(Unavailable("the primary is gone"))
+        assert stream.asked_after == "900-0"
+        await stream.bring([replace(queued(), id="900-1")])
+        stream.end = "950-0"
+        await stream.bring(Unavailable("the network"))
+        assert stream.asked_after == "900-1", "nothing is skipped"
 
 
 async def test_who_waits_before_the_reader_has_its_place_looks_again(wakeups: Wakeups) -> None:

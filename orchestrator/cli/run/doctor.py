@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import typer
-from redis import Redis, RedisError
+from redis import RedisError
 
 from gpu_worker import devices, hostcheck, isolation
 from gpu_worker.gpu import DeviceError, Nvidia, host_name
@@ -27,6 +27,7 @@ from orchestrator.cli.run.process import listen
 from orchestrator.cli.run.up import both_settings
 from orchestrator.errors import SetupError
 from orchestrator.settings import Settings
+from orchestrator.store.connection import Store
 from orchestrator.valkey import server_binary
 
 _GIB = 1 << 30
@@ -180,8 +181,9 @@ def redis(subject: Subject) -> Iterator[Finding]:
 
 def _external_redis(url: str) -> Finding:
     try:
-        with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as server:
-            facts = server.info()
+        facts = anyio.run(_facts, url)
+    except SetupError as error:
+        return Finding("Redis", "fail", error.message)
     except (RedisError, OSError, ValueError) as error:
         todo = "check REDIS_URL (--redis-url) and that the server runs"
         return Finding("Redis", "fail", f"does not answer: {error}", todo)
@@ -196,6 +198,14 @@ def _external_redis(url: str) -> Finding:
         todo = "CONFIG SET appendonly yes, appendfsync always"
         return Finding("Redis", "warn", f"{version} keeps no append-only file", todo)
     return Finding("Redis", "ok", version)
+
+
+async def _facts(url: str) -> dict[str, Any]:
+    store = Store(url, timeout_seconds=5)
+    try:
+        return await store.redis.info("default")
+    finally:
+        await store.close()
 
 
 def disk(subject: Subject) -> Iterator[Finding]:

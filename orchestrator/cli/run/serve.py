@@ -251,6 +251,8 @@ def redis_place(settings: Settings) -> str:
     url = urlsplit(settings.redis_url.get_secret_value())
     if url.scheme == "unix":
         return f"unix://{unquote(url.path)}"
+    if url.scheme.endswith("+sentinel"):
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
     return f"{url.scheme}://{url.hostname}:{url.port or 6379}"
 
 

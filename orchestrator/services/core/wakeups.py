@@ -14,7 +14,7 @@ import anyio
 
 from orchestrator.domain import profile_of
 from orchestrator.errors import AutoresearchError
-from orchestrator.store.events import Event, EventStore
+from orchestrator.store.events import Event, EventStore, order
 from orchestrator.store.jobs import NothingToClaim
 
 logger = logging.getLogger(__name__)
@@ -71,12 +71,16 @@ class Wakeups:
 
     async def run(self) -> None:
         """Follow the stream until cancelled, also through times without Redis."""
+        interrupted = False
         while True:
             try:
                 if not self._following.is_set():
                     self._last = await self._events.last_id()
                     self._following.set()
                     self._wake_all()  # events before this place reach nobody
+                if interrupted:  # after a failover it may end earlier
+                    self._last = min(self._last, await self._events.last_id(), key=order)
+                    interrupted = False
                 events = await self._events.after(self._last, self._poll_seconds)
                 for event in events:
                     self._last = event.id
@@ -86,6 +90,7 @@ class Wakeups:
             except AutoresearchError as error:
                 logger.warning("Event stream: %s", error)
                 await anyio.sleep(0.5)
+                interrupted = True
                 self._wake_all()  # the stream may have lost events
 
     async def following(self) -> None:

@@ -5,6 +5,9 @@
 -- ARGV: '', '', µs after which a silent GPU is offline.
 -- Replies: OK {lapsed: [gpu ids], alive: how many GPUs are not silent}.
 local offline_us, now = tonumber(ARGV[3]), now_us()
+-- No effect, but an error while Redis takes no writes: no worker can renew then, and the reaper must
+-- know.
+redis.call('ZREM', G.idle, '')
 local lapsed = redis.call('ZRANGEBYSCORE', G.holds, '-inf', us(now))
 for _, gpu_id in ipairs(lapsed) do
   local key = G.gpu .. gpu_id
