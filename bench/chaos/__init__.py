@@ -1,11 +1,14 @@
 """The chaos harness: the whole system as real processes, faults of every kind, and an audit.
 
     uv run python -m bench.chaos --jobs 10000 --faults 1000 --seed 7
+    uv run python -m bench.chaos --network       # real TCP and TLS, latency, loss, partitions
     uv run python -m bench.chaos --sabotage all          # does the harness catch seeded bugs?
     uv run python -m bench.chaos recovery --repeat 3     # recovery times at production timings
 
     system.py      the processes under test (process.py): one Redis, orchestrators, workers, and the
                    proxies between them (bench/harness/proxy.py)
+    network.py     --network: each process on a host of its own, joined by switch.py; partitions.py
+                   cuts the ways between them
     stub.py        train.py for a shell, because a CPython for each short job would cost too much
     agents.py      they submit, wait and train by hand; promises.py keeps what they were told
     faults.py      faults of processes and networks; replays.py those of the protocol (recorder.py

@@ -54,8 +54,8 @@ BAITS = {
 
 # Those that a partition between hosts brings out.
 NETWORK_BAITS = {
+    "finish-decides-again": _bait(partitions.worker_is_cut_off_one_way),
     "no-nonce": _bait(partitions.redis_is_cut_off_one_way),
-    "hasty-reaper": _bait(partitions.redis_is_cut_off),
     "no-epoch-check": _bait(partitions.worker_is_cut_off),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError, ReadOnlyError
 
@@ -64,7 +64,10 @@ class Primary:
             port: int
 
             async def _connect(self) -> None:
-                primary.address = await sentinel.discover_master(name)
+                try:
+                    primary.address = await sentinel.discover_master(name)
+                except MasterNotFoundError:  # it describes each sentinel's client in full
+                    raise RedisConnectionError(f"no sentinel knows a primary of {name}") from None
                 self.host, self.port = primary.address
                 await super()._connect()
 
