@@ -50,7 +50,9 @@ class Network:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         assert self._switch.stdout is not None
-        self._namespaces: dict[str, int] = json.loads(self._switch.stdout.readline())
+        first = self._switch.stdout.readline()
+        assert first, "the switch could not be made; its error is above"
+        self._namespaces: dict[str, int] = json.loads(first)
 
     def _make_certificate(self) -> None:
         """One that signs itself, for every address."""

@@ -16,6 +16,7 @@ class Clock:
 
     def set(self, seconds: int) -> None:
         """So far from the real time, also for processes that run already."""
+        assert LIBRARIES, "libfaketime is not installed: apt-get install faketime"
         new = self._path.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.replace(self._path)
