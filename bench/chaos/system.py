@@ -151,6 +151,11 @@ class Worker(Process):
         super().__init__(f"worker-{index}", command, env, plan.folder / "logs", host)
 
 
+def _patience() -> Retry:
+    """For commands that come while Redis is away."""
+    return Retry(ConstantBackoff(LOOK_SECONDS), round(START_SECONDS / LOOK_SECONDS))
+
+
 class Redis(Process):
     """`direct` is its URL for the audit, around the network."""
 
@@ -175,8 +180,7 @@ class Redis(Process):
 
     async def ready(self) -> None:
         """Return once it answers."""
-        patience = Retry(ConstantBackoff(LOOK_SECONDS), round(START_SECONDS / LOOK_SECONDS))
-        async with redis.asyncio.Redis.from_url(self.direct, retry=patience) as client:
+        async with redis.asyncio.Redis.from_url(self.direct, retry=_patience()) as client:
             await client.ping()
 
 
@@ -199,7 +203,7 @@ class System:
         self.workers: list[Worker] = []
         # Any: redis-py types every answer as a union over text and bytes.
         self.direct: Any = redis.asyncio.Redis.from_url(
-            self.redis.direct, decode_responses=True, socket_timeout=30
+            self.redis.direct, decode_responses=True, socket_timeout=30, retry=_patience()
         )
 
     @property

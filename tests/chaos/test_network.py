@@ -24,7 +24,7 @@ pytestmark = [
 def test_partitions_between_hosts_break_no_invariant() -> None:
     """Latency, loss, ways that are cut and heal, processes that die, all of it over TLS, and one
     clock an hour ahead. In a process of its own, because the harness leaves this one's network."""
-    words = ("--network", "--jobs", "12", "--faults", "8", "--seed", "7")
+    words = ("--network", "--jobs", "10", "--faults", "6", "--seed", "7")
     done = subprocess.run(
         [sys.executable, "-m", "bench.chaos", *words],
         capture_output=True, check=False, text=True, timeout=240,
