@@ -130,7 +130,7 @@ def test_a_search_goes_on_by_itself_after_a_failover_in_the_middle_of_a_run(
     start(system, pair)
     before = system.submit(stub(1.0, 0.2))
     system.wait(before)
-    during = system.submit(stub(0.9, 6))
+    during = system.submit(stub(0.9, 4))
     system.training(during)
     pair.kill("primary")
     eventually(system.ready, what="the new primary")
