@@ -1,7 +1,7 @@
 """What a model must leave in Redis, and what lies there, in one form to be compared.
 
 By the names of keys.py, without `ar:`. Times, empty keys, streams, and what `race` and the early
-stop believe are left out.
+stop believe are left out, and where the orchestrators keep their files.
 """
 
 import json
@@ -113,7 +113,8 @@ local out = {}
 for _, key in ipairs(redis.call('KEYS', 'ar:*')) do
   local kind, value = redis.call('TYPE', key).ok, nil
   local request = string.find(key, '^ar:nonce:') or string.find(key, '^ar:idem:')
-  if request or key == 'ar:answers' or kind == 'stream' then kind = nil
+  local apart = key == 'ar:answers' or key == 'ar:files'
+  if request or apart or kind == 'stream' then kind = nil
   elseif kind == 'hash' then value = redis.call('HGETALL', key)
   elseif kind == 'zset' then value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
   elseif kind == 'list' then value = redis.call('LRANGE', key, 0, -1)
