@@ -43,12 +43,14 @@ async def mend(problem: str, settings: WorkerSettings) -> None:
     prepare.py locks the cache and makes only what is missing. So of the daemons of a host, or of
     the hosts that share a folder, one does the work, and the others then find it done.
     """
-    wanted = settings.prepare is not None and _REMEDY in problem
-    if not (wanted and await _prepare(settings)):
+    before = digest(settings.cache_folder)
+    if settings.prepare is not None and _REMEDY in problem:
+        await _prepare(settings)
+    if digest(settings.cache_folder) == before:  # or a check that finds no end would not rest
         await anyio.sleep(settings.recheck_seconds)
 
 
-async def _prepare(settings: WorkerSettings) -> bool:
+async def _prepare(settings: WorkerSettings) -> None:
     argv = [*settings.command, "prepare.py", "--source", settings.prepare or ""]
     env = os.environ | {"AUTORESEARCH_CACHE": str(settings.cache_folder)}
     logger.info("preparing the training data: %s", " ".join(argv))
@@ -57,7 +59,6 @@ async def _prepare(settings: WorkerSettings) -> bool:
             code = await made.wait()
     except OSError as error:
         logger.error("cannot start %s: %s", argv[0], error)  # noqa: TRY400 - its text says all
-        return False
+        return
     if code != 0:
         logger.error("prepare.py ended with exit code %d; what it printed is above", code)
-    return code == 0

@@ -8,9 +8,10 @@ import logging
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -143,10 +144,11 @@ def _cluster(address: str, label: str) -> Iterator[Fleet]:
             f"no Ray cluster at {address}: {error}. Run this on a node of the cluster, and with "
             "Ray's token where it wants one"
         ) from error
-    try:
-        yield Fleet(ray)
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray tells of nodes that died, at the latest at its end
+        try:
+            yield Fleet(ray)
+        finally:
+            ray.shutdown()
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,7 @@ def watch(
     json: bool,
 ) -> None:
     """Stop it with Ctrl-C, and before `down`."""
-    plan = _plan(flags, gpus, cpu=cpu)
-    stops = Stops()
+    plan, stops, stdout = _plan(flags, gpus, cpu=cpu), Stops(), sys.stdout
     # Again inside, since Ray takes SIGTERM for itself; and outside, for a Ctrl-C's repetition.
     with stops.counted(), _cluster(address, label) as fleet, stops.counted():
         looked_at = -math.inf
@@ -222,13 +223,15 @@ def watch(
             if time.monotonic() > looked_at + _LOOK_SECONDS:
                 looked_at = time.monotonic()
                 for name in plan.fill(fleet):
-                    respond(json, {"name": name}, f"{name} placed")
+                    with redirect_stdout(stdout):
+                        respond(json, {"name": name}, f"{name} placed")
             time.sleep(_POLL_SECONDS)
 
 
 def status(*, address: Address = "auto", label: Label = "default", json: bool) -> None:
     with _cluster(address, label) as fleet:
-        _show(fleet.ask("state", fleet.names(), _ANSWER_SECONDS), json=json)
+        states = fleet.ask("state", fleet.names(), _ANSWER_SECONDS)
+    _show(states, json=json)
 
 
 def down(*, address: Address = "auto", label: Label = "default", json: bool) -> None:
