@@ -9,6 +9,7 @@ case has `argv` (the first is the program), `env`, `cwd`, `out` and `err` (files
 file), `encoding`. A service is stopped with SIGTERM once it has said `ready` or made that file.
 """
 
+import gc
 import io
 import json
 import os
@@ -107,12 +108,14 @@ def main() -> None:
     commands = {word for case in cases for word in case["argv"][:2] if word in COMMANDS}
     for module in (*(f"orchestrator.cli.{COMMANDS[name][0]}" for name in commands), *_LATE):
         import_module(module)
-    programs = {name: _program(name) for name in {case["argv"][0] for case in cases}}
     for case in cases:
+        # prepare.py as late as can be: with torch in it, an interpreter takes a second to end.
+        program = _program(case["argv"][0])
+        gc.freeze()  # or each fork would look through what all of them share
         pid = os.fork()
         if not pid:
             _enter(case)
-            sys.exit(programs[case["argv"][0]]())
+            sys.exit(program())
         sys.stdout.write(json.dumps(_end_of(pid, case)) + "\n")
         sys.stdout.flush()
 
