@@ -30,7 +30,7 @@ from orchestrator.files import LOG_TAIL_BYTES, Files, Slice, checked_secret, dis
 from orchestrator.ids import AttemptId, tag_of
 from orchestrator.settings import HomePaths
 
-# After this a bucket counts as away; whoever called sends the request again.
+# After this a bucket counts as away; the caller sends the request again.
 _TIMES: dict[str, Any] = {
     "client_options": {
         "allow_http": True,  # where the endpoint is http://, somebody wanted it

@@ -290,16 +290,21 @@ print("found", sorted(path.name for path in folder.iterdir()))
 """
 
 
-def test_only_the_operators_own_train_py_leaves_its_compile_cache_to_later_runs(
-    host: Host, stub: Stub
-) -> None:
-    """Each run gets a copy, so that an agent's never changes what the next one gets."""
+def start_in_checkout(host: Host, train_py: str) -> None:
+    """A worker whose operator wrote this train.py."""
     if works("strict") is None:
         pytest.skip("no sandbox strict here")
     project = host.home / "project"
     project.mkdir()
-    (project / "train.py").write_text(CACHE.format(name="operator"))
+    (project / "train.py").write_text(train_py)
     host.start(project=project, cache=host.home / "cache")
+
+
+def test_only_the_operators_own_train_py_leaves_its_compile_cache_to_later_runs(
+    host: Host, stub: Stub
+) -> None:
+    """Each run gets a copy, so that an agent's never changes what the next one gets."""
+    start_in_checkout(host, CACHE.format(name="operator"))
 
     def found(name: str) -> str:
         run = stub.submit(CACHE.format(name=name))
@@ -337,12 +342,7 @@ def test_a_run_that_follows_the_operators_own_at_once_gets_its_compile_cache(
     host: Host, stub: Stub
 ) -> None:
     """It was removed while the next run copied it, which ended the worker."""
-    if works("strict") is None:
-        pytest.skip("no sandbox strict here")
-    project = host.home / "project"
-    project.mkdir()
-    (project / "train.py").write_text(MANY)
-    host.start(project=project, cache=host.home / "cache")
+    start_in_checkout(host, MANY)
     runs = [stub.submit(MANY) for _ in range(4)]
     assert {stub.report(run)["outcome"] for run in runs} == {"crash"}  # they measure nothing
     assert [stub.output(run) for run in runs] == ["found 0\n", *["found 3000\n"] * 3]
@@ -350,13 +350,8 @@ def test_a_run_that_follows_the_operators_own_at_once_gets_its_compile_cache(
 
 
 def test_a_compile_cache_that_cannot_be_copied_is_left_out(host: Host, stub: Stub) -> None:
-    if works("strict") is None:
-        pytest.skip("no sandbox strict here")
     pipes = MANY.replace("(folder / str(number)).touch()", 'os.mkfifo(folder / f"{number:0200}")')
-    project = host.home / "project"
-    project.mkdir()
-    (project / "train.py").write_text(pipes)
-    host.start(project=project, cache=host.home / "cache")
+    start_in_checkout(host, pipes)
     runs = [stub.submit(pipes) for _ in range(3)]
     assert {stub.report(run)["outcome"] for run in runs} == {"crash"}  # they measure nothing
     assert [stub.output(run) for run in runs] == ["found 0\n"] * 3

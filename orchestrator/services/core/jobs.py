@@ -87,7 +87,7 @@ class Jobs:
             train_py = await anyio.to_thread.run_sync(self._files.source, claimed.source_sha256)
         except AutoresearchError as error:
             # Not the run's fault, nor the worker's: the lease ends. A damaged source counts as a
-            # loss, or it would be tried for ever; a bucket that is away comes back.
+            # loss, or it would be tried without end; a bucket that is away comes back.
             if bucket_away(error):
                 await self._judge.attempt_handed_back(claimed.attempt)
             else:
