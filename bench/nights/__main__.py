@@ -66,14 +66,15 @@ HEAD = """\
 
 
 def rows(pairs: Iterable[tuple[Cell, Score]]) -> Iterable[str]:
-    greedy = Score()
+    greedy: Score | None = None
     for cell, mean in pairs:
         if cell.rule == "greedy":
             greedy = mean
+        ratio = f"{100 * (mean.gain / greedy.gain - 1):+.1f} %" if greedy else ""
         recovered = f"{mean.recovered / mean.lost:.2f}" if mean.lost else ""
         yield (
             f"| {cell.sigma} | {cell.gpus} | {cell.rule} | {mean.gain:.4f}"
-            f" | {100 * (mean.gain / greedy.gain - 1):+.1f} % | {mean.keeps:.1f}"
+            f" | {ratio} | {mean.keeps:.1f}"
             f" | {mean.false / mean.keeps:.3f} | {mean.optimism / cell.sigma:+.2f} | {recovered}"
             f" | {mean.repeats / cell.runs:.2f} |"
         )
@@ -88,7 +89,9 @@ def main() -> None:
         "--rho", type=float, default=0.0, help="part of sigma² that the seed decides"
     )
     parser.add_argument("--cells", nargs="*", default=CELLS, metavar="SIGMAxGPUS")
-    parser.add_argument("--rules", nargs="*", default=list(TABLE), choices=RULES)
+    parser.add_argument(
+        "--rules", nargs="*", default=list(TABLE), choices=RULES, help="greedy first"
+    )
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     print(HEAD, flush=True)

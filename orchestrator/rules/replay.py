@@ -151,8 +151,9 @@ class Replay:
     _begun: bool = False
 
     @classmethod
-    def of(cls, name: str) -> "Replay":
-        return cls(Tag(name, 0, 0.0, 0.0, 1))
+    def of(cls, name: str, rules: int) -> "Replay":
+        """That of a tag's journal, by the rules with which its race began."""
+        return cls(Tag(name, 0, 0.0, 0.0, 1), race=RaceState(rules=rules))
 
     def take(self, step: Step) -> None:
         """Take the next step; what is wrong with it joins `differences`."""
@@ -217,7 +218,8 @@ class Replay:
             self._differ(f"the race began with seed {step.seed} of {self.tag.best}")
         self.tag = replace(self.tag, keep_rule="race")
         best = self.tag.best
-        self.race = RaceState() if best is None else begin(best, step.seed or 0)
+        race = RaceState() if best is None else begin(best, step.seed or 0)
+        self.race = replace(race, rules=self.race.rules)
 
     def _condemn(self, step: Condemned) -> None:
         who = step.experiment_id

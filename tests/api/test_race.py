@@ -1,6 +1,7 @@
 """The keep rule `race` over HTTP: repeats that the service queues, candidates, keeps, merges."""
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -298,6 +299,27 @@ def test_a_disturbed_repeat_does_not_count_and_says_so(race: Race) -> None:
     assert warning.startswith("does not count for the keep rule")
     assert race.claim()["seed"] == 47, "another run takes its place"
     assert race.detail(first)["warnings"] == []
+    assert audited(race.api) == []
+
+
+@pytest.mark.parametrize(("rules", "counted"), [(2, 6), (1, 5)])
+def test_a_tag_is_judged_and_audited_by_the_rules_that_it_began_with(
+    race: Race, redis_url: str, rules: int, counted: int
+) -> None:
+    """By the first ones, which had no number, no run counts that once seemed disturbed."""
+    race.api.submit(BASELINE)
+    race.run(0.603124)
+    if rules == 1:
+        with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+            key = keys.of_tag("mar11", "race")
+            state = json.loads(client.get(key) or "")
+            del state["rules"]
+            client.set(key, json.dumps(state))
+    for val_bpb in (0.603589, 0.612080, 0.605141, 0.603136):
+        race.run(val_bpb)
+    assert len(race.best()["estimate"]["readings"]) == 4
+    race.run(0.609612)
+    assert len(race.best()["estimate"]["readings"]) == counted
     assert audited(race.api) == []
 
 

@@ -2,6 +2,7 @@
 
 - `state.py`: what the runs of a tag amount to, and the other values.
 - `verdicts.py`: one decided run more, and the verdicts that follow. Begin here.
+- `readings.py`: whether a run is evidence, and what it says of the noise.
 - `drift.py`: disturbed runs and GPUs that drift.
 - `beliefs.py`: what is believed of values and effects, and why.
 - `queue.py`: what a free GPU runs next.

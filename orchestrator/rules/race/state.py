@@ -1,5 +1,6 @@
 """The values of the keep rule `race`: what comes in, what is kept between runs, what comes out."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,6 +28,9 @@ from orchestrator.rules.race.beliefs import (
 
 BASELINE_RUNS = 5
 FIRST_SEED = 42
+# Of the rules by which a tag is judged; it keeps the number that it began with, so that its audit
+# decides as its orchestrator did. Since 2 a run that seemed disturbed may count after all.
+RULES = 2
 
 Ending = Literal["completed", "crashed", "cancelled", "lost"]
 
@@ -122,6 +126,7 @@ class State:
     offsets: Offsets = field(default_factory=dict)
     unchecked: Mapping[str, int] = field(default_factory=dict)
     slow: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rules: int = RULES
 
     @property
     def known(self) -> set[str]:
@@ -172,7 +177,7 @@ _STATE = TypeAdapter(State)
 @lru_cache(maxsize=64)  # each state is read twice: for what runs next, and for the next verdict
 def from_json(text: str | None) -> State:
     """The state that `to_json` made the text of; that of a new tag for None."""
-    return State() if text is None else _STATE.validate_json(text)
+    return State() if text is None else _STATE.validate_python({"rules": 1} | json.loads(text))
 
 
 def to_json(state: State) -> str:

@@ -9,8 +9,9 @@ from orchestrator.decisions import RaceStatus, RaceVerdict
 from orchestrator.domain import Best
 from orchestrator.rules.noise import SeedNoise
 from orchestrator.rules.race import beliefs
-from orchestrator.rules.race.beliefs import KNOWN, Belief, Reading, counted, on_model
-from orchestrator.rules.race.drift import drift, is_disturbed, is_worse, slow, unchecked
+from orchestrator.rules.race.beliefs import KNOWN, Belief, Reading, counted
+from orchestrator.rules.race.drift import slow, unchecked
+from orchestrator.rules.race.readings import calm, read, with_reading
 from orchestrator.rules.race.state import (
     Champion,
     Ending,
@@ -78,7 +79,7 @@ def step(state: State, run: FinishedRun) -> Stepped:
     if source is None:
         state, source = _new(state, run)
     parent = state.parent(source.base).source
-    noise, source = _read(state.noise, source, run, run.value, parent, uneven=uneven)
+    noise, source = read(state, source, run, run.value, parent, uneven=uneven)
     state = replace(state, noise=noise)
     return _judge(state, source, state.evidence(source))
 
@@ -90,54 +91,6 @@ def _new(state: State, run: FinishedRun) -> tuple[State, Source]:
     prior = beliefs.stacked(effects) if effects else None
     state = replace(state, waiting=_without(state.waiting, *run.merged_from))
     return state, Source(run.source, base, (), prior, run.merged_from)
-
-
-def _read(
-    noise: SeedNoise,
-    source: Source,
-    run: FinishedRun,
-    value: float,
-    parent: Source | None = None,
-    *,
-    uneven: bool,
-) -> tuple[SeedNoise, Source]:
-    """The source with one run more, and the noise that is learned from it. A second run with one
-    seed is no evidence, nor is one so much worse than the others on its GPU model that something
-    disturbed it; of a champion also one that is so much better. Nor is the first whose steps are
-    `uneven`; with the second it seems to be the way of the source."""
-    seed, model = run.seed, run.model
-    own = counted(on_model(source.readings, model))
-    disturbed = is_disturbed(noise, own.values(), value)
-    drifted = parent is None and drift(noise, source, run) is not None
-    uneven = uneven and not any(one.uneven for one in source.readings)
-    counts = seed not in counted(source.readings) and not (disturbed or drifted or uneven)
-    if counts:
-        others = counted(on_model(parent.readings, model)) if parent else {}
-        noise = noise.after(seed, value, source.fresh(model), others)
-    return noise, _with_reading(source, Reading(seed, value, counts, model=model, uneven=uneven))
-
-
-def _with_reading(source: Source, reading: Reading) -> Source:
-    return replace(source, readings=(*source.readings, reading))
-
-
-def _calm(noise: SeedNoise, baseline: Source) -> tuple[SeedNoise, Source]:
-    """A baseline with its last run. Nothing is known of the noise before, so its worst run is held
-    against the others: one disturbed run here would make the noise too large for all that follows.
-    """
-    values = counted(baseline.readings)
-    if len(values) < 2 or len({one.model for one in baseline.readings}) > 1:
-        return noise, baseline
-    worst = max(values, key=values.__getitem__)
-    alone, others = SeedNoise(), dict[int, float]()
-    for seed, value in values.items():
-        if seed != worst:
-            alone = alone.after(seed, value, others, {})
-            others[seed] = value
-    if not is_worse(alone, others.values(), values[worst]):
-        return noise, baseline
-    readings = (one._replace(counts=one.counts and one.seed != worst) for one in baseline.readings)
-    return alone, replace(baseline, readings=tuple(readings))
 
 
 def _first(state: State, run: FinishedRun, value: float) -> Stepped:
@@ -153,18 +106,20 @@ def _champion_ran(
 ) -> Stepped:
     """The estimate of a champion, of now or earlier, moves; and with it the verdicts on those that
     race against it. On a model other than the first, so does the offset of that model."""
-    noise, source = _read(state.noise, champion.source, run, value, uneven=uneven)
+    noise, source = read(state, champion.source, run, value, uneven=uneven)
     offset, offsets, belief = state.offset(run.model), state.offsets, champion.belief
     if source.readings[-1].counts and run.model is not None:
         moved = beliefs.after_calibration(offset, belief, value, noise)
         offsets = {**offsets, run.model: moved}
     if champion.source.unsettled:
         if not source.unsettled:
-            noise, source = _calm(noise, source)
+            noise, source = calm(noise, source)
         first = (one for one in source.readings if not state.offset(one.model).variance)
         belief = beliefs.baseline(first, noise)
-    elif source.readings[-1].counts:
-        belief = beliefs.after_reading(belief, value, noise, offset)
+    else:
+        for one in source.readings:
+            if one.counts and one.value is not None and one not in champion.source.readings:
+                belief = beliefs.after_reading(belief, one.value, noise, state.offset(one.model))
     in_force = champion is state.champions[-1]
     state = replace(state, noise=noise, offsets=offsets)
     state = _with(state, replace(champion, source=source, belief=belief))
@@ -281,7 +236,7 @@ def _champion_failed(state: State, run: FinishedRun, champion: Champion) -> Step
     """The second crash ends a champion that has a predecessor."""
     in_force = champion is state.champions[-1]
     reading = Reading(run.seed, None, counts=False, crashed=run.ending == "crashed")
-    champion = replace(champion, source=_with_reading(champion.source, reading))
+    champion = replace(champion, source=with_reading(champion.source, reading))
     state = _with(state, champion)
     if not in_force or champion.crashes < CRASHES or len(state.champions) == 1:
         return state, ()

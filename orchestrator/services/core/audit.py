@@ -58,7 +58,7 @@ class Audit:
             if tag not in self._noted():
                 raise
             return Report(tag, 0, 0, ["this home has noted seals of its journal, and it is gone"])
-        replay = await self._replayed(tag, books.tag.revision, chain)
+        replay = await self._replayed(books, chain)
         differences = [*replay.differences, *_of_totals(books, replay)]
         if chain is not None:
             differences += chain.differences
@@ -88,9 +88,10 @@ class Audit:
     def _noted(self) -> list[str]:
         return self._seals.tags() if self._seals else []
 
-    async def _replayed(self, tag: str, revision: int, chain: Chain | None) -> Replay:
-        """The steps up to the revision; the chain is checked to its end."""
-        replay, over = Replay.of(tag), False
+    async def _replayed(self, books: Books, chain: Chain | None) -> Replay:
+        """The steps up to the books' revision; the chain is checked to its end."""
+        tag, revision, over = books.tag.name, books.tag.revision, False
+        replay = Replay.of(tag, books.race.rules)
         last = "its beginning"
         try:
             async for entry, step in self._store.journal.steps(tag):
