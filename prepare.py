@@ -60,7 +60,7 @@ class Profile:
     """What a class of machines can run. Results compare only within one profile."""
 
     name: str
-    min_vram_gb: float | None  # GiB of GPU memory that it needs; None: no GPU
+    min_vram_gb: float | None  # GiB of NVIDIA memory that it needs; None: none
     max_seq_len: int  # context in tokens; fixed for train.py
     eval_tokens: int  # targets that the metric reads at most; fixed for train.py
     depth: int  # number of blocks; this and what follows are defaults that train.py may change
@@ -77,6 +77,7 @@ PROFILES = (
     Profile("40gb", 38, 2048, 40 * 2**19, 8, 64, 2**18, 2**19, 800_000, compile=True),
     Profile("24gb", 20, 2048, 10 * 2**19, 8, 32, 2**17, 2**18, 400_000, compile=True),
     Profile("small", 0, 2048, 2 * 2**19, 4, 2, 2**16, 0, 100_000, compile=False),
+    Profile("mps", None, 1024, 2 * 2**19, 4, 8, 2**15, 0, 30_000, compile=False),  # Apple's GPUs
     Profile("cpu", None, 256, 2**16, 2, 8, 2**11, 0, 10_000, compile=False),
 )
 
@@ -100,9 +101,10 @@ def select_profile(name: str | None, vram_gb: float | None) -> Profile:
 
 
 def active_profile() -> Profile:
-    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
-    vram_gb = None if gpu is None else gpu.total_memory / 2**30
-    return select_profile(env_value("AUTORESEARCH_PROFILE"), vram_gb)
+    vram_gb, mps = None, torch.backends.mps.is_available()
+    if torch.cuda.is_available():
+        vram_gb = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return select_profile(env_value("AUTORESEARCH_PROFILE") or ("mps" if mps else None), vram_gb)
 
 
 def time_budget() -> float:
@@ -130,8 +132,10 @@ VOCAB_SIZE = 8192
 
 def pick_device() -> torch.device:
     """The GPU, unless there is none or the profile is the CPU's."""
-    usable = torch.cuda.is_available() and PROFILE.min_vram_gb is not None
-    return torch.device("cuda" if usable else "cpu")
+    mps, cuda = torch.backends.mps.is_available(), torch.cuda.is_available()
+    if PROFILE.name == "mps":
+        return torch.device("mps" if mps else "cpu")
+    return torch.device("cuda" if cuda and PROFILE.min_vram_gb is not None else "cpu")
 
 
 # Dense bf16 TFLOP/s with fp32 accumulation, from the makers' data sheets; the first match counts.
@@ -148,10 +152,8 @@ def peak_flops(device_name: str) -> float:
 
 
 def share_compiled_code() -> None:
-    """Give the compilers one cache for all runs of this host; variables set outside win.
-
-    Compilers rename finished files into place, so runs may overlap or be killed.
-    """
+    """Give the compilers one cache for all runs of this host; variables set outside win. They
+    rename finished files into place, so runs may overlap or be killed."""
     folder = cache_dir() / "compiled"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -751,7 +753,7 @@ class Batches(Iterator[tuple[Tensor, Tensor, int]]):
 
     def __next__(self) -> tuple[Tensor, Tensor, int]:
         batch, self.epoch = self._packed[0].result()  # an error stays there: each call raises it
-        tokens = batch.to(self._device, non_blocking=True)
+        tokens = batch.to(self._device, non_blocking=batch.is_pinned())
         x, y = tokens[:, :-1].long(), tokens[:, 1:].long()
         self._packed.popleft()
         self._packed.append(self._submit())  # last, because packing competes for the GIL
@@ -810,8 +812,7 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
     vocabularies. EVAL_TOKENS targets are read, or one pass where the shard has fewer; which ones
     does not depend on batch_size. The caller sets the model's mode. Sums are kept in float64.
     """
-    device = pick_device()
-    rows = torch.from_numpy(validation_rows(tokenizer).astype(np.int32)).to(device)
+    rows = torch.from_numpy(validation_rows(tokenizer).astype(np.int32)).to(device := pick_device())
     if not len(rows):
         raise PrepareError(f"There is no row of {MAX_SEQ_LEN} tokens to validate on; add text.")
     if len(rows) < EVAL_TOKENS // MAX_SEQ_LEN:
@@ -819,9 +820,10 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
             f"val_bpb is measured on {len(rows) * MAX_SEQ_LEN:,} tokens, all that the validation "
             f"shard has; profile {PROFILE.name} asks for {EVAL_TOKENS:,}"
         )
-    token_bytes = tokenizer.token_bytes.to(device)
-    nats = torch.zeros((), dtype=torch.float64, device=device)
-    total_bytes = torch.zeros((), dtype=torch.int64, device=device)
+    exact = torch.device("cpu") if device.type == "mps" else device  # Apple's GPUs lack float64
+    token_bytes = tokenizer.token_bytes.to(exact)
+    nats = torch.zeros((), dtype=torch.float64, device=exact)
+    total_bytes = torch.zeros((), dtype=torch.int64, device=exact)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         # Copies of its first row fill up the last batch, since a compiled model would be compiled
@@ -829,8 +831,8 @@ def evaluate_bpb(model: Callable[..., Tensor], tokenizer: Tokenizer, batch_size:
         used, filler = len(part), part[:1].expand(batch_size - len(part), -1)
         tokens = torch.cat((part, filler)).long()
         x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-        losses = model(x, y, reduction="none").reshape(y.shape)[:used]
-        sizes = token_bytes[y[:used]]
+        losses = model(x, y, reduction="none").reshape(y.shape)[:used].to(exact)
+        sizes = token_bytes[y[:used].to(exact)]
         nats += torch.where(sizes > 0, losses.double(), 0.0).sum()  # 0 · inf would be NaN
         total_bytes += sizes.sum()
     val_bpb = nats.item() / (math.log(2) * total_bytes.item())
@@ -872,7 +874,7 @@ def check() -> int:
         "problems": problems,
         "profile": profile and profile.name,
         "device": device.type,
-        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "device_name": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "torch_version": torch.__version__,
         "python_version": platform.python_version(),
         "cache": cache and str(cache),

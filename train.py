@@ -134,10 +134,11 @@ def rms_norm(x: Tensor) -> Tensor:
 
 def rotary_tables(context: int, head_dim: int) -> Rotary:
     """Cosines and signed sines [context, 1, head_dim], in fp32 (RoFormer, arXiv:2104.09864)."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
-    positions = torch.arange(context, dtype=torch.float64)
-    angles = torch.outer(positions, ROTARY_BASE**-exponents).unsqueeze(1)
-    cos, sin = angles.cos().float(), angles.sin().float()
+    exact = partial(torch.arange, dtype=torch.float64, device="cpu")  # Apple's GPUs lack float64
+    exponents = exact(0, head_dim, 2) / head_dim
+    angles = torch.outer(exact(context), ROTARY_BASE**-exponents).unsqueeze(1)
+    device = torch.get_default_device()
+    cos, sin = angles.cos().to(device, torch.float32), angles.sin().to(device, torch.float32)
     return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
 
@@ -219,11 +220,11 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     total = exps.sum(-1, keepdim=True)
     losses = total.log().squeeze(-1) - capped.gather(-1, targets[:, None]).squeeze(-1)
     gradient = exps.div_(total)  # in place: on a CPU, this is bound by memory
-    if logits.is_cuda:  # a comparison fuses with the rest, indexing would not
+    if logits.is_cpu:
+        gradient[torch.arange(len(logits)), targets] -= 1
+    else:  # a comparison fuses with the rest, indexing would not
         is_target = torch.arange(logits.size(-1), device=logits.device) == targets[:, None]
         gradient = gradient - is_target.to(gradient.dtype)
-    else:
-        gradient[torch.arange(len(logits)), targets] -= 1
     slope = capped.div_(LOGIT_SOFTCAP).square_().neg_().add_(1)
     return losses, gradient.mul_(slope).to(logits.dtype)
 
@@ -244,7 +245,7 @@ class HeadLoss(torch.autograd.Function):
         weight = head.to(hidden.dtype)
         d_hidden = torch.empty_like(hidden) if learns else hidden
         d_head = torch.zeros_like(head) if learns else head
-        chunk = LOSS_CHUNK_TOKENS if hidden.is_cuda else CPU_LOSS_CHUNK_TOKENS
+        chunk = CPU_LOSS_CHUNK_TOKENS if hidden.is_cpu else LOSS_CHUNK_TOKENS
         losses = []
         for start in range(0, len(hidden), chunk):
             h, t = hidden[start : start + chunk], targets[start : start + chunk]
@@ -554,11 +555,8 @@ def train(
     budget: float,
     peak_rate: float,
 ) -> tuple[int, float, float]:
-    """Train until `budget` seconds are counted. TrainingDivergedError.
-
-    `peak_rate` is the device's limit in tokens per second. Returns the number of steps, the counted
-    seconds, and the seconds of the untimed steps.
-    """
+    """Train until `budget` seconds are counted, or TrainingDivergedError. `peak_rate` is what the
+    device can do, in tokens per second. Returns steps, counted seconds, and untimed seconds."""
     steps, seconds, untimed, smooth, print_at, progress = 0, 0.0, 0.0, 0.0, 0.0, 0.0
     running: deque[tuple[Callable[[], float], float]] = deque()  # loss and multiplier of each step
     clock = time.perf_counter()
@@ -613,8 +611,7 @@ def run() -> None:
     torch.set_float32_matmul_precision("high")
     share_compiled_code()
     device = pick_device()
-    on_gpu = device.type == "cuda"
-    device_name = torch.cuda.get_device_name(device) if on_gpu else device.type
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
 
     micro_batches, rest = divmod(TOTAL_BATCH_SIZE, DEVICE_BATCH_SIZE * MAX_SEQ_LEN)
     if rest or not micro_batches:
@@ -629,7 +626,7 @@ def run() -> None:
     if COMPILE:
         model.hidden = torch.compile(model.hidden, dynamic=False)  # type: ignore[method-assign]
         HeadLoss.cross_entropy = staticmethod(torch.compile(cross_entropy, dynamic=False))
-        if on_gpu:
+        if device.type == "cuda":
             choose_kernels(MAX_SEQ_LEN, config.windows, config.dtype, device)
     print(f"{config} on {device_name}: {model.num_params():,} parameters", flush=True)
     peak_rate = peak_flops(device_name) / model.flops_per_token() or math.inf
@@ -653,7 +650,8 @@ def run() -> None:
         f"evaluation {finished - trained:.1f}"
     )
     rate = TOTAL_BATCH_SIZE * (steps - UNTIMED_STEPS) / seconds
-    memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
+    peaks = {"cuda": torch.cuda.max_memory_allocated, "mps": torch.mps.driver_allocated_memory}
+    memory = peaks.get(device.type, int)() / 2**20
     print(f"---\nval_bpb: {val_bpb:.6f}")
     print(f"training_seconds: {seconds:.1f}\ntotal_seconds: {finished - PROCESS_START:.1f}")
     print(f"peak_vram_mb: {memory:.1f}\nmfu_percent: {100 * rate / peak_rate:.2f}")
@@ -684,10 +682,12 @@ def main() -> int:
     try:
         run()
     except (TrainingDivergedError, PrepareError) as error:
-        print(f"\nFAIL: {error}", flush=True)
-    except torch.OutOfMemoryError as error:
+        print(f"\nFAIL: {error}")
+    except RuntimeError as error:  # torch has a class for this, which Apple's GPUs do not use
+        if "out of memory" not in str(error):
+            raise
         advice = f"halve DEVICE_BATCH_SIZE (now {DEVICE_BATCH_SIZE})"
-        print(f"\nFAIL: out of GPU memory, {advice}. {error}", flush=True)
+        print(f"\nFAIL: out of GPU memory, {advice}. {error}")
     else:
         return 0
     return 1

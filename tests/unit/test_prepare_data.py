@@ -114,7 +114,7 @@ def test_the_profile_follows_the_memory_of_the_gpu(vram, name):
 def test_a_profile_can_be_named():
     """The name wins over the hardware, and a wrong one lists the right ones."""
     assert select_profile("cpu", 80).name == "cpu"
-    with pytest.raises(PrepareError, match=r"'h100'.*80gb, 40gb, 24gb, small, cpu"):
+    with pytest.raises(PrepareError, match=r"'h100'.*80gb, 40gb, 24gb, small, mps, cpu"):
         select_profile("h100", 80)
 
 

@@ -253,6 +253,7 @@ def test_a_batch_that_cannot_be_divided_is_an_error(monkeypatch: pytest.MonkeyPa
     [
         (train.TrainingDivergedError("loss nan at step 3"), "FAIL: loss nan at step 3"),
         (torch.OutOfMemoryError("CUDA out of memory"), "halve DEVICE_BATCH_SIZE"),
+        (RuntimeError("MPS backend out of memory"), "halve DEVICE_BATCH_SIZE"),
         (train.PrepareError("no tokenizer"), "FAIL: no tokenizer"),
     ],
 )
