@@ -63,15 +63,14 @@ class LazyGroup(TyperGroup):
 
 def load(name: str) -> Any:
     """The command with its flags: a function of its module, or a Typer group of the same name."""
-    from orchestrator.cli.options import wired
+    from orchestrator.cli.options import add_command
 
     module, help_line = COMMANDS[name]
     found = getattr(import_module(f"orchestrator.cli.{module}"), name)
     if not isinstance(found, typer.Typer):
-        details = (found.__doc__ or "").strip()
-        function = wired(found)
-        found = typer.Typer(add_completion=False)
-        found.command(name, help=f"{help_line}\n\n{details}".strip())(function)
+        group = typer.Typer(add_completion=False)
+        add_command(group, found, help_line, name)
+        found = group
     return typer.main.get_command(found)
 
 

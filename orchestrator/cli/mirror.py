@@ -22,7 +22,7 @@ from gpu_worker.durable import write_durably
 from orchestrator.cli.client import Client, retried
 from orchestrator.cli.errors import ApiError, CommandError, UnreachableError
 from orchestrator.cli.events import Event, Follower, Live, Lost, Missed
-from orchestrator.cli.options import load, wired
+from orchestrator.cli.options import add_command, load
 from orchestrator.cli.output import answer, note, write_json
 from orchestrator.cli.run.process import interruptible
 from orchestrator.domain import FINISHED
@@ -179,6 +179,7 @@ def mlflow(
     ] = False,
     json: bool,
 ) -> None:
+    """It only reads, and remembers how far it came; each run becomes one MLflow run."""
     from orchestrator.cli.mlflow_sink import MlflowSink
 
     def say(detail: ExperimentDetail) -> None:
@@ -201,8 +202,6 @@ def mlflow(
         answer(f"{runs.count} runs mirrored")
 
 
-mirror.command(
-    "mlflow",
-    help="Mirror every decided run to MLflow, and go on with each verdict until stopped.\n\n"
-    "It only reads, and remembers how far it came; each run becomes one MLflow run.",
-)(wired(mlflow))
+add_command(
+    mirror, mlflow, "Mirror every decided run to MLflow, and go on with each verdict until stopped."
+)

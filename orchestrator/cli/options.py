@@ -1,4 +1,4 @@
-"""How command functions get their flags: `wired` turns three of their parameters into flags.
+"""How command functions get their flags: `add_command` turns three of their parameters into flags.
 
 - `client: Client` becomes --orchestrator, --token and --ca; the command gets the open client, and a
   refusal that concerns its `tag` is explained.
@@ -59,7 +59,7 @@ Ca = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, errors too.")]
 
 
-def wired(command: Callable[..., None]) -> Callable[..., None]:
+def _wired(command: Callable[..., None]) -> Callable[..., None]:
     """The command as a function whose parameters are all flags or arguments for Typer."""
     parameters = dict(inspect.signature(command).parameters)
     fields: Mapping[str, FieldInfo] = {}
@@ -92,6 +92,15 @@ def wired(command: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {p.name: p.annotation for p in shown}
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     return run
+
+
+def add_command(
+    group: typer.Typer, command: Callable[..., None], help_line: str, name: str | None = None
+) -> None:
+    """Add a command to a group; what its docstring says follows the line of help."""
+    details = (command.__doc__ or "").strip()
+    text = f"{help_line}\n\n{details}".strip()
+    group.command(name or command.__name__, help=text)(_wired(command))
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:

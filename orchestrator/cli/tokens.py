@@ -8,7 +8,7 @@ import typer
 from orchestrator import schemas
 from orchestrator.cli.client import Client
 from orchestrator.cli.errors import ConfigError
-from orchestrator.cli.options import load_model, wired
+from orchestrator.cli.options import add_command, load_model
 from orchestrator.cli.output import note, respond
 from orchestrator.cli.tables import moment, plain
 
@@ -90,10 +90,6 @@ def _rights(made: schemas.Token) -> str:
     return f"{made.role} for {', '.join(made.tags or ['all tags'])}{until}"
 
 
-for _name, _function, _help in (
-    ("create", create, "Make a token. Its secret is shown once."),
-    ("list", list_tokens, "All tokens, oldest first, without their secrets."),
-    ("revoke", revoke, "End a token, within a second everywhere."),
-):
-    _details = (_function.__doc__ or "").strip()
-    token.command(_name, help=f"{_help}\n\n{_details}".strip())(wired(_function))
+add_command(token, create, "Make a token. Its secret is shown once.")
+add_command(token, list_tokens, "All tokens, oldest first, without their secrets.", "list")
+add_command(token, revoke, "End a token, within a second everywhere.")

@@ -24,7 +24,7 @@ from gpu_worker.placed import Placed
 from gpu_worker.settings import WorkerSettings
 from orchestrator.cli.client import is_loopback
 from orchestrator.cli.errors import FAILED, CommandError, ConfigError, needs
-from orchestrator.cli.options import FleetFlags, load, wired
+from orchestrator.cli.options import FleetFlags, add_command, load
 from orchestrator.cli.output import note, respond
 from orchestrator.cli.run.process import Stops
 from orchestrator.cli.tables import coloured, plain
@@ -260,11 +260,7 @@ def _show(states: States, *, json: bool) -> None:
 ray = typer.Typer(
     name="ray", help="A worker daemon on each GPU of a Ray cluster.", no_args_is_help=True
 )
-for _function, _help in (
-    (up, "Place a daemon on each GPU, or on so many."),
-    (status, "Where the daemons are, and what those said that have ended."),
-    (watch, "As `up`, and again when nodes join the cluster, until stopped."),
-    (down, "Drain the daemons, then remove them."),
-):
-    _details = (_function.__doc__ or "").strip()
-    ray.command(_function.__name__, help=f"{_help}\n\n{_details}".strip())(wired(_function))
+add_command(ray, up, "Place a daemon on each GPU, or on so many.")
+add_command(ray, status, "Where the daemons are, and what those said that have ended.")
+add_command(ray, watch, "As `up`, and again when nodes join the cluster, until stopped.")
+add_command(ray, down, "Drain the daemons, then remove them.")

@@ -23,7 +23,7 @@ from gpu_worker.settings import WorkerSettings
 from orchestrator import schemas
 from orchestrator.cli.client import Client, is_loopback
 from orchestrator.cli.errors import CommandError, ConfigError
-from orchestrator.cli.options import Cpu, FleetFlags, load, wired
+from orchestrator.cli.options import Cpu, FleetFlags, add_command, load
 from orchestrator.cli.output import note, respond
 from orchestrator.cli.tables import coloured, plain
 
@@ -205,10 +205,6 @@ def _json(worker: schemas.Worker) -> dict[str, Any]:
 slurm = typer.Typer(
     name="slurm", help="A job array of workers on a Slurm cluster.", no_args_is_help=True
 )
-for _function, _help in (
-    (up, "Queue a job array whose tasks serve the GPUs that they get."),
-    (status, "The tasks, with what the pool says of their GPUs."),
-    (down, "Drain the tasks, then cancel what is left."),
-):
-    _details = (_function.__doc__ or "").strip()
-    slurm.command(_function.__name__, help=f"{_help}\n\n{_details}".strip())(wired(_function))
+add_command(slurm, up, "Queue a job array whose tasks serve the GPUs that they get.")
+add_command(slurm, status, "The tasks, with what the pool says of their GPUs.")
+add_command(slurm, down, "Drain the tasks, then cancel what is left.")

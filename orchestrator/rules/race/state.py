@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from pydantic import TypeAdapter
@@ -172,13 +171,28 @@ class Next:
 
 
 _STATE = TypeAdapter(State)
+# The newest states by their text: each is read twice, for what runs next and for the next verdict,
+# mostly by the process that wrote it.
+_KNOWN: dict[str, State] = {}
+_KEPT = 64
 
 
-@lru_cache(maxsize=64)  # each state is read twice: for what runs next, and for the next verdict
 def from_json(text: str | None) -> State:
     """The state that `to_json` made the text of; that of a new tag for None."""
-    return State() if text is None else _STATE.validate_python({"rules": 1} | json.loads(text))
+    if text is None:
+        return State()
+    state = _KNOWN.get(text)
+    return state or _kept(text, _STATE.validate_python({"rules": 1} | json.loads(text)))
 
 
 def to_json(state: State) -> str:
-    return _STATE.dump_json(state).decode()
+    text = _STATE.dump_json(state).decode()
+    _kept(text, state)
+    return text
+
+
+def _kept(text: str, state: State) -> State:
+    _KNOWN[text] = state
+    if len(_KNOWN) > _KEPT:
+        del _KNOWN[next(iter(_KNOWN))]
+    return state
