@@ -106,6 +106,20 @@ def test_a_win_that_changes_the_lines_of_the_best_is_told_so_with_the_hunk(api: 
     assert audited(api) == []
 
 
+def test_a_win_that_has_the_change_of_the_best_is_not_run_again_as_its_own_merge(api: Api) -> None:
+    search = Search(api, 2)
+    both = api.submit(changed(changed(BASELINE, 2), 9))
+    api.gpu("gpu-1", 1)
+    job = api.claim("gpu-1")
+    search.finish(0, 0.98)
+    api.finish(job, 0.99)
+    assert search.detail(both)["verdict"]["why"].endswith(
+        f"it could not be merged: it has the change of {search.ideas[0]} and reads no lower"
+    )
+    assert api.claim() is None
+    assert audited(api) == []
+
+
 def test_a_best_that_could_not_be_merged_onto_its_successor_stays_a_keep_and_says_so(
     api: Api,
 ) -> None:

@@ -261,6 +261,29 @@ def test_wins_over_an_old_parent_are_merged_onto_the_champion(api: Api) -> None:
     assert audited(api) == []
 
 
+def test_a_merge_that_is_its_win_as_it_was_runs_with_seeds_that_this_has_not_had(
+    api: Api,
+) -> None:
+    """An agent submits a change, and before its verdict the same with another one: the first is
+    kept, and the second merged onto it is what it was."""
+    race = Race(api, gpus=2)
+    race.baseline()
+    one = changed(BASELINE, 2)
+    ideas = [api.submit(source) for source in (one, changed(one, 9))]
+    first, second = race.claim("gpu-0"), race.claim("gpu-1")
+    api.finish(first, 0.9900)
+    api.finish(second, 0.9905)
+    assert [race.detail(idea)["status"] for idea in ideas] == ["keep", "discard"]
+    seeds = []
+    while len(seeds) < 3:
+        job = race.claim()
+        merged = job["train_py"] == changed(one, 9)
+        seeds += [job["seed"]] if merged else []
+        api.finish(job, 0.9904 if merged else 0.9900)
+    assert seeds == [43, 44, 45]
+    assert audited(api) == []
+
+
 def test_a_win_that_changes_the_lines_of_the_champion_is_told_so_with_the_hunk(api: Api) -> None:
     race = Race(api, gpus=2)
     race.baseline()

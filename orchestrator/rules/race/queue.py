@@ -135,6 +135,6 @@ def _candidate(
 
 def _repeat(source: Source, running: Running) -> Next:
     used: set[int] = {reading.seed for reading in source.readings} | set(_of(source, running))
-    return Next(
-        "repeat", (source.id,), next(seed for seed in count(FIRST_SEED) if seed not in used)
-    )
+    # A merge that is one of its wins as that was begins after the seeds that this has had.
+    first = source.readings[0].seed if source.merged_from else FIRST_SEED
+    return Next("repeat", (source.id,), next(seed for seed in count(first) if seed not in used))

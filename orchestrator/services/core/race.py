@@ -144,6 +144,8 @@ class Race:
         for win in waiting:
             try:
                 alone = await self._with(await self._source(champion), win.experiment, champion)
+                if due.tag.keep_rule != "race" and alone == await self._source(win.experiment):
+                    raise Conflict(f"it has the change of {champion.id} and reads no lower")
             except CONFLICTS as error:
                 misfits[win.experiment.id] = f"it could not be merged: {error.message}"
                 continue
