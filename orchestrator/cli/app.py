@@ -67,11 +67,11 @@ def load(name: str) -> Any:
 
     module, help_line = COMMANDS[name]
     found = getattr(import_module(f"orchestrator.cli.{module}"), name)
-    if not isinstance(found, typer.Typer):
-        group = typer.Typer(add_completion=False)
-        add_command(group, found, help_line, name)
-        found = group
-    return typer.main.get_command(found)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)  # `get_command` would offer to install completion
+    alone = typer.Typer(add_completion=False)
+    add_command(alone, found, help_line, name)
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(
