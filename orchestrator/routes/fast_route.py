@@ -7,18 +7,19 @@ answer's. The OpenAPI description is the same, since this is still an APIRoute.
 from collections.abc import Callable, Coroutine
 from typing import Any, get_type_hints
 
-from fastapi import Request, Response
+from fastapi import BackgroundTasks, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 
 
 class FastRoute(APIRoute):
-    """Fast for an endpoint that takes `body` and `services`; FastAPI's own route for all others."""
+    """Fast for an endpoint that takes `body`, `services` and perhaps `background`; FastAPI's own
+    route for all others."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         endpoint, hints = self.endpoint, get_type_hints(self.endpoint)
-        if self.dependencies or list(hints) != ["body", "services", "return"]:
+        if self.dependencies or hints.keys() - {"background"} != {"body", "services", "return"}:
             return super().get_route_handler()
         model = hints["body"]
 
@@ -27,7 +28,10 @@ class FastRoute(APIRoute):
                 body = model.model_validate_json(await request.body())
             except ValidationError as error:
                 raise RequestValidationError(error.errors(include_url=False)) from error
-            answer = await endpoint(body, request.app.state.services)
-            return Response(answer.model_dump_json(), media_type="application/json")
+            tasks = BackgroundTasks()
+            more = {"background": tasks} if "background" in hints else {}
+            answer = await endpoint(body, request.app.state.services, **more)
+            json = answer.model_dump_json()
+            return Response(json, media_type="application/json", background=tasks)
 
         return handle

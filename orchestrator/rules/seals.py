@@ -9,7 +9,6 @@ Not covered: what the entries say that a version without seals wrote. They can o
 all others.
 """
 
-import hashlib
 import hmac
 import json
 from collections.abc import Mapping
@@ -35,7 +34,7 @@ class JournalEntry:
 def seal_of(key: bytes, before: str, tag: str, kind: str, experiment_id: str, data: str) -> str:
     """The seal of an entry whose predecessor left `before` (`after` of that; '' for the first)."""
     content = json.dumps([before, tag, kind, experiment_id, data])
-    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, content.encode(), "sha256").hex()
 
 
 def after(seal: str, at_us: int) -> str:

@@ -7,7 +7,6 @@ answers with the first one's reply and changes nothing.
 
 import hashlib
 import itertools
-import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, Generic, TypeVar, get_args
 
+from pydantic_core import from_json, to_json
 from redis.exceptions import (
     BusyLoadingError,
     ConnectionError as RedisConnectionError,
@@ -166,7 +166,7 @@ def _argument(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, Mapping):
-        return json.dumps(value)
+        return to_json(value).decode()
     return str(int(value) if isinstance(value, bool) else value)
 
 
@@ -181,7 +181,7 @@ class Scripts:
         self, tag: Tag, kind: str, data: Mapping[str, Any], experiment_id: str = ""
     ) -> dict[str, str]:
         """The next journal entry of `tag` as the verbs take it: JSON, revision, seal."""
-        text = json.dumps(data)
+        text = to_json(data).decode()
         entry = {"entry": text, "revision": "setup" if kind == "setup" else str(tag.revision)}
         if self._seals is not None:
             entry["seal"] = self._seals.seal(tag, kind, experiment_id, text)
@@ -220,7 +220,7 @@ class Scripts:
                 answer = await self._redis.evalsha(script.sha, 0, *argv)
             except NoScriptError:
                 answer = await self._redis.eval(script.text, 0, *argv)
-        fields: dict[str, Any] = json.loads(answer)
+        fields: dict[str, Any] = from_json(answer)
         name, sealed = fields.pop("outcome"), fields.pop("sealed", None)
         if sealed is not None and self._seals is not None:
             self._seals.note(**sealed)

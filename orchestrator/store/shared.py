@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -101,7 +102,8 @@ class _Conversation:
 
     async def ask(self, command: tuple[str | int, ...]) -> Any:
         answer: asyncio.Future[Any] = self._loop.create_future()
-        packed = self._connection.pack_command(*command)
+        # A tenth of the time of redis-py's. (Its stubs take tuples of one element.)
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]
         # No await between the two lines, so the order here is the order on the wire.
         self._waiting.append((answer, self._loop.time()))
         try:

@@ -24,7 +24,7 @@ from orchestrator.services import views
 from orchestrator.services.core.race import Ahead, Race, look_ahead
 from orchestrator.store.connection import Store
 from orchestrator.store.entries import OtherVerdict
-from orchestrator.store.experiments import Ended, Reporter, by_lease
+from orchestrator.store.experiments import Reporter, by_lease
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +55,9 @@ class Judge:
         for _ in range(MAX_TRIES):
             snapshot = await self._store.experiments.run_snapshot(experiment_id)
             _check_secret(snapshot, reporter.epoch, reporter.secret)
-            ended = await self._apply(snapshot, result, reporter, action)
-            if ended is not None:
-                assert ended.verdict_json is not None  # noqa: S101 - `apply` queues nothing
-                # The stored one: a request that is sent again may have computed another.
-                return views.verdict_from(ended.verdict_json)
+            verdict = await self._apply(snapshot, result, reporter, action)
+            if verdict is not None:
+                return verdict
         raise _too_many(experiment_id)
 
     async def attempt_lost(
@@ -123,12 +121,15 @@ class Judge:
             follows = rule(run) if run.epoch == attempt.epoch else Requeue("lost")
             if isinstance(follows, Requeue):
                 ended = await self._store.jobs.requeue(attempt, follows, renewal)
+                if ended is None:
+                    continue
+                verdict = views.verdict_from(ended.verdict_json) if ended.verdict_json else None
             else:
-                ended = await self._apply(snapshot, follows, by_lease(attempt.epoch, renewal))
-            if ended is not None:
-                logger.info("%s ended without a result: %s", attempt, follows)
-                verdict = ended.verdict_json
-                return None if verdict is None else views.verdict_from(verdict)
+                verdict = await self._apply(snapshot, follows, by_lease(attempt.epoch, renewal))
+                if verdict is None:
+                    continue
+            logger.info("%s ended without a result: %s", attempt, follows)
+            return verdict
         raise _too_many(attempt.experiment_id)
 
     async def _apply(
@@ -137,7 +138,8 @@ class Judge:
         result: RunResult,
         reporter: Reporter,
         action: OperatorAction | None = None,
-    ) -> Ended | None:
+    ) -> schemas.AnyVerdict | None:
+        """Decide on the snapshot; None if the tag has changed since."""
         assert snapshot.run is not None  # noqa: S101 - `run_snapshot` has a run
         racing, others, ahead = snapshot.tag.keep_rule != "greedy", list[OtherVerdict](), Ahead()
         decision: Decision
@@ -153,20 +155,25 @@ class Judge:
             decision = decide(snapshot, result)
         decision = early_stop.counted(decision, snapshot, result)
         verdict = views.verdict(snapshot.run.experiment_id, result, decision)
+        verdict_json = verdict.model_dump_json()
         ended = await self._store.experiments.apply(
             snapshot,
             result,
             decision,
-            verdict.model_dump_json(),
+            verdict_json,
             reporter,
             action,
             others,
             ahead.repeats,
         )
-        if racing and ended is not None:
-            # before its GPU asks for the next job
+        if ended is None:
+            return None
+        if racing:  # before its GPU asks for the next job
             await self._race.follow(snapshot.tag.name, ahead, queued=ended.followed)
-        return ended
+        assert ended.verdict_json is not None  # noqa: S101 - `apply` queues nothing
+        # The stored one: a request that is sent again may have computed another.
+        same = ended.verdict_json == verdict_json
+        return verdict if same else views.verdict_from(ended.verdict_json)
 
 
 def _check_secret(snapshot: Snapshot, epoch: int, given: str | None) -> None:
