@@ -258,8 +258,8 @@ def test_a_tampered_prediction_is_found(calibrated: Search, client: Any) -> None
     client.delete(key)
     for entry_id, fields in entries:
         if fields["kind"] == "condemned":
-            assert '"champion": 0.9,' in fields["data"]
-            fields["data"] = fields["data"].replace('"loss": 4.8', '"loss": 4.7')
+            assert '"champion":0.9,' in fields["data"]
+            fields["data"] = fields["data"].replace('"loss":4.8', '"loss":4.7')
         client.xadd(key, fields, id=entry_id)
     found = calibrated.audited()
     assert any("was condemned by Forecast(percent=25, loss=4.7" in one for one in found)
@@ -271,7 +271,7 @@ def test_a_tampered_forecast_of_a_run_is_found(calibrated: Search, client: Any) 
     calibrated.api.finish(job, 0.96, curve=curve(3.2))
     key = keys.of_tag("mar11", "run:", job["experiment_id"])
     stored = client.hget(key, "forecast")
-    client.hset(key, "forecast", stored.replace('"percent": 25', '"percent": 50'))
+    client.hset(key, "forecast", stored.replace('"percent":25', '"percent":50'))
     [found] = calibrated.audited()
     assert found.startswith(f"{job['experiment_id']}: forecast: Forecast(percent=50")
 
