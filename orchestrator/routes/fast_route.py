@@ -30,7 +30,7 @@ class FastRoute(APIRoute):
                 raise RequestValidationError(error.errors(include_url=False)) from error
             tasks = BackgroundTasks()
             more = {"background": tasks} if "background" in hints else {}
-            answer = await endpoint(body, request.app.state.services, **more)
+            answer = await endpoint(body=body, services=request.app.state.services, **more)
             json = answer.model_dump_json()
             return Response(json, media_type="application/json", background=tasks)
 
