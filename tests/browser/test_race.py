@@ -117,6 +117,23 @@ def test_a_keep_that_read_too_low_is_in_the_chart_when_its_estimate_has_risen(
     expect(page.locator(".plot .keeps circle")).to_have_count(2)  # none is left out as too low
 
 
+def test_a_near_miss_is_as_near_as_all_its_runs_say(api: Api, open_page: OpenPage) -> None:
+    """By the one run that read low, a discard would be shown as better than the champion."""
+    search = Search(api)
+    search.submit("baseline", 0.998, 0, 0)
+    for _ in range(5):
+        search.end(api.claim("gpu-0"))
+    lucky = search.submit("lucky at first", 0.9986, 1, noise=0.1)
+    api.finish(api.claim("gpu-0"), 0.9962)
+    search.settle(lucky)
+    detail = search.detail(lucky)
+    assert detail["status"] == "discard"
+    assert detail["val_bpb"] == 0.9962
+    page = open_page(f"{api.url}/t/mar11")
+    misses = page.locator("section", has_text="Near misses").locator("li")
+    expect(misses.locator(".num")).to_have_text(f"{-detail['verdict']['delta']:+.6f}".replace("-", "−"))
+
+
 def test_candidates_stand_above_the_verdicts_and_repeats_are_in_no_row(
     api: Api, raced: dict[str, str], open_page: OpenPage
 ) -> None:

@@ -72,6 +72,14 @@ export function mount(root, { tag, query }, signal) {
 
   const getRuns = (asked) => get("/api/report/runs", { tag, ...asked }, signal);
 
+  /** The nearest misses. Under `race` by all runs of each, as one run that reads low proves little. */
+  async function nearest() {
+    if (!series.race) return getRuns({ status: "near", sort: "best", limit: NEAR_LIMIT });
+    const asked = { tag, limit: NEAR_LIMIT };
+    const { near_misses: misses } = await get("/api/experiment/near-misses", asked, signal);
+    return getRuns({ ids: misses.map(({ experiment_id: id }) => id).join(",") });
+  }
+
   /** Load what was decided since the last time. */
   async function load(showBody) {
     const isFirst = body.hidden;
@@ -100,7 +108,7 @@ export function mount(root, { tag, query }, signal) {
   async function loadRelated() {
     const best = series.bestRow;
     const [near, keeps, comparison] = await Promise.all([
-      series.counts[NEAR] ? getRuns({ status: "near", sort: "best", limit: NEAR_LIMIT }) : { rows: [] },
+      series.counts[NEAR] ? nearest() : { rows: [] },
       getRuns({ status: "keep" }),
       best >= 0 && !series.race ? get(experimentPath(series.id(best), "surroundings"), {}, signal) : { noise: null },
     ]);

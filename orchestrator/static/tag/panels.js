@@ -46,7 +46,7 @@ export function categories(choose) {
   return { element: panel("Categories, by total gain", { id: "categories-title" }, table), show };
 }
 
-/** Discards that came closest to the best now. */
+/** Discards that came closest to the best now; under `race`, to the champion of their day. */
 export function nearMisses() {
   const list = h("ol.rows");
   const note = h("p.body.muted");
@@ -54,14 +54,16 @@ export function nearMisses() {
     runLink(run.id, run.n),
     h("span.cut.grow", { title: plain(run.description) }, prose(run.description)),
     h("span.muted.cat.cut", visible(run.category)),
-    h("span.mono.num", { title: `${bpb(run.val_bpb)}; behind today's best` }, delta(run.behind)),
+    h("span.mono.num", { title: `${bpb(run.val_bpb)}; behind ${run.of}` }, delta(run.behind)),
   );
   return {
     element: panel("Near misses, nearest to the best", { id: "near-title" }, list, note),
     show(runs, series) {
       note.hidden = runs.length > 0;
       note.textContent = `None yet: no discarded run came within ${series.threshold} of the best.`;
-      const items = runs.slice(0, NEAR_SHOWN).map((run) => ({ ...run, behind: run.val_bpb - series.best }));
+      const items = runs.slice(0, NEAR_SHOWN).map((run) => series.race
+        ? { ...run, behind: run.delta === null ? run.val_bpb - run.best_before : -run.delta, of: "the best then" }
+        : { ...run, behind: run.val_bpb - series.best, of: "today's best" });
       keyed(list, items, ({ id }) => id, row);
     },
   };
