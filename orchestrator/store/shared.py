@@ -3,8 +3,8 @@
 Redis answers in the order in which it was asked, so many requests can wait on one connection.
 Commands sent at the same moment travel together, and no request waits for a connection of a pool;
 a command costs a third of the CPU of a pooled one (docs/log.md). redis-py opens the
-connection (URL, TLS, password) and parses. This module matches answers to requests, and adds
-time-outs and retries.
+connection (URL, TLS, password), hiredis packs and parses. This module matches answers to requests,
+and adds time-outs and retries.
 """
 
 import asyncio
@@ -13,11 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, DefaultParser
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
-    RedisError,
-    ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
@@ -48,7 +46,7 @@ class SharedConnection:
         self._closed = True
         async with self._connecting:
             if self._current is not None:
-                await self._current.end(RedisConnectionError("the connection was closed"))
+                await self._current.close()
 
     async def ask(self, *command: str | int) -> Any:
         """The server's answer as RESP2 has it: text, integers, lists, None.
@@ -72,6 +70,8 @@ class SharedConnection:
             if self._closed:
                 raise RedisConnectionError("the connection was closed")
             if self._current is None or self._current.over:
+                if self._current is not None:
+                    await self._current.close()
                 connection = self._make()
                 try:
                     await asyncio.wait_for(
@@ -87,8 +87,12 @@ class SharedConnection:
             return self._current
 
 
-class _Conversation:
-    """The questions and answers on one open connection, until it is lost."""
+class _Conversation(asyncio.Protocol):
+    """The questions and answers on one open connection, until it is lost.
+
+    It takes the transport over from redis-py's streams, with which each answer passes through two
+    more tasks.
+    """
 
     def __init__(self, connection: AbstractConnection, timeout_seconds: float) -> None:
         self._connection = connection
@@ -97,58 +101,59 @@ class _Conversation:
         # Who gets the next answers, in the order asked, and since when they wait.
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self.over = False
-        self._listener = self._loop.create_task(self._listen())
+        self._parser = hiredis.Reader(replyError=DefaultParser.parse_error, encoding="utf-8")
+        writer = connection._writer  # noqa: SLF001 - redis-py has no other name for it
+        assert writer is not None  # noqa: S101 - it is connected
+        self._transport = writer.transport
+        self._transport.set_protocol(self)
         self._watchdog = self._loop.create_task(self._watch())
 
     async def ask(self, command: tuple[str | int, ...]) -> Any:
+        if self._transport.is_closing():
+            raise RedisConnectionError("the connection was closed")
         answer: asyncio.Future[Any] = self._loop.create_future()
         # A tenth of the time of redis-py's. (Its stubs take tuples of one element.)
         packed = hiredis.pack_command(command)  # type: ignore[arg-type]
-        # No await between the two lines, so the order here is the order on the wire.
+        # The order here is the order on the wire.
         self._waiting.append((answer, self._loop.time()))
-        try:
-            await self._connection.send_packed_command(packed, check_health=False)
-        except BaseException:  # redis-py has closed the connection, and the caller gets the error
-            answer.cancel()
-            raise
+        self._transport.write(packed)
         return await answer
 
-    async def end(self, reason: Exception) -> None:
-        """Close; every request that still waits gets `reason`."""
+    async def close(self) -> None:
+        self._end(RedisConnectionError("the connection was closed"))
+        await self._connection.disconnect(nowait=True)
+
+    def data_received(self, data: bytes) -> None:
+        """Give each answer to the request that waits longest."""
+        self._parser.feed(data)
+        while (reply := self._parser.gets()) is not False:
+            answer, _ = self._waiting.popleft()
+            if answer.done():  # its request was given up
+                continue
+            if isinstance(reply, Exception):  # about one command, not the connection
+                answer.set_exception(reply)
+            else:
+                answer.set_result(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(RedisConnectionError(str(error or "Connection closed by server.")))
+
+    def _end(self, reason: Exception) -> None:
+        """Every request that still waits gets `reason`."""
         if self.over:
             return
         self.over = True
-        for task in (self._listener, self._watchdog):
-            if task is not asyncio.current_task():
-                task.cancel()
+        self._watchdog.cancel()
         for answer, _ in self._waiting:
             if not answer.done():
                 answer.set_exception(reason)
         self._waiting.clear()
-        await self._connection.disconnect(nowait=True)
-
-    async def _listen(self) -> None:
-        """Give each answer to the request that waits longest."""
-        while True:
-            try:
-                reply = await self._connection.read_response()
-            except ResponseError as error:  # about one command, not the connection
-                reply = error
-            except (RedisError, OSError) as error:
-                await self.end(RedisConnectionError(str(error)))
-                return
-            answer, _ = self._waiting.popleft()
-            if answer.done():  # its request was given up
-                continue
-            if isinstance(reply, Exception):
-                answer.set_exception(reply)
-            else:
-                answer.set_result(reply)
+        self._transport.abort()
 
     async def _watch(self) -> None:
         """One clock for all: a timer for each command would cost more than the command."""
         while True:
             await asyncio.sleep(self._timeout / 10)
             if self._waiting and self._loop.time() - self._waiting[0][1] > self._timeout:
-                await self.end(RedisTimeoutError(f"no answer in {self._timeout:g} s"))
+                self._end(RedisTimeoutError(f"no answer in {self._timeout:g} s"))
                 return
