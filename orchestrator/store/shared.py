@@ -100,7 +100,6 @@ class _Conversation(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         # Who gets the next answers, in the order asked, and since when they wait.
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self.over = False
         self._parser = hiredis.Reader(replyError=DefaultParser.parse_error, encoding="utf-8")
         writer = connection._writer  # noqa: SLF001 - redis-py has no other name for it
         assert writer is not None  # noqa: S101 - it is connected
@@ -108,8 +107,13 @@ class _Conversation(asyncio.Protocol):
         self._transport.set_protocol(self)
         self._watchdog = self._loop.create_task(self._watch())
 
+    @property
+    def over(self) -> bool:
+        """True also of a connection that was lost before it was taken over."""
+        return self._transport.is_closing()
+
     async def ask(self, command: tuple[str | int, ...]) -> Any:
-        if self._transport.is_closing():
+        if self.over:
             raise RedisConnectionError("the connection was closed")
         answer: asyncio.Future[Any] = self._loop.create_future()
         # A tenth of the time of redis-py's. (Its stubs take tuples of one element.)
@@ -140,9 +144,6 @@ class _Conversation(asyncio.Protocol):
 
     def _end(self, reason: Exception) -> None:
         """Every request that still waits gets `reason`."""
-        if self.over:
-            return
-        self.over = True
         self._watchdog.cancel()
         for answer, _ in self._waiting:
             if not answer.done():

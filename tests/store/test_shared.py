@@ -105,6 +105,25 @@ async def test_a_request_that_is_cancelled_while_it_connects_leaves_nothing_open
     assert not made[0].is_connected
 
 
+async def test_a_connection_that_is_lost_as_it_opens_is_opened_again(each_redis_url: str) -> None:
+    pool = ConnectionPool.from_url(each_redis_url, decode_responses=True, protocol=2)
+    made: list[AbstractConnection] = []
+
+    class Dying(pool.connection_class):  # type: ignore[misc, name-defined]
+        async def connect(self) -> None:
+            await super().connect()
+            made.append(self)
+            if len(made) == 1:
+                self._writer.transport.abort()
+                await asyncio.sleep(0.05)
+
+    pool.connection_class = Dying
+    shared = SharedConnection(pool.make_connection, 10)
+    assert await shared.ask("ECHO", "again") == "again"
+    await shared.aclose()
+    assert [connection.is_connected for connection in made] == [False, False]
+
+
 async def test_a_silent_server_is_a_time_out_and_later_answers_go_to_nobody_else(
     shared: SharedConnection,
 ) -> None:
