@@ -175,7 +175,7 @@ def _near_vram(run: Run, vram_mb: float | None) -> str:
     peak = run.metrics.peak_vram_mb if run.metrics else None
     if not peak or not vram_mb or peak < VRAM_SHARE * vram_mb:
         return ""
-    return f"peak {peak:.5g} of {vram_mb:.5g} MB: little room for anything larger"
+    return f"peak {peak:.5g} of {vram_mb:.5g} MB: little is left for anything larger"
 
 
 def _unstable(curve: Sequence[Point]) -> str:

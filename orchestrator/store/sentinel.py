@@ -71,8 +71,13 @@ class Primary:
                 self.host, self.port = primary.address
                 await super()._connect()
 
+            @property
+            def has_moved(self) -> bool:
+                """True once another connection has found another primary."""
+                return (self.host, self.port) != primary.address
+
             async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
-                if (self.host, self.port) != primary.address:
+                if self.has_moved:
                     await self.disconnect(nowait=True)
                     raise RedisConnectionError(f"{self.host}:{self.port} is no primary any more")
                 await super().send_packed_command(*arguments, **options)

@@ -16,6 +16,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection, DefaultParser
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
+    ReadOnlyError,
     TimeoutError as RedisTimeoutError,
 )
 
@@ -109,8 +110,9 @@ class _Conversation(asyncio.Protocol):
 
     @property
     def over(self) -> bool:
-        """True also of a connection that was lost before it was taken over."""
-        return self._transport.is_closing()
+        """True also of a connection that was lost before it was taken over, or whose server is no
+        primary any more (sentinel.py)."""
+        return self._transport.is_closing() or getattr(self._connection, "has_moved", False)
 
     async def ask(self, command: tuple[str | int, ...]) -> Any:
         if self.over:
@@ -131,6 +133,9 @@ class _Conversation(asyncio.Protocol):
         """Give each answer to the request that waits longest."""
         self._parser.feed(data)
         while (reply := self._parser.gets()) is not False:
+            if isinstance(reply, ReadOnlyError):  # it is a replica by now
+                self._end(RedisConnectionError(str(reply)))
+                return
             answer, _ = self._waiting.popleft()
             if answer.done():  # its request was given up
                 continue

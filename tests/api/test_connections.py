@@ -89,7 +89,7 @@ def test_headers_without_end_are_cut_off(api: Api) -> None:
 def test_one_address_holds_so_many_connections_and_no_more(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one is told so; with one closed there is room again."""
+    """The next one is told so; with one closed there is a place again."""
     monkeypatch.setattr(connections, "per_address", lambda: 20)
     monkeypatch.setattr(connections, "HEAD_SECONDS", 60)
     with contextlib.ExitStack() as stack:

@@ -77,7 +77,7 @@ def test_a_full_disk_of_the_orchestrator_refuses_sources_and_holds_up_no_verdict
 def test_a_full_disk_of_redis_loses_nothing_that_was_acknowledged(
     system: System, make_disk: MakeDisk, tmp_path: Path
 ) -> None:
-    """Redis ends when it cannot keep a write. 503 until there is room, then all goes on, and the
+    """Redis ends when it cannot keep a write. 503 until there is space, then all goes on, and the
     run that ended meanwhile is decided once."""
     disk = make_disk(tmp_path / "home" / "redis", mib=16)
     if not disk.mounted:
@@ -129,7 +129,7 @@ def test_a_full_memory_of_redis_costs_no_run(system: System) -> None:
 def test_a_worker_below_its_floor_of_disk_says_so_in_the_pool_and_claims_nothing(
     system: System, make_disk: MakeDisk, tmp_path: Path
 ) -> None:
-    """The job waits in the queue, unharmed, until there is room."""
+    """The job waits in the queue, unharmed, until there is space."""
     disk = make_disk(tmp_path / "small")
     if not disk.mounted:
         pytest.skip("a floor of free space needs a disk of its own")
@@ -178,7 +178,7 @@ def test_a_disk_that_fills_up_during_a_run_stops_its_log_and_not_the_run(
     assert any("No space left" in warning for warning in found["warnings"])
     log = httpx.get(f"{system.url}/api/experiment/{experiment_id}/log").content
     assert log.startswith(b"step\nxxx")
-    disk.fill()  # the run that is over has made some room
+    disk.fill()  # the run that is over has freed some space
     eventually(lambda: workers(system)[0]["status"] == "unfit", what="word of the full disk")
     disk.free()
     assert system.wait(system.submit(stub(0.5)))["status"] == "keep"

@@ -42,7 +42,7 @@ def test_percentiles_are_values_that_were_measured() -> None:
 
 
 def test_a_knee_is_where_cpu_per_request_fills_its_share_of_a_core() -> None:
-    """Half a millisecond a request leaves room for 2 000 KNEE requests, of 10 GPUs each."""
+    """Half a millisecond a request is enough for 2 000 KNEE requests, of 10 GPUs each."""
     report = {
         "GPUs": 1000, "requests/s": 100, "interval (s)": 5,
         "CPU per request: orchestrators (ms)": 0.5, "Redis (ms)": 0.25,
