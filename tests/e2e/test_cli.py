@@ -281,7 +281,9 @@ def test_serve_ends_in_order_on_ctrl_c(tmp_path: Path) -> None:
     assert not alive(shell.home)
 
 
-@pytest.mark.parametrize(("command", "code"), [("serve", 2), ("up", 1)])
+@pytest.mark.parametrize(
+    ("command", "code"), [("serve", 2), pytest.param("up", 1, marks=pytest.mark.slow)]
+)
 def test_a_home_that_is_deleted_ends_its_system_with_the_reason(
     tmp_path: Path, command: str, code: int
 ) -> None:
