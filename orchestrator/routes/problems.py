@@ -107,8 +107,9 @@ def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
     """A field's path and what is wrong with it, without the input, which may be large or NaN."""
     path = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "header")]
     message = str(item["msg"])
-    if item["type"] == "json_invalid":  # its location is an offset, not a field
-        return {"field": "body", "message": message}
+    if item["type"] == "json_invalid":  # FastAPI's location is an offset, pydantic says it in words
+        where = f" at character {item['loc'][-1]}" if item["loc"] else ""
+        return {"field": "body", "message": f"not JSON: {item['ctx']['error']}{where}"}
     if item["type"] == "extra_forbidden":
         message = "no such field; check the spelling"
     return {"field": ".".join(path) or "body", "message": message}

@@ -233,6 +233,21 @@ def test_a_body_that_is_no_utf8_is_422(api: Api) -> None:
     assert response.json()["errors"][0]["field"] == "body"
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/api/experiment/submit?wait=1", "property name enclosed in double quotes at character 16"),
+        ("/api/experiment/complete", "trailing comma at line 1 column 17"),
+    ],
+    ids=["by FastAPI", "by pydantic"],
+)
+def test_a_body_that_is_no_json_is_told_where_it_breaks(api: Api, path: str, words: str) -> None:
+    answer = api.http.post(path, content=b'{"tag": "mar11",}')
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("body: not JSON: ")
+    assert words in answer.json()["error"]
+
+
 @pytest.mark.parametrize("path", ["/api/experiment/setup", "/api/experiment/submit?wait=1"])
 @pytest.mark.parametrize(
     ("encode", "words"),
