@@ -236,7 +236,7 @@ def test_a_body_that_is_no_utf8_is_422(api: Api) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/api/experiment/submit?wait=1", "property name enclosed in double quotes at character 16"),
+        ("/api/experiment/submit?wait=1", "enclosed in double quotes at character 16"),
         ("/api/experiment/complete", "trailing comma at line 1 column 17"),
     ],
     ids=["by FastAPI", "by pydantic"],

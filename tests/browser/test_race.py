@@ -131,7 +131,8 @@ def test_a_near_miss_is_as_near_as_all_its_runs_say(api: Api, open_page: OpenPag
     assert detail["val_bpb"] == 0.9962
     page = open_page(f"{api.url}/t/mar11")
     misses = page.locator("section", has_text="Near misses").locator("li")
-    expect(misses.locator(".num")).to_have_text(f"{-detail['verdict']['delta']:+.6f}".replace("-", "−"))
+    behind = f"{-detail['verdict']['delta']:+.6f}".replace("-", "−")
+    expect(misses.locator(".num")).to_have_text(behind)
 
 
 def test_candidates_stand_above_the_verdicts_and_repeats_are_in_no_row(
