@@ -5,7 +5,8 @@
 Brings up the system (`autoresearch up`). One built-in agent more than there are GPUs search in one
 tag, so that the queue is never empty. When the time is over, what is queued is cancelled and what
 runs is awaited. FOLDER gets a backup, results.tsv, the chart, and figures.json, which is printed as
-a table. Training data must be there (uv run prepare.py).
+a table. Training data must be there (uv run prepare.py). The home is a temporary folder unless
+AUTORESEARCH_HOME names one, whose compile caches are used.
 """
 
 import argparse
@@ -158,8 +159,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory() as home,
-        system(Path(home), options.gpus) as url,
+        tempfile.TemporaryDirectory() as scratch,
+        system(home := Path(os.environ.get("AUTORESEARCH_HOME") or scratch), options.gpus) as url,
         Client(url) as client,
     ):
         client.setup(
@@ -188,7 +189,7 @@ def main() -> None:
         (options.out / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
         for name, value in found.items():
             print(f"{name:28} {value}")
-        environment = os.environ | {"AUTORESEARCH_ORCHESTRATOR": url, "AUTORESEARCH_HOME": home}
+        environment = os.environ | {"AUTORESEARCH_ORCHESTRATOR": url, "AUTORESEARCH_HOME": str(home)}
         for words in (
             ["export", TAG, "-o", str(options.out / "results.tsv")],
             ["chart", TAG, "-o", str(options.out / "progress.svg")],
