@@ -58,7 +58,7 @@ def photograph(url: str, theme: Literal["light", "dark"], file: Path) -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme=theme)
         page.goto(url)
-        page.get_by_role("row").nth(10).wait_for()
+        page.get_by_role("row").nth(1).wait_for()
         page.wait_for_timeout(1000)
         page.screenshot(path=file)
         browser.close()
