@@ -189,7 +189,8 @@ def main() -> None:
         (options.out / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
         for name, value in found.items():
             print(f"{name:28} {value}")
-        environment = os.environ | {"AUTORESEARCH_ORCHESTRATOR": url, "AUTORESEARCH_HOME": str(home)}
+        environment = os.environ | {"AUTORESEARCH_ORCHESTRATOR": url}
+        environment["AUTORESEARCH_HOME"] = str(home)
         for words in (
             ["export", TAG, "-o", str(options.out / "results.tsv")],
             ["chart", TAG, "-o", str(options.out / "progress.svg")],
