@@ -22,6 +22,7 @@ export class Series {
     this.created = []; // µs
     this.finished = []; // ms
     this.bpb = []; // NaN without a result
+    this.lowest = Infinity; // the least of them; under `race` a discard may have read it
     this.before = []; // the best before this run, NaN before the first
     this.status = []; // a code
     this.category = []; // an index into `categories`
@@ -80,6 +81,7 @@ export class Series {
       this.created.push((created += block.created_us[i]));
       this.finished.push((finished += block.finished_ms[i]));
       this.bpb.push(bpb);
+      if (bpb < this.lowest) this.lowest = bpb;
       this.before.push(this.#last);
       this.status.push(code);
       this.category.push(block.category[i]);

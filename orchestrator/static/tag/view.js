@@ -136,8 +136,8 @@ function range(series, fit) {
   const { best, baseline } = series;
   if (Number.isNaN(best)) return null;
   if (fit === "progress") {
-    // An estimate may rise above what its source, or one before it, was kept for.
-    const low = series.keeps.reduce((least, keep) => Math.min(least, keep.bpb), best);
+    // An estimate may rise above what its source was kept for, and a lucky discard read less.
+    const low = Math.min(series.lowest, best);
     const gain = baseline - low;
     return atLeast(low - 0.1 * gain, baseline + 0.12 * gain);
   }
@@ -145,7 +145,7 @@ function range(series, fit) {
   const results = series.bpb.slice(first).filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   if (fit === "all") return widened(results[0], results.at(-1), 0.05);
   const high = results[Math.floor((results.length - 1) * 0.8)] ?? baseline;
-  return widened(best, Math.max(high, best), 0.1);
+  return widened(Math.min(results[0] ?? best, best), Math.max(high, best), 0.1);
 }
 
 function widened(low, high, share) {
