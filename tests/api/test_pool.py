@@ -51,6 +51,22 @@ def test_acquire_takes_the_idle_gpu_that_registered_first(api: Api) -> None:
     assert taken == ["zeta", "alpha", "mid", None]
 
 
+def test_acquire_finds_the_one_gpu_behind_many_silent_ones_and_others_of_another_model(
+    api: Api,
+) -> None:
+    api.tag(gpu_model="Big GPU")
+    for index in range(50):
+        model = "Big GPU" if index % 3 == 0 else "Test GPU"
+        api.gpu(f"gpu-{index:02}", index, gpu_name=model)
+        if index % 3 == 0:
+            api.silence(f"gpu-{index:02}")
+    api.gpu("gpu-last", 50, gpu_name="Big GPU")
+    taken = [
+        api.post("/api/pool/acquire", experiment_id=api.register())["gpu_id"] for _ in range(2)
+    ]
+    assert taken == ["gpu-last", None]
+
+
 def test_of_many_who_acquire_at_once_each_gets_another_gpu(api: Api) -> None:
     api.tag()
     for index in range(8):

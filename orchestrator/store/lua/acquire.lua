@@ -15,17 +15,22 @@ if run[3] and redis.call('HGET', G.gpu .. run[3], 'hold') == id then return took
 local tag_fields = redis.call('HMGET', t.tag, 'paused', 'gpu_model')
 if tag_fields[1] then return reply('PAUSED') end
 
-local now = now_us()
-for _, gpu_id in ipairs(redis.call('ZRANGE', G.idle, 0, -1)) do
-  if now - tonumber(redis.call('ZSCORE', G.seen, gpu_id)) > tonumber(offline_us) then
-    redis.call('ZREM', G.idle, gpu_id)
-  elseif is_of(redis.call('HGET', G.gpu .. gpu_id, 'gpu_name'), tag_fields[2]) then
-    redis.call('HSET', G.gpu .. gpu_id, 'hold', id)
-    redis.call('ZADD', G.holds, us(now + tonumber(run[2]) * 1e6 + tonumber(grace_us)), gpu_id)
-    redis.call('HSET', t.run .. id, 'gpu_id', gpu_id)
-    refresh_gpu(gpu_id)
-    event('gpu', tag, gpu_id, { state = 'held', experiment_id = id })
-    return took(gpu_id)
+local now, at = now_us(), 0
+repeat
+  local some = redis.call('ZRANGE', G.idle, at, at + 15)  -- mostly the first one serves
+  for _, gpu_id in ipairs(some) do
+    if now - tonumber(redis.call('ZSCORE', G.seen, gpu_id)) > tonumber(offline_us) then
+      redis.call('ZREM', G.idle, gpu_id)
+    elseif is_of(redis.call('HGET', G.gpu .. gpu_id, 'gpu_name'), tag_fields[2]) then
+      redis.call('HSET', G.gpu .. gpu_id, 'hold', id)
+      redis.call('ZADD', G.holds, us(now + tonumber(run[2]) * 1e6 + tonumber(grace_us)), gpu_id)
+      redis.call('HSET', t.run .. id, 'gpu_id', gpu_id)
+      refresh_gpu(gpu_id)
+      event('gpu', tag, gpu_id, { state = 'held', experiment_id = id })
+      return took(gpu_id)
+    else
+      at = at + 1
+    end
   end
-end
+until #some == 0
 return reply('NONE', { gpu_model = tag_fields[2] or nil })
