@@ -49,6 +49,7 @@ START_SECONDS = 120.0
 def system(folder: Path, gpus: str) -> Iterator[str]:
     """The URL of a system whose workers take runs."""
     environment = os.environ | {"AUTORESEARCH_HOME": str(folder), "AUTORESEARCH_PORT": "0"}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [*COMMAND, "up", "--gpu", gpus, "--launcher", sys.executable, "--json"]
     with (folder / "up.log").open("wb") as log:
         up = subprocess.Popen(
