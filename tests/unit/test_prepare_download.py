@@ -126,6 +126,14 @@ def climbmix(*more: str) -> int:
     return prepare.main(["--source", "climbmix", "--num-shards", "2", *more])
 
 
+def wait_for_threads(earlier: list[threading.Thread]) -> None:
+    """Downloads beside the one that ended a call may go on; a process takes them along."""
+    for thread in threading.enumerate():
+        if thread not in earlier:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
 def assert_complete(hub: Hub, data, shards: int = 2) -> None:
     names = [*map(shard_name, range(shards)), VALIDATION_SHARD]
     for name in names:
@@ -196,7 +204,9 @@ def test_a_later_run_resumes_an_earlier_one(hub, data):
     """Partial files outlive the process; here they were left by one that gave up."""
     name = shard_name(0)
     hub.faults[name] = ["drop"] + ["503"] * download.ATTEMPTS
+    earlier = threading.enumerate()
     assert climbmix() == 1
+    wait_for_threads(earlier)
     assert not (data / name).exists()
     hub.ranges.clear()
     assert prepare.main([]) == 0
@@ -279,6 +289,7 @@ def test_ctrl_c_leaves_no_half_file_and_the_next_run_goes_on(hub, data, capsys):
         _thread.interrupt_main()
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    earlier = threading.enumerate()
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
@@ -290,6 +301,7 @@ def test_ctrl_c_leaves_no_half_file_and_the_next_run_goes_on(hub, data, capsys):
     assert "Interrupted" in capsys.readouterr().out.splitlines()[-1]
     assert not (data / name).exists()
     hub.go_on.set()
+    wait_for_threads(earlier)
     assert prepare.main([]) == 0
     assert_complete(hub, data)
 
