@@ -57,15 +57,20 @@ def audit(
         raise typer.Exit(FAILED)
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _print_reports(reports: list[Report]) -> None:
     for report in reports:
-        what = f"{report.tag}: {report.decisions} decisions, {report.experiments} experiments"
+        decisions, experiments = report.decisions, report.experiments
+        what = f"{report.tag}: {_count(decisions, 'decision')}, {_count(experiments, 'experiment')}"
         if report.unsealed:
             what += f", {report.unsealed} entries of a version without seals"
         if not report.differences:
             answer(f"{what}: all as the journal says")
             continue
-        answer(f"{what}: {len(report.differences)} differences")
+        answer(f"{what}: {_count(len(report.differences), 'difference')}")
         for difference in report.differences[:_SHOWN]:
             answer(f"  {difference}")
         if len(report.differences) > _SHOWN:

@@ -242,6 +242,7 @@ def test_a_backup_of_a_running_system_is_restored_elsewhere(shell: Shell, tmp_pa
     shell.run("submit", source, "--tag", "kept", "--hypothesis", "h", "--wait")
     [report] = shell.json("audit", "kept")
     assert report["differences"] == []
+    assert shell.run("audit", "kept") == "kept: 1 decision, 1 experiment: all as the journal says\n"
     best = shell.json("best", "kept")["best"]
     file = tmp_path / "night.tar.gz"
     assert shell.json("backup", str(file))["files"] > 1
