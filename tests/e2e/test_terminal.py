@@ -61,10 +61,13 @@ def test_watch_shows_a_job_on_its_way_from_the_queue_to_its_verdict(
     """Without a key pressed: queue, GPU, progress, curve, verdict, best."""
     seen = type_in("watch", "t")
     seen.until("no result yet", "cpu-0", "idle")
-    live.submit(stub(1.25, seconds=4), description="deeper and wider")
+    wait = "import os\nwhile not os.path.exists('go'): time.sleep(0.02)\nmeasured(BPB)"
+    first = live.submit(stub(1.25).replace("measured(BPB)", wait), description="deeper and wider")
     seen.until("training", "deeper and wider", "loss of exp-")
     live.submit(stub(1.5, seconds=0.1), description="waits its turn")
     seen.until("queued 1", "other: waits its turn")
+    (workspace,) = live.folder.glob(f"home/workers/*/runs/{first}.1/workspace")
+    (workspace / "go").touch()
     shown = seen.until("best 1.250000", "keep", "discard")
     assert "1 kept of 2" in shown
     seen.type(INTERRUPT)
