@@ -128,8 +128,12 @@ def figures(
     for row in runs:
         kind = "repeats" if row.status == "repeat" else row.category == "merge" and "merges"
         by_arm[kind or "ideas"] += row.training_seconds or 0.0
-    verdicts = [client.experiment(row.id).verdict for row in runs if row.status == "keep"]
-    confirmed = sum(getattr(verdict, "confirmed", None) is not False for verdict in verdicts)
+    keeps = Counter[str]()
+    for row in runs:
+        if row.status == "keep":
+            verdict = client.experiment(row.id).verdict
+            confirmed = getattr(verdict, "confirmed", None)  # only `race` says so
+            keeps[{True: "confirmed", False: "provisional", None: "on one run"}[confirmed]] += 1
     best = client.best(TAG).best
     interval = best.estimate and f"{best.estimate.low:.6f} to {best.estimate.high:.6f}"
     return {
@@ -140,11 +144,10 @@ def figures(
         "runs per GPU and hour": round(len(runs) / (gpus * seconds / 3600), 1),
         "GPUs train, % of the clock": round(100 * by_arm.total() / (gpus * seconds), 1),
         "GPUs busy by NVML, %": round(fmean(busy), 1) if busy else "no NVML",
-        "keeps, confirmed": confirmed,
-        "keeps, provisional": len(verdicts) - confirmed,
         "baseline's first run": next(row.val_bpb for row in runs if row.val_bpb is not None),
         "best": best.val_bpb,
         "best, 95 % interval": interval or "one run",
+        **{f"keeps, {kind}": count for kind, count in keeps.items()},
     } | {f"GPU-hours of {name}": round(s / 3600, 3) for name, s in by_arm.items()}
 
 
