@@ -190,6 +190,8 @@ def main() -> None:
         busy.over.set()
         drained(client)
         found = figures(client, began, time.monotonic() - start, busy.percent)
+        # Again: a search must not be lost because somebody cleaned up meanwhile.
+        options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
         for name, value in found.items():
             print(f"{name:28} {value}")
