@@ -46,6 +46,18 @@ def type_in(live: System) -> Iterator[Open]:
         made.close()
 
 
+def held(bpb: float) -> str:
+    """A train.py that has trained, and ends when `let_go` says so."""
+    wait = "import os\nwhile not os.path.exists('go'): time.sleep(0.02)\nmeasured(BPB)"
+    return stub(bpb).replace("measured(BPB)", wait)
+
+
+def let_go(live: System) -> None:
+    """End the run that is held."""
+    for workspace in live.folder.glob("home/workers/*/runs/*/workspace"):
+        (workspace / "go").touch()
+
+
 def written(folder: Path, source: str) -> str:
     path = folder / "train.py"
     path.write_text(source)
@@ -61,13 +73,11 @@ def test_watch_shows_a_job_on_its_way_from_the_queue_to_its_verdict(
     """Without a key pressed: queue, GPU, progress, curve, verdict, best."""
     seen = type_in("watch", "t")
     seen.until("no result yet", "cpu-0", "idle")
-    wait = "import os\nwhile not os.path.exists('go'): time.sleep(0.02)\nmeasured(BPB)"
-    first = live.submit(stub(1.25).replace("measured(BPB)", wait), description="deeper and wider")
+    live.submit(held(1.25), description="deeper and wider")
     seen.until("training", "deeper and wider", "loss of exp-")
     live.submit(stub(1.5, seconds=0.1), description="waits its turn")
     seen.until("queued 1", "other: waits its turn")
-    (workspace,) = live.folder.glob(f"home/workers/*/runs/{first}.1/workspace")
-    (workspace / "go").touch()
+    let_go(live)
     shown = seen.until("best 1.250000", "keep", "discard")
     assert "1 kept of 2" in shown
     seen.type(INTERRUPT)
@@ -228,7 +238,7 @@ def test_the_bytes_of_a_log_are_there_for_who_wants_them(live: System) -> None:
 
 
 def test_log_follows_to_the_verdict_and_over_a_restart(live: System, type_in: Open) -> None:
-    name = live.submit(stub(1.25, seconds=6))
+    name = live.submit(held(1.25))
     seen = type_in("log", "-f", name)
     seen.until("step 0000")
     port = int(live.url.rpartition(":")[2])
@@ -236,6 +246,7 @@ def test_log_follows_to_the_verdict_and_over_a_restart(live: System, type_in: Op
     live.processes[0].wait()
     seen.until("Waiting for it")
     live.serve(port)
+    let_go(live)
     seen.until("val_bpb: 1.250000", f"{name} keep: val_bpb 1.250000", seconds=60)
     assert seen.ended() == 0
 
@@ -243,12 +254,14 @@ def test_log_follows_to_the_verdict_and_over_a_restart(live: System, type_in: Op
 def test_submit_wait_shows_the_way_to_the_verdict_and_its_exit_code_tells_which(
     live: System, type_in: Open, tmp_path: Path
 ) -> None:
-    live.submit(stub(1.25, seconds=6))
-    source = written(tmp_path, stub(1.5, seconds=3))
+    live.submit(held(1.25))
+    source = written(tmp_path, held(1.5))
     arguments = ("submit", source, "--tag", "t", "--hypothesis", "h", "--wait")
     seen = type_in(*arguments)
     seen.until("queued, position 1")
+    let_go(live)
     seen.until("step", "s to train on cpu-0")
+    let_go(live)
     seen.until("discard: val_bpb 1.500000, best before 1.250000")
     assert seen.ended() == 4
     crashing = type_in("submit", written(tmp_path, "raise SystemExit(3)"), *arguments[2:])
