@@ -420,9 +420,8 @@ def adamw_step(weight: Tensor, grad: Tensor, first: Tensor, second: Tensor, hype
     grad = grad.float()
     first.lerp_(grad, 1 - beta1)
     second.lerp_(grad.square(), 1 - beta2)
-    scale = lr / (1 - beta1**step)
     update = first / ((second / (1 - beta2**step)).sqrt() + eps)
-    weight.copy_(weight.float() * (1 - lr * weight_decay) - scale * update)
+    weight.copy_(weight.float() * (1 - lr * weight_decay) - lr / (1 - beta1**step) * update)
 
 
 @dataclass
@@ -460,7 +459,7 @@ class MuonAdamW:
         self, adamw: list[AdamWGroup], muon: list[MuonGroup], dtype: torch.dtype, *, compiled: bool
     ) -> None:
         self.adamw, self.muon, self.dtype, self.steps = adamw, muon, dtype, 0
-        self._params = [p for a in adamw for p in a.params] + [p for m in muon for p in m.params]
+        self.params = {p for a in adamw for p in a.params} | {p for m in muon for p in m.params}
         self._scalar: Callable[[float], Scalar] = torch.tensor if compiled else float
         self._adamw_step, self._muon_step = adamw_step, muon_step
         if compiled:
@@ -468,7 +467,7 @@ class MuonAdamW:
             self._muon_step = torch.compile(muon_step, dynamic=False, fullgraph=True)
 
     def zero_grad(self) -> None:
-        for p in self._params:
+        for p in self.params:
             p.grad = None
 
     @torch.no_grad()
@@ -503,7 +502,10 @@ def build_optimizer(model: GPT, *, compiled: bool) -> MuonAdamW:
         AdamWGroup([model.x0_scale], X0_LR, beta1=X0_BETA1),
     ]
     muon = [MuonGroup(matrices, MATRIX_LR) for matrices in by_shape.values()]
-    return MuonAdamW(adamw, muon, model.config.dtype, compiled=compiled)
+    optimizer = MuonAdamW(adamw, muon, model.config.dtype, compiled=compiled)
+    if left_out := [name for name, p in model.named_parameters() if p not in optimizer.params]:
+        raise ValueError(f"{', '.join(left_out)} would not be trained: add it to a group above")
+    return optimizer
 
 
 # Schedules ----------------------------------------------------------------------------------------
@@ -639,7 +641,6 @@ def run() -> None:
     if not math.isfinite(val_bpb):
         raise TrainingDivergedError(f"val_bpb {val_bpb}")
     finished = time.perf_counter()
-
     path = os.environ.get("AUTORESEARCH_CHECKPOINT")
     if path and val_bpb < float(os.environ.get("AUTORESEARCH_CHECKPOINT_BELOW", "inf")):
         save_model(model, path)
@@ -655,7 +656,7 @@ def run() -> None:
     print(f"---\nval_bpb: {val_bpb:.6f}")
     print(f"training_seconds: {seconds:.1f}\ntotal_seconds: {finished - PROCESS_START:.1f}")
     print(f"peak_vram_mb: {memory:.1f}\nmfu_percent: {100 * rate / peak_rate:.2f}")
-    print(f"total_tokens_M: {steps * TOTAL_BATCH_SIZE / 1e6:.1f}\nnum_steps: {steps}")
+    print(f"total_tokens_M: {steps * TOTAL_BATCH_SIZE / 1e6:.3f}\nnum_steps: {steps}")
     print(f"epoch: {batches.epoch}\nnum_params_M: {model.num_params() / 1e6:.1f}")
     print(f"depth: {config.depth}\nprofile: {PROFILE.name}\ndevice: {device_name}")
     print(f"torch_version: {torch.__version__}\nseed: {seed}", flush=True)
@@ -686,8 +687,7 @@ def main() -> int:
     except RuntimeError as error:  # torch has a class for this, which Apple's GPUs do not use
         if "out of memory" not in str(error):
             raise
-        advice = f"halve DEVICE_BATCH_SIZE (now {DEVICE_BATCH_SIZE})"
-        print(f"\nFAIL: out of GPU memory, {advice}. {error}")
+        print(f"\nFAIL: out of GPU memory, halve DEVICE_BATCH_SIZE ({DEVICE_BATCH_SIZE}). {error}")
     else:
         return 0
     return 1

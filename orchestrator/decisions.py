@@ -45,7 +45,8 @@ class Workload:
 
     `started` are the seeds of the runs under way by id, the oldest first. `follow` says what the
     rule has queued and is not over: id -> `SOURCE SEED`, or `merge SEED`. `ideas` are other queued
-    runs. `gpus` may run the tag, `idle` of them have no run. Nothing was submitted or decided for
+    runs. `gpus` may run the tag (4 stands for all that are more, where fewer are idle), `idle` of
+    them have no run. Nothing was submitted or decided for
     `quiet_seconds`.
     """
 

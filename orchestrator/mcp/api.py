@@ -29,12 +29,16 @@ class Api:
         return Api(self._http, token) if token else self
 
     async def get(
-        self, path: str, answer: type[Model], query: BaseModel | None = None, timeout: float = 0
+        self,
+        path: str,
+        answer: type[Model],
+        query: BaseModel | None = None,
+        timeout: float | None = None,
     ) -> Model:
         params = query.model_dump(mode="json", exclude_none=True) if query else {}
-        if timeout:
+        if timeout is not None:
             params["timeout"] = timeout
-        return _parsed(answer, await self.send("GET", path, wait=timeout, params=params))
+        return _parsed(answer, await self.send("GET", path, wait=timeout or 0, params=params))
 
     async def post(self, path: str, answer: type[Model], body: BaseModel) -> Model:
         headers = {"Idempotency-Key": str(uuid.uuid4())}

@@ -94,7 +94,8 @@ def predict(stops: EarlyStops, found: Sequence[float]) -> Prediction | None:
         return abs(start - usual) <= SAME_START * abs(usual)
 
     known = [(curve[mark], curve[-1]) for curve in stops.curves if alike(curve[0])]
-    if not alike(found[0]) or found[mark] > max(loss for loss, _ in known):
+    # Between two kinds of curves the usual start may be like none of them.
+    if not known or not alike(found[0]) or found[mark] > max(loss for loss, _ in known):
         return None
     line = _line(known)
     return line and line.prediction(found[mark])

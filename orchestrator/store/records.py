@@ -6,9 +6,9 @@ Each value has one constructor here. Redis holds text; an absent metric means No
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.callers import Token
 from orchestrator.decisions import Decision, EarlyStops, RunResult, Snapshot, Workload
@@ -27,9 +27,11 @@ from orchestrator.domain import (
     Strategy,
     Tag,
 )
+from orchestrator.errors import StoreBroken
 from orchestrator.gpus import Gpu
 
 Fields = Mapping[str, str]
+T = TypeVar("T")
 
 # Validation turns text into numbers, enums and flags, by the types that domain.py declares.
 _ATTEMPT, _EXPERIMENT, _GPU = TypeAdapter(Attempt), TypeAdapter(Experiment), TypeAdapter(Gpu)
@@ -55,6 +57,16 @@ _NAMES = {
 def _named(stored: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     """Stored fields under the domain's names; `others` are computed, or come from elsewhere."""
     return {_NAMES.get(name, name): value for name, value in stored.items()} | others
+
+
+def _read(kind: TypeAdapter[T], stored: Mapping[str, Any]) -> T:
+    """Raises `StoreBroken` for what this version does not write."""
+    try:
+        return kind.validate_python(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise StoreBroken(f"A record in Redis cannot be read: {where}: {first['msg']}.") from error
 
 
 def text_fields(values: Mapping[str, object]) -> dict[str, str]:
@@ -121,12 +133,13 @@ def action_from(stored: Fields) -> OperatorAction:
 
 
 def experiment_from(experiment_id: str, tag: str, stored: Fields) -> Experiment:
-    return _EXPERIMENT.validate_python(_named(stored, id=experiment_id, tag=tag))
+    return _read(_EXPERIMENT, _named(stored, id=experiment_id, tag=tag))
 
 
 def run_from(experiment_id: str, stored: Fields) -> Run:
     fields = {"seed": "42", "priority": "0", **stored}
-    return _RUN.validate_python(
+    return _read(
+        _RUN,
         _named(
             fields,
             experiment_id=experiment_id,
@@ -134,7 +147,7 @@ def run_from(experiment_id: str, stored: Fields) -> Run:
             environment={n[4:]: value for n, value in stored.items() if n.startswith("env_")},
             warnings=json.loads(stored.get("warnings", "[]")),
             forecast=forecast_from(stored["forecast"]) if "forecast" in stored else None,
-        )
+        ),
     )
 
 
@@ -152,26 +165,26 @@ def stops_text(stops: EarlyStops) -> str:
 
 def attempt_from(stored: str) -> Attempt:
     value = json.loads(stored)
-    return _ATTEMPT.validate_python(_named(value, ending=value.get("outcome")))
+    return _read(_ATTEMPT, _named(value, ending=value.get("outcome")))
 
 
 def strategy_from(stored: Fields) -> Strategy:
-    return _STRATEGY.validate_python(_named(stored))
+    return _read(_STRATEGY, _named(stored))
 
 
 def tag_from(stored: Fields) -> Tag:
     pause = None
     if "paused" in stored:
         pause = OperatorHold(stored["paused_by"], stored["paused_reason"], int(stored["paused"]))
-    return _TAG.validate_python(_named(stored, pause=pause))
+    return _read(_TAG, _named(stored, pause=pause))
 
 
 def hold_from(stored: str) -> OperatorHold:
-    return _HOLD.validate_python(_named(json.loads(stored)))
+    return _read(_HOLD, _named(json.loads(stored)))
 
 
 def note_from(note_id: str, stored: str) -> Note:
-    return _NOTE.validate_python(_named(json.loads(stored), id=note_id))
+    return _read(_NOTE, _named(json.loads(stored), id=note_id))
 
 
 def notes_from(stored: Fields) -> list[Note]:
@@ -181,14 +194,15 @@ def notes_from(stored: Fields) -> list[Note]:
 
 
 def ledger_entry_from(entry_id: str, stored: Fields) -> LedgerEntry:
-    return _LEDGER_ENTRY.validate_python(
+    return _read(
+        _LEDGER_ENTRY,
         _named(
             stored,
             id=entry_id,
             action=action_from(stored),
             effect=stored["outcome"],
             revision=stored["revision"] or None,
-        )
+        ),
     )
 
 
@@ -198,7 +212,7 @@ def token_fields(token: Token) -> dict[str, str]:
 
 def token_from(label: str, stored: str) -> Token:
     value = json.loads(stored)
-    return _TOKEN.validate_python(_named(value, label=label, tags=value["tags"].split()))
+    return _read(_TOKEN, _named(value, label=label, tags=value["tags"].split()))
 
 
 def snapshot_from(reply: Mapping[str, Any], experiment_id: str = "") -> Snapshot:
@@ -237,7 +251,8 @@ def workload_from(reply: Mapping[str, Any]) -> Workload:
 
 def gpu_from(gpu_id: str, stored: Fields) -> Gpu:
     lease = stored.get("lease")
-    return _GPU.validate_python(
+    return _read(
+        _GPU,
         _named(
             stored,
             id=gpu_id,
@@ -247,5 +262,5 @@ def gpu_from(gpu_id: str, stored: Fields) -> Gpu:
             drain=hold_from(stored["drained"]) if "drained" in stored else None,
             lease_experiment_id=lease.split()[0] if lease else None,
             health=json.loads(stored.get("health", "{}")),
-        )
+        ),
     )

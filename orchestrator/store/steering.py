@@ -26,6 +26,7 @@ _WHY_NO_PRIORITY = {
     "leased": "has left the queue: it runs, and its priority has no meaning any more",
     "running": "has left the queue: it runs, and its priority has no meaning any more",
     "hand": "is trained by hand and was never in the queue",
+    "measured": "has had its run, and waits for the repeats that decide it",
     "decided": "is decided; requeue it to run it again",
 }
 

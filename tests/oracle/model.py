@@ -201,10 +201,18 @@ class Model:
         if renewal is not None and run.renewal != renewal:
             return Refused.LEASE_RENEWED
         self._end_lease(run, "requeued" if label == "cancelled" else label)
-        run.losses += label in ("lost", "expired") and run.stop is None
+        lost = label in ("lost", "expired") and run.stop is None
+        run.losses += lost
         run.stop = None
+        if run.target and (lost or not self._takes_runs(run.target)):
+            run.target = None
         self._queued(run)
         return None
+
+    def _takes_runs(self, gpu_id: str) -> bool:
+        """Now, or after the run that it has."""
+        gpu = self.gpus.get(gpu_id)
+        return gpu is not None and bool(gpu.idle or gpu.lease or gpu.hold)
 
     def _end_lease(self, run: Run, outcome: str) -> None:
         run.attempts[-1].outcome = outcome

@@ -302,3 +302,11 @@ def test_momentum_rises_over_300_steps() -> None:
 def test_weight_decay_falls_with_the_budget() -> None:
     """0.2 · (1 - progress)."""
     assert [train.weight_decay_at(p) for p in (0, 0.5, 1)] == pytest.approx([0.2, 0.1, 0])
+
+
+def test_a_parameter_that_no_group_trains_is_named() -> None:
+    """It would stay as it was, and the idea that added it would seem to do nothing."""
+    model = train.GPT(train.build_config(2, 32, 100, torch.float32))
+    model.skip = nn.Parameter(torch.zeros(2))
+    with pytest.raises(ValueError, match="skip would not be trained"):
+        train.build_optimizer(model, compiled=False)

@@ -217,7 +217,8 @@ class Experiments:
         """Why no GPU takes a queued run, if none does."""
         if run.status is not Status.QUEUED:
             return None
-        return await self._pool.blocked(await self._store.reads.tag(tag_of(run.experiment_id)))
+        tag = await self._store.reads.tag(tag_of(run.experiment_id))
+        return await self._pool.blocked(tag, run.target_gpu)
 
     async def wait(self, experiment_id: str, seconds: float) -> Run:
         """The run once it is decided, or as it is after `seconds`."""

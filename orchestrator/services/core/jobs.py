@@ -74,7 +74,7 @@ class Jobs:
                 remaining = deadline - anyio.current_time()
                 if remaining <= 0 or self._wakeups.closed:
                     break
-                waiter.last = found
+                waiter.last, waiter.busy = found, found.busy and waiter.busy
                 if found.busy and job is not None:
                     self._wakeups.pass_on(job, waiter)
                 pause = BUSY_LOOK_SECONDS if found.busy else LOOK_SECONDS

@@ -78,11 +78,25 @@ class Pool:
             offline=sum(w.status == "offline" for w in workers),
         )
 
-    async def blocked(self, tag: Tag) -> str | None:
-        """Why no GPU takes the queued runs of a tag; None if one does, or if it is paused."""
+    async def blocked(self, tag: Tag, target_gpu: str | None = None) -> str | None:
+        """Why no GPU takes the queued runs of a tag, or one that was sent to `target_gpu`; None if
+        one does, or if the tag is paused."""
         view, offline = await self._store.pool.list(), self._timing.now.offline_seconds
-        takers = [gpu for gpu in view.gpus if gpu.status(view.now_us, offline) in TAKING]
-        return None if tag.pause else machines.blocked(tag, takers, machines.folders(view.gpus))
+        statuses = {gpu.id: gpu.status(view.now_us, offline) for gpu in view.gpus}
+        if tag.pause:
+            return None
+        if target_gpu is not None:
+            status = statuses.get(target_gpu, "not there")
+            return (
+                None
+                if status in TAKING
+                else (
+                    f"it was sent to GPU {target_gpu}, which is {status}: take that GPU out with"
+                    " POST /api/pool/deregister, and others get the run"
+                )
+            )
+        takers = [gpu for gpu in view.gpus if statuses[gpu.id] in TAKING]
+        return machines.blocked(tag, takers, machines.folders(view.gpus))
 
     async def acquire(self, request: schemas.ExperimentRequest) -> schemas.AcquireAnswer:
         taken = await self._store.pool.acquire(

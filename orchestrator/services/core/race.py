@@ -54,6 +54,8 @@ CONFLICTS = (Conflict, Invalid, TooLarge, NotFound)
 
 # The longest text that a submission may have.
 TEXT_CHARACTERS = 20_000
+# So many parents of experiments are kept at most, some 20 MB.
+PARENTS = 100_000
 
 
 class Race:
@@ -61,6 +63,7 @@ class Race:
         self._store = store
         self._files = files
         self._sources = sources
+        self._parents: dict[str, str | None] = {}  # of experiments; they never change
 
     # -- verdicts
 
@@ -100,8 +103,17 @@ class Race:
         champions, experiment = {one.id for one in state.champions}, snapshot.experiment
         base = experiment.parent_id if experiment and experiment.source_sha256 else None
         while base is not None and base not in champions:
-            base = (await self._store.reads.entry(base)).experiment.parent_id
+            base = await self._parent(base)
         return base
+
+    async def _parent(self, experiment_id: str) -> str | None:
+        """Kept here: agents that go on from their last run make chains as long as a night."""
+        if experiment_id not in self._parents:
+            if len(self._parents) >= PARENTS:
+                self._parents.clear()
+            entry = await self._store.reads.entry(experiment_id)
+            self._parents[experiment_id] = entry.experiment.parent_id
+        return self._parents[experiment_id]
 
     # -- repeats and merges
 

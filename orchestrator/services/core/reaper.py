@@ -67,6 +67,8 @@ class Reaper:
                 if not bucket_away(error):  # without its files too, Redis showed every lease
                     self._watched.clear()
                 logger.warning("Reaper: %s", error)
+            except AutoresearchError:
+                logger.exception("Reaper: a record is broken; it goes on without it")
             await anyio.sleep(self.pause_seconds())
 
     def pause_seconds(self) -> float:

@@ -3,14 +3,18 @@
 import { h } from "../lib/dom.js";
 import { get } from "../lib/api.js";
 import { time } from "../lib/format.js";
+import { toast } from "../lib/states.js";
 import { plain, prose } from "../lib/visible.js";
 import { listPanel } from "./panels.js";
 
 const PAGE = 50;
 
+/** A handler that shows why its action failed. */
+const handled = (action) => () => action().catch((error) => toast(error.message, "error"));
+
 export function ledgerPanel() {
-  const all = h("input", { type: "checkbox", onchange: restart });
-  const more = h("button", { hidden: true, onclick: loadOlder }, "Older");
+  const all = h("input", { type: "checkbox", onchange: handled(restart) });
+  const more = h("button", { hidden: true, onclick: handled(loadOlder) }, "Older");
   const { element, show } = listPanel("Ledger", {
     kind: ".ledger",
     nothing: "Nobody has steered it yet.",
@@ -58,7 +62,7 @@ export function ledgerPanel() {
 
   function restart() {
     clear();
-    load(tag);
+    return load(tag);
   }
 
   return { element, load, clear };

@@ -3,7 +3,7 @@
 // when nothing was done.
 
 import { h } from "../lib/dom.js";
-import { experimentPath, post } from "../lib/api.js";
+import { experimentPath, get, post } from "../lib/api.js";
 import { openForm } from "../lib/dialog.js";
 import { toast } from "../lib/states.js";
 import { plain } from "../lib/visible.js";
@@ -158,7 +158,8 @@ export const repeatRun = (run) => ask("Run it once more", experiment(run), {
   done: requeued,
 });
 
-export function changePriority(run) {
+export async function changePriority({ id }) {
+  const run = await get(experimentPath(id)); // as it is now: lists do not have it, buttons keep an old one
   const input = h("input", { type: "number", min: -1000, max: 1000, value: run.priority ?? 0, required: true });
   return ask("Change the priority", experiment(run), {
     effect: "Higher goes first; among equals, the one that came first. Running runs are not touched.",

@@ -7,7 +7,7 @@ import * as keys from "../lib/keys.js";
 import { livePage } from "../lib/live-page.js";
 import * as live from "../lib/live.js";
 import { learnNumbers, numberOf } from "../lib/numbers.js";
-import { panel } from "../lib/parts.js";
+import { panel, scrollable } from "../lib/parts.js";
 import { setTitle } from "../lib/router.js";
 import { announce } from "../lib/states.js";
 import { every, throttled } from "../lib/throttle.js";
@@ -30,7 +30,7 @@ export function mount(root, { id, query }, signal) {
   let current = null;
   const top = head(() => refresh());
   const lead = crashLead(id, signal);
-  const table = h("div.body.metrics-body");
+  const table = scrollable("div.body.scroll.metrics-body", "Metrics");
   const note = h("span.muted");
   const chart = curveChart({ label: "Learning curves", empty: "The curve begins with the first step.", signal });
   const details = h("div.body");

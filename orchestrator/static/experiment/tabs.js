@@ -9,7 +9,7 @@ import { plain } from "../lib/visible.js";
 import { loadDiff, sourceTable } from "./diff.js";
 import { logTab } from "./log.js";
 
-const NAMES = { diff: "Diff", log: "Log", source: "Source", record: "Record" };
+const NAMES = { __proto__: null, diff: "Diff", log: "Log", source: "Source", record: "Record" };
 const AGAINST = {
   parent: "parent", best_then: "best then", best_now: "best now", previous: "earlier verdict", next: "later verdict",
 };

@@ -70,14 +70,14 @@ function askForToken(done) {
   ];
   const dialog = openForm("login", "This orchestrator wants its token", content, {
     submit: h("button.primary", { type: "submit" }, "Sign in"),
-    send: () => send("/api/login", { body: { token: input.value.trim() } }).then(done),
+    send: () => send("/api/login", { body: { token: input.value.trim() } }),
     explain(error) {
       input.select();
       return error.status === 401 ? "That is not the token." : error.message;
     },
   });
-  // Without a token there is nothing behind the dialog to go back to.
-  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  // Without a token, what waits is refused again, and its page offers to try again.
+  dialog.addEventListener("close", done);
 }
 
 /** A path with query parameters; those that are null or empty are left out. */

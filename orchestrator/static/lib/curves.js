@@ -3,7 +3,7 @@
 
 import { h, replace, setStyle, setText, svg } from "./dom.js";
 import { NONE, delta, ticks } from "./format.js";
-import { headings, panel } from "./parts.js";
+import { headings, panel, scrollable } from "./parts.js";
 import { remark } from "./states.js";
 
 const HEIGHT = 230;
@@ -24,7 +24,7 @@ export function curveChart({ label, height = HEIGHT, empty = "No learning curve 
   const caption = h("figcaption.visually-hidden");
   const plot = h("div.plot");
   const legend = h("ul.curve-legend");
-  const table = h("div.curve-table");
+  const table = scrollable("div.scroll.curve-table", `${label} as a table`);
   const whole = h("input", { type: "checkbox", onchange: draw });
   const element = h("figure.curves",
     caption,

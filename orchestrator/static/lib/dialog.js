@@ -1,12 +1,18 @@
 // Modal dialogs. One leaves the document when it closes, and the browser gives the focus back.
 
-import { h } from "./dom.js";
+import { h, refocus } from "./dom.js";
 
 /** Open a dialog of class `name` and return its element. */
 export function openDialog(name, title, ...content) {
   const dialog = h(`dialog.dialog.${name}`, { "aria-labelledby": `${name}-title` });
   dialog.append(h("h2", { id: `${name}-title` }, title), ...content);
-  dialog.addEventListener("close", () => dialog.remove());
+  const opener = document.activeElement;
+  const card = opener.closest("[id]");
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    // It was rendered again meanwhile: its successor gets the focus.
+    if (!opener.isConnected) refocus(opener, document.getElementById(card?.id) ?? document.getElementById("main"));
+  });
   document.body.append(dialog);
   dialog.showModal();
   return dialog;

@@ -59,7 +59,7 @@ const focusedIn = (root) => (root.contains(document.activeElement) ? document.ac
  * Give the focus back to `element`, or to its replacement in `root`: of the same kind, with the same
  * `data-focus` or, where it has none, the same address, label or text.
  */
-function refocus(element, root) {
+export function refocus(element, root) {
   const next = element.isConnected
     ? element
     : [root, ...root.querySelectorAll(element.tagName)].find((other) => isSame(other, element));

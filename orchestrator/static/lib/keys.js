@@ -19,10 +19,17 @@ export function bind(bindings, signal) {
   signal?.addEventListener("abort", () => scopes.delete(bindings));
 }
 
+/** True if the key scrolls what has the focus: a wide diff or table. */
+function scrolls({ key, target }) {
+  if (key !== "ArrowLeft" && key !== "ArrowRight") return false;
+  return target.scrollWidth > target.clientWidth && /auto|scroll/.test(getComputedStyle(target).overflowX);
+}
+
 function press(event) {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest?.("input, textarea, select, [contenteditable], dialog")) return;
   if (!enabled() && event.key !== "?") return;
+  if (scrolls(event)) return;
   const name = (event.shiftKey && event.key.length > 1 ? "Shift+" : "") + event.key;
   const found = [...scopes].findLast((bindings) => bindings[name])?.[name];
   // A handler that returns false has no use for the key here, and leaves it to the browser.

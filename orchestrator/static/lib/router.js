@@ -29,7 +29,11 @@ function match(pathname) {
     const found = pattern.exec(pathname);
     if (!found) continue;
     const names = Object.entries(found.groups ?? {});
-    return { page, params: Object.fromEntries(names.map(([name, text]) => [name, decodeURIComponent(text)])) };
+    try {
+      return { page, params: Object.fromEntries(names.map(([name, text]) => [name, decodeURIComponent(text)])) };
+    } catch {
+      return null; // a % that is followed by no code: there is no such page
+    }
   }
   return null;
 }

@@ -23,7 +23,7 @@ const HOUR_MS = 60 * MINUTE_MS;
 // After a longer absence, coming back is another visit.
 const VISIT_GAP_MS = HOUR_MS / 2;
 
-const HOURS = { "1h": 1, "12h": 12, "24h": 24, "7d": 168 };
+const HOURS = { __proto__: null, "1h": 1, "12h": 12, "24h": 24, "7d": 168 };
 const LENGTHS = { "1h": "1 h", "12h": "12 h", "24h": "24 h", "7d": "7 d" };
 
 const FIRST_RUN = `uv run autoresearch setup mar11

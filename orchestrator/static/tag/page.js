@@ -7,7 +7,7 @@ import * as keys from "../lib/keys.js";
 import { livePage } from "../lib/live-page.js";
 import * as live from "../lib/live.js";
 import { navigate, setTitle } from "../lib/router.js";
-import { throttled } from "../lib/throttle.js";
+import { every, throttled } from "../lib/throttle.js";
 import { progressChart } from "./chart.js";
 import { chartPanel } from "./chartpanel.js";
 import { categories, lineage, nearMisses, strategy } from "./panels.js";
@@ -18,10 +18,11 @@ import { defaultX } from "./view.js";
 
 const NEWS_MS = 1000;
 const ROWS_MS = 1500;
+const MINUTE_MS = 60_000;
 const NEAR_LIMIT = 6;
 const HISTORY = new Set(["decided", "strategy", "resumed", "steered"]);
 const STATUSES = ["keep", "near", "discard", "crash", "timeout", "running", "candidate", "queued"];
-const SORTS = { newest: "newest", oldest: "oldest", val_bpb: "best", "-val_bpb": "worst" };
+const SORTS = { __proto__: null, newest: "newest", oldest: "oldest", val_bpb: "best", "-val_bpb": "worst" };
 const ROW_FILTERS = ["statuses", "category", "sort", "q", "since"];
 
 export function mount(root, { tag, query }, signal) {
@@ -153,6 +154,8 @@ export function mount(root, { tag, query }, signal) {
     concerns: (event) => HISTORY.has(event.kind) && (event.kind === "resumed" || event.tag === tag),
   });
   const refreshRows = throttled(loadRows, ROWS_MS, signal);
+  // The last hour goes on without events.
+  every(MINUTE_MS, () => !body.hidden && !document.hidden && showStrip(strip, series, active), signal);
   live.subscribe((event) => (event.kind === "resumed" || event.tag === tag) && refreshRows(), signal);
   return update;
 }

@@ -87,7 +87,8 @@ export class View {
     const { series, area } = this;
     if (failed(series.status[row])) return { x, y: area.crash };
     const value = series.bpb[row];
-    return { x, y: value > this.range[1] ? area.rail : this.y(value) };
+    // A run that was stopped early has no result: it lies above the range too.
+    return { x, y: value <= this.range[1] ? this.y(value) : area.rail };
   }
 
   /** The run whose mark is nearest to a pixel; -1 where there is none. */

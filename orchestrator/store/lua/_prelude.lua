@@ -228,20 +228,23 @@ local function is_over(state) return state == 'decided' or state == 'measured' e
 
 -- What of a tag, whose fields are `tag`, is queued and runs, for a keep rule that queues runs itself:
 -- {running: [[id, seed], ..] in order of creation, follow {id: what}, ideas, idle, gpus, quiet}.
--- `ideas` are queued runs that no rule asked for, `idle` and `gpus` count the GPUs that may run the
--- tag, `quiet` are seconds without a submission or a decision. All of it as if the run `over` were
--- decided now, if that is given with its id.
+-- `ideas` are queued runs that no rule asked for, `idle` counts the free GPUs that may run the tag,
+-- `gpus` those and the busy ones up to ENOUGH_GPUS, `quiet` are seconds without a submission or a
+-- decision. All of it as if the run `over` were decided now, if that is given with its id.
+-- The rule has three runs of a source under way at most, and one GPU may be about to leave.
+local ENOUGH_GPUS = 4
 local function workload(t, tag, id, over)
-  local function serving(gpus)
+  local function serving(gpus, most)
     local n = 0
     for _, gpu_id in ipairs(redis.call('ZRANGE', gpus, 0, -1)) do
+      if n >= most then break end  -- a call for each of thousands would hold up Redis
       local gpu = redis.call('HMGET', G.gpu .. gpu_id, 'profile', 'gpu_name')
       if serves(gpu[1], tag.profile) and is_of(gpu[2], tag.gpu_model) then n = n + 1 end
     end
     return n
   end
-  local out = { running = {}, follow = hash_of(t.follow), idle = serving(G.idle), quiet = 0 }
-  out.gpus = out.idle + serving(G.busy)
+  local out = { running = {}, follow = hash_of(t.follow), idle = serving(G.idle, math.huge), quiet = 0 }
+  out.gpus = out.idle + serving(G.busy, ENOUGH_GPUS - out.idle)
   for _, started in ipairs(redis.call('ZRANGE', t.status .. 'running', 0, -1)) do
     if started ~= id then
       out.running[#out.running + 1] = { started, redis.call('HGET', t.run .. started, 'seed') }

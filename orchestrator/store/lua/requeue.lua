@@ -21,9 +21,12 @@ redis.call('HSET', t.run .. id, 'state', 'queued', 'status', 'queued',
   'losses', (tonumber(run.losses) or 0) + loss)
 redis.call('HDEL', t.run .. id, 'gpu_id', 'started', 'stop')
 move_status(t, id, run.status, 'queued')
-if run.target_gpu and redis.call('EXISTS', G.gpu .. run.target_gpu) == 0 then
+local target = run.target_gpu
+-- A GPU that lost the run, or takes none now, may never be back: others may have it.
+if target and (tonumber(loss) > 0
+    or not (redis.call('ZSCORE', G.idle, target) or redis.call('ZSCORE', G.busy, target))) then
   redis.call('HDEL', t.run .. id, 'target_gpu')
-  run.target_gpu = nil
+  target = nil
 end
-enqueue(tag, id, run.score, run.target_gpu)
+enqueue(tag, id, run.score, target)
 return reply('OK')
