@@ -180,6 +180,38 @@ def test_train_sends_an_experiment_to_that_gpu_and_no_other(api: Api) -> None:
     api.post("/api/gpu/nosuch/train", 404, experiment_id=api.submit("2"))
 
 
+def test_a_run_that_its_gpu_lost_or_cannot_take_any_more_goes_to_another(api: Api) -> None:
+    api.tag()
+    api.gpu("gpu-0", 0)
+    api.gpu("gpu-1", 1)
+    experiment_id = api.submit("1")
+    api.post("/api/gpu/gpu-1/train", 202, experiment_id=experiment_id)
+    api.finish(api.claim("gpu-1"), outcome="lost")
+    job = api.claim("gpu-0")
+    assert job["experiment_id"] == experiment_id
+    api.finish(job, 0.9)
+    experiment_id = api.submit("2")
+    api.post("/api/gpu/gpu-1/train", 202, experiment_id=experiment_id)
+    job = api.claim("gpu-1")
+    api.post("/api/pool/drain", gpu_id="gpu-1", reason="maintenance")
+    api.finish(job, outcome="handed_back")
+    assert api.claim("gpu-0")["experiment_id"] == experiment_id
+
+
+def test_a_run_that_was_sent_to_a_gpu_that_takes_none_says_so(api: Api) -> None:
+    api.tag()
+    api.gpu("gpu-0", 0)
+    api.gpu("gpu-1", 1)
+    experiment_id = api.submit("1")
+    api.post("/api/gpu/gpu-1/train", 202, experiment_id=experiment_id)
+    assert "blocked" not in api.get(f"/api/experiment/{experiment_id}")
+    api.post("/api/pool/drain", gpu_id="gpu-1", reason="maintenance")
+    blocked = api.get(f"/api/experiment/{experiment_id}")["blocked"]
+    assert blocked.startswith("it was sent to GPU gpu-1, which is draining: take that GPU out")
+    api.post("/api/pool/deregister", gpu_id="gpu-1")
+    assert api.claim("gpu-0")["experiment_id"] == experiment_id
+
+
 def test_a_held_gpu_cannot_leave_the_pool_and_be_taken_again(api: Api) -> None:
     """Deregister and register would give it to a second caller."""
     api.tag()

@@ -91,6 +91,30 @@ def test_a_waiting_claim_gets_a_job_as_soon_as_it_is_queued(
     assert time.monotonic() - started < WOKEN_SECONDS, "it was not woken"
 
 
+def test_a_gpu_that_could_not_take_a_job_is_woken_again_once_it_is_free(
+    api: Api, no_look_unwoken: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.services.core.jobs.BUSY_LOOK_SECONDS", 0.2)
+    api.tag()
+    api.gpu()
+    holder = api.register()
+    api.post("/api/pool/acquire", experiment_id=holder)
+    found: list[Any] = []
+    waiter = threading.Thread(target=lambda: found.append(api.claim(wait=20)))
+    waiter.start()
+    time.sleep(0.3)
+    missed = api.submit("1")
+    time.sleep(0.3)  # it wakes the claim, which gets nothing
+    api.post(f"/api/experiment/{missed}/cancel", reason="not now")
+    api.post("/api/pool/release", gpu_id="gpu-0", experiment_id=holder)
+    time.sleep(1)  # it looks, and finds nothing
+    started = time.monotonic()
+    experiment_id = api.submit("2")
+    waiter.join()
+    assert found[0]["experiment_id"] == experiment_id
+    assert time.monotonic() - started < WOKEN_SECONDS, "it was not woken"
+
+
 def test_a_claim_sent_again_gets_the_same_job_and_another_none(api: Api) -> None:
     """A lost answer costs nothing; a GPU with a lease gets no second job."""
     api.tag()

@@ -138,6 +138,15 @@ def test_a_better_idea_is_a_candidate_until_its_repeats_have_confirmed_it(race: 
     assert audited(race.api) == []
 
 
+def test_a_candidate_has_left_the_queue_and_gets_no_other_priority(race: Race) -> None:
+    race.baseline()
+    idea = race.api.submit(changed(BASELINE, 3))
+    race.run(0.9958)
+    path = f"/api/experiment/{idea}/priority"
+    refused = race.api.post(path, 409, priority=3, reason="soon")
+    assert "waits for the repeats that decide it" in refused["error"]
+
+
 def test_who_waits_for_a_candidate_is_woken_by_its_verdict(race: Race) -> None:
     race.baseline()
     idea = race.api.submit(changed(BASELINE, 3))

@@ -258,3 +258,18 @@ def test_a_clock_that_jumps_leaves_a_silent_gpu_silent(api: Api, server: Server)
         eventually(lambda: client.zscore(keys.of_all("seen"), "gpu-0") < future)
         stamp = int(client.hget(keys.of_all("gpu:", "gpu-0"), "heartbeat") or 0)
     assert stamp < future
+
+
+def test_a_record_that_cannot_be_read_keeps_no_other_lease_alive(api: Api, server: Server) -> None:
+    """Somebody wrote to Redis by hand: that run says what is wrong, and the service goes on."""
+    api.tag()
+    api.gpu("gpu-0", 0)
+    api.gpu("gpu-1", 1)
+    broken, other = api.submit("1"), api.submit("2")
+    api.claim("gpu-0")
+    api.claim("gpu-1")
+    with server.client() as client:
+        client.hset(keys.of_tag("mar11", "run:", broken), "priority", "abc")
+    eventually(lambda: attempt_of(api, other)["outcome"] == "expired")
+    refused = api.get(f"/api/experiment/{broken}", 500)
+    assert "A record in Redis cannot be read: priority" in refused["error"]

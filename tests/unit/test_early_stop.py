@@ -240,3 +240,9 @@ def test_once_off_it_stays_off() -> None:
     stops = replace(EarlyStops(audited=200, false_kills=1), off=True)
     assert after_run(stops, completed(0.95), condemned).off
     assert forecast(replace(known(), off=True), "exp-1", (START, 3.2), 0.9) is None
+
+
+def test_nothing_is_predicted_between_two_kinds_of_curves() -> None:
+    """The middle of their starts is like none of them."""
+    half = [(9.0, 3.0, 3.0, 3.0, 0.9), (11.0, 3.1, 3.1, 3.1, 1.0)]
+    assert predict(EarlyStops(curves=tuple(half * CALIBRATED)), (10.0, 3.0)) is None
