@@ -201,6 +201,21 @@ local function create(tag, experiment, run, last)
   return id
 end
 
+-- Creates an experiment that has a source, and puts its run into the queue, or into that of the GPU
+-- `run.target_gpu`. `run` has the seed, score and priority. Returns its id.
+local function create_queued(tag, experiment, run)
+  local t = T(tag)
+  local fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
+  run.state, run.status = 'queued', 'queued'
+  run.budget, run.prepare = fields[1], fields[2] or nil
+  local id = create(tag, experiment, run, fields[3])
+  local source = experiment.source .. ':' .. run.seed
+  local ran = redis.call('HGET', t.sources, source)
+  redis.call('HSET', t.sources, source, ran and ran .. ' ' .. id or id)
+  enqueue(tag, id, run.score, run.target_gpu)
+  return id
+end
+
 -- Ends the lease of an attempt: the GPU is free again, and the attempt's record says how it ended.
 local function end_lease(t, id, run, ending)
   local gpu_id = run.gpu_id
@@ -285,18 +300,11 @@ local function follow_up(tag, after, seed, what, experiment, gpu_id)
     experiment.repeat_of, experiment.merged_from = after, nil
   end
   if not experiment.source then return nil end
-  local fields = redis.call('HMGET', t.tag, 'last_created', 'budget', 'prepare')
   local followed = redis.call('HMGET', t.run .. after, 'score', 'priority')
-  local run = {
-    state = 'queued', status = 'queued', budget = fields[2], prepare = fields[3] or nil,
+  local id = create_queued(tag, experiment, {
     seed = seed, score = followed[1], priority = followed[2],
     target_gpu = gpu_id and redis.call('ZSCORE', G.idle, gpu_id) and gpu_id or nil,
-  }
-  local id = create(tag, experiment, run, fields[1])
-  local source = experiment.source .. ':' .. seed
-  local ran = redis.call('HGET', t.sources, source)
-  redis.call('HSET', t.sources, source, ran and ran .. ' ' .. id or id)
+  })
   redis.call('HSET', t.follow, id, what)
-  enqueue(tag, id, run.score, run.target_gpu)
   return id
 end

@@ -8,17 +8,9 @@ if not is_over(before.state) then return reply('CONFLICT', { state = before.stat
 if not experiment.source then return reply('NO_SOURCE') end
 if stale(t, action) then return reply('STALE') end
 
-local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'last_created')
 experiment.repeat_of = id
-local run = {
-  state = 'queued', status = 'queued', budget = tag_fields[1], prepare = tag_fields[2] or nil,
-  seed = before.seed, priority = before.priority or '0',
-}
-run.score = queue_score(run.priority)
-local new = create(tag, experiment, run, tag_fields[3])
-local source = experiment.source .. ':' .. run.seed
-local ran = redis.call('HGET', t.sources, source)
-redis.call('HSET', t.sources, source, ran and ran .. ' ' .. new or new)
-enqueue(tag, new, run.score)
+local priority = before.priority or '0'
+local new = create_queued(tag, experiment,
+  { seed = before.seed, priority = priority, score = queue_score(priority) })
 steer(tag, action, id, us(now_us()), 'repeated as ' .. new)
 return reply('OK', { id = new, position = redis.call('ZRANK', t.queue, new) + 1 })

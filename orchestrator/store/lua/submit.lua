@@ -5,24 +5,19 @@
 local tag, experiment, run = ARGV[3], cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 local repeat_admitted = ARGV[6] == '1'
 local t = T(tag)
-local tag_fields = redis.call('HMGET', t.tag, 'budget', 'prepare', 'best_id', 'last_created')
+local tag_fields = redis.call('HMGET', t.tag, 'budget', 'best_id')
 if not tag_fields[1] then return reply('UNKNOWN_TAG', { tag = tag }) end
 -- Without a best: the first submission that is still to be decided, the baseline.
-experiment.parent_id = experiment.parent_id or tag_fields[3] or first_leased(t, '+inf')
+experiment.parent_id = experiment.parent_id or tag_fields[2] or first_leased(t, '+inf')
   or redis.call('ZRANGE', t.status .. 'queued', 0, 0)[1]
 if experiment.parent_id and redis.call('EXISTS', t.exp .. experiment.parent_id) == 0 then
   return reply('UNKNOWN_PARENT', { tag = tag, parent_id = experiment.parent_id })
 end
-local source = experiment.source .. ':' .. run.seed
-local ran = redis.call('HGET', t.sources, source)
+local ran = redis.call('HGET', t.sources, experiment.source .. ':' .. run.seed)
 if ran and not repeat_admitted then
   return reply('DUPLICATE', { existing = string.match(ran, '^%S+') })
 end
 
-run.state, run.status = 'queued', 'queued'
-run.budget, run.prepare = tag_fields[1], tag_fields[2] or nil
 run.score = queue_score(run.priority)
-local id = create(tag, experiment, run, tag_fields[4])
-redis.call('HSET', t.sources, source, ran and ran .. ' ' .. id or id)
-enqueue(tag, id, run.score)
+local id = create_queued(tag, experiment, run)
 return reply('OK', { id = id, position = redis.call('ZRANK', t.queue, id) + 1 })
