@@ -12,7 +12,6 @@ from orchestrator.gpus import Gpu
 
 NAMED = 3  # GPUs in a sentence
 Folders = Mapping[str, Mapping[str, str]]  # where data lie, by their hash and the host
-NO_FOLDERS: Folders = {}
 
 
 def folders(pool: Iterable[Gpu]) -> Folders:
@@ -44,10 +43,24 @@ def blocked(tag: Tag, gpus: Sequence[Gpu], data: Folders) -> str | None:
     )
 
 
-def passed_over(gpu: Gpu, queued: Iterable[Tag], data: Folders) -> str | None:
+class Waiting:
+    """The tags that have queued runs, and why idle GPUs of a pool do not take them. GPUs that are
+    alike have one answer: there may be thousands, and hundreds of tags."""
+
+    def __init__(self, queued: Iterable[Tag] = (), pool: Iterable[Gpu] = ()) -> None:
+        self._queued, self._data = list(queued), folders(pool)
+        self._known: dict[tuple[str | None, ...], str | None] = {}
+
+    def passed_over(self, gpu: Gpu) -> str | None:
+        kind = (gpu.platform, gpu.gpu_name, gpu.host, gpu.data_folder)
+        if kind not in self._known:
+            self._known[kind] = passed_over(gpu, self._queued, self._data)
+        return self._known[kind]
+
+
+def passed_over(gpu: Gpu, queued: Sequence[Tag], data: Folders) -> str | None:
     """Why an idle GPU does not take the runs of tags that have `queued` ones, and another model or
     other data."""
-    queued = list(queued)
     others = [tag for tag in queued if tag.gpu_model not in (None, gpu.gpu_name)]
     if not others:
         return next((why for tag in queued if (why := other_data(gpu, tag, data))), None)

@@ -5,7 +5,6 @@ built from `vars(value)`, plus what differs.
 """
 
 import math
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -227,17 +226,15 @@ def worker(
     gpu: gpus.Gpu,
     now_us: int,
     offline_seconds: float,
-    queued: Iterable[domain.Tag] = (),
-    data: machines.Folders = machines.NO_FOLDERS,
+    waiting: machines.Waiting | None = None,
 ) -> schemas.Worker:
-    """`queued` are the tags that have queued runs, `data` the folders of the whole pool."""
     status = gpu.status(now_us, offline_seconds)
     return schemas.Worker.model_validate(
         vars(gpu)
         | {
             "profile": gpu.profile,
             "status": status,
-            "passed_over": machines.passed_over(gpu, queued, data) if status == "idle" else None,
+            "passed_over": waiting.passed_over(gpu) if waiting and status == "idle" else None,
             "current_experiment_id": gpu.lease_experiment_id or gpu.held_by,
             "registered_at": rfc3339(gpu.registered_us),
             "last_heartbeat": rfc3339(gpu.heartbeat_us),

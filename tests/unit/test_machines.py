@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from orchestrator.domain import Tag, profile_of
 from orchestrator.gpus import Gpu
-from orchestrator.rules.machines import NO_FOLDERS, blocked, folders, passed_over
+from orchestrator.rules.machines import Waiting, blocked, folders, passed_over
 
 MODELS = ("NVIDIA H200", "NVIDIA GeForce RTX 4090", "CPU (Xeon)")
 PLATFORMS = (None, "cuda", "cuda/0a1b", "cpu/0a1b", "cpu/ffff")
@@ -44,24 +44,25 @@ def test_a_gpu_of_the_pinned_model_with_the_tag_s_data_passes_over_nothing(
     tag: Tag, gpus: list[Gpu]
 ) -> None:
     """One of another profile says nothing: its host cannot change that."""
+    waiting = Waiting([tag], gpus)
     for gpu in gpus:
         same_model = tag.gpu_model in (None, gpu.gpu_name)
         same_profile = profile_of(tag.platform) == gpu.profile
         other_data = same_profile and tag.platform not in (None, gpu.platform, gpu.profile)
-        assert (passed_over(gpu, [tag], folders(gpus)) is None) == (same_model and not other_data)
+        assert (waiting.passed_over(gpu) is None) == (same_model and not other_data)
 
 
 def test_the_sentence_names_both_models_the_gpu_and_what_to_do() -> None:
     pinned = replace(TAG, gpu_model="NVIDIA H200")
-    assert blocked(pinned, [GPU], NO_FOLDERS) == (
+    assert blocked(pinned, [GPU], {}) == (
         "tag mar11 runs on NVIDIA H200; GPU host:0 is of the model NVIDIA GeForce RTX 4090: start a"
         " worker on NVIDIA H200, or set up a tag with --mix-models, which runs on several models."
     )
     many = [replace(GPU, id=f"host:{i}") for i in range(9)]
     assert "GPU host:2 is of the model NVIDIA GeForce RTX 4090; and 6 more" in str(
-        blocked(pinned, many, NO_FOLDERS)
+        blocked(pinned, many, {})
     )
-    assert passed_over(GPU, [TAG, pinned], NO_FOLDERS) == (
+    assert passed_over(GPU, [TAG, pinned], {}) == (
         "its model is NVIDIA GeForce RTX 4090, and tag mar11 runs on NVIDIA H200"
         " (see setup --mix-models)"
     )

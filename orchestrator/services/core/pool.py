@@ -68,8 +68,8 @@ class Pool:
             may_use = callers.current().may_use
             states = await self._store.reads.tags()
             queued = [s.tag for s in states if s.waits and may_use(s.tag.name)]
-        data = machines.folders(view.gpus)
-        workers = [views.worker(gpu, view.now_us, offline, queued, data) for gpu in view.gpus]
+        waiting = machines.Waiting(queued, view.gpus)
+        workers = [views.worker(gpu, view.now_us, offline, waiting) for gpu in view.gpus]
         return schemas.PoolAnswer(
             workers=workers,
             total=len(workers),

@@ -116,14 +116,15 @@ class Overviews:
 
 
 def _answer(overview: Overview, since_us: int, offline_seconds: float) -> schemas.OverviewAnswer:
-    data = machines.folders(overview.gpus)
+    queued = (state.tag for state, _ in overview.tags if state.waits)
+    waiting = machines.Waiting(queued, overview.gpus)
     return schemas.OverviewAnswer(
         now=rfc3339(overview.now_us),
         since=rfc3339(since_us),
         idle_gpu_hours=_idle(overview, since_us),
         alerts=_alerts(overview, offline_seconds),
         tags=[_tag(state, history, since_us) for state, history in overview.tags],
-        gpus=[_gpu(gpu, overview, offline_seconds, data) for gpu in overview.gpus],
+        gpus=[_gpu(gpu, overview, offline_seconds, waiting) for gpu in overview.gpus],
     )
 
 
@@ -229,14 +230,13 @@ def _last_keep(history: History) -> schemas.LastKeep | None:
 
 
 def _gpu(
-    gpu: Gpu, overview: Overview, offline_seconds: float, data: machines.Folders
+    gpu: Gpu, overview: Overview, offline_seconds: float, waiting: machines.Waiting
 ) -> schemas.GpuOverview:
     now_us = overview.now_us
     run_id = gpu.lease_experiment_id or gpu.held_by
     entry = overview.runs.get(run_id) if run_id else None
-    queued = [state.tag for state, _ in overview.tags if state.waits]
     return schemas.GpuOverview(
-        **views.worker(gpu, now_us, offline_seconds, queued, data).model_dump(exclude={"health"}),
+        **views.worker(gpu, now_us, offline_seconds, waiting).model_dump(exclude={"health"}),
         heartbeat_age_seconds=max(0.0, (now_us - gpu.heartbeat_us) / 1e6),
         health=schemas.Health(**gpu.health),
         health_age_seconds=None if gpu.health_us is None else (now_us - gpu.health_us) / 1e6,
