@@ -10,7 +10,7 @@ from gpu_worker.folders import RunFolder
 # Root may do anything, so as root the test becomes nobody. It has imported before: nobody may be
 # unable to read this checkout.
 AS_A_USER = """
-import json, logging, os, pathlib, shutil, sys, tempfile
+import json, logging, os, pathlib, shutil, subprocess, sys, tempfile
 from gpu_worker.folders import RunFolder
 if os.getuid() == 0:
     os.setgroups([])
@@ -55,3 +55,12 @@ def test_a_folder_without_permissions_that_a_run_leaves_is_removed() -> None:
 def test_a_folder_that_is_gone_is_removed_without_a_word(tmp_path: Path) -> None:
     """Two that clean up at once may meet."""
     RunFolder(tmp_path / "exp-1.1").remove()
+
+
+def test_folders_nested_too_deep_for_a_recursive_deletion_are_removed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "exp-1.1")
+    run.workspace.mkdir(parents=True)
+    nest = "import os\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')"
+    subprocess.run([sys.executable, "-c", nest], cwd=run.workspace, check=True)
+    run.remove()
+    assert not run.path.exists()
