@@ -47,9 +47,10 @@ class Channel:
     def close(self) -> None:
         self._local.close()
 
-    def read(self) -> bool:
-        """Take all that has come; False when no process can send more."""
-        while True:
+    def read(self, most: int = 4) -> bool:
+        """Take what has come, in at most so many pieces: a run may send faster than they are read.
+        False when no process can send more."""
+        for _ in range(most):
             try:
                 data = self._local.recv(65536)
             except BlockingIOError:
@@ -62,6 +63,7 @@ class Channel:
             self._buffer = rest[:_LINE_BYTES]
             for line in lines:
                 self._take(line)
+        return True
 
     def _take(self, line: bytes) -> None:
         nonce, _, text = line.partition(b" ")

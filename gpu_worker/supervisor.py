@@ -86,7 +86,7 @@ class Supervisor:
         with suppress(BlockingIOError):  # all writers of the pipe are dead: it ends or runs dry
             while data := os.read(self._output, _READ_BYTES):
                 log.write(data)
-        self._measures.read()
+        self._measures.read(64)  # more than its socket holds
         os.close(self._output)
         self._measures.close()  # but not the other pipe, which `_stop` may read at any time
 

@@ -334,6 +334,14 @@ sys.stdout.write("\\nlast\\n")
     assert run.log.endswith(b"\nlast\n")
 
 
+async def test_a_flood_of_measures_does_not_keep_a_run_from_being_stopped(
+    run: SupervisedRun,
+) -> None:
+    """Eight processes send faster than the supervisor reads."""
+    flood = "import os\nfor _ in range(3): os.fork()\nwhile True: os.write(5, b'\\n' * 65536)"
+    assert (await end_of(run.start(flood, deadline_seconds=2.0))).reason == "deadline"
+
+
 # Measures {} as evaluate_bpb does, through the descriptor that entry.py reads.
 MEASURE = "import os; os.write(5, os.read(5, 64) + b' {}\\n')\n"
 SAVE = "open('checkpoint.safetensors', 'w').write('weights')\n"
