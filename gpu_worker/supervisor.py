@@ -236,14 +236,14 @@ class Supervisor:
             elif now >= self._orphaned_at:
                 # Another worker may get the run from now on: no time for SIGTERM.
                 self._stop("orphaned", kill_after=0)
-            elif self._watched is not None and now >= self._next_check:
-                self._check_limits(self._watched)
-                self._next_check = time.monotonic() + limits.CHECK_SECONDS
+        if self._watched is not None and now >= self._next_check:  # also while it is being stopped
+            self._check_limits(self._watched)
+            self._next_check = time.monotonic() + limits.CHECK_SECONDS
         if now >= self._kill_at:
             self._unkillable = tree.kill_descendants(self._statuses)
 
     def _check_limits(self, watch: limits.Watch) -> None:
-        self._excess = watch.excess() or ""
+        self._excess = self._excess or watch.excess() or ""
         if not self._excess and limits.may_exceed_processes():
             count = len(tree.descendants(os.getpid()))
             if count > limits.PROCESSES:

@@ -307,6 +307,28 @@ async def test_a_stop_sends_sigterm_first_unless_it_says_now(run: SupervisedRun)
     assert (result.reason, result.stop) == ("stopped", "cancelled"), "the first reason stands"
 
 
+@pytest.mark.parametrize("level", ["strict"], indirect=True)
+async def test_a_run_that_exceeds_a_limit_while_it_is_stopped_is_killed_at_once(
+    run: SupervisedRun,
+) -> None:
+    script = """
+import os, signal, time
+def fill(*_):
+    for number in range(51_000):
+        os.mkdir(str(number))
+    time.sleep(60)
+signal.signal(signal.SIGTERM, fill)
+print("up", flush=True)
+time.sleep(60)
+"""
+    supervisor = run.start(script, kill_after_seconds=600.0)
+    run.wait_for_output(b"up")
+    supervisor.stop("cancelled", now=False)
+    result = await end_of(supervisor)
+    assert (result.reason, result.stop) == ("stopped", "cancelled")
+    assert "files" in result.excess
+
+
 async def test_sigterm_to_the_supervisor_ends_the_run_in_order(run: SupervisedRun) -> None:
     """As at the host's shutdown: the tree is dead and the result says why."""
     supervisor = run.start(SLEEP)
