@@ -158,11 +158,16 @@ class Attempt:
                 logger.warning("%s: its supervisor died", self._run)
             self._unkillable = list(result.unkillable) if result else await self._sweep()
             self._ended.set()
+            tasks.start_soon(self._free_space)
             with self._context.shutdown.limit(LAST_CALL_SECONDS):
                 await self._uploaded.wait()
                 await self._settle(result)
             tasks.cancel_scope.cancel()
         return self._unkillable
+
+    async def _free_space(self) -> None:
+        # Not waited for: the next run need not.
+        await anyio.to_thread.run_sync(self._folder.free_space, abandon_on_cancel=True)
 
     async def _tick(self) -> None:
         while self._supervisor is not None:

@@ -8,7 +8,8 @@
     runs/<run>/           one attempt, `<experiment>.<epoch>`, until its report is settled
         job.json          what was claimed: the attempt is to be reported while this exists
         workspace/        train.py, prepare.py, and what the run writes: with an older prepare.py
-                          also `.measures`, each val_bpb as it measured it
+                          also `.measures`, each val_bpb as it measured it; the rest is deleted
+                          when the run has ended
         compiled/         the compile cache of a run in sandbox level `strict`
         entry.py          what the run's Python executes first, a copy of ours
         verify/           in `strict`: train.py, prepare.py and verify.py, which measures once more
@@ -28,6 +29,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _KEPT = ".kept"
+_NEEDED = ("train.py", "prepare.py", ".measures")
 CHECKPOINT_BYTES = 8 << 30
 
 
@@ -72,6 +74,16 @@ class RunFolder:
         with suppress(FileNotFoundError):
             self.path.chmod(0o700)  # the run may have closed its own folder
             self.job.unlink()
+
+    def free_space(self) -> None:
+        """Delete what the ended run wrote, but for its measures: a report may need the space."""
+        import subprocess
+
+        kept = [word for name in _NEEDED for word in ("!", "-name", name)]
+        find = ["find", str(self.workspace), "-mindepth", "1", "-maxdepth", "1", *kept]
+        delete = [*find, "-exec", "rm", "-rf", "{}", "+"]
+        with suppress(OSError):  # `remove` logs what cannot be deleted
+            subprocess.run(delete, capture_output=True, check=False)
 
     def set_aside(self) -> Path:
         """Keep the files of an attempt that could not be settled. Raises OSError."""

@@ -149,6 +149,19 @@ def test_a_result_waits_on_disk_for_the_orchestrator_and_a_new_worker(
     assert stub.finished[run]["outcome"] == "completed"
 
 
+def test_what_a_run_wrote_is_deleted_before_its_report_is_settled(host: Host, stub: Stub) -> None:
+    """On a full disk the orchestrator could not take the report."""
+    run = stub.submit(WAIT + "os.mkdir('deep'); open('deep/big', 'w').close()\n" + BLOCK)
+    host.start()
+    stub.wait_for(lambda: run in stub.logs)
+    stub.mode = "503"
+    host.release(run)
+    workspace = host.run_folder(run).workspace
+    eventually(lambda: {path.name for path in workspace.iterdir()} <= {"train.py", "prepare.py"})
+    stub.mode = "up"
+    assert stub.report(run)["outcome"] == "completed"
+
+
 def test_an_orchestrator_that_does_not_answer_is_asked_again(host: Host, stub: Stub) -> None:
     """Connections that break without an answer stop neither the worker nor its run."""
     stub.mode = "silent"
