@@ -3,7 +3,12 @@
 import io
 import logging
 import os
+import re
 import sys
+from typing import Any
+
+# A terminal acts on some characters, hides others or turns their order: all but Latin letters.
+_UNSAFE = re.compile(r"[^\n -~\xae-\u02af]")
 
 
 def complete() -> None:
@@ -38,9 +43,24 @@ def flush_stdout() -> OSError | None:
     return None
 
 
+class SafeFormatter(logging.Formatter):
+    """Messages quote what callers and runs say: it forges no line and moves no cursor."""
+
+    @staticmethod
+    def visible(text: str) -> str:
+        return _UNSAFE.sub(lambda match: ascii(match.group())[1:-1], text)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = self.visible(" ".join(record.message.split()))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return self.visible(super().formatException(ei))
+
+
 def log_to_stderr() -> None:
     """One line per event, unless the caller has set up logging itself."""
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,13 +1,15 @@
-"""The service's own log, in which callers and runs are quoted."""
+"""The logs of the service and of a worker, in which callers and runs are quoted."""
 
 import subprocess
 import sys
+
+import pytest
 
 from tests import hostile_log as hostile
 
 CODE = """
 import logging, sys
-from orchestrator.cli.run.serve import log_to_stderr
+from {module} import log_to_stderr
 text = sys.stdin.buffer.read().decode(errors="replace")
 log_to_stderr()
 logging.getLogger("x").warning("a run said: %s", text)
@@ -18,13 +20,16 @@ except ValueError:
 """
 
 
-def test_what_a_run_says_forges_no_line_of_the_log_and_moves_no_cursor() -> None:
+@pytest.mark.parametrize("module", ["orchestrator.cli.run.serve", "gpu_worker.streams"])
+def test_what_a_run_says_forges_no_line_of_the_log_and_moves_no_cursor(module: str) -> None:
     """A message is one line. A traceback keeps its lines, without what a terminal acts on."""
     said = hostile.RUN_LOG + b"\n2026-01-01 00:00:00,000 INFO orchestrator: forged\n"
-    command = [sys.executable, "-c", CODE]
+    command = [sys.executable, "-c", CODE.format(module=module)]
     ended = subprocess.run(command, input=said, capture_output=True, check=True)
     message, failed, *traceback = ended.stderr.decode().split("\n")
-    assert " WARNING x: a run said: " in message
+    assert " WARNING " in message
+    assert "a run said: " in message
     assert message.endswith("INFO orchestrator: forged")
-    assert failed.endswith(" ERROR x: failed")
+    assert " ERROR " in failed
+    assert failed.endswith("failed")
     hostile.assert_harmless("\n".join([message, failed, *traceback]))

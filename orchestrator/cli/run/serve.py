@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -25,6 +25,7 @@ import typer
 from pydantic import SecretStr
 
 from gpu_worker import connection
+from gpu_worker.streams import SafeFormatter
 from orchestrator.cli.client import is_loopback
 from orchestrator.cli.errors import CommandError, ConfigError
 from orchestrator.cli.options import Ca, ClientSettings, ServeFlags, Token, Url, load, secret
@@ -37,7 +38,7 @@ from orchestrator.cli.run.process import (
     url_of,
     watch_parent,
 )
-from orchestrator.cli.text import one_line, visible
+from orchestrator.cli.text import visible
 from orchestrator.embedded import EmbeddedServer, HomeGone
 from orchestrator.errors import SetupError
 from orchestrator.settings import Settings
@@ -133,15 +134,8 @@ def log_to_stderr() -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-class _SafeFormatter(logging.Formatter):
-    """Messages quote what callers and runs say: it forges no line and moves no cursor."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        record.message = one_line(record.message)
-        return super().formatMessage(record)
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        return visible(super().formatException(ei))
+class _SafeFormatter(SafeFormatter):
+    visible = staticmethod(visible)
 
 
 def _run_server(
