@@ -156,6 +156,24 @@ def test_children_end_in_order_when_their_owner_is_killed(tmp_path: Path) -> Non
     wait_for_text(log, "asked")
 
 
+STOPPED = """
+import contextlib, signal
+from orchestrator.cli.run.process import interruptible
+with contextlib.suppress(KeyboardInterrupt), interruptible():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        print("cleaned up")
+"""
+
+
+def test_a_second_signal_does_not_interrupt_the_cleanup_after_the_first() -> None:
+    ended = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"cleaned up\n", b"")
+
+
 def test_the_watch_of_the_parent_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a child starts in turn has another standard input, which may end at any time."""
     monkeypatch.setenv(process.PARENT_PIPE, "other")

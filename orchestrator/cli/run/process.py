@@ -113,9 +113,12 @@ class Stops:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP raise a KeyboardInterrupt, as SIGINT does."""
+    """Inside the block SIGTERM and SIGHUP raise a KeyboardInterrupt, as SIGINT does. Only the first
+    signal does, so that no other one ends the cleanup."""
 
     def stop(number: int, _: FrameType | None) -> None:
+        for each in _STOP_SIGNALS:
+            signal.signal(each, lambda *_: None)
         raise KeyboardInterrupt(number)
 
     with _handled(stop):
