@@ -109,9 +109,14 @@ class Folder(Files):
         self, tag: str, experiment_id: str, epoch: int, offset: int, data: bytes
     ) -> None:
         path = self._paths.live_log(tag, experiment_id, epoch)
+        begins = offset == 0 and not self._paths.closed_log(tag, experiment_id, epoch).exists()
         with disk_errors("log"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                create = os.O_CREAT if begins else 0
+                handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC | create, 0o644)
+            except FileNotFoundError:  # closed: it has this chunk, which comes late
+                return
             try:
                 while data:  # a full disk writes a part without an error
                     written = os.pwrite(handle, data, offset)

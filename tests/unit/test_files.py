@@ -103,6 +103,17 @@ def test_closing_a_log_again_or_none_changes_nothing(paths: HomePaths) -> None:
     assert kept.read_log(*LOG, -3, None) == Slice(b"llo", 2, 5)
 
 
+@pytest.mark.parametrize("offset", [0, 3])
+def test_a_chunk_that_comes_after_the_log_was_closed_changes_nothing(
+    paths: HomePaths, offset: int
+) -> None:
+    """A worker sent it again, and one of the two was served late."""
+    kept = closed(paths, b"hello")
+    kept.append_log(*LOG, offset, b"hello"[offset:])
+    assert not paths.live_log(*LOG).exists()
+    assert kept.read_log(*LOG, 0, None) == Slice(b"hello", 0, 5)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "text"])
 def test_a_damaged_file_is_an_error_of_the_system(paths: HomePaths, damage: str) -> None:
     """Never a wrong answer, and no exception that callers do not expect."""
