@@ -8,7 +8,7 @@
 import logging
 import re
 import time
-from datetime import datetime, timezone
+from datetime import datetime
 from urllib.parse import unquote, urljoin, urlsplit
 
 import anyio
@@ -85,7 +85,9 @@ async def _get(url: str, http: httpx.AsyncClient) -> str:
 
 def _until(notice: str) -> float:
     """By this host's clock, which may be wrong: two minutes, the longest notice, at most."""
-    if (at := _TIME.search(notice)) is None:
+    found = _TIME.search(notice)
+    try:
+        moment = datetime.strptime(found.group() if found else "", "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:  # no time, or an impossible one
         return SHORTEST_SECONDS
-    moment = datetime.strptime(at.group(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     return min(max(moment.timestamp() - time.time(), 0.0), 120.0)

@@ -111,6 +111,12 @@ def test_a_file_is_a_notice_as_soon_as_it_is_there(tmp_path: Path) -> None:
     assert 80 < (left(url) or 0) <= 90
 
 
+def test_a_notice_with_an_impossible_time_counts_as_one_without(tmp_path: Path) -> None:
+    file = tmp_path / "notice"
+    file.write_text('{"action": "terminate", "time": "2026-11-31T24:61:00Z"}')
+    assert left(file.as_uri()) == 30
+
+
 def test_a_clock_that_is_an_hour_off_gives_no_run_an_hour(tmp_path: Path) -> None:
     file = tmp_path / "notice"
     for hours, expected in ((1, 120), (-1, 0)):
