@@ -24,7 +24,7 @@ EndReason = Literal[
     "deadline",  # the supervisor stopped it after budget and grace
     "stopped",  # its worker sent `stop`, with a StopReason
     "orphaned",  # no worker was connected and ticking for almost a lease
-    "terminated",  # the supervisor got SIGTERM
+    "terminated",  # the supervisor got SIGTERM, or the disk is almost full, as `excess` says
     "excess",  # it exceeded a limit of its sandbox, which `excess` names
 ]
 

@@ -50,11 +50,12 @@ class Watch:
             return f"it wrote {used / GIB:.1f} GiB; its quota is {self._quota / GIB:.1f} GiB"
         return None
 
-    def disk_loss(self) -> str | None:
-        """Why the disk is in danger. Deleted files that are still open are in no folder."""
-        lost = self._free - _free_bytes(self._folders[0])
-        if lost > 1.5 * self._quota:
-            return f"the disk lost {lost / GIB:.1f} GiB of free space during the run"
+    def disk_danger(self) -> str | None:
+        """Why the run must end whoever filled the disk: deleted files that are still open are in no
+        folder."""
+        free = _free_bytes(self._folders[0])
+        if free < min(self._quota // 4, GIB):
+            return f"only {free / GIB:.1f} GiB are left on the disk of {self._folders[0]}"
         return None
 
 

@@ -62,7 +62,7 @@ def build_report(run: EndedRun) -> FinishRequest | None:
     if result.reason == "excess":
         return _finish(run, "crash", f"stopped: {result.excess}")
     if result.reason in _LOST:
-        return _finish(run, "lost", _LOST[result.reason])
+        return _finish(run, "lost", result.excess or _LOST[result.reason])
     if result.stop == "lease_lost":
         return None
     if result.stop == "cancelled":

@@ -250,8 +250,8 @@ class Supervisor:
                 self._excess = f"it had {count:,} processes; {limits.PROCESSES:,} are allowed"
         if self._excess:
             self._stop("excess", kill_after=0)
-        elif loss := watch.disk_loss():
-            self._log.error = self._log.error or loss  # becomes a warning of the report
+        elif danger := watch.disk_danger():
+            self._excess = danger
             self._stop("terminated", kill_after=0)
 
     def _stop(self, reason: EndReason, kill_after: float) -> None:

@@ -69,6 +69,7 @@ def test_a_good_end_with_a_block_is_a_result() -> None:
         (b"", {"reason": "stopped", "stop": "gpu_lost"}, "lost", "GPU failed"),
         (BLOCK, {"reason": "orphaned"}, "lost", "lease ran out"),
         (BLOCK, {"reason": "terminated"}, "lost", "supervisor was terminated"),
+        (BLOCK, {"reason": "terminated", "excess": "only 0.1 GiB"}, "lost", "only 0.1 GiB"),
         (b"", {"problem": "the log could not be written: x"}, "lost", "could not be written"),
         (BLOCK, {"verify_exit": 0, "verified": 1.6}, "crash", "the saved model measures 1.600000"),
         (

@@ -241,6 +241,30 @@ def test_a_workspace_over_its_quota_of_bytes_or_files_is_named(
     assert "more than 10 files" in (watch.excess() or "")
 
 
+def test_a_run_must_end_when_the_disk_is_almost_full_and_not_before(tmp_path: Path) -> None:
+    """Whoever else fills it: 50 MiB of 64, then 60. The run writes nothing."""
+    if subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespaces here")
+    script = """
+import os, sys
+from pathlib import Path
+from gpu_worker.limits import Watch
+disk = Path(sys.argv[1])
+(disk / "workspace").mkdir()
+watch = Watch([disk / "workspace"])
+for name, mib in ("other", 50), ("more", 10):
+    (disk / name).write_bytes(bytes(mib << 20))
+    print(watch.excess(), watch.disk_danger())
+"""
+    command = 'mount -t tmpfs -o size=64m none "$4" && exec "$@"'
+    outside = ["unshare", "-Urm", "sh", "-c", command, "sh"]
+    inside = [sys.executable, "-c", script, str(tmp_path)]
+    output = subprocess.check_output([*outside, *inside], cwd=ROOT, text=True)
+    almost, full = output.splitlines()
+    assert almost == "None None"
+    assert "left on the disk" in full
+
+
 def test_a_link_that_leads_out_of_the_workspace_is_not_followed(tmp_path: Path) -> None:
     """Nor one that leads back into it."""
     (tmp_path / "loop").symlink_to(tmp_path)
