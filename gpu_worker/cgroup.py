@@ -10,7 +10,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from gpu_worker.limits import GIB, PROCESSES
+from gpu_worker.limits import GIB, PROCESSES, host_memory_bytes
 
 _ROOT = Path("/sys/fs/cgroup")
 _CONTROLLERS = {"memory", "pids"}
@@ -68,7 +68,7 @@ def create(folder: Path) -> None:
 def memory_bytes(parent: Path) -> int:
     """What a run may use: the host's memory, or what is allowed to the cgroups above, less a part
     that keeps the worker and the system alive."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = host_memory_bytes()
     for folder in (parent, *parent.parents):
         with suppress(OSError, ValueError):  # the root has no limit; another may have "max"
             total = min(total, int((folder / "memory.max").read_text()))

@@ -50,12 +50,13 @@ class Order(NamedTuple):
     lock: str
     argv: list[str]
     env: dict[str, str]
-    isolation: Literal["bwrap", "direct"]  # bwrap: `argv` has bwrap's arguments in front
     deadline_seconds: float
     kill_after_seconds: float
     orphan_seconds: float
     log_limit_bytes: int
-    level: str = "none"  # in `strict` bwrap reads a system call filter, and limits.py watches
+    # `argv` begins with bwrap's arguments, but for `none`; `strict` has a system call filter and
+    # limits that are watched.
+    level: str = "none"
     # What measures a saved model once more, if the run measured less than `verify_below`.
     verify_argv: Sequence[str] = ()
     verify_below: float = float("inf")
@@ -128,7 +129,9 @@ def receive_order(connection: socket.socket) -> Order | None:
     decoder = MessageDecoder()
     while data := connection.recv(65536):
         for message in decoder.feed(data):
-            return Order(**message["order"])
+            # One from a worker of an older version may have more fields.
+            order = message["order"].items()
+            return Order(**{name: value for name, value in order if name in Order._fields})
     return None
 
 

@@ -21,8 +21,8 @@ from gpu_worker.streams import log_to_stderr
 
 logger = logging.getLogger(__name__)
 
-_RESTART_SECONDS = 2.0
-_FINAL_EXIT_CODES = (daemon.EXIT_DRAINED, daemon.EXIT_CANNOT_SERVE, daemon.EXIT_INTERRUPTED)
+RESTART_SECONDS = 2.0
+FINAL_EXIT_CODES = (daemon.EXIT_DRAINED, daemon.EXIT_CANNOT_SERVE, daemon.EXIT_INTERRUPTED)
 
 
 def run_all(settings: WorkerSettings) -> int:
@@ -86,9 +86,9 @@ class Fleet:
                     tree.kill(process.pid, signal.SIGTERM)
                 code = self._exit_codes[gpu] = await process.wait()
                 self._processes.remove(process)
-            if code in _FINAL_EXIT_CODES:
+            if code in FINAL_EXIT_CODES:
                 return
-            pause = _RESTART_SECONDS
+            pause = RESTART_SECONDS
             logger.warning("the daemon of GPU %s ended with %d; again in %g s", gpu, code, pause)
             with anyio.move_on_after(pause):
                 await self._leaving.wait()

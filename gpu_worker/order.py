@@ -51,7 +51,6 @@ def make_order(job: schemas.Job, folder: RunFolder, context: AttemptContext) -> 
         lock=str(context.lock),
         argv=argv,
         env=run_environment(context.environment, job, folder, way) | (saves if verifies else {}),
-        isolation="direct" if sandbox.level == "none" else "bwrap",
         level=sandbox.level,
         cgroup=str(cgroup.of_worker(parent, context.folder.path)) if parent else "",
         deadline_seconds=job.time_budget_seconds + job.grace_seconds,

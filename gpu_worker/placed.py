@@ -17,20 +17,17 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-from gpu_worker import daemon, tree
+from gpu_worker import fleet, tree
 from gpu_worker.__main__ import main as serve
 from gpu_worker.settings import WorkerSettings
 
 # Only the daemon itself has it in its environment, so a later actor finds the daemon by it.
 _MARKER = "AUTORESEARCH_PLACED"
 
-_RESTART_SECONDS = 2.0
 # Within this time after its actor, which sees that first, an engine is gone that dies.
 _ENGINE_SECONDS = 5.0
-_FINAL_EXIT_CODES = (daemon.EXIT_DRAINED, daemon.EXIT_CANNOT_SERVE, daemon.EXIT_INTERRUPTED)
 _TAIL_BYTES = 2000
 
 
@@ -94,9 +91,9 @@ class Placed:
                 code = self._run_once()
             except OSError as error:  # a full disk, say: tried again, as after a daemon's end
                 self._said = str(error)
-            if code in _FINAL_EXIT_CODES:
+            if code in fleet.FINAL_EXIT_CODES:
                 return
-            self._leaving.wait(_RESTART_SECONDS)
+            self._leaving.wait(fleet.RESTART_SECONDS)
 
     def _run_once(self) -> int:
         """The exit code of a daemon, which says its last words in `_said`."""
@@ -145,10 +142,9 @@ def _leave_with_the_actor(engine: int) -> None:
 
 def _lives(pid: int) -> bool:
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
+        return tree.stat(pid)[0] not in (b"Z", b"X")
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return after_name.split()[0] not in (b"Z", b"X")
 
 
 if __name__ == "__main__":

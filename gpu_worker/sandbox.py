@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_worker import seccomp
-from gpu_worker.limits import PROCESSES, WORKSPACE_BYTES
+from gpu_worker.limits import PROCESSES, WORKSPACE_BYTES, host_memory_bytes
 
 _OPEN_FILES = 65_536
 _TMPFS_SHARE = 8  # /tmp and /dev/shm get this part of the host's memory each
@@ -171,7 +171,7 @@ class Walls:
 
     def arguments(self) -> list[str]:
         """bwrap's, up to the command."""
-        size = str(_memory_bytes() // _TMPFS_SHARE)
+        size = str(host_memory_bytes() // _TMPFS_SHARE)
         # To disable namespaces, bwrap writes to /proc; seccomp.py refuses them too.
         own = ["--disable-userns", "--proc", "/proc"]
         proc = own if self.own_proc else _bind(Path("/proc"))
@@ -219,10 +219,6 @@ def _system() -> list[str]:
     for name in _ETC:
         arguments += _bind(Path("/etc") / name)
     return arguments
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def environment(base: dict[str, str], program: Program, cache: Path | None) -> dict[str, str]:

@@ -98,7 +98,7 @@ def _guard(order: Order, fds: Descriptors, supervisor: int) -> NoReturn:
     if os.getppid() != supervisor:  # it died before die_with_parent took effect
         os._exit(_GUARD_FAILED)
     launcher = _launch(order, fds)
-    if order.isolation == "direct":
+    if order.level == "none":
         os.write(fds.info, json.dumps({"child-pid": launcher}).encode())
     for descriptor in (fds.output, fds.info, fds.measures, fds.seccomp):
         os.close(descriptor)
@@ -151,7 +151,7 @@ def _volunteer_for_oom() -> None:
 def _move(order: Order, fds: Descriptors) -> None:
     """Give the launcher's descriptors their numbers; all others close when it is executed."""
     wanted = {MEASURES_FD: fds.measures}
-    if order.isolation == "bwrap":
+    if order.level != "none":
         wanted[INFO_FD] = fds.info
     if order.level == "strict":
         wanted[SECCOMP_FD] = fds.seccomp
@@ -224,12 +224,16 @@ def descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for pid in _processes():
         with suppress(OSError):  # it has ended
-            after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2]
-            children.setdefault(int(after_name.split()[1]), []).append(pid)
+            children.setdefault(int(stat(pid)[1]), []).append(pid)
     found = list(children.get(root, []))
     for pid in found:  # grows during the loop
         found += children.get(pid, [])
     return found
+
+
+def stat(pid: int) -> list[bytes]:
+    """A process' state, its parent and what follows them in /proc/PID/stat. Raises OSError."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 def _has(pid: int, marker: bytes) -> bool:

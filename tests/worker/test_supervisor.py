@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,7 +67,6 @@ class SupervisedRun:
             "lock": str(self.lock_path),
             "argv": self.wrap(argv, self.folder.workspace),
             "env": dict(os.environ) | {"AUTORESEARCH_WORKSPACE": str(self.folder.workspace)},
-            "isolation": "direct" if self._sandbox.level == "none" else "bwrap",
             "level": self._sandbox.level,
             "deadline_seconds": 30.0,
             "kill_after_seconds": 0.3,
@@ -452,12 +452,21 @@ async def test_the_lock_is_held_until_the_last_process_of_the_run_is_gone(
     assert run.alive() == []
 
 
+def test_an_order_of_an_older_worker_is_read_without_the_fields_that_are_gone() -> None:
+    """A daemon that was started before an upgrade of its checkout."""
+    order = Order("exp-1.1", "", "", "", "", [], {}, 1.0, 1.0, 1.0, 1, verify_argv=[])
+    worker, supervisor = socket.socketpair()
+    with worker, supervisor:
+        worker.sendall(channel.encode({"order": order._asdict() | {"isolation": "direct"}}))
+        assert channel.receive_order(supervisor) == order
+
+
 def test_the_socket_works_in_a_deep_home(tmp_path: Path) -> None:
     """A Unix socket's address is limited, a path may be longer."""
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
-    socket = RunFolder(deep).socket
-    with channel.listen(socket) as listener, channel.connect(socket) as connection:
+    path = RunFolder(deep).socket
+    with channel.listen(path) as listener, channel.connect(path) as connection:
         accepted, _ = listener.accept()
         accepted.close()
         assert connection.recv(1) == b""
