@@ -89,7 +89,7 @@ def unknown_experiment(experiment_id: str) -> NotFound:
 
 
 def unknown_gpu(gpu_id: str) -> NotFound:
-    return NotFound(f"Unknown GPU {gpu_id!r}; register it with POST /api/pool/register.")
+    return NotFound(f"Unknown GPU {gpu_id!r}; GET /api/pool/list has those that are registered.")
 
 
 def foreign_gpu(gpu_id: str) -> Forbidden:

@@ -5,6 +5,7 @@ that is away for a while (a restart, a paused Redis); other calls do not.
 """
 
 import ipaddress
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,9 @@ from pydantic import BaseModel
 
 from gpu_worker import connection
 from orchestrator import schemas
-from orchestrator.cli.errors import ApiError, CommandError, UnreachableError
+from orchestrator.cli.errors import ApiError, CommandError, ConfigError, UnreachableError
 from orchestrator.cli.output import note
+from orchestrator.ids import PATTERN
 
 OUTAGE_SECONDS = 60
 _LONG_POLL_SECONDS = 20
@@ -39,6 +41,13 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def experiment_path(experiment_id: str, *more: str) -> str:
+    """ConfigError for what is no id: it would be another path."""
+    if re.fullmatch(PATTERN, experiment_id) is None:
+        raise ConfigError(f"{experiment_id!r} is no experiment's id, exp-…")
+    return "/".join(("/api/experiment", experiment_id, *more))
+
+
 class Client:
     """Talks to the orchestrator at `url`. Use as a context manager."""
 
@@ -52,6 +61,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self.away = False  # the orchestrator gives `watch` no answer
         self._http = httpx.Client(
             **connection.options(self.url, token, ca),
             timeout=httpx.Timeout(timeout, connect=5),
@@ -88,7 +98,7 @@ class Client:
             return False
 
     def experiment(self, experiment_id: str) -> schemas.ExperimentDetail:
-        return self.get(f"/api/experiment/{experiment_id}", schemas.ExperimentDetail)
+        return self.get(experiment_path(experiment_id), schemas.ExperimentDetail)
 
     def submit(
         self, request: schemas.SubmitRequest, key: str | None = None
@@ -101,7 +111,7 @@ class Client:
     def cancel(
         self, experiment_id: str, request: schemas.CancelRequest | None = None
     ) -> schemas.CancelAnswer:
-        path = f"/api/experiment/{experiment_id}/cancel"
+        path = experiment_path(experiment_id, "cancel")
         return self.post(path, schemas.CancelAnswer, request or schemas.CancelRequest())
 
     def watch(
@@ -114,7 +124,7 @@ class Client:
         detail = self.experiment(experiment_id)
         yield detail
         away_since: float | None = None
-        path = f"/api/experiment/{experiment_id}/wait"
+        path = experiment_path(experiment_id, "wait")
         while detail.finished_at is None:
             try:
                 response = self._send("GET", path, params={"timeout": every}, timeout=every + 15)
@@ -126,12 +136,13 @@ class Client:
                 time.sleep(1)
             else:
                 away_since = None
+            self.away = away_since is not None
             yield detail
 
     def log(self, experiment_id: str, offset: int = 0) -> bytes:
         """At most 1 MiB of the log from byte `offset`; empty when there is nothing (yet)."""
         last = offset + _LOG_PIECE_BYTES - 1
-        path = f"/api/experiment/{experiment_id}/log"
+        path = experiment_path(experiment_id, "log")
         headers = {"Range": f"bytes={offset}-{last}", "Accept-Encoding": "identity"}
         response = self._send("GET", path, headers=headers, also=(404, 416))
         if not response.is_success:
@@ -141,11 +152,11 @@ class Client:
 
     def source(self, experiment_id: str) -> str:
         """The exact train.py that ran."""
-        return self._send("GET", f"/api/experiment/{experiment_id}/train.py").content.decode()
+        return self._send("GET", experiment_path(experiment_id, "train.py")).content.decode()
 
     def diff(self, experiment_id: str, against: str) -> str:
         """Unified diff of the sources, from `against` to the experiment."""
-        path = f"/api/experiment/{experiment_id}/diff"
+        path = experiment_path(experiment_id, "diff")
         return self._send("GET", path, params={"against": against}).content.decode()
 
     def tags(self) -> list[schemas.TagInfo]:

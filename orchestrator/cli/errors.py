@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.errors import AutoresearchError
 
-FAILED, USAGE, UNREACHABLE, DISCARDED, INTERRUPTED = 1, 2, 3, 4, 130
+FAILED, USAGE, UNREACHABLE, DISCARDED, UNDECIDED, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 
 class CommandError(AutoresearchError):
@@ -24,6 +24,12 @@ class UnreachableError(CommandError):
     """No orchestrator answers, or it cannot serve at the moment."""
 
     exit_code = UNREACHABLE
+
+
+class UndecidedError(CommandError):
+    """The time to wait is over, and the run goes on."""
+
+    exit_code = UNDECIDED
 
 
 class ApiError(CommandError):

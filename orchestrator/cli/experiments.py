@@ -18,7 +18,13 @@ from rich.text import Text
 from orchestrator import schemas
 from orchestrator.cli import tables
 from orchestrator.cli.client import Client, retried
-from orchestrator.cli.errors import DISCARDED, FAILED, CommandError, ConfigError
+from orchestrator.cli.errors import (
+    DISCARDED,
+    FAILED,
+    ConfigError,
+    UndecidedError,
+    UnreachableError,
+)
 from orchestrator.cli.options import Experiment, load_model
 from orchestrator.cli.output import answer, console, note, respond, write_json
 from orchestrator.cli.text import LogLines, visible
@@ -82,7 +88,9 @@ def wait(
     timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds.")] = None,
     json: bool,
 ) -> None:
-    """0 keep, 4 discard, 1 anything else."""
+    """0 keep, 4 discard, 5 undecided after --timeout, 1 anything else."""
+    if timeout is not None and not 0 <= timeout < math.inf:
+        raise ConfigError(f"--timeout: give a number of seconds, not {timeout:g}")
     _finish(_decided(client, experiment, timeout), as_json=json)
 
 
@@ -128,7 +136,7 @@ def _decided(client: Client, experiment: str, timeout: float | None = None) -> E
     screen = console(stderr=True)
     drawn = screen.is_terminal and not screen.is_dumb_terminal
     every = _PROGRESS_SECONDS if drawn or timeout is not None else _LONG_POLL_SECONDS
-    told = ""
+    told, away = "", False
     try:
         with run_bar(screen, drawn=drawn) as bar:
             task = bar.add_task(experiment, total=None, state="")
@@ -138,6 +146,9 @@ def _decided(client: Client, experiment: str, timeout: float | None = None) -> E
                 bar.update(task, state=state, total=total, completed=share or 0.0)
                 if detail.finished_at:
                     return detail
+                if client.away and not away:
+                    note(f"no orchestrator answers at {client.url}; it is asked again")
+                away = client.away
                 if not drawn and detail.status != told:
                     told = detail.status
                     note(f"{experiment} {state}")
@@ -146,7 +157,11 @@ def _decided(client: Client, experiment: str, timeout: float | None = None) -> E
     except KeyboardInterrupt:
         note(f"{experiment} goes on without you: `autoresearch wait {experiment}`")
         raise
-    raise CommandError(
+    if away:
+        raise UnreachableError(
+            f"no orchestrator answers at {client.url}; {experiment} was {detail.status} before"
+        )
+    raise UndecidedError(
         f"{experiment} is still {detail.status} after {timeout:g} s; it goes on: "
         f"`autoresearch wait {experiment}`",
         experiment_id=experiment,

@@ -6,7 +6,7 @@ import typer
 
 from orchestrator import schemas
 from orchestrator.cli import tables
-from orchestrator.cli.client import Client
+from orchestrator.cli.client import Client, experiment_path
 from orchestrator.cli.options import Experiment, Tag, load_model
 from orchestrator.cli.output import note as remark, respond
 
@@ -51,7 +51,7 @@ def requeue(
     client: Client, experiment: Experiment, *, reason: Reason, by: By = "human", json: bool
 ) -> None:
     request = load_model(schemas.RequeueRequest, reason=reason, by=by)
-    path = f"/api/experiment/{experiment}/requeue"
+    path = experiment_path(experiment, "requeue")
     result = client.post(path, schemas.RequeueAnswer, request)
     if result.requeueing:
         text = f"{experiment} is being stopped and goes back into the queue"
@@ -70,7 +70,7 @@ def priority(
     json: bool,
 ) -> None:
     request = load_model(schemas.PriorityRequest, priority=priority, reason=reason, by=by)
-    path = f"/api/experiment/{experiment}/priority"
+    path = experiment_path(experiment, "priority")
     result = client.post(path, schemas.PriorityAnswer, request)
     text = f"{experiment} has priority {result.priority}, position {result.position}"
     respond(json, result, text)

@@ -94,7 +94,13 @@ def map_errors(app: FastAPI) -> None:
             message = "the body is not JSON in UTF-8"
             found = [{"field": "body", "message": message}]
             return _problem(422, message, request.url.path, errors=found)
-        return _problem(error.status_code, str(error.detail), request.url.path, error.headers)
+        message = str(error.detail)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            message = f"{request.method} is not for this path: use {allowed}"
+        elif error.status_code == HTTPStatus.NOT_FOUND:
+            message = f"there is no {request.url.path}"
+        return _problem(error.status_code, message, request.url.path, error.headers)
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> Response:
@@ -106,7 +112,7 @@ def map_errors(app: FastAPI) -> None:
 def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
     """A field's path and what is wrong with it, without the input, which may be large or NaN."""
     path = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "header")]
-    message = str(item["msg"])
+    message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "json_invalid":  # FastAPI's location is an offset, pydantic says it in words
         where = f" at character {item['loc'][-1]}" if item["loc"] else ""
         return {"field": "body", "message": f"not JSON: {item['ctx']['error']}{where}"}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from orchestrator.decisions import Snapshot
 from orchestrator.domain import Experiment, Note, Run
 from orchestrator.rules import early_stop, sanitize
+from orchestrator.rules.suggest import baseline_advice
 from orchestrator.schemas import DeadEnd
 
 LIMIT_BYTES = 7500
@@ -109,7 +110,7 @@ def _state(situation: Situation, budget: _SizeBudget) -> Iterator[str]:
     snapshot, counts = situation.snapshot, situation.snapshot.counts
     tag, strategy = snapshot.tag, snapshot.strategy
     if situation.best is None:
-        yield "- Best: none yet. Run the unmodified train.py first, as the baseline."
+        yield f"- Best: none yet. {baseline_advice(counts)}"
     else:
         yield f"- Best: {_result(*situation.best, budget)}"
     if tag.keep_rule == "race" and tag.best_val_bpb is not None:

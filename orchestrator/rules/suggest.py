@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.decisions import Snapshot
+from orchestrator.domain import Counts
 
 # The categories that count as underexplored; submissions may have others.
 CORE_CATEGORIES = (
@@ -55,7 +56,7 @@ def advise(
             f" is started. They say: {snapshot.tag.pause.reason}"
         )
     if snapshot.tag.best_val_bpb is None:
-        lines.insert(0, "No result yet: run the unmodified train.py first, as the baseline.")
+        lines.insert(0, f"No result yet. {baseline_advice(snapshot.counts)}")
     if snapshot.tag.consecutive_crashes:
         lines.append(
             f"The last {snapshot.tag.consecutive_crashes} run(s) crashed: read the log of one"
@@ -64,6 +65,13 @@ def advise(
     if len(trend) >= 2:
         lines.append(f"The last {len(trend)} keeps gained {trend[0] - trend[-1]:.6f} bpb in all.")
     return Advice(underexplored, high_yield, near, lines)
+
+
+def baseline_advice(counts: Counts) -> str:
+    """What to do in a tag without a result."""
+    if counts.queued or counts.running:
+        return "The first run, its baseline, is under way: wait for its verdict."
+    return "Run the unmodified train.py first, as the baseline."
 
 
 def _for_mode(

@@ -117,7 +117,7 @@ class ExperimentStore:
         )
         if reply.name == "DUPLICATE":
             raise Conflict(
-                f"This very train.py ran already with this seed as {reply['existing']};"
+                f"This very train.py was submitted already with this seed, as {reply['existing']};"
                 " send repeat: true to run it again.",
                 existing=reply["existing"],
             )

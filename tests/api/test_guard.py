@@ -80,15 +80,17 @@ def test_a_body_over_the_limit_is_refused(api: Api) -> None:
 
 
 def test_errors_are_problem_details_with_the_flat_error(api: Api) -> None:
-    for response, status in (
-        (api.http.post("/api/search/strategy", content=b"{not json"), 422),
-        (api.http.get("/nosuch"), 404),
-        (api.http.put("/api/experiment/setup"), 405),
+    for response, status, said in (
+        (api.http.post("/api/search/strategy", content=b"{not json"), 422, "not JSON"),
+        (api.http.post("/api/experiment/setup", json={"tag": ""}), 422, "tag: 1 to 64 letters"),
+        (api.http.get("/nosuch"), 404, "there is no /nosuch"),
+        (api.http.put("/api/experiment/setup"), 405, "PUT is not for this path: use POST"),
     ):
         problem = response.json()
         assert response.headers["content-type"] == "application/problem+json"
         assert (response.status_code, problem["status"]) == (status, status)
         assert {"type", "title", "status", "detail", "instance", "error"} <= set(problem)
+        assert said in problem["error"]
 
 
 def test_a_path_that_takes_posts_only_says_so_to_a_get(api: Api) -> None:

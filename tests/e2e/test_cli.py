@@ -187,9 +187,22 @@ def test_cancel_ends_a_run_and_wait_says_so(shell: Shell) -> None:
     source = shell.write(stub(seconds=60))
     name = shell.json("submit", source, "--tag", "t", "--hypothesis", "long")["experiment_id"]
     eventually(lambda: shell.json("status", name)["status"] == "running")
-    assert "still running" in shell.json("wait", name, "--timeout", "0.1", code=1)["error"]
+    assert "still running" in shell.json("wait", name, "--timeout", "0.1", code=5)["error"]
     assert shell.json("cancel", name)["cancelling"]
     assert shell.json("wait", name, code=1)["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("name", ["", "exp-1/../../pool/list", "exp-1?x", "exp-1\r"])
+def test_what_is_no_id_is_refused_before_it_is_a_path(shell: Shell, name: str) -> None:
+    for command in (["wait"], ["log"], ["cancel"], ["requeue", "-r", "x"]):
+        refused = shell.json(*command, name, code=2)
+        assert "is no experiment's id" in refused["error"], command
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_a_wait_takes_a_number_of_seconds(shell: Shell, seconds: str) -> None:
+    refused = shell.json("wait", "exp-1", "--timeout", seconds, code=2)
+    assert "--timeout: give a number of seconds" in refused["error"]
 
 
 def test_refusals_say_what_to_do(shell: Shell) -> None:
@@ -345,6 +358,20 @@ def test_two_demos_at_once_share_a_home_and_both_end(tmp_path: Path) -> None:
     assert [each["decided"] for each in done] == [2, 2]
     assert done[0]["tag"] != done[1]["tag"]
     assert len(list((shell.home / "logs").glob("demo-*-orchestrator.log"))) == 2
+
+
+def test_a_demo_trains_no_run_of_another_search(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.write(stub())
+    with shell.start("serve", "--json") as process:
+        assert process.stdout is not None
+        shell.url = json.loads(process.stdout.readline())["url"]
+        shell.run("setup", "mine")
+        submitted = shell.json("submit", "train.py", "--tag", "mine", "--hypothesis", "h")
+        demo = ("demo", "--experiments", "1", "--budget", "2", "--train-py", "train.py")
+        assert "tag mine has runs to train" in shell.json(*demo, code=1)["error"]
+        assert shell.json("status", submitted["experiment_id"])["attempts"] == []
+        process.send_signal(signal.SIGINT)
 
 
 def test_a_demo_whose_baseline_fails_shows_its_log_and_is_1(tmp_path: Path) -> None:

@@ -269,6 +269,18 @@ def test_submit_wait_shows_the_way_to_the_verdict_and_its_exit_code_tells_which(
     assert crashing.ended() == 1
 
 
+def test_a_wait_whose_orchestrator_is_gone_says_so_and_not_how_the_run_stands(
+    live: System, type_in: Open
+) -> None:
+    seen = type_in("wait", live.submit(held(1.25)), "--timeout", "6")
+    seen.until("step")
+    live.processes[0].kill()
+    live.processes[0].wait()
+    seen.until("no orchestrator answers", "it is asked again", "was running before")
+    assert seen.ended() == 3
+    live.serve(int(live.url.rpartition(":")[2]))  # which ends the Redis that was left running
+
+
 def test_ctrl_c_while_waiting_leaves_the_run_alone_and_says_how_to_go_on(
     live: System, type_in: Open, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from orchestrator.domain import (
 )
 from orchestrator.rules import sanitize
 from orchestrator.rules.brief import LIMIT_BYTES, Situation, brief
+from orchestrator.rules.suggest import advise
 from orchestrator.schemas import DeadEnd
 from tests import hostile_log as hostile
 
@@ -95,6 +96,15 @@ def test_a_tag_without_a_result_asks_for_the_baseline() -> None:
     tag = Tag("mar11", 1, 300.0, 0.002, 3)
     text = brief(situation(tag, best=None, keeps=[], recent=[]))
     assert "Run the unmodified train.py first" in text
+
+
+def test_a_tag_whose_baseline_is_under_way_asks_to_wait_for_it() -> None:
+    tag = Tag("mar11", 1, 300.0, 0.002, 3)
+    snapshot = replace(situation(tag).snapshot, counts=Counts(queued=1))
+    text = brief(situation(tag, snapshot=snapshot, best=None, keeps=[], recent=[]))
+    assert "is under way: wait for its verdict" in text
+    assert "unmodified" not in text
+    assert "is under way" in advise(snapshot, {}, []).suggestions[0]
 
 
 def test_a_pause_and_a_crash_streak_are_at_the_top() -> None:

@@ -34,9 +34,10 @@ from orchestrator.cli.run.process import Stops, interruptible
 from orchestrator.cli.run.system import System, Workers, plan_workers
 from orchestrator.cli.run.up import both_settings, with_cpu
 from orchestrator.demo.agent import Agent, NothingLeftError
-from orchestrator.schemas import SetupRequest, TsvAnswer
+from orchestrator.schemas import OverviewAnswer, SetupRequest, TsvAnswer
 from orchestrator.settings import Settings
 
+_PREFIX = "demo-"  # of its tags
 _DRAIN_SECONDS = 1.0  # a demo that is stopped does not wait for its run
 _CANCEL_SECONDS = 10.0
 _LOG_TAIL_LINES = 25
@@ -85,7 +86,7 @@ def demo(
         agent = Agent(baseline, seed)
     except (NothingLeftError, SyntaxError) as error:
         raise ConfigError(f"this train.py cannot be tuned: {error}") from error
-    tag = tag or time.strftime(f"demo-%Y%m%d-%H%M%S-{os.getpid()}")  # two may start at once
+    tag = tag or time.strftime(f"{_PREFIX}%Y%m%d-%H%M%S-{os.getpid()}")  # two may start at once
     with Stops().counted() as stops:
         shown = Demonstration(settings, workers, stops, agent, tag, wanted, seconds)
         shown.run(as_json=json)
@@ -171,7 +172,7 @@ class Demonstration:
         with self._system as system, self._client:
             note(f"starting the system: home {system.settings.home}, logs {system.logs}")
             try:
-                system.start(self._stops.asked)
+                system.start(self._stops.asked, self._refuse_others)
                 self._run_search()
             except CommandError as error:
                 failures.append(error)
@@ -187,6 +188,21 @@ class Demonstration:
         if failures:
             raise failures[0]
         self._raise_if_incomplete(done, tail)
+
+    def _refuse_others(self) -> None:
+        """The demo's worker would train other searches' runs too, before its own and perhaps in a
+        lower sandbox level."""
+        tags = self._client.get("/api/report/overview", OverviewAnswer).tags
+        open_ = [
+            tag.name
+            for tag in tags
+            if tag.state in ("queued", "running") and not tag.name.startswith(_PREFIX)
+        ]
+        if open_:
+            raise CommandError(
+                f"tag {open_[0]} has runs to train: finish them with `autoresearch up`, or give the"
+                " demo a home of its own with AUTORESEARCH_HOME=FOLDER"
+            )
 
     def _run_search(self) -> None:
         """Until the search is over, the system is lost, or a signal says stop."""

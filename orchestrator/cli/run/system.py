@@ -111,8 +111,13 @@ class System:
         with self._listener, self.client, contextlib.closing(self._supervisor):
             self.stop(hurry=lambda: kind is not None)
 
-    def start(self, interrupted: Callable[[], bool] = lambda: False) -> None:
-        """Start the orchestrator, and the workers once it answers. CommandError if it does not."""
+    def start(
+        self,
+        interrupted: Callable[[], bool] = lambda: False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start the orchestrator, and the workers once it answers. CommandError if it does not, or
+        what `check` raises before the workers start."""
         fd, log = self._listener.fileno(), self._log_of(ORCHESTRATOR)
         command = autoresearch("serve", "--listen-fd", str(fd))
         self._supervisor.start(Program(ORCHESTRATOR, command, log, pass_fds=(fd,)))
@@ -126,6 +131,7 @@ class System:
             if not running or time.monotonic() > deadline:
                 what = "does not answer" if running else "could not start"
                 raise CommandError(f"the orchestrator {what}; its log is {log}")
+        check()
         self._start_workers(list(self.workers.gpus))
 
     def _start_workers(self, names: Sequence[str]) -> None:
