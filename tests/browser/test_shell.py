@@ -5,6 +5,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import OpenPage
+from tests.conftest import Api, MakeApi
 from tests.e2e.conftest import System
 
 pytestmark = pytest.mark.browser
@@ -106,3 +107,30 @@ def test_a_page_asks_for_the_token_once(system: System, open_page: OpenPage) -> 
     page.reload()
     expect(page.get_by_role("heading", name="t", exact=True)).to_be_visible()
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_token_dialog_that_is_left_leaves_a_way_to_try_again(
+    make_api: MakeApi, open_page: OpenPage
+) -> None:
+    page = open_page(make_api(token="s3cret").url, errors_allowed=True)
+    expect(page.get_by_role("textbox", name="Token")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")  # a browser lets a page refuse the first alone
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("textbox", name="Token").fill("s3cret")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("autoresearch setup")).to_be_visible()
+
+
+def test_words_of_an_address_that_mean_nothing_do_no_harm(api: Api, open_page: OpenPage) -> None:
+    """A % without its code; a tab and an order that are names in every JavaScript object."""
+    api.tag("t")
+    run = api.submit("a = 1", "t")
+    page = open_page(f"{api.url}/t/%E0%A4%A")
+    expect(page.get_by_role("alert")).to_contain_text("There is no page at /t/%E0%A4%A")
+    page.goto(f"{api.url}/e/{run}?tab=constructor")
+    expect(page.get_by_role("tab", name="Diff")).to_have_attribute("aria-selected", "true")
+    page.goto(f"{api.url}/t/t?sort=constructor")
+    expect(page.locator("table.runs tbody tr")).to_have_count(1)
+    expect(page.locator(".runs-panel .problem")).to_be_empty()
