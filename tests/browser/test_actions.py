@@ -8,6 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.axe import serious_violations
 from tests.browser.conftest import PHONE, OpenPage, screenshots
 from tests.browser.test_overview import steer
+from tests.conftest import Api
 from tests.e2e.conftest import System, eventually, stub
 
 pytestmark = pytest.mark.browser
@@ -16,6 +17,11 @@ pytestmark = pytest.mark.browser
 def ledger(page: Page) -> Locator:
     """The newest line."""
     return page.get_by_role("region", name="Ledger").locator("tbody tr").first
+
+
+def refuse(page: Page, address: str, detail: str) -> None:
+    """From now on the service answers so."""
+    page.route(address, lambda route: route.fulfill(status=503, json={"detail": detail}))
 
 
 def entries(live: System) -> list[Any]:
@@ -130,6 +136,52 @@ def test_a_refusal_is_shown_where_it_was_asked(live: System, open_page: OpenPage
     expect(dialog.get_by_role("alert")).to_have_text("It is over.")
     dialog.get_by_role("button", name="Leave it").click()
     expect(dialog).to_have_count(0)
+
+
+def test_a_priority_is_asked_for_as_it_is_now(api: Api, open_page: OpenPage) -> None:
+    """Neither as the list has it nor as it was when the page was loaded."""
+    api.tag("t")
+    run = api.submit("a = 1", "t", hypothesis="second")
+    page = open_page(f"{api.url}/actions?tag=t", errors_allowed=True)
+    for address, before, after in (
+        ("/actions?tag=t", "0", "7"), ("/actions?tag=t", "7", "5"),
+        (f"/e/{run}", "5", "3"), (f"/e/{run}", "3", "1"),
+    ):  # fmt: skip
+        if not page.url.endswith(address):
+            page.goto(api.url + address)
+        button = page.get_by_role("button", name="Priority")
+        button.evaluate("button => (button.click(), button.click())")  # one dialog all the same
+        field = page.get_by_role("dialog").get_by_label("Priority")
+        expect(field).to_have_value(before)
+        field.fill(after)
+        steer(page, "Change it", "urgent")
+    refuse(page, f"**/api/experiment/{run}", "Redis is away.")
+    page.get_by_role("button", name="Priority").click()
+    expect(page.locator(".toast", has_text="Redis is away.")).to_be_visible()
+
+
+def test_after_a_dialog_the_focus_is_where_it_was(api: Api, open_page: OpenPage) -> None:
+    """On the button that has taken the opener's place, and not on one of another row."""
+    api.tag("t")
+    api.gpu("gpu-0", 0)
+    api.gpu("gpu-1", 1)
+    page = open_page(f"{api.url}/actions?tag=t")
+
+    def ask(name: str) -> Locator:
+        page.get_by_role("button", name=name).press("Enter")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        return page.get_by_role("button", name=name)
+
+    pause = ask("Pause")
+    api.submit("a = 1", "t")
+    expect(page.locator(".actions-grid")).to_contain_text("0 running, 1 queued.")
+    page.keyboard.press("Escape")
+    expect(pause).to_be_focused()
+    drain = ask("Drain gpu-1")
+    api.claim("gpu-1")
+    expect(page.locator(".gpu-rows")).to_contain_text("training")
+    page.keyboard.press("Escape")
+    expect(drain).to_be_focused()
 
 
 def test_nothing_to_steer_says_how_to_begin(system: System, open_page: OpenPage) -> None:

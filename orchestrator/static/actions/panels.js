@@ -106,7 +106,7 @@ function runRow(run, changed) {
   const byHand = running && !run.gpu_id;
   const name = plain(run.hypothesis) || run.id;
   const button = (label, act, kind) =>
-    actionButton(label, () => act(run), changed, { kind, describe: `${label}: ${name}` });
+    actionButton(label, () => act(run), changed, { kind, name: `${label} ${run.id}`, describe: `${label}: ${name}` });
   return h("tr",
     h("td.run", h("span.status", mark(run.status), h("a.cut", { href: `/e/${run.id}`, title: run.id }, run.hypothesis ? prose(run.hypothesis) : run.id))),
     h("td", run.gpu_id ?? (byHand ? "by hand" : NONE)),
@@ -144,7 +144,7 @@ function noteRow(tag, note, changed) {
   const describe = `Drop the note of ${plain(note.by)}`;
   return actionRow(
     [h("p.note-text", lines), h("p.muted", `${plain(note.by)}, `, time(note.at))],
-    actionButton("Drop", () => dropNote(tag, note), changed, { name: "drop", describe }),
+    actionButton("Drop", () => dropNote(tag, note), changed, { name: `drop ${note.id}`, describe }),
   );
 }
 

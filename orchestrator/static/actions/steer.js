@@ -196,14 +196,24 @@ const undrainGpu = (gpu) => ask("Undrain the GPU", [h("b", gpu.id), drainedBy(gp
  * it to the focus rules, `describe` says more to screen readers than its label.
  */
 export function actionButton(label, run, changed, { kind, name = label, describe } = {}) {
+  let asking = false; // some read the run first: a second press meanwhile opens no second dialog
   const onclick = async () => {
-    const answer = await run();
-    if (answer) changed(answer);
+    if (asking) return;
+    asking = true;
+    try {
+      const answer = await run();
+      if (answer) changed(answer);
+    } catch (error) {
+      toast(error.message, "error");
+    } finally {
+      asking = false;
+    }
   };
   return h("button", { class: kind, data: { focus: name }, "aria-label": describe, onclick }, label);
 }
 
 export function drainButton(gpu, changed, kind) {
   const [label, act] = gpu.drain ? ["Undrain", undrainGpu] : ["Drain", drainGpu];
-  return actionButton(label, () => act(gpu), changed, { kind, name: "drain", describe: `${label} ${gpu.id}` });
+  const describe = `${label} ${gpu.id}`;
+  return actionButton(label, () => act(gpu), changed, { kind, name: `drain ${gpu.id}`, describe });
 }
