@@ -160,6 +160,20 @@ def test_a_priority_is_asked_for_as_it_is_now(api: Api, open_page: OpenPage) -> 
     expect(page.locator(".toast", has_text="Redis is away.")).to_be_visible()
 
 
+def test_a_ledger_that_cannot_be_read_says_so(api: Api, open_page: OpenPage) -> None:
+    api.tag("t")
+    for number in range(51):
+        api.post(f"/api/steer/{'resume' if number % 2 else 'pause'}", tag="t", reason="r")
+    page = open_page(f"{api.url}/actions?tag=t", errors_allowed=True)
+    expect(ledger(page)).to_be_visible()
+    refuse(page, "**/api/steer/ledger?*", "Redis is away.")
+    page.get_by_role("button", name="Older").click()
+    expect(page.locator(".toast", has_text="Redis is away.")).to_be_visible()
+    refuse(page, "**/api/steer/ledger?*", "Still away.")
+    page.get_by_label("all tags and GPUs").check()
+    expect(page.locator(".toast", has_text="Still away.")).to_be_visible()
+
+
 def test_after_a_dialog_the_focus_is_where_it_was(api: Api, open_page: OpenPage) -> None:
     """On the button that has taken the opener's place, and not on one of another row."""
     api.tag("t")
