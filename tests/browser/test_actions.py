@@ -198,6 +198,18 @@ def test_after_a_dialog_the_focus_is_where_it_was(api: Api, open_page: OpenPage)
     expect(drain).to_be_focused()
 
 
+def test_an_unknown_tag_is_not_another_one(api: Api, open_page: OpenPage) -> None:
+    """Nothing of the first tag is offered in its place; the choice of tags is."""
+    api.tag("t")
+    page = open_page(f"{api.url}/actions?tag=nosuch")
+    expect(page.get_by_text("There is no tag nosuch")).to_be_visible()
+    expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+    page.get_by_label("Tag", exact=True).select_option("t")
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(page.get_by_text("There is no tag")).to_have_count(0)
+    assert page.url.endswith("/actions?tag=t")
+
+
 def test_nothing_to_steer_says_how_to_begin(system: System, open_page: OpenPage) -> None:
     system.serve()
     page = open_page(f"{system.url}/actions")

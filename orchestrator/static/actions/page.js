@@ -5,6 +5,7 @@ import { get, url } from "../lib/api.js";
 import { livePage } from "../lib/live-page.js";
 import { navigate, setTitle } from "../lib/router.js";
 import { empty } from "../lib/states.js";
+import { plain } from "../lib/visible.js";
 import { ledgerPanel } from "./ledger.js";
 import { gpuPanel, notesPanel, runsPanel, tagPanel } from "./panels.js";
 
@@ -13,7 +14,7 @@ const RUNS = 50;
 
 export function mount(root, { query }, signal) {
   setTitle("Actions");
-  let tag = query.get("tag");
+  let tag = query.get("tag") || null; // null: the first there is
   const select = h("select", { id: "actions-tag", onchange: () => navigate(url("/actions", { tag: select.value })) });
   const changed = () => refresh();
   const [search, runs, notes, gpus] = [tagPanel, runsPanel, notesPanel, gpuPanel].map((build) => build(changed));
@@ -24,20 +25,22 @@ export function mount(root, { query }, signal) {
       get("/api/report/tags", {}, signal), get("/api/pool/list", {}, signal),
     ]);
     gpus.update(workers);
-    const info = tags.find(({ name }) => name === tag) ?? tags[0];
-    tag = info?.name ?? null;
-    showTags(tags.map(({ name }) => name));
-    await Promise.all([info && loadTag(info), ledger.load(tag)]);
-    return !info && empty("No search to steer yet", "uv run autoresearch setup mar11");
+    tag ??= tags[0]?.name ?? null;
+    const info = tags.find(({ name }) => name === tag);
+    showTags(tags.map(({ name }) => name), info?.name);
+    await Promise.all([info && loadTag(info), ledger.load(info?.name ?? null)]);
+    if (info) return null;
+    if (!tags.length) return empty("No search to steer yet", "uv run autoresearch setup mar11");
+    return empty(`There is no tag ${plain(tag)}`, null, "Choose one above. The ledger here is that of all tags.");
   }
 
-  function showTags(names) {
-    for (const { element } of [search, runs, notes]) element.hidden = tag === null;
+  function showTags(names, shown = "") {
+    for (const { element } of [search, runs, notes]) element.hidden = !shown;
     select.disabled = !names.length;
     if (names.join() !== [...select.options].map(({ value }) => value).join()) {
       replace(select, names.map((name) => h("option", { value: name }, name)));
     }
-    select.value = tag ?? "";
+    select.value = shown;
   }
 
   async function loadTag(info) {
@@ -68,7 +71,7 @@ export function mount(root, { query }, signal) {
   });
 
   return ({ query: next }) => {
-    tag = next.get("tag") ?? tag;
+    tag = next.get("tag") || tag;
     ledger.clear();
     refresh();
   };
