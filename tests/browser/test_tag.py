@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import PHONE, OpenPage
+from tests.conftest import Api
 from tests.e2e.conftest import System, stub
 
 pytestmark = pytest.mark.browser
@@ -94,6 +95,20 @@ def test_the_strip_answers_how_it_goes(searched: System, open_page: OpenPage) ->
     expect(strip).to_contain_text("3 keep · 1 crash (14%)")
     expect(strip).to_contain_text("exploit")
     expect(strip).to_contain_text("3 of the last 7 were kept: go on in this direction")
+
+
+def test_the_last_hour_goes_on_without_events(api: Api, open_page: OpenPage) -> None:
+    """Nor does it need an answer: the orchestrator is gone."""
+    api.complete(api.register(api.tag("t")), 1.0)
+    page = open_page("about:blank", errors_allowed=True)
+    page.clock.install(time=datetime.now(UTC))
+    page.goto(f"{api.url}/t/t")
+    hour = page.locator(".verdict > div", has_text="Last hour")
+    expect(hour).to_contain_text("1 keep")
+    expect(page.locator(".connection")).to_have_text("Live")
+    api.stop()
+    page.clock.fast_forward("01:01:00")
+    expect(hour).to_contain_text("nothing was decided")
 
 
 def test_the_chart_names_keeps_and_shows_what_lies_above_and_what_crashed(
