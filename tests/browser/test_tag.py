@@ -223,6 +223,28 @@ def test_filters_search_and_order_are_in_the_address(searched: System, open_page
     expect(page.get_by_text("Nothing among 2 runs mentions “nowhere”.")).to_be_visible()
 
 
+def test_what_is_under_way_is_counted_by_its_own_number(api: Api, open_page: OpenPage) -> None:
+    """It is none of the decided runs."""
+    api.tag("t")
+    api.gpu("gpu-0")
+    for value in (1.0, 1.1):
+        api.complete(api.register("t"), value)
+    for number in range(3):
+        api.submit(f"a = {number}", "t")
+    api.claim("gpu-0")
+    page = open_page(f"{api.url}/t/t")
+    for address, shown, words in (
+        ("?status=queued", 2, "2 of 2 queued"),
+        ("?status=queued,running", 3, "3 of 3 running or queued"),
+        ("?status=keep,queued", 3, "1 of 2 match, 2 of 2 queued"),
+        ("?status=queued&sort=val_bpb", 0, "0 of 2 queued"),
+        ("", 5, "5 of 5"),
+    ):
+        page.goto(f"{api.url}/t/t{address}")
+        expect(page.locator(".runs-panel [role=status]")).to_have_text(words)
+        expect(rows(page)).to_have_count(shown)
+
+
 def test_a_search_that_is_left_while_typing_stays_with_its_page(
     searched: System, open_page: OpenPage
 ) -> None:

@@ -26,6 +26,8 @@ const COLUMNS = [
   { name: "Decided", kind: "num when", cell: when },
 ];
 
+const countsOf = ({ running, candidates: candidate, queued }) => ({ running, candidate, queued });
+
 /** `state()` returns the page's state, `change(part)` changes it; requests end when `leaving` aborts. */
 export function runsTable({ tag, series, state, change, signal: leaving }) {
   const body = h("tbody");
@@ -44,6 +46,7 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
     h("div.body.tail", more),
   );
 
+  let counts = { running: 0, candidate: 0, queued: 0 }; // of all the tag
   let active = []; // runs under way when the first page was read, as they are now
   let rows = [];
   let cursor = null;
@@ -74,6 +77,7 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
         fresh.hidden = true;
       }
       cursor = answer.next_cursor;
+      counts = countsOf(answer);
       draw();
       return answer;
     } catch (error) {
@@ -103,6 +107,7 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
     const ids = active.filter((run) => run.n === null).map((run) => run.id).slice(0, PAGE);
     const asked = ids.length ? { ids: ids.join(",") } : { limit: 1 };
     const answer = await get("/api/report/runs", { tag, ...asked }, leaving);
+    counts = countsOf(answer);
     if (!ids.length) return answer;
     const news = new Map(answer.rows.map((run) => [run.id, run]));
     active = active.map((run) => news.get(run.id) ?? run);
@@ -126,14 +131,22 @@ export function runsTable({ tag, series, state, change, signal: leaving }) {
 
   function described(shown) {
     const { statuses, category, q, since } = state();
+    const underWay = ACTIVE.filter((word) => statuses.includes(word));
     const decided = statuses.filter((word) => !ACTIVE.includes(word));
-    const onlyActive = statuses.length && !decided.length;
-    const filter = { statuses: decided, category, since: since && Date.parse(since) };
-    const matching = onlyActive ? 0 : series.matching(filter);
-    if (q) return `${count(rows.length)} found in ${count(scanned)} of ${count(matching)}`;
-    if (matching < series.length) return `${count(matching)} of ${count(series.length)} match`;
+    if (underWay.length && !decided.length) return describedActive(underWay);
+    const matching = series.matching({ statuses: decided, category, since: since && Date.parse(since) });
+    const rest = underWay.length ? `, ${describedActive(underWay)}` : "";
+    if (q) return `${count(rows.length)} found in ${count(scanned)} of ${count(matching)}${rest}`;
+    if (rest || matching < series.length) return `${count(matching)} of ${count(series.length)} match${rest}`;
     const all = matching + active.length;
     return `${count(Math.min(shown, all))} of ${count(all)}`;
+  }
+
+  /** How many runs of these statuses are shown: "2 of 3 running or queued". */
+  function describedActive(words) {
+    const shown = active.filter(({ status: word }) => words.includes(word)).length;
+    const all = words.reduce((sum, word) => sum + counts[word], 0);
+    return `${count(shown)} of ${count(all)} ${words.join(" or ")}`;
   }
 
   function heading({ name, kind, sorts }) {
