@@ -101,8 +101,9 @@ export function progressChart(series, { options, describe, signal }) {
 
   function spoken(row) {
     const code = series.status[row];
-    const difference = delta(series.bpb[row] - series.before[row], { same: "equal to the best" });
-    const result = failed(code) ? "" : `, ${bpb(series.bpb[row])}, ${difference} against the best then`;
+    const value = series.bpb[row];
+    const difference = delta(value - series.before[row], { same: "equal to the best" });
+    const result = Number.isNaN(value) ? "" : `, ${bpb(value)}, ${difference} against the best then`;
     return `Run ${count(row + 1)}, ${WORDS[code]}${result}, ${series.categoryOf(row)}`;
   }
 

@@ -64,7 +64,8 @@ function above(context, view, first, end) {
   view.above = 0;
   context.globalAlpha = end - first > MANY ? 0.4 : 0.9;
   for (let row = first; row < end; row++) {
-    if (!(series.bpb[row] > view.range[1])) continue;
+    // A run that was stopped early has no value, and is here too.
+    if (failed(series.status[row]) || series.bpb[row] <= view.range[1]) continue;
     view.above++;
     const x = view.ofRow(row);
     context.beginPath();

@@ -87,7 +87,7 @@ export class View {
     const { series, area } = this;
     if (failed(series.status[row])) return { x, y: area.crash };
     const value = series.bpb[row];
-    // A run that was stopped early has no result: it lies above the range too.
+    // A run that was stopped early has no result: it lies on that rail too.
     return { x, y: value <= this.range[1] ? this.y(value) : area.rail };
   }
 
