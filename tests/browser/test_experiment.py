@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.axe import serious_violations
 from tests.browser.conftest import PHONE, OpenPage, screenshots
 from tests.browser.test_overview import steer
+from tests.conftest import Api
 from tests.e2e.conftest import System, eventually, stub
 
 pytestmark = pytest.mark.browser
@@ -255,6 +256,27 @@ def test_a_hand_run_says_that_its_source_is_not_here(live: System, open_page: Op
 def test_an_unknown_experiment_says_so(live: System, open_page: OpenPage) -> None:
     page = open_page(f"{live.url}/e/exp-00000000000000-t", errors_allowed=True)
     expect(page.get_by_role("alert").filter(has_text="Not found")).to_be_visible()
+
+
+def test_what_is_too_wide_for_a_phone_is_scrolled_by_arrows(api: Api, open_page: OpenPage) -> None:
+    """The figures, the curves as a table and the diff; none of them leaves the page."""
+    api.tag("t")
+    api.gpu("gpu-0")
+    curve = [{"step": n, "percent": 10 * n, "loss": 100_000 / n} for n in range(1, 11)]
+    runs = []
+    for value in (1.0, 0.99, 0.98, 0.97, 0.96):
+        parent = {"parent_id": runs[0]} if runs else {}
+        runs.append(api.submit(f"a = {value}  # {'wide ' * 40}", "t", **parent))
+        api.finish(api.claim("gpu-0"), value, curve=curve)
+    page = open_page(f"{api.url}/e/{runs[3]}", viewport=PHONE)
+    page.get_by_text("As a table").click()
+    for name in ("Metrics", "Learning curves as a table", "Diff"):
+        box = page.get_by_role("region", name=name, exact=True)
+        box.press("ArrowRight")
+        eventually(
+            lambda box=box: box.evaluate("box => box.scrollLeft > 0"), what=f"a scroll of {name}"
+        )
+    assert page.url.endswith(runs[3])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
