@@ -39,7 +39,7 @@ OVERFLOWING = """() => {
     + ".scroll, table, th, td, dd, li, .gpu, .gpu-health, .run-head, .run-actions, .alerts";
   const asMeant = ".cut, .visually-hidden, .code, pre, .plot";
   return [...document.querySelectorAll(boxes)]
-    .filter((box) => box.offsetParent !== null && !box.closest(asMeant))
+    .filter((box) => box.checkVisibility() && !box.closest(asMeant))
     .filter((box) => box.clientWidth > 0 && box.scrollWidth > box.clientWidth + 1)
     .map((box) => `${box.tagName}.${box.className}: ${box.scrollWidth} > ${box.clientWidth}`
       + ` ${box.textContent.slice(0, 60)}`);
