@@ -1,9 +1,10 @@
 """The experiment's page: live up to the verdict, and what it says of it."""
 
 import re
+from functools import partial
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.axe import serious_violations
 from tests.browser.conftest import PHONE, OpenPage, screenshots
@@ -258,6 +259,10 @@ def test_an_unknown_experiment_says_so(live: System, open_page: OpenPage) -> Non
     expect(page.get_by_role("alert").filter(has_text="Not found")).to_be_visible()
 
 
+def holds(box: Locator, condition: str) -> bool:
+    return bool(box.evaluate(f"box => {condition}"))
+
+
 def test_what_is_too_wide_for_a_phone_is_scrolled_by_arrows(api: Api, open_page: OpenPage) -> None:
     """The figures, the curves as a table and the diff; none of them leaves the page."""
     api.tag("t")
@@ -272,10 +277,10 @@ def test_what_is_too_wide_for_a_phone_is_scrolled_by_arrows(api: Api, open_page:
     page.get_by_text("As a table").click()
     for name in ("Metrics", "Learning curves as a table", "Diff"):
         box = page.get_by_role("region", name=name, exact=True)
+        # Before it is drawn, the key would go to the next verdict.
+        eventually(partial(holds, box, "box.scrollWidth > box.clientWidth"), what=f"a wide {name}")
         box.press("ArrowRight")
-        eventually(
-            lambda box=box: box.evaluate("box => box.scrollLeft > 0"), what=f"a scroll of {name}"
-        )
+        eventually(partial(holds, box, "box.scrollLeft > 0"), what=f"a scroll of {name}")
     assert page.url.endswith(runs[3])
 
 
