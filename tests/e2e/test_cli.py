@@ -360,6 +360,7 @@ def test_two_demos_at_once_share_a_home_and_both_end(tmp_path: Path) -> None:
     assert len(list((shell.home / "logs").glob("demo-*-orchestrator.log"))) == 2
 
 
+@pytest.mark.slow
 def test_a_demo_trains_no_run_of_another_search(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.write(stub())

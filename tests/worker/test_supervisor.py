@@ -307,6 +307,7 @@ async def test_a_stop_sends_sigterm_first_unless_it_says_now(run: SupervisedRun)
     assert (result.reason, result.stop) == ("stopped", "cancelled"), "the first reason stands"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["strict"], indirect=True)
 async def test_a_run_that_exceeds_a_limit_while_it_is_stopped_is_killed_at_once(
     run: SupervisedRun,
