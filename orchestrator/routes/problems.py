@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -96,7 +97,7 @@ def map_errors(app: FastAPI) -> None:
             return _problem(422, message, request.url.path, errors=found)
         message = str(error.detail)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "another method")
+            allowed = Headers(error.headers).get("allow", "another method")
             message = f"{request.method} is not for this path: use {allowed}"
         elif error.status_code == HTTPStatus.NOT_FOUND:
             message = f"there is no {request.url.path}"

@@ -102,6 +102,7 @@ def test_a_path_that_takes_posts_only_says_so_to_a_get(api: Api) -> None:
     for path in post_only:
         response = api.http.get(path)
         assert (response.status_code, response.headers["allow"]) == (405, "POST"), path
+        assert response.json()["error"] == "GET is not for this path: use POST"
 
 
 def test_an_idempotency_key_replays_the_first_answer_byte_for_byte(api: Api) -> None:
