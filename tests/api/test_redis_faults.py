@@ -110,6 +110,7 @@ def test_an_answer_that_never_comes_is_503_and_the_request_sent_again_is_the_sam
     assert answer.json()["experiment_id"] == newest
 
 
+@pytest.mark.slow
 def test_a_redis_that_refuses_connections_is_503_until_it_is_back(api: Api, server: Server) -> None:
     """Reads and writes alike; what was acknowledged before is there afterwards."""
     api.tag()

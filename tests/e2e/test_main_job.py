@@ -148,6 +148,7 @@ def test_a_worker_killed_in_a_run_adopts_it_when_it_restarts(system: System) -> 
     assert events_of(system.folder / "home")[experiment_id] == 1
 
 
+@pytest.mark.slow
 def test_a_worker_killed_for_good_loses_its_run_to_another(system: System) -> None:
     """Its tree dies with the lease, the run is requeued with a new epoch and decided once."""
     system.serve()

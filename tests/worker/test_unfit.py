@@ -43,8 +43,16 @@ def test_a_run_that_cannot_be_written_is_handed_back_and_the_worker_unfit(
     host.start(recheck_seconds=0.2)
     stub.wait_for(lambda: stub.count("/api/job/claim"))
     runs = host.folder.path / "runs"
-    runs.rmdir()
-    runs.touch()
+
+    def is_a_file() -> bool:
+        runs.rmdir()
+        try:
+            runs.touch(exist_ok=False)
+        except FileExistsError:  # the worker looks five times a second, and made the folder again
+            return False
+        return True
+
+    stub.wait_for(is_a_file)
     run, other = stub.submit(BLOCK), stub.submit(BLOCK)
     assert stub.report(run)["outcome"] == "handed_back"
     assert "runs" in problem_of(stub)
