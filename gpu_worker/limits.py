@@ -22,8 +22,7 @@ class Watch:
 
     def __init__(self, folders: list[Path]) -> None:
         self._folders = folders
-        self._free = _free_bytes(folders[0])
-        self._quota = min(WORKSPACE_BYTES, self._free // _FREE_SHARE)
+        self._quota = min(WORKSPACE_BYTES, _free_bytes(folders[0]) // _FREE_SHARE)
 
     def excess(self) -> str | None:
         """The limit that its files exceed, in words."""

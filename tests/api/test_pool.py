@@ -180,12 +180,18 @@ def test_train_sends_an_experiment_to_that_gpu_and_no_other(api: Api) -> None:
     api.post("/api/gpu/nosuch/train", 404, experiment_id=api.submit("2"))
 
 
-def test_a_run_that_its_gpu_lost_or_cannot_take_any_more_goes_to_another(api: Api) -> None:
+def sent_to_gpu_1(api: Api) -> str:
+    """A run that was sent to the second of two GPUs."""
     api.tag()
     api.gpu("gpu-0", 0)
     api.gpu("gpu-1", 1)
     experiment_id = api.submit("1")
     api.post("/api/gpu/gpu-1/train", 202, experiment_id=experiment_id)
+    return experiment_id
+
+
+def test_a_run_that_its_gpu_lost_or_cannot_take_any_more_goes_to_another(api: Api) -> None:
+    experiment_id = sent_to_gpu_1(api)
     api.finish(api.claim("gpu-1"), outcome="lost")
     job = api.claim("gpu-0")
     assert job["experiment_id"] == experiment_id
@@ -199,11 +205,7 @@ def test_a_run_that_its_gpu_lost_or_cannot_take_any_more_goes_to_another(api: Ap
 
 
 def test_a_run_that_was_sent_to_a_gpu_that_takes_none_says_so(api: Api) -> None:
-    api.tag()
-    api.gpu("gpu-0", 0)
-    api.gpu("gpu-1", 1)
-    experiment_id = api.submit("1")
-    api.post("/api/gpu/gpu-1/train", 202, experiment_id=experiment_id)
+    experiment_id = sent_to_gpu_1(api)
     assert "blocked" not in api.get(f"/api/experiment/{experiment_id}")
     api.post("/api/pool/drain", gpu_id="gpu-1", reason="maintenance")
     blocked = api.get(f"/api/experiment/{experiment_id}")["blocked"]
